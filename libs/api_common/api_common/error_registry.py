@@ -4,7 +4,6 @@ Source: google/rpc/code.proto for the pairs of gRPC code and HTTP status, AIP-19
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 import grpc
@@ -84,8 +83,9 @@ EDGE_REPLIES: Final = (
 )
 
 
-@cache
-def spec_of(error: type[errors.DomainError]) -> ErrorSpec:
-    """Returns how ``error`` looks on the wire: its own row, or that of the nearest class it derives from."""
-    rows = {spec.error: spec for spec in REGISTRY}
-    return next(rows[base] for base in error.__mro__ if base in rows)
+_ROWS: Final[dict[type, ErrorSpec]] = {spec.error: spec for spec in REGISTRY}
+
+
+def spec_of(error: errors.DomainError) -> ErrorSpec:
+    """Returns how ``error`` looks on the wire: the row of its class, or of the nearest class that this derives from."""
+    return next(_ROWS[base] for base in type(error).__mro__ if base in _ROWS)

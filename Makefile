@@ -1,0 +1,104 @@
+# `make` alone prints what there is. Each step of CI is one target, so that it runs here as it runs there.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PACKAGES := api_common users_service workflows_service agents_service ipas_service
+LOOSE := tools tests conftest.py libs/api_common/tests $(wildcard services/*/tests services/*/migrations)
+TESTS_common := libs/api_common/tests
+READY := .venv/.ready envoy/ameide.pb
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Parts of a run read better one after the other, also under `make -j`.
+.NOTPARALLEL:
+.PHONY: help up down status reset migrate token demo test lint types breaking format proto lock bench
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# -- running -----------------------------------------------------------------------------------------------------
+
+up: $(READY) ## run the mesh here; DETACH=1 returns when it answers, PORT_OFFSET=100 moves every port
+	@$(PY) -m tools.mesh up
+
+down: .venv/.ready ## stop the mesh
+	@$(PY) -m tools.mesh down
+
+status: .venv/.ready ## print process, pid, port and readiness
+	@$(PY) -m tools.mesh status
+
+reset: .venv/.ready ## stop the mesh and wipe its state (databases, certificates, identity)
+	@$(PY) -m tools.mesh reset
+
+migrate: $(READY) ## bring every database schema to its newest revision
+	@$(PY) -m tools.mesh migrate
+
+token: .venv/.ready ## print a token: SUB=ada TENANT=acme ROLES=admin TTL=3600
+	@$(PY) -m tools.identity
+
+demo: .venv/.ready ## tell a story through REST, against a running mesh
+	@$(PY) -m tools.demo
+
+bench: $(READY) ## measure the server's CPU per call against a bare echo
+	@$(PY) -m tests.load.bench
+
+# -- checking ----------------------------------------------------------------------------------------------------
+
+test: lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
+	@$(PY) -m pytest --cov --cov-report= $(ARGS)
+	@$(PY) -m coverage report
+
+test-%: $(READY) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
+	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
+
+lint: $(READY) ## ruff, buf, import contracts
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/buf lint
+	@.venv/bin/buf format -d --exit-code proto
+	@.venv/bin/lint-imports --no-logo --no-timings
+
+types: $(READY) ## mypy --strict
+	@.venv/bin/mypy $(addprefix -p ,$(PACKAGES))
+	@.venv/bin/mypy $(LOOSE)
+
+breaking: $(READY) ## compare the contract with the main branch
+	@$(PY) -m tools.breaking
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+format: $(READY) ## format Python and protos
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+	@.venv/bin/buf format -w proto
+
+proto: .venv/.ready ## generate code and the edge's descriptors from proto/
+	@$(PY) tools/make_protos.py
+
+lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes newer releases
+	@.venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url \
+	    --no-header $(ARGS) requirements.in -o requirements.lock
+
+# -- setting up --------------------------------------------------------------------------------------------------
+
+# Everything it prints goes to stderr: `make -s token` prints a token and nothing else, on the first run, too.
+.venv/.ready: requirements.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+	@{ command -v $(PYTHON) >/dev/null || \
+	    { echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=python3.11"; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "'$(PYTHON)' is $$($(PYTHON) -V 2>&1); 3.11 or newer is needed. Name one: make PYTHON=python3.11"; exit 1; }; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	    { echo "'$(PYTHON)' has no venv. On Debian and Ubuntu: apt install python3-venv"; exit 1; }; \
+	echo "Setting up .venv (once; about a minute)"; \
+	$(PYTHON) -m venv .venv && \
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock && \
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock && \
+	.venv/bin/uv pip install --quiet --python $(PY) --compile-bytecode --require-hashes -r requirements.lock && \
+	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation \
+	    $(addprefix -e ,$(patsubst %/,%,$(dir $(filter %/pyproject.toml,$^)))) && \
+	touch $@; } >&2
+
+# Folders are listed, too, so that a proto that goes away counts.
+envoy/ameide.pb: $(shell find proto) tools/make_protos.py .venv/.ready
+	@echo "Generating code from proto/" >&2
+	@$(PY) tools/make_protos.py >&2

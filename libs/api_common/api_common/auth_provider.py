@@ -1,0 +1,183 @@
+"""Turns a bearer token into a Principal: OIDC access tokens (RFC 9068 style JWTs) of one trusted issuer.
+
+The edge has verified the token already; we verify again, more strictly, because the two verifiers disagree on odd tokens
+(PyJWT lets the last of two equal claims win, Envoy ignores `crit`) and a caller inside the mesh may not come through the edge.
+"""
+
+import base64
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import jwt
+
+from api_common.context import Principal
+from api_common.errors import UnauthenticatedError
+from api_common.unit_of_work import TENANT_PATTERN
+
+ALGORITHMS: Final = ("RS256", "ES256")
+"""The only signature algorithms accepted; asymmetric, so that a public key can never act as a secret."""
+
+MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
+MAX_TOKEN_BYTES: Final = 8 * 1024
+CLOCK_SKEW_SECONDS: Final = 5
+_CACHE_SIZE: Final = 10_000
+
+
+class AuthProvider(Protocol):
+    """Whatever can tell who the bearer of a token is."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """Returns the bearer of ``token``.
+
+        Raises:
+            UnauthenticatedError: it does not verify. The message never says which check failed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMap:
+    """Where an issuer puts what we need; a path is claim names from the outside in."""
+
+    tenant: tuple[str, ...]
+    roles: tuple[str, ...]
+
+
+GENERIC_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("roles",))
+KEYCLOAK_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("realm_access", "roles"))
+AUTH0_CLAIMS: Final = ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/roles",))
+
+
+class OidcAuthProvider:
+    """Verifies tokens against the key set of one issuer and remembers what verified until it expires.
+
+    A verification costs about 200 µs, a look-up 5 (docs/performance.md). Tokens are remembered by digest only.
+
+    Args:
+        key_set: the issuer's JWKS document (RFC 7517).
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        key_set: Mapping[str, Any],
+        claims: ClaimMap = GENERIC_CLAIMS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(dict(key_set)).keys if key.key_id}
+        self._claims = claims
+        self._now = now
+        self._verified: OrderedDict[bytes, Principal] = OrderedDict()
+
+    async def authenticate(self, token: str) -> Principal:
+        """Returns the bearer of ``token``.
+
+        Raises:
+            UnauthenticatedError: it does not verify. The message never says which check failed.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        principal = self._verified.get(digest)
+        if principal is None:
+            principal = self._verify(token)
+            self._verified[digest] = principal
+            if len(self._verified) > _CACHE_SIZE:
+                self._verified.popitem(last=False)
+        if principal.expires_at <= self._now():
+            raise UnauthenticatedError(_REFUSED)
+        return principal
+
+    def _verify(self, token: str) -> Principal:
+        try:
+            if len(token) > MAX_TOKEN_BYTES:
+                raise ValueError("longer than any token we accept")
+            header, payload, _ = token.split(".")
+            key_id = _object(header).get("kid")
+            key = self._keys[key_id] if key_id is not None else self._only_key()
+            _object(payload)
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=CLOCK_SKEW_SECONDS,
+                options={"require": ["exp", "iat", "sub", "iss", "aud"]},
+            )
+            return self._principal(claims)
+        except (jwt.PyJWTError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UnauthenticatedError(_REFUSED) from error
+
+    def _only_key(self) -> jwt.PyJWK:
+        (key,) = self._keys.values()
+        return key
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        expires_at, issued_at = claims["exp"], claims["iat"]
+        if type(expires_at) is not int or type(issued_at) is not int:
+            raise ValueError("times must be integers")
+        if expires_at - issued_at > MAX_TOKEN_LIFETIME_SECONDS:
+            raise ValueError("lives too long")
+        subject, tenant = claims["sub"], _at(claims, self._claims.tenant)
+        roles, email = _at(claims, self._claims.roles), claims.get("email", "")
+        if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
+            raise ValueError("no usable subject")
+        if not isinstance(tenant, str) or not TENANT_PATTERN.fullmatch(tenant):
+            raise ValueError("no usable tenant")
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise ValueError("roles must be a list of texts")
+        if not isinstance(email, str):
+            raise ValueError("the e-mail address must be a text")
+        return Principal(subject, tenant, frozenset(roles), email, float(expires_at))
+
+
+_REFUSED: Final = "The credential is not valid."
+
+
+def load_key_set(path: Path) -> dict[str, Any]:
+    """Reads a JWKS document (RFC 7517) from a file."""
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    return document
+
+
+def bearer_token(authorization: tuple[str, ...]) -> str:
+    """Returns the token of the one `authorization` value of a call (RFC 6750).
+
+    Raises:
+        UnauthenticatedError: there is none, more than one, or it is not exactly `Bearer <token>`.
+    """
+    if len(authorization) != 1 or not authorization[0].startswith("Bearer "):
+        raise UnauthenticatedError("A bearer token is required.")
+    return authorization[0][len("Bearer ") :]
+
+
+def _object(segment: str) -> dict[str, Any]:
+    """Decodes one segment, refusing what PyJWT would let pass: the same name twice."""
+    value = json.loads(
+        base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)), object_pairs_hook=_without_duplicates
+    )
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name stands twice")
+    return result
+
+
+def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = claims
+    for name in path:
+        value = value[name]
+    return value

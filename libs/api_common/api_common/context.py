@@ -1,0 +1,43 @@
+"""Who calls, for which tenant, within which request: plain frozen values, no transport objects."""
+
+from dataclasses import dataclass, field
+
+from api_common.unit_of_work import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller whose credential verified."""
+
+    subject: str
+    """The `sub` of the token: unique within the tenant."""
+    tenant_id: str
+    """The tenant, from the verified token only."""
+    roles: frozenset[str]
+    """Role names; `policy` maps them to permissions."""
+    email: str = ""
+    """The verified e-mail address, if the token carries one."""
+    expires_at: float = 0.0
+    """When the credential ends, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What a servicer method knows beside its request."""
+
+    principal: Principal
+    request_id: str
+    """UUID of the request: echoed to the client, in every log line."""
+    transaction: Transaction
+    """The tenant-bound transaction around this request; committed when the method returns."""
+    deadline: float
+    """When the caller stops waiting, on the event loop's clock."""
+    traceparent: str
+    """W3C trace context to pass on."""
+    token: str = field(default="", repr=False)
+    """The caller's own token, to call sibling services with."""
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant that this request is bound to."""
+        return self.principal.tenant_id

@@ -1,0 +1,62 @@
+"""Identity of a request across processes: request id and W3C trace context, from metadata and to metadata."""
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import uuid_utils
+
+REQUEST_ID: Final = "x-request-id"
+TRACEPARENT: Final = "traceparent"
+AUTHORIZATION: Final = "authorization"
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """The metadata of a call that mean something to us; everything else is ignored."""
+
+    request_id: str
+    """UUID; a new one when the client sent none or something else."""
+    traceparent: str
+    """W3C trace context; a new, unsampled one when absent or malformed."""
+    authorization: tuple[str, ...]
+    """Every `authorization` value: more than one is refused, so none is chosen here."""
+    idempotency_key: tuple[str, ...]
+    """Every `idempotency-key` value."""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace id, 32 hex digits."""
+        return self.traceparent[3:35]
+
+
+def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
+    """Reads call metadata in one pass; never fails.
+
+    Source: https://www.w3.org/TR/trace-context/ for `traceparent`.
+    """
+    request_id = traceparent = ""
+    authorization: tuple[str, ...] = ()
+    idempotency_key: tuple[str, ...] = ()
+    for key, value in metadata:
+        if isinstance(value, bytes):
+            continue
+        if key == AUTHORIZATION:
+            authorization += (value,)
+        elif key == REQUEST_ID:
+            request_id = value
+        elif key == TRACEPARENT:
+            traceparent = value
+        elif key == IDEMPOTENCY_KEY:
+            idempotency_key += (value,)
+    if not _UUID.fullmatch(request_id):
+        request_id = str(uuid_utils.uuid4())
+    if not _TRACEPARENT.fullmatch(traceparent):
+        traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    return RequestHeaders(request_id, traceparent, authorization, idempotency_key)

@@ -1,0 +1,193 @@
+"""The bridge: SQLAlchemy Core builds the statements, asyncpg executes them (ADR 0003). Nobody else sees the driver.
+
+The async engine's layers cost more than two round trips (docs/performance.md), so statements are compiled once with the
+asyncpg dialect and run on asyncpg's own pool, whose codecs make rows ready for protobuf.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Self, TypeAlias, cast
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ClauseElement
+
+from api_common import errors
+from api_common.settings import DatabaseSettings
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
+"""What a broken constraint means to the caller, by the constraint's name."""
+
+_DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
+
+DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
+_SESSION: Final = {
+    # Ends what a request left behind even if this process is frozen or cut off.
+    "statement_timeout": f"{DEFAULT_STATEMENT_TIMEOUT_SECONDS}s",
+    "idle_in_transaction_session_timeout": "60s",
+    "client_connection_check_interval": "5s",
+    "lock_timeout": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement ready for the driver."""
+
+    sql: str
+    """SQL with `$n` placeholders."""
+    names: tuple[str, ...]
+    """The parameter behind each placeholder, in order."""
+    defaults: Mapping[str, Any]
+    """Values that the expression itself carries."""
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """Returns the driver's arguments for ``values``."""
+        defaults = self.defaults
+        return [values[name] if name in values else defaults[name] for name in self.names]
+
+
+def compile_statement(clause: ClauseElement) -> Statement:
+    """Compiles a Core expression; about 600 µs, so once per expression and never per request."""
+    compiled = cast(SQLCompiler, clause.compile(dialect=_DIALECT))
+    names = tuple(compiled.positiontup or ())
+    defaults = {name: bind.value for bind, name in compiled.bind_names.items() if name in names and not bind.required}
+    return Statement(compiled.string, names, defaults)
+
+
+class Database:
+    """The connections of one process to its service's database."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
+        self._pool = pool
+        self._url = settings.url.get_secret_value()
+        self._acquire_timeout = settings.acquire_timeout_seconds
+        self._probe: asyncpg.Connection[asyncpg.Record] | None = None
+
+    @classmethod
+    async def connect(cls, settings: DatabaseSettings, *, application_name: str) -> Self:
+        """Opens the pool; one connection at once, so that a wrong URL is noticed at start."""
+        pool = await asyncpg.create_pool(
+            settings.url.get_secret_value(),
+            min_size=1,
+            max_size=settings.pool_size,
+            init=_set_codecs,
+            # Nothing outlives a transaction (the tenant is set LOCAL), so a reset would be a round trip for nothing.
+            reset=_keep,
+            server_settings={**_SESSION, "application_name": application_name},
+        )
+        return cls(pool, settings)
+
+    async def acquire(self) -> Connection:
+        """Takes a connection out of the pool.
+
+        Raises:
+            ExternalServiceError: none is free in time, or the server does not answer.
+        """
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout)
+        except TimeoutError as error:
+            raise errors.ExternalServiceError("The database is busy.", retry_after_seconds=1) from error
+        except DRIVER_ERRORS as error:
+            raise errors.ExternalServiceError("The database does not answer.", retry_after_seconds=1) from error
+
+    async def release(self, connection: Connection) -> None:
+        """Gives a connection back; a terminated one is replaced when it is needed."""
+        await self._pool.release(connection)
+
+    async def ping(self, *, timeout_seconds: float) -> bool:
+        """Tells whether the server answers in time; on a connection of its own, so that a busy pool is not an outage."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                if self._probe is None or self._probe.is_closed():
+                    self._probe = await asyncpg.connect(self._url, timeout=timeout_seconds)
+                await self._probe.execute("SELECT 1")
+        except (TimeoutError, *DRIVER_ERRORS):
+            if self._probe is not None:
+                self._probe.terminate()
+                self._probe = None
+            return False
+        return True
+
+    async def fetch_value(self, sql: str) -> Any:
+        """Runs one query outside any tenant; for the checks at start."""
+        return await self._pool.fetchval(sql)
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are open, and how many of these are idle."""
+        return self._pool.get_size(), self._pool.get_idle_size()
+
+    async def close(self) -> None:
+        """Waits for the connections in use, then closes all; after 2 s it does not wait any longer."""
+        if self._probe is not None:
+            self._probe.terminate()
+        try:
+            async with asyncio.timeout(2):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+CONNECTION_ERRORS: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+)
+"""The connection or the server is gone; another connection may work."""
+
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""Everything that the driver raises."""
+
+
+class StaleStatementError(Exception):
+    """The schema changed under a prepared statement; the whole transaction may be run again."""
+
+
+def reraise(error: Exception, constraints: ConstraintErrors) -> NoReturn:
+    """Raises what a driver's error means to the caller, or the error itself if it is a defect of ours."""
+    known: Exception | None = None
+    match error:
+        case asyncpg.InvalidCachedStatementError():
+            known = StaleStatementError()
+        case asyncpg.IntegrityConstraintViolationError() if (name := error.constraint_name or "") in constraints:
+            known = constraints[name]()
+        case asyncpg.UniqueViolationError():
+            known = errors.ConflictError("A resource with this identity exists.")
+        case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError() | asyncpg.LockNotAvailableError():
+            known = errors.AbortedError("Another request changed the same data; try again.")
+        case asyncpg.QueryCanceledError():
+            known = errors.DeadlineExceededError("The deadline passed before the work was done.")
+        case asyncpg.CharacterNotInRepertoireError() | asyncpg.UntranslatableCharacterError():
+            known = errors.ValidationError("A text holds a character that cannot be stored.")
+        case _ if isinstance(error, CONNECTION_ERRORS):
+            known = errors.ExternalServiceError("The database does not answer.", retry_after_seconds=1)
+    if known is None:
+        raise error
+    raise known from error
+
+
+async def _set_codecs(connection: "asyncpg.Connection[asyncpg.Record] | Connection") -> None:
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_dump_json, decoder=orjson.loads, format="text"
+    )
+
+
+def _dump_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def _keep(_: object) -> None:
+    """Leaves the session as it is."""

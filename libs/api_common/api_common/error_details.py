@@ -1,0 +1,80 @@
+"""Renders a DomainError as `google.rpc.Status` with details, the one shape on every path (AIP-193)."""
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from api_common.error_registry import ERROR_DOMAIN, spec_of
+from api_common.errors import DomainError
+
+MAX_DETAILS_BYTES: Final = 6 * 1024
+"""All details of one error; they travel in a header, and headers beyond 8 KiB are dropped on the way."""
+
+MAX_VIOLATIONS: Final = 32
+_MAX_TEXT: Final = 512
+
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str, Trailers]:
+    """Returns the gRPC status, the message and the trailing metadata for ``error``."""
+    spec = spec_of(error)
+    message = _cut(error.message)
+    status = status_pb2.Status(code=spec.code.value[0], message=message)
+    for detail in _details(error, request_id):
+        packed = Any()
+        packed.Pack(detail)
+        if status.ByteSize() + packed.ByteSize() <= MAX_DETAILS_BYTES:
+            status.details.append(packed)
+    trailers: Trailers = (
+        ("grpc-status-details-bin", status.SerializeToString()),
+        ("error-type", error.reason),
+        ("error-id", request_id),
+    )
+    if error.retry_after_seconds is not None:
+        trailers += (("retry-after", str(math.ceil(error.retry_after_seconds))),)
+    return spec.code, message, trailers
+
+
+def _details(error: DomainError, request_id: str) -> Iterator[Message]:
+    """Yields the details, most useful first: the last ones are dropped when there is no room."""
+    metadata = {key[:64]: _cut(value) for key, value in error.metadata.items()}
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)
+    yield error_details_pb2.RequestInfo(request_id=request_id)
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
+    if error.resource is not None:
+        yield error_details_pb2.ResourceInfo(
+            resource_type=error.resource.type, resource_name=_cut(error.resource.id), description=_cut(error.message)
+        )
+    if error.violations:
+        yield _bad_request(error)
+
+
+def _bad_request(error: DomainError) -> error_details_pb2.BadRequest:
+    """Lists as many violations as there is room for; the last one then says how many are missing."""
+    result = error_details_pb2.BadRequest()
+    room = MAX_DETAILS_BYTES // 2
+    for index, violation in enumerate(error.violations):
+        entry = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(violation.field), description=_cut(violation.description)
+        )
+        room -= entry.ByteSize() + 4
+        if index == MAX_VIOLATIONS or room < 0:
+            left = len(error.violations) - index
+            result.field_violations.add(field="*", description=f"and {left} more")
+            break
+        result.field_violations.append(entry)
+    return result
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"

@@ -1,0 +1,264 @@
+"""The fields that filters and orders may name, as a service declares them.
+
+    FIELDS = Fields({
+        "id": IdField(users.c.id),
+        "email": TextField(users.c.email, folded=users.c.email_folded, sortable=True),
+        "state": EnumField(users.c.state, State),
+        "create_time": TimestampField(users.c.create_time, sortable=True),
+        "labels": LabelsField(users.c.labels),
+        "roles": TextListField(users.c.roles),
+    })
+
+Indexes that a service's migration creates for them:
+- one per sortable field, `(tenant_id, field, id)`: it serves both directions, and `=`, `<`, … on the field;
+- for labels and lists `GIN (labels jsonb_path_ops)` (serves `labels.team = "a"`) and `GIN (roles)` (`roles:admin`);
+- for `:` on a text `GIN (lower(display_name) gin_trgm_ops)` where the extension pg_trgm exists; elsewhere, as in the
+  embedded Postgres, the tenant's rows are read.
+
+Under row-level security Postgres uses an index only for conditions made of LEAKPROOF functions: `=`, `<`, … are, but
+`lower`, `LIKE` and `@>` are not until a superuser says so (`ALTER FUNCTION jsonb_contains(jsonb, jsonb) LEAKPROOF`).
+So a text looked up without case needs a stored column in lower case (`folded`), not an index over `lower(email)`.
+"""
+
+import enum
+import operator
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import BigInteger, BindParameter, Column, ColumnElement, Text, bindparam, func
+
+_COMPARE: Final[Mapping[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
+_INT64: Final = range(-(2**63), 2**63)
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class MismatchError(Exception):
+    """A comparison that its field does not know; the text says what the field is or needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A value as a filter writes it."""
+
+    text: str
+    """Without quotes and escapes."""
+    pattern: str | None
+    """The LIKE pattern of a value with wildcards; None if it has none."""
+
+    @classmethod
+    def read(cls, raw: str) -> "Literal":
+        """Takes escapes and wildcards of an unquoted value apart."""
+        pieces = re.findall(r"\\(.)|(\*)|([^\\*]+)", raw, re.DOTALL)
+        text = "".join(escaped or star or plain for escaped, star, plain in pieces)
+        pattern = "".join("%" if star else _escape_like(escaped or plain) for escaped, star, plain in pieces)
+        return cls(text, pattern if any(star for _, star, _ in pieces) else None)
+
+    @property
+    def exact(self) -> str:
+        """The text, for fields that do not know wildcards.
+
+        Raises:
+            MismatchError: the value has one.
+        """
+        if self.pattern is not None:
+            raise MismatchError(r'does not know wildcards; write the character itself as "\*"')
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column under the name that callers know; one subclass per kind."""
+
+    comparators: ClassVar[frozenset[str]] = frozenset("=")
+    """What the kind knows; `!=` comes with `=`."""
+
+    column: Column[Any]
+    _: KW_ONLY
+    sortable: bool = False
+    """Whether `order_by` may name it; the column must be NOT NULL."""
+
+    def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
+        """Returns the name of a test, which fixes its SQL, and the value of its parameter.
+
+        Args:
+            key: what follows the field's name after a dot, or the empty string.
+
+        Raises:
+            MismatchError: the field does not know this key, comparator or value.
+        """
+        _refuse_key(key)
+        return comparator, self.parse(literal.exact)
+
+    def parse(self, text: str) -> Any:
+        """Returns ``text`` as the driver takes it.
+
+        Raises:
+            MismatchError: it is not of the field's kind.
+        """
+        raise NotImplementedError
+
+    def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        """Builds the SQL of a test."""
+        return _COMPARE[test](self.column, self._bind(parameter))
+
+    def _bind(self, parameter: str) -> BindParameter[Any]:
+        return bindparam(parameter, type_=self.column.type)
+
+
+@dataclass(frozen=True, slots=True)
+class TextField(Field):
+    """A text: `=` exactly or by wildcards, `:` contains without case, `:*` is not empty."""
+
+    comparators: ClassVar[frozenset[str]] = frozenset("=:")
+
+    folded: ColumnElement[str] | None = field(default=None, kw_only=True)
+    """A stored column with the text in lower case; with it `=` compares without case, too."""
+
+    def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
+        _refuse_key(key)
+        if comparator == "=":
+            return ("=", literal.text) if literal.pattern is None else ("like", literal.pattern)
+        if literal.pattern == "%":
+            return "contains", "%_%"
+        return "contains", f"%{literal.pattern or _escape_like(literal.text)}%"
+
+    def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        value: ColumnElement[str] = bindparam(parameter, type_=Text())
+        column: ColumnElement[str] = self.column
+        if self.folded is not None:
+            column, value = self.folded, func.lower(value)
+        elif test == "contains":
+            column, value = func.lower(column), func.lower(value)
+        return column == value if test == "=" else column.like(value)
+
+
+@dataclass(frozen=True, slots=True)
+class EnumField(Field):
+    """One of a few names."""
+
+    states: type[enum.Enum]
+    """The members by the names that callers use; the column holds their values."""
+
+    def parse(self, text: str) -> Any:
+        if text not in self.states.__members__:
+            raise MismatchError(f"is one of {', '.join(self.states.__members__)}")
+        return self.states[text].value
+
+
+@dataclass(frozen=True, slots=True)
+class IdField(Field):
+    """A UUID."""
+
+    def parse(self, text: str) -> str:
+        if not _UUID.fullmatch(text.lower()):
+            raise MismatchError("is a UUID")
+        return str(uuid.UUID(text))
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerField(Field):
+    """A whole number."""
+
+    comparators: ClassVar[frozenset[str]] = frozenset(_COMPARE)
+
+    def parse(self, text: str) -> int:
+        if not _INTEGER.fullmatch(text) or int(text) not in _INT64:
+            raise MismatchError("is a whole number of at most 64 bits")
+        return int(text)
+
+    def _bind(self, parameter: str) -> BindParameter[Any]:
+        # Wide for narrow columns, too: the driver would refuse a number that no row can have.
+        return bindparam(parameter, type_=BigInteger())
+
+
+@dataclass(frozen=True, slots=True)
+class TimestampField(Field):
+    """A point in time."""
+
+    comparators: ClassVar[frozenset[str]] = frozenset(_COMPARE)
+
+    def parse(self, text: str) -> datetime:
+        try:
+            if _TIMESTAMP.fullmatch(text.upper()):
+                return datetime.fromisoformat(text.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass  # a 30th of February, or a first of January of the year 1 east of Greenwich
+        raise MismatchError("is a timestamp such as 2030-01-31T12:00:00Z")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsField(Field):
+    """A JSON object of texts: `labels.team = "a"`; `labels:team` or `labels.team:*` for any value."""
+
+    comparators: ClassVar[frozenset[str]] = frozenset("=:")
+
+    def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
+        if not key and comparator == "=":
+            raise MismatchError('needs the name of a label, as in labels.team = "a"')
+        if not key:
+            return "has", literal.exact
+        if comparator == ":" and literal.pattern == "%":
+            return "has", key
+        return "contains", {key: literal.exact}
+
+    def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        if test == "has":
+            return self.column.bool_op("?")(bindparam(parameter, type_=Text()))
+        return self.column.bool_op("@>")(self._bind(parameter))
+
+
+@dataclass(frozen=True, slots=True)
+class TextListField(Field):
+    """A list of texts, as an array or as JSON: `roles:admin`."""
+
+    comparators: ClassVar[frozenset[str]] = frozenset(":")
+
+    def parse(self, text: str) -> list[str]:
+        return [text]
+
+    def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        return self.column.bool_op("@>")(self._bind(parameter))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fields:
+    """The fields of one resource; `id` is among them, because every order ends with it.
+
+    Raises:
+        ValueError: `id` is missing, or a sortable column may be NULL, which keyset pages would skip.
+    """
+
+    by_name: Mapping[str, Field]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.by_name.get("id"), IdField):
+            raise ValueError("The field `id` must be declared.")
+        for name, declared in self.by_name.items():
+            if declared.sortable and declared.column.nullable:
+                raise ValueError(f"The column of the sortable field `{name}` must be NOT NULL.")
+
+    @property
+    def sortable(self) -> tuple[str, ...]:
+        """The names that an order may use."""
+        return tuple(name for name, declared in self.by_name.items() if declared.sortable)
+
+
+def _escape_like(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)
+
+
+def _refuse_key(key: str) -> None:
+    if key:
+        raise MismatchError("has no parts to be named after a dot")

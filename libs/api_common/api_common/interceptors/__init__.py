@@ -1,0 +1,38 @@
+"""What every call passes through, outside in: telemetry → errors → admission → transaction.
+
+This is the one place that composes handlers (ADR 0005).
+"""
+
+from dataclasses import dataclass
+
+from api_common.auth_provider import AuthProvider
+from api_common.database import ConstraintErrors, Database
+from api_common.interceptors.admission import admission
+from api_common.interceptors.errors import errors
+from api_common.interceptors.telemetry import telemetry
+from api_common.interceptors.transaction import transaction
+from api_common.policy import MethodPolicy
+from api_common.rpc import Handler, Layer
+from api_common.telemetry import AccessLog, Metrics
+
+__all__ = ["Pipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The parts that the layers of a process share."""
+
+    auth: AuthProvider
+    database: Database
+    constraints: ConstraintErrors
+    metrics: Metrics
+    access_log: AccessLog
+
+    def compose(self, method: MethodPolicy, handler: Handler) -> Layer:
+        """Returns the layers around ``handler``; called once per method."""
+        within = transaction(
+            method, handler, database=self.database, constraints=self.constraints, metrics=self.metrics
+        )
+        within = admission(method, within, auth=self.auth)
+        within = errors(within)
+        return telemetry(method, within, metrics=self.metrics, access_log=self.access_log)

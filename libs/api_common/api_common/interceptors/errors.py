@@ -1,0 +1,28 @@
+"""Turns whatever a call raises into one DomainError; the unknown is logged and answered with nothing of its own."""
+
+import asyncio
+
+import structlog
+
+from api_common.errors import DeadlineExceededError, DomainError, InternalError
+from api_common.rpc import Call, Layer
+
+_log = structlog.get_logger()
+
+
+def errors(within: Layer) -> Layer:
+    """Ends a call at its deadline and keeps its error for the adapter; cancellation passes through."""
+
+    async def layer(call: Call) -> None:
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                await within(call)
+        except DomainError as error:
+            call.error = error
+        except TimeoutError:
+            call.error = DeadlineExceededError("The deadline passed before the work was done.")
+        except Exception:
+            _log.exception("unexpected error", method=call.method.path, request_id=call.headers.request_id)
+            call.error = InternalError("Something went wrong on our side.")
+
+    return layer

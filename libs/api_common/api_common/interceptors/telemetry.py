@@ -1,0 +1,45 @@
+"""The outermost layer: metrics and one access line per call, however it ends."""
+
+import asyncio
+import time
+
+import grpc
+
+from api_common.error_registry import spec_of
+from api_common.policy import MethodPolicy
+from api_common.rpc import Call, Layer
+from api_common.telemetry import AccessLog, Metrics
+
+
+def telemetry(method: MethodPolicy, within: Layer, *, metrics: Metrics, access_log: AccessLog) -> Layer:
+    """Measures and records every call of ``method``."""
+    name = method.path[1:]
+
+    async def layer(call: Call) -> None:
+        started = time.perf_counter()
+        metrics.active.inc()
+        code = grpc.StatusCode.CANCELLED
+        try:
+            await within(call)
+            code = grpc.StatusCode.OK if call.error is None else spec_of(call.error).code
+        finally:
+            seconds = time.perf_counter() - started
+            metrics.active.dec()
+            if code is grpc.StatusCode.CANCELLED and asyncio.get_running_loop().time() >= call.deadline:
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+            metrics.observe(name, code, seconds)
+            principal = call.principal
+            access_log.write(
+                {
+                    "method": name,
+                    "code": code.name,
+                    "reason": call.error.reason if call.error else None,
+                    "duration_ms": round(seconds * 1000, 3),
+                    "request_id": call.headers.request_id,
+                    "trace_id": call.headers.trace_id,
+                    "tenant_id": principal.tenant_id if principal else None,
+                    "principal": principal.subject if principal else None,
+                }
+            )
+
+    return layer

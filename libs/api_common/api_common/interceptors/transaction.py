@@ -1,0 +1,51 @@
+"""The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
+
+import asyncio
+
+from api_common.context import RequestContext
+from api_common.database import ConstraintErrors, Database, StaleStatementError
+from api_common.idempotency import claim, read_key, store
+from api_common.policy import MethodPolicy
+from api_common.rpc import Call, Handler, Layer
+from api_common.telemetry import Metrics
+from api_common.unit_of_work import UnitOfWork
+
+
+def transaction(
+    method: MethodPolicy, handler: Handler, *, database: Database, constraints: ConstraintErrors, metrics: Metrics
+) -> Layer:
+    """Runs ``handler`` inside a unit of work: committed when it returns, rolled back when it raises."""
+
+    async def once(call: Call) -> None:
+        principal, request = call.principal, call.request
+        assert principal is not None and request is not None  # admission ran
+        key = None if method.read_only else read_key(call.headers.idempotency_key)
+        unit = UnitOfWork(
+            database,
+            principal.tenant_id,
+            constraints=constraints,
+            read_only=method.read_only,
+            timeout_seconds=call.deadline - asyncio.get_running_loop().time(),
+        )
+        async with unit as tx:
+            if key is not None:
+                stored = await claim(tx, key, principal=principal, method=method.path, request=request)
+                if stored is not None:
+                    call.response, call.replayed = stored, True
+                    metrics.replays.labels(method.path[1:]).inc()
+                    return
+            headers = call.headers
+            context = RequestContext(principal, headers.request_id, tx, call.deadline, headers.traceparent, call.token)
+            response = await handler(request, context)
+            call.response = response.SerializeToString()
+            if key is not None:
+                await store(tx, key, principal=principal, method=method.path, response=call.response)
+
+    async def layer(call: Call) -> None:
+        try:
+            await once(call)
+        except StaleStatementError:
+            # The schema changed under us; nothing was committed, so the whole transaction may run again.
+            await once(call)
+
+    return layer

@@ -1,0 +1,86 @@
+"""What the proto says about each method, read once at start: permission, rate class, side effects.
+
+A method without a permission stops the server: nothing is open by accident.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, cast
+
+from ameide.common.v1 import policy_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+
+class PolicyError(Exception):
+    """The contract is incomplete, so the server must not start."""
+
+
+ROLE_PERMISSIONS: Final = {
+    "viewer": ("*.read",),
+    "editor": ("*.read", "workflows.write", "agents.write", "ipas.write"),
+    "operator": ("*.read", "ipas.deploy"),
+    "admin": ("*.read", "*.write", "*.deploy", "*.admin"),
+    "service": ("*.internal",),
+}
+"""The one table from roles to permissions; `*` stands for every collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodPolicy:
+    """One method of the contract."""
+
+    path: str
+    """The gRPC path, `/ameide.user.v1.UserService/GetUser`."""
+    name: str
+    """The method's own name, `GetUser`."""
+    permission: str
+    """What the caller must be allowed to do."""
+    rate_class: str
+    """`READ`, `WRITE` or `EXPENSIVE`."""
+    read_only: bool
+    """Declared without side effects: run in a read-only transaction, may be retried."""
+    request_class: type[Message]
+    """The generated class of the request."""
+    response_class: type[Message]
+    """The generated class of the response."""
+
+
+def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:
+    """Returns the policy of every method of ``service``, by the method's name.
+
+    Raises:
+        PolicyError: a method declares no permission or no rate class.
+    """
+    return {method.name: _read(service, method) for method in cast(Iterable[MethodDescriptor], service.methods)}
+
+
+@lru_cache(maxsize=4096)
+def is_granted(permission: str, roles: frozenset[str]) -> bool:
+    """Tells whether any of ``roles`` carries ``permission``; unknown roles carry nothing."""
+    wildcard = f"*.{permission.partition('.')[2]}"
+    return any(permission in granted or wildcard in granted for granted in map(_granted, roles))
+
+
+def _granted(role: str) -> tuple[str, ...]:
+    return ROLE_PERMISSIONS.get(role, ())
+
+
+def _read(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolicy:
+    options = method.GetOptions()
+    extension = cast(Any, policy_pb2.policy)
+    policy = cast(policy_pb2.Policy, options.Extensions[extension])
+    if not policy.permission or policy.rate_class == policy_pb2.RATE_CLASS_UNSPECIFIED:
+        raise PolicyError(f"{method.full_name} must declare (ameide.common.v1.policy) with permission and rate_class")
+    return MethodPolicy(
+        path=f"/{service.full_name}/{method.name}",
+        name=method.name,
+        permission=policy.permission,
+        rate_class=policy_pb2.RateClass.Name(policy.rate_class),
+        read_only=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
+        request_class=GetMessageClass(method.input_type),
+        response_class=GetMessageClass(method.output_type),
+    )

@@ -1,0 +1,94 @@
+"""Lays out a service's database: an owner that migrates the schema, an application role that owns nothing.
+
+Used by the local runner and by tests; a managed server is laid out once, by whoever administers it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+# Roles belong to the whole server: runners and test sessions that provision at once take turns.
+_LOCK: Final = 4_263_371_912
+
+
+class UnsafeRoleError(Exception):
+    """A role that exists can see around row-level security."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """The two ways into a service's database."""
+
+    application: str
+    """As `<service>_app`: what requests run as."""
+    owner: str
+    """As `<service>_owner`: what migrations run as."""
+
+
+async def provision(
+    admin_url: str,
+    service: str,
+    *,
+    database: str | None = None,
+    application_password: str | None = None,
+    owner_password: str | None = None,
+) -> DatabaseUrls:
+    """Makes the roles and the database of ``service`` where they are missing; what exists keeps its data.
+
+    Rights on tables are granted by the migrations that make them.
+
+    Args:
+        admin_url: a superuser's connection to any database of the server but this one.
+        service: `users`; names the roles, and the database unless ``database`` does.
+
+    Raises:
+        UnsafeRoleError: a role of that name exists and is a superuser or bypasses row-level security.
+    """
+    database = database or service
+    owner, application = f"{service}_owner", f"{service}_app"
+    admin = await asyncpg.connect(admin_url)
+    try:
+        await admin.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await _ensure_role(admin, owner, owner_password)
+        await _ensure_role(admin, application, application_password)
+        if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", database):
+            await admin.execute(f"CREATE DATABASE {_quoted(database)} OWNER {_quoted(owner)}")
+        await admin.execute(f"REVOKE ALL ON DATABASE {_quoted(database)} FROM PUBLIC")
+        await admin.execute(f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {_quoted(application)}")
+        inside = await asyncpg.connect(admin_url, database=database)
+        try:
+            await inside.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            await inside.execute(f"GRANT USAGE ON SCHEMA public TO {_quoted(application)}")
+        finally:
+            await inside.close()
+    finally:
+        await admin.close()
+    return DatabaseUrls(
+        application=_url_as(admin_url, application, application_password, database),
+        owner=_url_as(admin_url, owner, owner_password, database),
+    )
+
+
+async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | None) -> None:
+    found = await admin.fetchrow("SELECT rolsuper OR rolbypassrls AS unsafe FROM pg_roles WHERE rolname = $1", role)
+    if found is None:
+        await admin.execute(f"CREATE ROLE {_quoted(role)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS")
+    elif found["unsafe"]:
+        raise UnsafeRoleError(f"role {role} is a superuser or bypasses row-level security: ALTER it or DROP it")
+    if password is not None:
+        literal = await admin.fetchval("SELECT quote_literal($1::text)", password)
+        await admin.execute(f"ALTER ROLE {_quoted(role)} PASSWORD {literal}")
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _url_as(admin_url: str, role: str, password: str | None, database: str) -> str:
+    """Returns the same server, seen by another role."""
+    parts = urlsplit(admin_url)
+    credentials = quote(role, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
+    netloc = f"{credentials}@{parts.netloc.rpartition('@')[2]}"
+    return urlunsplit((parts.scheme, netloc, f"/{quote(database, safe='')}", parts.query, ""))

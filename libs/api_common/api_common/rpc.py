@@ -1,0 +1,114 @@
+"""The typed adapter between a servicer and gRPC.
+
+A servicer is a plain class with one async method per RPC: `async def GetUser(self, request: pb.GetUserRequest,
+ctx: RequestContext) -> pb.User`. At start each method is checked against the contract and wrapped in the layers once,
+so that a call runs through plain function calls and nothing is looked up or composed per call.
+"""
+
+import asyncio
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+
+from api_common.context import Principal, RequestContext
+from api_common.correlation import RequestHeaders, read_headers
+from api_common.error_details import render
+from api_common.errors import DomainError, MethodNotFoundError
+from api_common.policy import MethodPolicy, PolicyError, read_policies
+
+Handler = Callable[[Any, RequestContext], Awaitable[Message]]
+"""A bound servicer method."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call on its way through the layers; each layer fills in what it finds out."""
+
+    method: MethodPolicy
+    payload: bytes
+    """The request as it came."""
+    headers: RequestHeaders
+    deadline: float
+    """When the caller stops waiting, on the event loop's clock."""
+    token: str = field(default="", repr=False)
+    principal: Principal | None = None
+    request: Message | None = None
+    response: bytes = b""
+    replayed: bool = False
+    """The response was stored by an earlier call with the same idempotency key."""
+    error: DomainError | None = None
+    """What to answer instead of a response."""
+
+
+Layer = Callable[[Call], Awaitable[None]]
+"""Does its part of a call and awaits the next layer."""
+
+LayerFactory = Callable[[MethodPolicy, Handler], Layer]
+"""Composes the layers around one method; runs once per method, at start."""
+
+MAX_CALL_SECONDS: Final = 60
+"""No unary call runs longer, whatever deadline the caller asked for."""
+
+
+def service_handler(descriptor: ServiceDescriptor, servicer: object, *, layers: LayerFactory) -> grpc.GenericRpcHandler:
+    """Returns ``servicer`` as something a gRPC server can register.
+
+    Raises:
+        PolicyError: a method is missing, its annotations disagree with the contract, or its policy is incomplete.
+    """
+    handlers: dict[str, Any] = {}
+    for name, policy in read_policies(descriptor).items():
+        method = getattr(servicer, name, None)
+        if method is None:
+            raise PolicyError(f"{type(servicer).__name__} lacks {name}, which {descriptor.full_name} declares")
+        _check_annotations(method, policy)
+        handlers[name] = grpc.unary_unary_rpc_method_handler(_adapt(policy, layers(policy, method)))
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+
+def unknown_method_handler() -> grpc.GenericRpcHandler:
+    """Returns the handler of last resort, so that a method that does not exist is refused in our shape, too."""
+
+    async def refuse(_: bytes, transport: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        headers = read_headers(transport.invocation_metadata() or ())
+        code, message, trailers = render(MethodNotFoundError("There is no such method."), request_id=headers.request_id)
+        await transport.abort(code, message, trailers)
+        raise AssertionError("abort raises")
+
+    class UnknownMethod(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    return UnknownMethod()
+
+
+def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
+    # Bytes in and out: a request that does not decode must be our error, not the library's text.
+    async def unary(payload: bytes, transport: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        # None without a deadline, which the stubs do not know.
+        remaining = typing.cast("float | None", transport.time_remaining())
+        seconds = MAX_CALL_SECONDS if remaining is None else min(remaining, MAX_CALL_SECONDS)
+        headers = read_headers(transport.invocation_metadata() or ())
+        call = Call(policy, payload, headers, deadline=asyncio.get_running_loop().time() + seconds)
+        await layer(call)
+        if call.error is not None:
+            code, message, trailers = render(call.error, request_id=call.headers.request_id)
+            await transport.abort(code, message, trailers)
+        if call.replayed:
+            await transport.send_initial_metadata((("idempotent-replayed", "true"),))
+        return call.response
+
+    return unary
+
+
+def _check_annotations(method: Any, policy: MethodPolicy) -> None:
+    hints: dict[str, Any] = typing.get_type_hints(method)
+    expected: Sequence[tuple[str, object]] = (("request", policy.request_class), ("return", policy.response_class))
+    for name, message in expected:
+        if hints.get(name) is not message:
+            raise PolicyError(f"{policy.path}: `{name}` must be annotated as {message!r}, not {hints.get(name)!r}")

@@ -1,0 +1,241 @@
+"""The main() of all services: settings, pool, layers, health, reflection, operations port, drain."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import structlog
+import uvloop
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from api_common import migrations
+from api_common.auth_provider import OidcAuthProvider, load_key_set
+from api_common.clients import Siblings
+from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
+from api_common.interceptors import Pipeline
+from api_common.operations import OperationsServer
+from api_common.pagination import PageTokens
+from api_common.rpc import service_handler, unknown_method_handler
+from api_common.settings import ServerSettings, Settings, SettingsError, load_owner_url
+from api_common.telemetry import AccessLog, Metrics, configure_logging
+from api_common.tls import server_credentials
+
+MAX_METADATA_BYTES: Final = 64 * 1024
+"""Above what the edge lets through: gRPC's own default refuses at random between 8 and 16 KiB."""
+
+_READINESS_INTERVAL_SECONDS: Final = 1
+_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+_OPTIONS: Final = (
+    # Above the 10 MiB that admission accepts, so that the refusal is ours, in our shape.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", 1000),
+    # A second process on the port must fail loudly, not share it.
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a servicer is built from."""
+
+    page_tokens: PageTokens
+    siblings: Siblings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One service of the mesh, as `serve` needs it."""
+
+    name: str
+    """`users`: the prefix of its settings and the name in logs and metrics."""
+    descriptors: Sequence[ServiceDescriptor]
+    """The contracts that the servicer implements."""
+    servicer: Callable[[Parts], object]
+    """Builds the servicer; called once."""
+    constraints: ConstraintErrors
+    """What a broken constraint means to the caller."""
+    migrations: Path
+    """The folder of its Alembic environment."""
+    siblings: Sequence[str] = ()
+    """Services that it calls."""
+
+
+def main(service: Service) -> None:
+    """Runs the command that the process was started with: serve, or `migrate`."""
+    try:
+        if sys.argv[1:] == ["migrate"]:
+            migrations.upgrade(service.migrations, load_owner_url(service.name))
+        elif sys.argv[1:]:
+            raise SystemExit(f"usage: python -m {service.name}_service [migrate]")
+        else:
+            settings = Settings.load(service.name, siblings=service.siblings)
+            configure_logging(service.name, settings.log.level)
+            uvloop.run(_serve(service, settings))
+    except (SettingsError, StartError) as error:
+        raise SystemExit(f"{service.name}: {error}") from None
+
+
+class StartError(Exception):
+    """The process cannot serve; the message says why and what to do."""
+
+
+async def _serve(service: Service, settings: Settings) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with running(service, settings, credentials=server_credentials(settings.tls)) as server:
+        _log.info("serving", grpc_port=server.grpc_port, operations_port=server.operations_port)
+        await stopping.wait()
+        await server.drain()
+    _log.info("stopped")
+
+
+class RunningServer:
+    """A service that answers."""
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        database: Database,
+        settings: Settings,
+        metrics: Metrics,
+        names: Sequence[str],
+    ) -> None:
+        self._server = server
+        self._database = database
+        self._settings = settings.server
+        self._names = ("", *names)
+        self._ready = False
+        self._draining = False
+        self.health: Final = health.aio.HealthServicer()
+        self.operations: Final = OperationsServer(
+            settings.server.host,
+            settings.server.operations_port,
+            registry=metrics.registry,
+            is_ready=lambda: self._ready,
+        )
+        self.grpc_port = 0
+
+    @property
+    def operations_port(self) -> int:
+        """The port of the probes and metrics."""
+        return self.operations.port
+
+    async def watch_readiness(self) -> None:
+        """Follows the database: without it there is no traffic worth having. Never returns."""
+        while True:
+            alive = await self._database.ping(timeout_seconds=_READINESS_INTERVAL_SECONDS)
+            await self._set_ready(alive and not self._draining)
+            await asyncio.sleep(_READINESS_INTERVAL_SECONDS)
+
+    async def drain(self) -> None:
+        """Stops in order: readiness off, balancers notice, no new calls, running calls end or are cancelled."""
+        started = asyncio.get_running_loop().time()
+        self._draining = True
+        await self._set_ready(False)
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+        spent = asyncio.get_running_loop().time() - started
+        await self._server.stop(max(0.0, self._settings.drain_seconds - spent))
+
+    async def _set_ready(self, ready: bool) -> None:
+        if ready != self._ready:
+            _log.info("readiness changed", ready=ready)
+        self._ready = ready
+        for name in self._names:
+            await self.health.set(name, _SERVING if ready else _NOT_SERVING)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    service: Service, settings: Settings, *, credentials: grpc.ServerCredentials | None
+) -> AsyncIterator[RunningServer]:
+    """Starts ``service`` and stops it on exit.
+
+    Args:
+        credentials: None serves without TLS, on loopback in tests.
+
+    Raises:
+        StartError: the database does not answer, its schema is not current, or a port is taken.
+    """
+    metrics = Metrics(CollectorRegistry())
+    async with contextlib.AsyncExitStack() as stack:
+        database = await _connect(service, settings)
+        stack.push_async_callback(database.close)
+        siblings = Siblings(settings.siblings, settings.tls)
+        stack.push_async_callback(siblings.close)
+        pipeline = Pipeline(
+            auth=OidcAuthProvider(
+                issuer=settings.auth.issuer,
+                audience=settings.auth.audience,
+                key_set=load_key_set(settings.auth.jwks_path),
+            ),
+            database=database,
+            constraints=service.constraints,
+            metrics=metrics,
+            access_log=AccessLog(service.name),
+        )
+        servicer = service.servicer(Parts(PageTokens([key.get_secret_value() for key in settings.pagination.keys]), siblings))
+        server = grpc.aio.server(options=_OPTIONS)
+        names = [descriptor.full_name for descriptor in service.descriptors]
+        result = RunningServer(server, database, settings, metrics, names)
+        stack.callback(result.operations.close)
+        health_pb2_grpc.add_HealthServicer_to_server(result.health, server)
+        if settings.server.reflection_enabled:
+            reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        handlers = [service_handler(one, servicer, layers=pipeline.compose) for one in service.descriptors]
+        server.add_generic_rpc_handlers((*handlers, unknown_method_handler()))
+        result.grpc_port = _bind(server, settings.server, credentials)
+        await server.start()
+        stack.push_async_callback(server.stop, None)
+        readiness = asyncio.create_task(result.watch_readiness())
+        stack.callback(readiness.cancel)
+        # What lives now lives for good: keep it out of every later collection (p99, not the mean).
+        gc.collect()
+        gc.freeze()
+        yield result
+
+
+async def _connect(service: Service, settings: Settings) -> Database:
+    try:
+        database = await Database.connect(settings.database, application_name=service.name)
+    except DRIVER_ERRORS as error:
+        raise StartError(f"cannot reach the database: {error}. Check {service.name.upper()}_DATABASE_URL.") from error
+    try:
+        found = await database.fetch_value("SELECT version_num FROM alembic_version")
+    except DRIVER_ERRORS:
+        found = None
+    expected = migrations.head(service.migrations)
+    if found != expected:
+        await database.close()
+        raise StartError(
+            f"the schema is at revision {found}, this release needs {expected}. Run `python -m {service.name}_service migrate`."
+        )
+    return database
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:
+    address = f"{settings.host}:{settings.grpc_port}"
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {address}: the port is taken.") from error

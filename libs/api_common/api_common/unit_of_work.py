@@ -1,0 +1,143 @@
+"""The tenant-bound transaction around a request: opened at the boundary, committed on return, rolled back otherwise."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Final, cast
+
+from api_common import errors
+from api_common.database import (
+    CONNECTION_ERRORS,
+    DRIVER_ERRORS,
+    Connection,
+    ConstraintErrors,
+    Database,
+    Statement,
+    reraise,
+)
+
+Row = Mapping[str, Any]
+"""A row as the driver gives it: by column name."""
+
+TENANT_SETTING: Final = "app.tenant_id"
+"""The session setting that the row-level security policies compare with."""
+
+TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+"""What a tenant id looks like; it is written into SQL, so nothing else may pass."""
+
+_ATTEMPTS: Final = 3
+
+
+class Transaction:
+    """What repositories see of the database: one tenant's rows, until the unit of work ends."""
+
+    __slots__ = ("_connection", "_constraints", "tenant_id")
+
+    def __init__(self, connection: Connection, constraints: ConstraintErrors, tenant: str):
+        self._connection = connection
+        self._constraints = constraints
+        self.tenant_id: Final = tenant
+
+    async def fetch_one(self, statement: Statement, values: Mapping[str, Any]) -> Row | None:
+        """Returns the first row, or None.
+
+        Raises:
+            DomainError: the database refused, by the constraint that was broken.
+        """
+        try:
+            row = await self._connection.fetchrow(statement.sql, *statement.arguments(values))
+        except DRIVER_ERRORS as error:
+            reraise(error, self._constraints)
+        return cast("Row | None", row)
+
+    async def fetch_all(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Row]:
+        """Returns all rows.
+
+        Raises:
+            DomainError: the database refused, by the constraint that was broken.
+        """
+        try:
+            rows = await self._connection.fetch(statement.sql, *statement.arguments(values))
+        except DRIVER_ERRORS as error:
+            reraise(error, self._constraints)
+        return cast(Sequence[Row], rows)
+
+
+class UnitOfWork:
+    """`async with UnitOfWork(...) as transaction:` commits if the block ends, rolls back if it raises.
+
+    Reads run in one, too: the tenant is a transaction-local setting, so that no pooled connection keeps it.
+
+    Args:
+        read_only: Postgres refuses every write.
+        timeout_seconds: after this the server ends the statement by itself, whether we still listen or not.
+    """
+
+    __slots__ = ("_begin", "_connection", "_constraints", "_database", "_tenant")
+
+    def __init__(
+        self,
+        database: Database,
+        tenant_id: str,
+        *,
+        constraints: ConstraintErrors,
+        read_only: bool,
+        timeout_seconds: float,
+    ) -> None:
+        self._database = database
+        self._constraints = constraints
+        self._tenant = tenant_id
+        self._begin = f"{_prologue(tenant_id, read_only)}{_limits(timeout_seconds)}"
+
+    async def __aenter__(self) -> Transaction:
+        attempt = 0
+        while True:
+            attempt += 1
+            self._connection = await self._database.acquire()
+            try:
+                # BEGIN and both settings in one simple query: one round trip.
+                await self._connection.execute(self._begin)
+            except BaseException as error:
+                await self._discard()
+                # A connection that died while idle; nothing ran yet, so another one may.
+                if isinstance(error, CONNECTION_ERRORS) and attempt < _ATTEMPTS:
+                    continue
+                if isinstance(error, DRIVER_ERRORS):
+                    reraise(error, self._constraints)
+                raise
+            return Transaction(self._connection, self._constraints, self._tenant)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        except BaseException as failure:
+            await self._discard()
+            if kind is None:
+                if isinstance(failure, DRIVER_ERRORS):
+                    reraise(failure, self._constraints)
+                raise
+            return
+        await self._database.release(self._connection)
+
+    async def _discard(self) -> None:
+        # The state of the session is unknown: the connection must not be used again.
+        self._connection.terminate()
+        await self._database.release(self._connection)
+
+
+@lru_cache(maxsize=4096)
+def _prologue(tenant_id: str, read_only: bool) -> str:
+    if not TENANT_PATTERN.fullmatch(tenant_id):
+        raise errors.UnauthenticatedError("The credential names no valid tenant.")
+    mode = " READ ONLY" if read_only else ""
+    return f"BEGIN{mode};SELECT set_config('{TENANT_SETTING}','{tenant_id}',true),"
+
+
+def _limits(timeout_seconds: float) -> str:
+    # Waiting for a lock ends a little earlier, so that the caller still hears why.
+    milliseconds = max(10, int(timeout_seconds * 1000))
+    waiting = milliseconds * 9 // 10
+    return f"set_config('statement_timeout','{milliseconds}',true),set_config('lock_timeout','{waiting}',true)"

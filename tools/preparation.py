@@ -1,0 +1,108 @@
+"""Everything a mesh needs before its processes start: certificates, identity, keys, databases, schemas."""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from api_common.provisioning import DatabaseUrls, provision
+from cryptography.fernet import Fernet
+
+from tools import certificates, identity, postgres
+from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Where the services' rows are."""
+
+    urls: dict[str, DatabaseUrls]
+    where: str
+    """For people: the embedded server's folder, or that it is elsewhere."""
+
+
+def ensure_secrets(mesh: Mesh) -> None:
+    """Makes what is missing of certificates, issuer and page-token keys."""
+    certificates.ensure(mesh.certificates)
+    identity.ensure(mesh.issuer)
+    if not mesh.pagination_keys.exists():
+        with os.fdopen(os.open(mesh.pagination_keys, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(Fernet.generate_key())
+
+
+def ensure_databases(mesh: Mesh) -> Databases:
+    """Starts the embedded Postgres for every service that no `DATABASE_URL_<SERVICE>` sends elsewhere.
+
+    Raises:
+        MeshError: Postgres does not start.
+    """
+    urls = {service.name: given for service in SERVICES if (given := _given_urls(service))}
+    embedded = [service.name for service in SERVICES if service.name not in urls]
+    if not embedded:
+        return Databases(urls, "as DATABASE_URL_<SERVICE> says")
+    admin_url = postgres.start(mesh.postgres)
+
+    async def lay_out() -> dict[str, DatabaseUrls]:
+        return {name: await provision(admin_url, name) for name in embedded}
+
+    return Databases(urls | asyncio.run(lay_out()), _shown(mesh.postgres))
+
+
+def migrate(databases: Databases) -> None:
+    """Brings every schema to its newest revision, all at once.
+
+    Raises:
+        MeshError: a migration failed; the message holds what it said.
+    """
+
+    async def run(service: Service) -> str | None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", service.module, "migrate"),
+            env=os.environ | {f"{service.name.upper()}_DATABASE_OWNER_URL": databases.urls[service.name].owner},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        if process.returncode == 0:
+            return None
+        lines = output.decode(errors="replace").splitlines()[-15:]
+        return "\n".join([f"The migration of {service.name} failed:", *(f"    {line}" for line in lines)])
+
+    async def run_all() -> list[str | None]:
+        return await asyncio.gather(*map(run, SERVICES))
+
+    if failures := [failure for failure in asyncio.run(run_all()) if failure]:
+        raise MeshError("\n".join(failures))
+
+
+def environment(mesh: Mesh, service: Service, databases: Databases) -> dict[str, str]:
+    """Returns what the process of ``service`` is told, beside our own environment."""
+    settings = {
+        "SERVER_HOST": "127.0.0.1",
+        "SERVER_GRPC_PORT": mesh.ports[f"{service.name} grpc"],
+        "SERVER_OPERATIONS_PORT": mesh.ports[f"{service.name} operations"],
+        "SERVER_REFLECTION_ENABLED": "true",
+        # No balancer needs to notice here: the edge stops with the services.
+        "SERVER_DRAIN_DELAY_SECONDS": 0,
+        "DATABASE_URL": databases.urls[service.name].application,
+        "TLS_CERTIFICATE_PATH": mesh.certificates / f"{service.name}.pem",
+        "TLS_PRIVATE_KEY_PATH": mesh.certificates / f"{service.name}.key",
+        "TLS_CA_PATH": mesh.certificates / "ca.pem",
+        "AUTH_ISSUER": ISSUER,
+        "AUTH_AUDIENCE": AUDIENCE,
+        "AUTH_JWKS_PATH": mesh.issuer / "jwks.json",
+        "PAGINATION_KEYS": mesh.pagination_keys.read_text(),
+    } | {f"CLIENTS_{name.upper()}_ADDRESS": f"127.0.0.1:{mesh.ports[f'{name} grpc']}" for name in service.siblings}
+    named = {f"{service.name.upper()}_{name}": str(value) for name, value in settings.items()}
+    return {**os.environ, **named, "PYTHONUNBUFFERED": "1"}
+
+
+def _given_urls(service: Service) -> DatabaseUrls | None:
+    url = os.environ.get(f"DATABASE_URL_{service.name.upper()}")
+    owner = os.environ.get(f"DATABASE_OWNER_URL_{service.name.upper()}")
+    return DatabaseUrls(application=url, owner=owner or url) if url else None
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,112 @@
+"""Where everything of the local mesh is: services, ports, files. No side effects."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+ISSUER: Final = "https://dev.ameide.local/"
+AUDIENCE: Final = "ameide-api"
+
+
+class MeshError(Exception):
+    """The mesh cannot do what was asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service of the mesh."""
+
+    name: str
+    grpc_port: int
+    operations_port: int
+    siblings: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        return f"{self.name}_service"
+
+
+SERVICES: Final = (
+    Service("users", 50051, 9101),
+    Service("workflows", 50052, 9102),
+    Service("agents", 50053, 9103),
+    Service("ipas", 50054, 9104, siblings=("workflows", "agents")),
+)
+EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One mesh on this machine: its state folder and how far its ports are moved."""
+
+    folder: Path
+    port_offset: int
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Reads `AMEIDE_LOCAL_DIR` and `PORT_OFFSET`.
+
+        Raises:
+            MeshError: the offset is no number, or moves a port out of range.
+        """
+        folder = Path(os.environ.get("AMEIDE_LOCAL_DIR") or ROOT / ".local").resolve()
+        given = os.environ.get("PORT_OFFSET") or "0"
+        try:
+            mesh = cls(folder, int(given))
+        except ValueError:
+            raise MeshError(f"PORT_OFFSET must be a whole number, not {given!r}.") from None
+        if not all(1024 <= port <= 65535 for port in mesh.ports.values()):
+            raise MeshError(f"PORT_OFFSET={given} moves a port out of 1024..65535; try PORT_OFFSET=100.")
+        return mesh
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        """Every port that must be free, by what listens there."""
+        services = {f"{service.name} grpc": service.grpc_port for service in SERVICES}
+        operations = {f"{service.name} operations": service.operations_port for service in SERVICES}
+        return {name: port + self.port_offset for name, port in (EDGE_PORTS | services | operations).items()}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['edge http']}"
+
+    @property
+    def certificates(self) -> Path:
+        return self.folder / "certs"
+
+    @property
+    def issuer(self) -> Path:
+        return self.folder / "issuer"
+
+    @property
+    def envoy(self) -> Path:
+        return self.folder / "envoy"
+
+    @property
+    def postgres(self) -> Path:
+        return self.folder / "pg"
+
+    @property
+    def pagination_keys(self) -> Path:
+        return self.folder / "pagination.keys"
+
+    @property
+    def run(self) -> Path:
+        """Process ids and the mark that the mesh answers."""
+        return self.folder / "run"
+
+    def log(self, process: str) -> Path:
+        return self.folder / "logs" / f"{process}.log"
+
+    def readiness_url(self, process: str) -> str:
+        """Returns what answers 200 when ``process``, a service or `edge`, takes traffic."""
+        if process == "edge":
+            return f"{self.url}/healthz"
+        return f"http://127.0.0.1:{self.ports[f'{process} operations']}/readyz"
+
+
+PROCESSES: Final = (*(service.name for service in SERVICES), "edge")
+"""What the runner keeps alive, in the order of its table."""
