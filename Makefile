@@ -98,7 +98,7 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 	    $(addprefix -e ,$(patsubst %/,%,$(dir $(filter %/pyproject.toml,$^)))) && \
 	touch $@; } >&2
 
-# Folders are listed, too, so that a proto that goes away counts.
-envoy/ameide.pb: $(shell find proto) tools/make_protos.py .venv/.ready
+# Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
+envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py .venv/.ready
 	@echo "Generating code from proto/" >&2
 	@$(PY) tools/make_protos.py >&2

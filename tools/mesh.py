@@ -174,24 +174,19 @@ def _welcome(mesh: Mesh, farewell: str) -> None:
 
 
 def _addresses(mesh: Mesh) -> str:
-    host = "127.0.0.1"
-    lines = [
-        "",
-        f"  API      {mesh.url}  https://{host}:{mesh.ports['edge https']}  (REST, gRPC, gRPC-Web)",
-        f"  Docs     {mesh.url}/docs",
-        f"  Envoy    http://{host}:{mesh.ports['edge admin']}",
-        *(
-            f"  {service.name:<9}{host}:{mesh.ports[f'{service.name} grpc']} (gRPC)  "
-            f"http://{host}:{mesh.ports[f'{service.name} operations']}/metrics"
-            for service in SERVICES
-        ),
-        "",
-        "Try it from another terminal:",
-        "",
-        f'  curl {mesh.url}/v1/workflows -H "Authorization: Bearer $(make -s token)" \\',
-        """    -d '{"displayName": "Hello"}'""",
-    ]
-    return "\n".join(lines)
+    ports = mesh.ports
+    rows = {
+        "REST, gRPC, gRPC-Web": f"{mesh.url}  https://127.0.0.1:{ports['edge https']}",
+        "Edge admin": f"http://127.0.0.1:{ports['edge admin']}",
+        "Services (mTLS gRPC)": "  ".join(f"{one.name} :{ports[f'{one.name} grpc']}" for one in SERVICES),
+        "Metrics and probes": "  ".join(f"{one.name} :{ports[f'{one.name} operations']}" for one in SERVICES),
+    }
+    return f"""
+{chr(10).join(f"  {name:<22}{value}" for name, value in rows.items())}
+
+Try it from another terminal:
+
+  curl {mesh.url}/v1/workflows -H "Authorization: Bearer $(make -s token)" -d '{{"displayName": "Hello"}}'"""
 
 
 def main() -> None:

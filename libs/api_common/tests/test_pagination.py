@@ -1,8 +1,6 @@
 """Pages: their size, their tokens, and that a walk through them misses nothing."""
 
-import asyncio
 import base64
-import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -203,8 +201,78 @@ class Walk:
             self.token = TOKENS.seal([page[-1][term.name] for term in self.order.terms], binding=BOUND)
 
 
-def add(run: Run, number: int, values: tuple[str, int, datetime]) -> str:
-    id = str(UUID(int=(number * 7919) % 10_007))
+Values = tuple[str, int, datetime]
+Change = Values | int
+"""A row to insert, or the number of a row to delete."""
+
+
+def insert_row(run: Run, number: int, values: Values) -> str:
+    id = str(UUID(int=number * 7919 % 10_007))  # neither in the order of insertion nor at random
     name, size, create_time = values
-    run(insert(ROWS).values({"id": id, "name": name, "size": size, "create_time": create_time}))
+    run(insert(ROWS).values(id=id, name=name, size=size, create_time=create_time))
     return id
+
+
+class TestKeyset:
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        rows=st.lists(VALUES, max_size=12),
+        changes=st.lists(st.lists(VALUES | st.integers(0, 11), max_size=3), max_size=6),
+        order=ORDERS,
+        page_size=st.integers(1, 5),
+    )
+    def test_a_walk_meets_each_row_once_while_others_come_and_go(
+        self, run: Run, rows: list[Values], changes: list[list[Change]], order: Order, page_size: int
+    ) -> None:
+        run("TRUNCATE paged_rows")
+        ids = [insert_row(run, number, values) for number, values in enumerate(rows)]
+        lasting = set(ids)
+        walk = Walk(run, order, page_size)
+        for number, batch in enumerate(changes):
+            walk.turn_page()
+            for index, change in enumerate(batch):
+                if isinstance(change, tuple):
+                    insert_row(run, 100 + 10 * number + index, change)
+                elif change < len(ids):
+                    run(delete(ROWS).where(ROWS.c.id == ids[change]))
+                    lasting.discard(ids[change])
+        while not walk.done:
+            walk.turn_page()
+        assert len(walk.seen) == len(set(walk.seen))
+        assert lasting <= set(walk.seen)
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(rows=st.lists(VALUES, max_size=12), order=ORDERS, page_size=st.integers(1, 5))
+    def test_the_pages_are_the_ordered_list_cut_up(
+        self, run: Run, rows: list[Values], order: Order, page_size: int
+    ) -> None:
+        run("TRUNCATE paged_rows")
+        for number, values in enumerate(rows):
+            insert_row(run, number, values)
+        walk = Walk(run, order, page_size)
+        while not walk.done:
+            walk.turn_page()
+        everything = run(select(ROWS.c.id).order_by(*(term.expression for term in order.terms)))
+        assert walk.seen == [row["id"] for row in everything]
+
+    def test_one_direction_is_one_comparison_of_rows(self) -> None:
+        clause = keyset_clause([OrderTerm("size", ROWS.c.size, True), OrderTerm("id", ROWS.c.id, True)])
+        assert str(clause) == "(paged_rows.size, paged_rows.id) < (:cursor_0, :cursor_1)"
+
+    def test_mixed_directions_start_from_the_first_column(self) -> None:
+        clause = keyset_clause([OrderTerm("size", ROWS.c.size, False), OrderTerm("id", ROWS.c.id, True)])
+        assert str(clause).startswith("paged_rows.size >= :cursor_0 AND (")
+
+    def test_the_index_is_entered_where_the_page_begins(self, run: Run) -> None:
+        run("TRUNCATE paged_rows")
+        run("INSERT INTO paged_rows SELECT gen_random_uuid(), 'n', g, now() FROM generate_series(1, 20000) g")
+        run("CREATE INDEX paged_rows_size ON paged_rows (size, id)")
+        run("ANALYZE paged_rows")
+        for directions in ([False, False], [True, True], [False, True], [True, False]):
+            terms = [OrderTerm(n, ROWS.c[n], d) for n, d in zip(("size", "id"), directions, strict=True)]
+            page = (
+                select(ROWS.c.id).where(keyset_clause(terms)).order_by(*(term.expression for term in terms)).limit(50)
+            )
+            lines = run(page.limit(50), {"cursor_0": 10_000, "cursor_1": str(UUID(int=0))}, prefix="EXPLAIN ")
+            plan = "\n".join(line[0] for line in lines)
+            assert re.search(r"paged_rows_size .*\n +Index Cond: ", plan), plan

@@ -16,8 +16,7 @@ from grpc_health.v1.health import aio as health
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["UserService"]
 MIB: Final = 1024 * 1024
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Answer = Callable[[Any, Context], Awaitable[Message]]
+Answer = Callable[[Any, Any], Awaitable[Message]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Backend:
     calls: list[Call] = field(default_factory=list)
     script: dict[str, Answer] = field(default_factory=dict)
 
-    async def answer(self, method: str, request: Any, context: Context) -> Any:
+    async def answer(self, method: str, request: Any, context: Any) -> Any:
         metadata = dict(context.invocation_metadata() or ())
         names = context.auth_context().get("x509_subject_alternative_name", ())
         self.calls.append(Call(method, request, metadata, list(names), context.time_remaining()))
@@ -77,10 +76,10 @@ async def serving(port: int, certs: Path) -> AsyncIterator[Backend]:
 
 
 def _handlers(backend: Backend) -> grpc.GenericRpcHandler:
-    def handler(name: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def handler(name: str) -> "grpc.RpcMethodHandler[Any, Any]":
         method = SERVICE.methods_by_name[name]
 
-        async def behave(request: Any, context: Context) -> Any:
+        async def behave(request: Any, context: Any) -> Any:
             return await backend.answer(name, request, context)
 
         return grpc.unary_unary_rpc_method_handler(

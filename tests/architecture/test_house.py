@@ -1,0 +1,174 @@
+"""Rules of the house that no linter knows. Each failure says what to do instead."""
+
+import ast
+import re
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import PurePosixPath
+from typing import Final
+
+from tests.architecture import sources
+from tests.architecture.sources import Source
+from tests.protos import ROOT
+
+MAX_LINES: Final = 400
+MAX_LINES_OF_TESTS: Final = 600
+MAX_STATEMENTS: Final = 8
+
+_TRANSACTION_CONTROL: Final = re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b")
+_SQL: Final = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\s", re.IGNORECASE)
+
+
+def report(offenders: Iterable[str], instead: str) -> str:
+    """Returns what a failing rule says."""
+    return "\n".join([instead, *(f"  {offender}" for offender in offenders)])
+
+
+def calls(source: Source, *methods: str) -> list[str]:
+    """Returns where one of ``methods`` is called on something."""
+    return [
+        source.at(node)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods
+    ]
+
+
+def texts(source: Source, pattern: re.Pattern[str]) -> list[str]:
+    """Returns where a text starts like ``pattern``; docstrings are none."""
+    prose = {id(node.value) for node in ast.walk(source.tree) if isinstance(node, ast.Expr)}
+    return [
+        source.at(node)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+        if pattern.match(node.value)
+    ]
+
+
+def imports(source: Source, *modules: str) -> list[str]:
+    """Returns where one of ``modules``, or a part of it, is imported."""
+    found = []
+    for node in ast.walk(source.tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        if any(f"{name}.".startswith(f"{module}.") for name in names for module in modules):
+            found.append(source.at(node))  # type: ignore[arg-type]
+    return found
+
+
+def test_only_the_unit_of_work_ends_a_transaction() -> None:
+    allowed = ("api_common/unit_of_work.py", "api_common/migrations.py")
+    modules = [source for source in sources.product() if not source.path.endswith(allowed)]
+    offenders = [
+        place
+        for source in modules
+        for place in (*calls(source, "commit", "rollback"), *texts(source, _TRANSACTION_CONTROL))
+    ]
+    assert not offenders, report(
+        offenders, "The unit of work commits when a handler returns and rolls back when it raises; raise a DomainError:"
+    )
+
+
+def test_only_the_adapter_aborts_a_call() -> None:
+    modules = [source for source in sources.product() if not source.path.endswith("api_common/rpc.py")]
+    offenders = [place for source in modules for place in calls(source, "abort")]
+    assert not offenders, report(offenders, "Raise a DomainError (api_common/errors.py) instead of aborting the call:")
+
+
+def test_servicers_hold_no_sql() -> None:
+    offenders = [
+        place
+        for source in sources.read("services/*/*_service/servicer.py")
+        for place in (*imports(source, "sqlalchemy", "api_common.database"), *texts(source, _SQL))
+    ]
+    assert not offenders, report(offenders, "Write the query in the service's repository.py:")
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    allowed = ("api_common/settings.py", "api_common/testing/database.py")
+    modules = [source for source in sources.product() if not source.path.endswith(allowed)]
+    offenders = [
+        source.at(node)
+        for source, node in sources.nodes(tuple(modules))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+    ]
+    assert not offenders, report(offenders, "Add a field to a concern of api_common/settings.py:")
+
+
+def test_methods_of_servicers_are_short() -> None:
+    offenders = [
+        f"{source.at(node)} {node.name}: {count}"
+        for source, node in sources.nodes(sources.read("services/*/*_service/servicer.py"))
+        if isinstance(node, ast.AsyncFunctionDef) and (count := _statements(node)) > MAX_STATEMENTS
+    ]
+    assert not offenders, report(
+        offenders,
+        f"At most {MAX_STATEMENTS} statements: rules go to domain.py, queries to repository.py, steps to operations.py:",
+    )
+
+
+def test_modules_are_named_after_what_they_hold() -> None:
+    vague = ("utils", "util", "helpers", "helper", "common", "manager", "managers", "misc", "base")
+    parts = [(source, PurePosixPath(source.path).with_suffix("").parts) for source in sources.everything()]
+    offenders = [source.path for source, names in parts if set(names) & set(vague)]
+    assert not offenders, report(offenders, "Name the module after the noun it holds, as pagination.py:")
+
+
+def test_files_can_be_read_in_one_sitting() -> None:
+    sizes = [(source, len(source.text.splitlines())) for source in sources.everything()]
+    offenders = [
+        f"{source.path}: {lines}"
+        for source, lines in sizes
+        if lines > (MAX_LINES_OF_TESTS if "tests" in PurePosixPath(source.path).parts else MAX_LINES)
+    ]
+    assert not offenders, report(offenders, f"Split by subject; {MAX_LINES} lines, {MAX_LINES_OF_TESTS} of tests, at most:")
+
+
+def test_nothing_is_left_for_later() -> None:
+    # Put together here, so that this file does not find itself.
+    marks = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X")))
+    patterns = ("proto/**/*.proto", "envoy/**/*.yaml", "helm/**/*", "docs/**/*.md", "*.md", "Makefile")
+    other = [(str(path.relative_to(ROOT)), path.read_text()) for one in patterns for path in ROOT.glob(one) if path.is_file()]
+    everything = [*other, *((source.path, source.text) for source in sources.everything())]
+    offenders = [path for path, text in everything if marks.search(text)]
+    offenders += [
+        source.at(node)
+        for source, node in sources.nodes(sources.product())
+        if isinstance(node, ast.Name) and node.id == "NotImplementedError"
+    ]
+    assert not offenders, report(offenders, "Do it now or open an issue; a method that is off raises NotImplementedError_:")
+
+
+def test_every_public_name_of_api_common_is_explained() -> None:
+    """Ruff asks for the docstrings of modules, classes and functions; these are the constants and the fields."""
+    offenders = []
+    for source in sources.library():
+        classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+        for body in (source.tree.body, *(node.body for node in classes)):
+            offenders += [
+                f"{source.at(node)} {name}"
+                for node, after in zip_longest(body, body[1:])
+                if (name := _declared(node)) and not _is_text(after)
+            ]
+    assert not offenders, report(offenders, "Put a docstring under it: what it is, its unit, where its number comes from:")
+
+
+def _statements(function: ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if _is_text(function.body[0]) else function.body
+    return sum(isinstance(node, ast.stmt) for statement in body for node in ast.walk(statement))
+
+
+def _declared(node: ast.stmt) -> str | None:
+    """Returns the public name that a statement declares, unless it makes a type variable."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="TypeVar"))):
+            return None
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return None if name.startswith("_") or name == "model_config" else name
+    return None
+
+
+def _is_text(node: ast.stmt | None) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

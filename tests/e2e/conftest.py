@@ -1,0 +1,66 @@
+"""The whole mesh, started by the same commands that a developer types."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tools import identity, processes
+from tools.topology import ROOT, Mesh
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A running mesh with state and ports of its own."""
+    result = Mesh(tmp_path_factory.mktemp("mesh"), processes.free_offset())
+    started = run(result, "tools.mesh", "up", DETACH="1")
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield result
+    stopped = run(result, "tools.mesh", "down")
+    assert stopped.stdout == "The mesh has stopped.\n"
+    assert list(processes.pids(result)) == []
+    assert "Traceback" not in result.log("mesh").read_text()
+
+
+@pytest.fixture
+def command(mesh: Mesh) -> Command:
+    """Runs one of the tools as `make` would, for the running mesh."""
+    return lambda module, *arguments, **variables: run(mesh, module, *arguments, **variables)
+
+
+@pytest.fixture
+def rest(mesh: Mesh) -> Iterator[Callable[..., httpx.Client]]:
+    """Opens a REST client through the edge: `rest(tenant, *roles)`; without roles, without a token."""
+    clients: list[httpx.Client] = []
+
+    def open_client(tenant: str, *roles: str, **options: Any) -> httpx.Client:
+        headers = {"authorization": f"Bearer {token(mesh, tenant, *roles)}"} if roles else {}
+        clients.append(httpx.Client(base_url=mesh.url, headers=headers, timeout=20, **options))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
+
+
+def token(mesh: Mesh, tenant: str, *roles: str) -> str:
+    return identity.mint(mesh.issuer, sub="ada", tenant=tenant, roles=roles)
+
+
+def run(mesh: Mesh, module: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    settings = {"AMEIDE_LOCAL_DIR": str(mesh.folder), "PORT_OFFSET": str(mesh.port_offset)}
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

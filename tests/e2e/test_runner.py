@@ -1,0 +1,63 @@
+"""The commands of the running mesh."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.conftest import Command
+from tools import processes
+from tools.topology import PROCESSES, Mesh
+
+
+class TestUp:
+    def test_says_that_the_mesh_runs_and_changes_nothing(self, mesh: Mesh, command: Command) -> None:
+        before = list(processes.pids(mesh))
+        again = command("tools.mesh", "up")
+        assert again.returncode == 0
+        assert again.stdout.startswith("The mesh is already running.")
+        assert mesh.url in again.stdout
+        assert list(processes.pids(mesh)) == before
+
+    def test_of_another_mesh_names_the_port_and_starts_nothing(
+        self, mesh: Mesh, command: Command, tmp_path: Path
+    ) -> None:
+        refused = command("tools.mesh", "up", AMEIDE_LOCAL_DIR=str(tmp_path))
+        assert refused.returncode == 1
+        assert f"Port {mesh.ports['edge http']} (edge http) is taken by `" in refused.stderr
+        assert "PORT_OFFSET=" in refused.stderr
+        assert list(processes.pids(Mesh(tmp_path, mesh.port_offset))) == []
+
+
+class TestStatus:
+    def test_shows_every_process_with_its_port(self, mesh: Mesh, command: Command) -> None:
+        header, *rows = command("tools.mesh", "status").stdout.splitlines()
+        assert header.split() == ["PROCESS", "PID", "PORT", "READY"]
+        table = {name: (pid, ready) for name, pid, _, ready in map(str.split, rows)}
+        pids = {name: str(process.pid) for name, process in processes.pids(mesh)}
+        assert {name: table[name] for name in PROCESSES} == {name: (pids[name], "yes") for name in PROCESSES}
+        assert table["postgres"][1] == "yes"
+
+
+class TestKilledService:
+    def test_comes_back_with_its_data(self, mesh: Mesh, rest: Callable[..., httpx.Client]) -> None:
+        ada = rest("killed", "admin")
+        created = ada.post("/v1/users", json={"displayName": "Grace", "email": "grace@navy.example"}).json()
+        killed = dict(processes.pids(mesh))["users"]
+        os.kill(killed.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while (answer := ada.get(f"/v1/users/{created['id']}")).status_code != 200:
+            assert answer.status_code == 503
+            assert time.monotonic() < deadline
+        assert answer.json() == created
+        assert dict(processes.pids(mesh))["users"].pid != killed.pid
+
+
+class TestDemo:
+    def test_tells_its_story_to_the_end(self, command: Command) -> None:
+        told = command("tools.demo")
+        assert told.returncode == 0, told.stdout + told.stderr
+        assert told.stdout.endswith("\nAll as expected.\n")

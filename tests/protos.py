@@ -1,0 +1,102 @@
+"""The contract as the tests see it: whatever lies below `proto/`, so that nothing has to be listed."""
+
+import importlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, cast
+
+import grpc_tools
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from grpc_tools import protoc
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_PROTO: Final = ROOT / "proto"
+_INCLUDES: Final = (_PROTO, ROOT / "third_party", Path(grpc_tools.__file__).parent / "_proto")
+# The numbers of descriptor.proto's own fields, by which source locations name what they are about.
+_SERVICE, _METHOD = 6, 2
+
+
+@cache
+def files() -> tuple[FileDescriptor, ...]:
+    """Every .proto of ours."""
+    names = sorted(str(path.relative_to(_PROTO)) for path in _PROTO.rglob("*.proto"))
+    modules = [importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2") for name in names]
+    return tuple(module.DESCRIPTOR for module in modules)
+
+
+def services() -> tuple[ServiceDescriptor, ...]:
+    """Every service of the contract."""
+    return tuple(service for file in files() for service in file.services_by_name.values())
+
+
+def methods() -> tuple[MethodDescriptor, ...]:
+    """Every RPC of the contract."""
+    return tuple(method for service in services() for method in cast(Iterable[MethodDescriptor], service.methods))
+
+
+def messages() -> tuple[Descriptor, ...]:
+    """Every message, nested ones too; entries of maps are none."""
+    return tuple(message for file in files() for top in file.message_types_by_name.values() for message in _within(top))
+
+
+def enums() -> tuple[EnumDescriptor, ...]:
+    """Every enum, nested ones too."""
+    nested = [enum for message in messages() for enum in message.enum_types]
+    return (*(enum for file in files() for enum in file.enum_types_by_name.values()), *nested)
+
+
+def resources() -> tuple[Descriptor, ...]:
+    """The messages that a Create method makes."""
+    return tuple(method.output_type for method in methods() if method.name == f"Create{method.output_type.name}")
+
+
+def request_messages() -> tuple[Descriptor, ...]:
+    """Every message of ours that a client may send, at any depth."""
+    found: dict[str, Descriptor] = {}
+    waiting = [method.input_type for method in methods()]
+    while waiting:
+        message = waiting.pop()
+        if message.full_name not in found and message.full_name.startswith("ameide."):
+            found[message.full_name] = message
+            waiting += [field.message_type for field in message.fields if field.message_type is not None]
+    return tuple(message for message in found.values() if not is_map_entry(message))
+
+
+def is_map_entry(message: Descriptor) -> bool:
+    """Tells whether the compiler made ``message`` for a map."""
+    return bool(message.GetOptions().map_entry)
+
+
+def option(described: FieldDescriptor | MethodDescriptor, extension: object) -> Any:
+    """Returns the value of a custom option."""
+    return described.GetOptions().Extensions[cast(Any, extension)]
+
+
+@cache
+def comments() -> dict[str, str]:
+    """What stands above each RPC, by its full name."""
+    with tempfile.NamedTemporaryFile(suffix=".pb") as output:
+        arguments = [*(f"-I{path}" for path in _INCLUDES), "--include_source_info", f"--descriptor_set_out={output.name}"]
+        if protoc.main(["protoc", *arguments, *(file.name for file in files())]) != 0:
+            raise RuntimeError("protoc failed; its message is above")
+        described = FileDescriptorSet.FromString(Path(output.name).read_bytes())
+    found = {}
+    for file in described.file:
+        for location in file.source_code_info.location:
+            match list(location.path):
+                case [number, service, kind, method] if (number, kind) == (_SERVICE, _METHOD):
+                    owner = file.service[service]
+                    name = f"{file.package}.{owner.name}.{owner.method[method].name}"
+                    found[name] = location.leading_comments
+    return found
+
+
+def _within(message: Descriptor) -> Iterator[Descriptor]:
+    if not is_map_entry(message):
+        yield message
+        for nested in message.nested_types:
+            yield from _within(nested)

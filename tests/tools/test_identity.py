@@ -1,0 +1,76 @@
+"""The development identity: tokens that verify, and a command that prints nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tools import identity
+from tools.topology import AUDIENCE, ISSUER, ROOT, MeshError
+
+
+def verified(token: str, folder: Path) -> dict[str, object]:
+    (key,) = jwt.PyJWKSet.from_json((folder / "jwks.json").read_text()).keys
+    assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": key.key_id, "typ": "JWT"}
+    return jwt.decode(token, key, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)
+
+
+def print_token(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AMEIDE_LOCAL_DIR": str(folder), **variables}
+    command = [sys.executable, "-m", "tools.identity"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+class TestMint:
+    def test_verifies_against_the_key_set_and_carries_the_claims(self, tmp_path: Path) -> None:
+        token = identity.mint(tmp_path, sub="ada", tenant="acme", roles=["admin", "viewer"], ttl_seconds=60)
+        claims = verified(token, tmp_path)
+        assert claims["sub"] == "ada"
+        assert claims["tenant_id"] == "acme"
+        assert claims["roles"] == ["admin", "viewer"]
+        assert claims["email"] == "ada@acme.example"
+        assert isinstance(claims["iat"], int)
+        assert claims["exp"] == claims["iat"] + 60
+
+    def test_keeps_its_key(self, tmp_path: Path) -> None:
+        first = identity.ensure(tmp_path).read_bytes()
+        assert identity.ensure(tmp_path).read_bytes() == first
+
+    def test_publishes_nothing_private(self, tmp_path: Path) -> None:
+        (key,) = json.loads(identity.ensure(tmp_path).read_text())["keys"]
+        assert set(key) == {"kty", "kid", "use", "alg", "n", "e"}
+        assert (tmp_path / "private.pem").stat().st_mode & 0o777 == 0o600
+
+    def test_makes_the_key_set_anew_from_the_same_key(self, tmp_path: Path) -> None:
+        first = identity.ensure(tmp_path).read_bytes()
+        (tmp_path / "jwks.json").unlink()
+        assert identity.ensure(tmp_path).read_bytes() == first
+
+    def test_names_the_remedy_for_a_broken_key(self, tmp_path: Path) -> None:
+        identity.ensure(tmp_path)
+        (tmp_path / "private.pem").write_text("scribble")
+        with pytest.raises(MeshError, match="make reset"):
+            identity.mint(tmp_path, sub="ada", tenant="acme", roles=[])
+
+
+class TestTokenCommand:
+    def test_prints_a_token_and_nothing_else(self, tmp_path: Path) -> None:
+        result = print_token(tmp_path, SUB="bob", TENANT="globex", ROLES="viewer, editor", TTL="120")
+        assert result.stderr == ""
+        assert result.stdout.count("\n") == 1
+        claims = verified(result.stdout.strip(), tmp_path / "issuer")
+        assert (claims["sub"], claims["tenant_id"], claims["roles"]) == ("bob", "globex", ["viewer", "editor"])
+
+    def test_has_defaults(self, tmp_path: Path) -> None:
+        claims = verified(print_token(tmp_path).stdout.strip(), tmp_path / "issuer")
+        assert (claims["sub"], claims["tenant_id"], claims["roles"]) == ("ada", "acme", ["admin"])
+
+    def test_says_what_is_wrong_with_the_time(self, tmp_path: Path) -> None:
+        result = print_token(tmp_path, TTL="soon")
+        assert result.returncode != 0
+        assert result.stdout == ""
+        assert result.stderr == "TTL must be a whole number of seconds, not 'soon'\n"
