@@ -1,4 +1,4 @@
-"""What every contender stands on: users in a Postgres, certificates, an issuer, the environment of the users service."""
+"""What every contender stands on: users in a Postgres, certificates, an issuer, one environment."""
 
 import asyncio
 import os
@@ -13,7 +13,6 @@ from typing import Final
 
 import asyncpg
 import orjson
-import psutil
 import uuid_utils
 from ameide.user.v1 import user_pb2 as pb
 from api_common.testing.database import TestDatabase, create_database, postgres_server
@@ -31,30 +30,92 @@ class Stage:
     """Everything that contenders share."""
 
     folder: Path
-    database: TestDatabase
-    caller: Caller
     environment: dict[str, str]
+    """What the users service is told; the other contenders read the same."""
+    caller: Caller
     postmaster: int | None
     """Process id of Postgres, if it runs on this machine."""
 
-    def postgres_cpu_ns(self) -> int:
-        """Returns the CPU time of all of Postgres' processes so far; 0 if it runs elsewhere."""
-        if self.postmaster is None:
-            return 0
-        postmaster = psutil.Process(self.postmaster)
-        return sum(cpu_ns(process.pid) for process in (postmaster, *postmaster.children()))
 
-
-def cpu_ns(pid: int) -> int:
-    """Returns the CPU time of a process so far, threads that have ended included (`/proc/<pid>/task` forgets them).
-
-    Source: clock_getcpuclockid(3); the Linux encoding of a process's clock is `~pid << 3 | CPUCLOCK_SCHED`.
-    """
-    import time
-
-    return time.clock_gettime_ns((~pid << 3) | 2)
+@contextmanager
+def set_stage() -> Iterator[Stage]:
+    """Yields a stage of its own and takes it down again."""
+    with tempfile.TemporaryDirectory(prefix="bench") as name, postgres_server() as admin_url:
+        folder = Path(name)
+        certificates.ensure(folder / "certificates")
+        identity = Identity(folder)
+        database = create_database(admin_url, SERVICE.name, SERVICE.migrations)
+        users = list(_make_users(random.Random(1)))
+        (folder / "users.pb").write_bytes(pb.ListUsersResponse(users=users).SerializeToString())
+        postmaster = asyncio.run(_fill(database.admin_url, users))
+        environment = _environment(folder, database, identity)
+        yield Stage(folder, environment, identity.caller(TENANT, "viewer"), postmaster)
 
 
 def users_of(folder: Path) -> Sequence[pb.User]:
-    """Returns the users that are in the database, as the service must answer them."""
+    """Returns the users of the stage in ``folder``, as they must be answered."""
     return pb.ListUsersResponse.FromString((folder / "users.pb").read_bytes()).users
+
+
+def _make_users(chance: random.Random) -> Iterator[pb.User]:
+    for number in range(_USERS):
+        created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=chance.randrange(10**13))
+        yield pb.User(
+            id=str(uuid_utils.uuid7()),
+            tenant_id=TENANT,
+            display_name=f"User {number}",
+            labels={"team": f"team-{number % 10}", "site": "berlin"},
+            state=pb.User.ACTIVE,
+            create_time=created,
+            update_time=created + timedelta(microseconds=chance.randrange(10**12)),
+            created_by="ada",
+            etag=f'"{number % 5 + 1}"',
+            email=f"user{number}@example.com",
+            roles=["viewer", "editor"],
+        )
+
+
+async def _fill(admin_url: str, users: Sequence[pb.User]) -> int | None:
+    columns = (
+        *("tenant_id", "id", "display_name", "labels", "state", "email", "roles"),
+        *("create_time", "update_time", "created_by", "version"),
+    )
+    connection = await asyncpg.connect(admin_url)
+    try:
+        await connection.copy_records_to_table("users", records=map(_record, users), columns=columns)
+        await connection.execute("ANALYZE users")
+        data = Path(await connection.fetchval("SHOW data_directory"))
+    finally:
+        await connection.close()
+    try:
+        return int((data / "postmaster.pid").read_text().split()[0])
+    except FileNotFoundError:
+        return None
+
+
+def _record(user: pb.User) -> tuple[object, ...]:
+    times = (user.create_time.ToDatetime(UTC), user.update_time.ToDatetime(UTC))
+    labels = orjson.dumps(dict(user.labels)).decode()
+    state, version = pb.User.State.Name(user.state), int(user.etag.strip('"'))
+    return (
+        *(user.tenant_id, user.id, user.display_name, labels, state, user.email, list(user.roles)),
+        *(*times, user.created_by, version),
+    )
+
+
+def _environment(folder: Path, database: TestDatabase, identity: Identity) -> dict[str, str]:
+    settings = {
+        "SERVER_HOST": "127.0.0.1",
+        "SERVER_GRPC_PORT": 0,
+        "SERVER_OPERATIONS_PORT": 0,
+        "SERVER_DRAIN_DELAY_SECONDS": 0,
+        "DATABASE_URL": database.url,
+        "TLS_CERTIFICATE_PATH": folder / "certificates" / "users.pem",
+        "TLS_PRIVATE_KEY_PATH": folder / "certificates" / "users.key",
+        "TLS_CA_PATH": folder / "certificates" / "ca.pem",
+        "AUTH_ISSUER": ISSUER,
+        "AUTH_AUDIENCE": AUDIENCE,
+        "AUTH_JWKS_PATH": identity.jwks_path,
+        "PAGINATION_KEYS": Fernet.generate_key().decode(),
+    }
+    return os.environ | {f"USERS_{name}": str(value) for name, value in settings.items()}
