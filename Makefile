@@ -3,7 +3,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 PACKAGES := api_common users_service workflows_service agents_service ipas_service
-LOOSE := tools tests conftest.py libs/api_common/tests $(wildcard services/*/tests services/*/migrations)
+LOOSE := tools tests conftest.py $(wildcard libs/*/tests/*.py services/*/tests/*.py services/*/migrations/*.py \
+    services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
 READY := .venv/.ready envoy/ameide.pb
 
@@ -45,14 +46,13 @@ bench: $(READY) ## measure the server's CPU per call against a bare echo
 # -- checking ----------------------------------------------------------------------------------------------------
 
 test: lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
-	@$(PY) -m pytest --cov --cov-report= $(ARGS)
-	@$(PY) -m coverage report
+	@$(PY) -m pytest --cov --cov-report=term $(ARGS)
 
 test-%: $(READY) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
 
 lint: $(READY) ## ruff, buf, import contracts
-	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff check --quiet --output-format=concise .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/buf lint
 	@.venv/bin/buf format -d --exit-code proto

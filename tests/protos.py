@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import grpc_tools
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor, MethodDescriptor
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import (
+    Descriptor,
+    EnumDescriptor,
+    FieldDescriptor,
+    FileDescriptor,
+    MethodDescriptor,
+    ServiceDescriptor,
+)
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
@@ -80,7 +86,11 @@ def option(described: FieldDescriptor | MethodDescriptor, extension: object) -> 
 def comments() -> dict[str, str]:
     """What stands above each RPC, by its full name."""
     with tempfile.NamedTemporaryFile(suffix=".pb") as output:
-        arguments = [*(f"-I{path}" for path in _INCLUDES), "--include_source_info", f"--descriptor_set_out={output.name}"]
+        arguments = [
+            *(f"-I{path}" for path in _INCLUDES),
+            "--include_source_info",
+            f"--descriptor_set_out={output.name}",
+        ]
         if protoc.main(["protoc", *arguments, *(file.name for file in files())]) != 0:
             raise RuntimeError("protoc failed; its message is above")
         described = FileDescriptorSet.FromString(Path(output.name).read_bytes())

@@ -1,6 +1,6 @@
-"""Development certificates: one authority, a leaf for the edge and for each service; `python tools/certificates.py FOLDER`.
+"""Development certificates: one authority, and a leaf for the edge and for each service. Never used in production.
 
-Never used in production.
+By hand: `python tools/certificates.py FOLDER`.
 """
 
 import datetime

@@ -43,9 +43,17 @@ def run(target: Path) -> NoReturn:
     """Becomes Envoy, in ``target``: the paths in its configuration are relative to that."""
     envoy = Path(sys.executable).with_name("envoy")
     os.chdir(target)
+    options = {
+        "--config-path": "envoy.yaml",
+        "--concurrency": "2",
+        "--log-level": "warning",
+        "--drain-time-s": "30",
+        # The default of 10 s makes people think that nothing was logged.
+        "--file-flush-interval-msec": "500",
+    }
+    words = [word for option in options.items() for word in option]
     # No hot restart: two edges on one machine would meet in the same shared memory, and the second one dies.
-    options = ["--concurrency", "2", "--log-level", "warning", "--drain-time-s", "30", "--disable-hot-restart"]
-    os.execv(envoy, [str(envoy), "--config-path", "envoy.yaml", *options])  # noqa: S606 - no shell is the point
+    os.execv(envoy, [str(envoy), *words, "--disable-hot-restart"])  # noqa: S606 - no shell is the point
 
 
 def _copy_shifted(source: Path, target: Path, port_offset: int) -> None:

@@ -4,7 +4,6 @@ Imports that are not ours come from their own packages, so nothing of theirs is 
 `googleapis-common-protos`, `buf/validate/validate.proto` from the source distribution of `protovalidate`.
 """
 
-import hashlib
 import importlib.util
 import shutil
 import subprocess
@@ -26,8 +25,9 @@ GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "
 # Envoy prints error details as JSON only if their types are in its descriptor set.
 EDGE_EXTRAS = ("google/rpc/error_details.proto", "google/rpc/status.proto")
 # The last source distribution that carries the .proto; the 2.x wheels hold the engine only.
-PROTOVALIDATE_SDIST = "protovalidate==1.2.0"
-PROTOVALIDATE_SDIST_SHA256 = "4cb9a5065f32abc9baf2cf25c5bd09a139f7dffb7b8692f636a8e3e6883bb9a2"
+PROTOVALIDATE_SDIST = (
+    "protovalidate==1.2.0 --hash=sha256:4cb9a5065f32abc9baf2cf25c5bd09a139f7dffb7b8692f636a8e3e6883bb9a2\n"
+)
 
 
 def gather_imports() -> None:
@@ -39,12 +39,14 @@ def gather_imports() -> None:
     if validate.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        download = ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", folder, PROTOVALIDATE_SDIST]
-        subprocess.run([sys.executable, "-m", "pip", *download], check=True)
-        (archive,) = Path(folder).iterdir()
-        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if digest != PROTOVALIDATE_SDIST_SHA256:
-            raise SystemExit(f"{archive.name} has sha256 {digest}, expected {PROTOVALIDATE_SDIST_SHA256}")
+        requirement = Path(folder) / "requirement.txt"
+        requirement.write_text(PROTOVALIDATE_SDIST)
+        # pip asks every source distribution for its metadata; in isolation it would first install, or even build, the
+        # tools for that (7 minutes instead of 10 seconds when `--no-binary :all:` met an empty cache).
+        options = ["--no-deps", "--no-binary", "protovalidate", "--no-build-isolation", "--require-hashes"]
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options]
+        subprocess.run([*download, "--dest", folder, "--requirement", str(requirement)], check=True)
+        (archive,) = Path(folder).glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             (member,) = (m for m in tar.getmembers() if m.name.endswith("proto/buf/validate/validate.proto"))
             content = tar.extractfile(member)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tools import edge, postgres, preparation, processes
-from tools.preparation import Databases
+from tools.preparation import Urls
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
 
 STATE = ("pg", "certs", "issuer", "envoy", "run", "logs", "pagination.keys", "lock")
@@ -38,12 +38,12 @@ def _start(mesh: Mesh) -> None:
         folder.mkdir(parents=True)
     processes.check_ports(mesh)
     try:
-        databases = _prepare(mesh)
+        urls = _prepare(mesh)
     except BaseException:
         postgres.stop(mesh.postgres)
         raise
-    if not os.environ.get("DETACH"):
-        _serve(mesh, databases, terminal=sys.stdout, on_ready=lambda: _welcome(mesh, "Ctrl-C stops the mesh."))
+    if os.environ.get("DETACH", "0") in {"", "0"}:
+        _serve(mesh, urls, terminal=sys.stdout, on_ready=lambda: _welcome(mesh, "Ctrl-C stops the mesh."))
         print("The mesh has stopped.")
     elif child := os.fork():
         _await(mesh, child)
@@ -51,25 +51,25 @@ def _start(mesh: Mesh) -> None:
     else:
         _leave_terminal(mesh.log("mesh"))
         with Path(os.devnull).open("w") as nowhere:
-            _serve(mesh, databases, terminal=nowhere, on_ready=lambda: None)
+            _serve(mesh, urls, terminal=nowhere, on_ready=lambda: None)
 
 
-def _prepare(mesh: Mesh) -> Databases:
+def _prepare(mesh: Mesh) -> Urls:
     preparation.ensure_secrets(mesh)
     _done("certificates and development identity")
-    databases = preparation.ensure_databases(mesh)
-    _done(f"Postgres {databases.where}")
-    preparation.migrate(databases)
+    urls = preparation.ensure_databases(mesh)
+    _done("databases")
+    preparation.migrate(urls)
     _done(f"schemas of {', '.join(service.name for service in SERVICES)}")
     edge.lay_out(mesh.envoy, certs=mesh.certificates, jwks=mesh.issuer / "jwks.json", port_offset=mesh.port_offset)
-    return databases
+    return urls
 
 
-def _serve(mesh: Mesh, databases: Databases, *, terminal: TextIO, on_ready: Callable[[], None]) -> None:
+def _serve(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable[[], None]) -> None:
     (mesh.run / "port_offset").write_text(str(mesh.port_offset))
     (mesh.run / "mesh.pid").write_text(str(os.getpid()))
     try:
-        processes.keep_running(mesh, databases, terminal=terminal, on_ready=on_ready)
+        processes.keep_running(mesh, urls, terminal=terminal, on_ready=on_ready)
     finally:
         postgres.stop(mesh.postgres)
         shutil.rmtree(mesh.run, ignore_errors=True)

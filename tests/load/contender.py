@@ -29,7 +29,7 @@ class Contender:
 
     name: str
     module: str
-    """Run with `python -m` and the stage's folder; prints `{"event": "serving", "grpc_port": …}` when it answers."""
+    """Run with `python -m`; prints `{"event": "serving", "grpc_port": …}` when it answers."""
     is_constant: bool = False
     """Answers every call with the first user."""
     has_metrics: bool = False
@@ -83,7 +83,7 @@ def started(contender: Contender, stage: Stage, *, number: int) -> Iterator[Serv
     log = stage.folder / f"{number}-{contender.module}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", contender.module, *_arguments(contender, stage)],
+            [sys.executable, "-m", contender.module],
             env={**stage.environment, **contender.environment},
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -105,11 +105,6 @@ def cpu_ns(pid: int) -> int:
     Source: clock_getcpuclockid(3): Linux encodes a process's clock as `~pid << 3 | CPUCLOCK_SCHED`.
     """
     return time.clock_gettime_ns((~pid << 3) | 2)
-
-
-def _arguments(contender: Contender, stage: Stage) -> list[str]:
-    # The service is run as it is deployed: everything from its environment.
-    return [] if contender.has_metrics else [str(stage.folder)]
 
 
 def _wait(contender: Contender, process: subprocess.Popen[bytes], log: Path) -> Mapping[str, int]:

@@ -118,4 +118,5 @@ def _environment(folder: Path, database: TestDatabase, identity: Identity) -> di
         "AUTH_JWKS_PATH": identity.jwks_path,
         "PAGINATION_KEYS": Fernet.generate_key().decode(),
     }
-    return os.environ | {f"USERS_{name}": str(value) for name, value in settings.items()}
+    named = {f"USERS_{name}": str(value) for name, value in settings.items()}
+    return {**os.environ, **named, "BENCH_FOLDER": str(folder)}

@@ -1,7 +1,7 @@
 """Turns a bearer token into a Principal: OIDC access tokens (RFC 9068 style JWTs) of one trusted issuer.
 
-The edge has verified the token already; we verify again, more strictly, because the two verifiers disagree on odd tokens
-(PyJWT lets the last of two equal claims win, Envoy ignores `crit`) and a caller inside the mesh may not come through the edge.
+The edge has verified the token already; we verify again, more strictly: the two verifiers disagree on odd tokens (PyJWT
+lets the last of two equal claims win, Envoy ignores `crit`), and a caller inside the mesh may bypass the edge.
 """
 
 import base64
@@ -24,8 +24,11 @@ ALGORITHMS: Final = ("RS256", "ES256")
 """The only signature algorithms accepted; asymmetric, so that a public key can never act as a secret."""
 
 MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
+"""From `iat` to `exp`; what lives longer is refused, so that a stolen token ends within a day."""
 MAX_TOKEN_BYTES: Final = 8 * 1024
+"""The longest token that is looked at."""
 CLOCK_SKEW_SECONDS: Final = 5
+"""How far the issuer's clock may be ahead of ours."""
 _CACHE_SIZE: Final = 10_000
 
 
@@ -45,12 +48,17 @@ class ClaimMap:
     """Where an issuer puts what we need; a path is claim names from the outside in."""
 
     tenant: tuple[str, ...]
+    """The path to the tenant's id, a text."""
     roles: tuple[str, ...]
+    """The path to the roles' names, a list of texts."""
 
 
 GENERIC_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("roles",))
+"""The claims of our own development issuer, and of any that can be told to use them."""
 KEYCLOAK_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("realm_access", "roles"))
+"""Keycloak: realm roles as it issues them, the tenant by a mapper."""
 AUTH0_CLAIMS: Final = ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/roles",))
+"""Auth0: organizations are tenants, roles come in a namespaced claim (its rule for custom claims)."""
 
 
 class OidcAuthProvider:

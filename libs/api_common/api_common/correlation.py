@@ -9,9 +9,13 @@ from typing import Final
 import uuid_utils
 
 REQUEST_ID: Final = "x-request-id"
+"""Metadata key of the id that a request keeps across processes, a UUID."""
 TRACEPARENT: Final = "traceparent"
+"""Metadata key of the W3C trace context."""
 AUTHORIZATION: Final = "authorization"
+"""Metadata key of the credential, `Bearer <token>`."""
 IDEMPOTENCY_KEY: Final = "idempotency-key"
+"""Metadata key under which a client may repeat a call without a second effect."""
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -5,6 +5,7 @@ asyncpg dialect and run on asyncpg's own pool, whose codecs make rows ready for 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self, TypeAlias, cast
@@ -20,6 +21,7 @@ from api_common import errors
 from api_common.settings import DatabaseSettings
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+"""A connection out of the pool."""
 
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
@@ -27,6 +29,7 @@ ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
+"""How long a statement runs at most where no request sets a shorter time."""
 _SESSION: Final = {
     # Ends what a request left behind even if this process is frozen or cut off.
     "statement_timeout": f"{DEFAULT_STATEMENT_TIMEOUT_SECONDS}s",
@@ -98,11 +101,18 @@ class Database:
             raise errors.ExternalServiceError("The database does not answer.", retry_after_seconds=1) from error
 
     async def release(self, connection: Connection) -> None:
-        """Gives a connection back; a terminated one is replaced when it is needed."""
+        """Gives a connection back for the next transaction."""
+        await self._pool.release(connection)
+
+    async def discard(self, connection: Connection) -> None:
+        """Ends a connection whose session is in an unknown state; another one takes its place when it is needed."""
+        # Of a connection that was lost the pool has taken leave already.
+        with contextlib.suppress(asyncpg.InterfaceError):
+            connection.terminate()
         await self._pool.release(connection)
 
     async def ping(self, *, timeout_seconds: float) -> bool:
-        """Tells whether the server answers in time; on a connection of its own, so that a busy pool is not an outage."""
+        """Tells whether the server answers in time; on its own connection, so that a busy pool is not an outage."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 if self._probe is None or self._probe.is_closed():

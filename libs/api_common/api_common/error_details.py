@@ -17,9 +17,11 @@ MAX_DETAILS_BYTES: Final = 6 * 1024
 """All details of one error; they travel in a header, and headers beyond 8 KiB are dropped on the way."""
 
 MAX_VIOLATIONS: Final = 32
+"""Field violations of one error; whoever has more to correct starts with these."""
 _MAX_TEXT: Final = 512
 
 Trailers = tuple[tuple[str, str | bytes], ...]
+"""Trailing metadata: pairs of key and value, bytes for keys in `-bin`."""
 
 
 def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str, Trailers]:

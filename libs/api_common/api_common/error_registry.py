@@ -62,6 +62,7 @@ REGISTRY: Final = (
     ErrorSpec(errors.DataLossError, _S.DATA_LOSS, 500, retryable=False),
     ErrorSpec(errors.InternalError, _S.INTERNAL, 500, retryable=False),
 )
+"""One row per canonical error."""
 
 EDGE_REPLIES: Final = (
     EdgeReply(400, _S.INVALID_ARGUMENT, "INVALID_REQUEST", "The request is malformed."),
@@ -81,6 +82,7 @@ EDGE_REPLIES: Final = (
     EdgeReply(503, _S.UNAVAILABLE, "UNAVAILABLE", "The service does not answer now."),
     EdgeReply(504, _S.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The deadline passed before the work was done."),
 )
+"""One row per HTTP status that the edge answers with by itself."""
 
 
 _ROWS: Final[dict[type, ErrorSpec]] = {spec.error: spec for spec in REGISTRY}

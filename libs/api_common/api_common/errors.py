@@ -107,6 +107,12 @@ class FailedPreconditionError(DomainError):
     reason = "INVALID_STATE"
 
 
+class StillReferencedError(FailedPreconditionError):
+    """Another resource still needs this one."""
+
+    reason = "STILL_REFERENCED"
+
+
 class OutOfRangeError(DomainError):
     """The request points past what is kept."""
 

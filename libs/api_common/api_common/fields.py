@@ -85,6 +85,7 @@ class Field:
     """What the kind knows; `!=` comes with `=`."""
 
     column: Column[Any]
+    """Where the value is."""
     _: KW_ONLY
     sortable: bool = False
     """Whether `order_by` may name it; the column must be NOT NULL."""
@@ -107,7 +108,7 @@ class Field:
         Raises:
             MismatchError: it is not of the field's kind.
         """
-        raise NotImplementedError
+        return text
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
         """Builds the SQL of a test."""
@@ -246,6 +247,7 @@ class Fields:
     """
 
     by_name: Mapping[str, Field]
+    """The fields by the names that callers use."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_name.get("id"), IdField):

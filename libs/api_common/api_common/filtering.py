@@ -19,11 +19,14 @@ from api_common.errors import FieldViolation, InvalidFilterError, InvalidOrderBy
 from api_common.fields import Fields, Literal, MismatchError
 
 MAX_FILTER_BYTES: Final = 2048
+"""The longest filter that is parsed."""
 MAX_FILTER_DEPTH: Final = 8
 """How deep parentheses may nest."""
 MAX_FILTER_TERMS: Final = 20
+"""Comparisons in one filter; each costs an index look-up or a test per row."""
 
 DEFAULT_ORDER: Final = "create_time desc"
+"""Newest first."""
 
 Shape: TypeAlias = "tuple[str | Shape, ...]"
 """A filter without values: `("and" | "or" | "not", *shapes)`, `("test", field, test)`, or `()` for the empty one."""
@@ -68,6 +71,7 @@ class Filter:
     values: Mapping[str, Any]
     """The parameters `f0`, `f1`, …, as the driver takes them."""
     fields: Fields
+    """What the filter may name."""
 
     @property
     def clause(self) -> ColumnElement[bool] | None:
@@ -80,8 +84,11 @@ class OrderTerm:
     """One column of an order."""
 
     name: str
+    """The name that callers know."""
     column: Column[Any]
+    """What is compared."""
     descending: bool
+    """Whether the greatest comes first."""
 
     @property
     def expression(self) -> ColumnElement[Any]:
@@ -94,6 +101,7 @@ class Order:
     """An order without ties: `id` is always among its terms."""
 
     terms: tuple[OrderTerm, ...]
+    """The first decides; each other only among equals in those before."""
 
     @property
     def shape(self) -> str:

@@ -9,8 +9,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf.message import Message
-from sqlalchemy import Column, DateTime, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    bindparam,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from api_common.context import Principal
@@ -51,7 +63,8 @@ _keys: Final = idempotency_table(MetaData())
 _identity: Final = [
     _keys.c[name] == bindparam(name, type_=_keys.c[name].type) for name in ("tenant_id", "principal", "method", "key")
 ]
-_upsert: Final = insert(_keys).values({name: bindparam(name) for name in _keys.c.keys() if name != "response"})
+_claimed: Final = [column.name for column in _keys.c if column.name != "response"]
+_upsert: Final = insert(_keys).values({name: bindparam(name) for name in _claimed})
 # Blocks while another transaction holds the same key; an expired row is taken over in the same statement.
 _CLAIM: Final = compile_statement(
     _upsert.on_conflict_do_update(

@@ -18,7 +18,9 @@ MAX_AGE_SECONDS: Final = 30
 """A key set is asked for again after this; with the edge's own cache it bounds how long a removed key still works."""
 
 FETCH_TIMEOUT_SECONDS: Final = 5
+"""How long the issuer has to answer."""
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
+"""The largest document that is read from an issuer."""
 
 _log = structlog.get_logger()
 

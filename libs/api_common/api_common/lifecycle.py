@@ -8,12 +8,12 @@ from api_common.errors import FailedPreconditionError
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """The verbs of ``resource``: for each, the states it may start from and the state it leads to."""
+    """The verbs of ``resource``: for each, the states it may start from and the state it leads to, None to stay."""
 
     resource: str
     """The resource's name in messages, e.g. `workflow`."""
-    transitions: Mapping[str, tuple[Set[str], str]]
-    """`{"publish": ({"DRAFT", "PUBLISHED"}, "PUBLISHED")}`."""
+    transitions: Mapping[str, tuple[Set[str], str | None]]
+    """`{"update": ({"DRAFT", "PUBLISHED"}, None), "publish": ({"DRAFT", "PUBLISHED"}, "PUBLISHED")}`."""
 
     def apply(self, verb: str, state: str) -> str:
         """Returns the state after ``verb``.
@@ -23,9 +23,9 @@ class Lifecycle:
         """
         allowed, target = self.transitions[verb]
         if state not in allowed:
-            starts = ", ".join(sorted(allowed))
+            starts = sorted(allowed)
             raise FailedPreconditionError(
-                f"Cannot {verb} a {self.resource} that is {state}; it must be {starts}.",
-                metadata={"verb": verb, "state": state, "allowed": starts},
+                f"Cannot {verb} the {self.resource}: it is {state} and must be {' or '.join(starts)}.",
+                metadata={"verb": verb, "state": state, "allowed": ",".join(starts)},
             )
-        return target
+        return target or state

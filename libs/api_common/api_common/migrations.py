@@ -57,17 +57,20 @@ def run_environment(metadata: MetaData) -> None:
     context.run_migrations()
 
 
-def protect_table(table: str, *, application_role: str) -> None:
+def protect_table(table: str, *, application_role: str, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> None:
     """Puts the tenant walls around a new table: forced row-level security and the application role's rights.
 
     Without a tenant bound to the transaction the policy hides every row. The role may not own the table, or it could
     lift the policy.
+
+    Args:
+        rights: what the application role may do; without UPDATE and DELETE the rows never change.
     """
     bound = f"tenant_id = current_setting('{TENANT_SETTING}', true)"
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY {table}_tenant ON {table} USING ({bound}) WITH CHECK ({bound})")
-    op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {application_role}")
+    op.execute(f"GRANT {rights} ON {table} TO {application_role}")
     op.execute(f"GRANT SELECT ON alembic_version TO {application_role}")
 
 

@@ -30,7 +30,7 @@ class OperationsServer:
         loop = asyncio.get_running_loop()
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+            def do_GET(self) -> None:
                 match self.path.partition("?")[0]:
                     case "/livez":
                         self._say(_answers(loop))

@@ -14,7 +14,9 @@ from api_common.errors import FieldViolation, InvalidPageTokenError, ValidationE
 from api_common.filtering import OrderTerm
 
 DEFAULT_PAGE_SIZE: Final = 50
+"""Rows of a page when the request names no size."""
 MAX_PAGE_SIZE: Final = 1000
+"""Rows of a page at most; a larger request gets this many (AIP-158)."""
 
 CursorValue: TypeAlias = str | int | datetime
 """What a column that a list is ordered by can hold; UUIDs are texts."""

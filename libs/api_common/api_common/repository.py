@@ -3,45 +3,34 @@
 Every statement names the tenant, although row-level security would hide other tenants' rows: two walls, not one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import uuid_utils
-from sqlalchemy import BigInteger, Integer, Table, and_, bindparam, func, insert, literal_column, or_, select
-from sqlalchemy import update
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from api_common.database import Statement, compile_statement
 from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, Resource
 from api_common.fields import Fields
-from api_common.filtering import Filter, Order, parse_filter, parse_order_by
-from api_common.pagination import PageTokens, binding, clamp_page_size, keyset_clause
+from api_common.filtering import parse_filter, parse_order_by
+from api_common.lifecycle import Lifecycle
+from api_common.listing import Listing, Page, PageRequest, Query
+from api_common.pagination import PageTokens
 from api_common.unit_of_work import Row, Transaction
 
 _NO_VERSION: Final = 0
-_MAX_SHAPES: Final = 256
-_NEWEST_FIRST: Final = "create_time desc"
 
 
-class ListRequest(Protocol):
-    """The parameters that every List method has."""
+class ListRequest(PageRequest, Protocol):
+    """The parameters that every List method of a resource has."""
 
-    page_size: int
-    page_token: str
     filter: str
+    """AIP-160; empty for all rows."""
     order_by: str
+    """AIP-132; empty for the default."""
     show_deleted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list."""
-
-    rows: Sequence[Row]
-    next_page_token: str
-    """Empty on the last page."""
+    """Whether deleted rows are listed, too."""
 
 
 def etag_of(row: Row) -> str:
@@ -55,21 +44,24 @@ class Repository:
     Args:
         resource: the resource's name in messages, e.g. `user`.
         fields: what lists may be filtered and ordered by.
+        lifecycle: the verbs that change the state.
         page_tokens: seals the position in a list.
     """
 
-    def __init__(self, table: Table, *, resource: str, fields: Fields, page_tokens: PageTokens) -> None:
+    def __init__(
+        self, table: Table, *, resource: str, fields: Fields, lifecycle: Lifecycle, page_tokens: PageTokens
+    ) -> None:
         self._table = table
         self._resource = resource
         self._fields = fields
-        self._page_tokens = page_tokens
+        self._lifecycle = lifecycle
+        self._listing = Listing(table, page_tokens=page_tokens)
         columns = table.c
         self._identity = and_(columns.tenant_id == bindparam("tenant_id"), columns.id == bindparam("id"))
         self._get = compile_statement(select(table).where(self._identity))
         self._lock = compile_statement(select(table).where(self._identity).with_for_update())
         self._changes = lru_cache(maxsize=64)(self._compile_change)
         self._inserts = lru_cache(maxsize=8)(self._compile_insert)
-        self._pages: dict[object, Statement] = {}
 
     async def get(self, transaction: Transaction, id: str) -> Row:
         """Returns a row, deleted or not.
@@ -118,6 +110,17 @@ class Repository:
             return await self.lock(transaction, id, etag=etag)
         return await self._change(transaction, id, "update", values, etag)
 
+    async def move(self, transaction: Transaction, id: str, verb: str, *, etag: str = "") -> Row:
+        """Takes a live row to the state that ``verb`` leads to and returns it.
+
+        Raises:
+            NotFoundError: the tenant has no such live row.
+            EtagMismatchError: ``etag`` is set and not the row's.
+            FailedPreconditionError: the verb does not start from the row's state.
+        """
+        row = await self.lock(transaction, id, etag=etag)
+        return await self.update(transaction, id, {"state": self._lifecycle.apply(verb, row["state"])})
+
     async def delete(self, transaction: Transaction, id: str, *, etag: str = "") -> Row:
         """Hides a live row from lists and returns it.
 
@@ -144,20 +147,13 @@ class Repository:
         Raises:
             ValidationError: a parameter is malformed, or the page token was issued for another call.
         """
-        where = parse_filter(request.filter, self._fields)
-        order = parse_order_by(request.order_by, self._fields, default=_NEWEST_FIRST)
-        bound = binding(transaction.tenant_id, method, request.filter, request.order_by, str(request.show_deleted))
-        cursor = self._page_tokens.open(request.page_token, binding=bound) if request.page_token else []
-        size = clamp_page_size(request.page_size)
-        values = {"tenant_id": transaction.tenant_id, "size": size + 1, **where.values}
-        values |= {f"cursor_{index}": value for index, value in enumerate(cursor)}
-        statement = self._page_statement(where, order, follows=bool(cursor), show_deleted=request.show_deleted)
-        rows = await transaction.fetch_all(statement, values)
-        if len(rows) <= size:
-            return Page(rows, "")
-        last = rows[size - 1]
-        position = [last[term.column.name] for term in order.terms]
-        return Page(rows[:size], self._page_tokens.seal(position, binding=bound))
+        query = Query(
+            method=method,
+            where=parse_filter(request.filter, self._fields),
+            order=parse_order_by(request.order_by, self._fields),
+            show_deleted=request.show_deleted,
+        )
+        return await self._listing.page(transaction, request, query)
 
     async def _change(self, transaction: Transaction, id: str, kind: str, values: Mapping[str, Any], etag: str) -> Row:
         statement = self._changes(kind, tuple(values))
@@ -205,28 +201,6 @@ class Repository:
             .values(values)
             .returning(*columns)
         )
-
-    def _page_statement(self, where: Filter, order: Order, *, follows: bool, show_deleted: bool) -> Statement:
-        shape = (where.shape, order.shape, follows, show_deleted)
-        statement = self._pages.get(shape)
-        if statement is None:
-            if len(self._pages) >= _MAX_SHAPES:
-                self._pages.clear()
-            statement = self._pages[shape] = self._compile_page(where, order, follows, show_deleted)
-        return statement
-
-    def _compile_page(self, where: Filter, order: Order, follows: bool, show_deleted: bool) -> Statement:
-        columns = self._table.c
-        clauses: list[ColumnElement[bool]] = [columns.tenant_id == bindparam("tenant_id")]
-        if not show_deleted:
-            clauses.append(columns.delete_time.is_(None))
-        if where.clause is not None:
-            clauses.append(where.clause)
-        if follows:
-            clauses.append(keyset_clause(order.terms))
-        by = [term.expression for term in order.terms]
-        size = bindparam("size", type_=Integer)
-        return compile_statement(select(self._table).where(*clauses).order_by(*by).limit(size))
 
 
 def _version(etag: str) -> int | None:

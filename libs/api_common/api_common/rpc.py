@@ -36,9 +36,12 @@ class Call:
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
     token: str = field(default="", repr=False)
+    """The credential as it came; set once it is known to be well formed."""
     principal: Principal | None = None
     request: Message | None = None
+    """The decoded request."""
     response: bytes = b""
+    """The encoded response."""
     replayed: bool = False
     """The response was stored by an earlier call with the same idempotency key."""
     error: DomainError | None = None

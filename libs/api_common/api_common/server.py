@@ -179,7 +179,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         database = await _connect(service, settings)
         stack.push_async_callback(database.close)
-        siblings = Siblings(settings.siblings, settings.tls)
+        siblings = Siblings(settings.siblings, None if credentials is None else settings.tls)
         stack.push_async_callback(siblings.close)
         pipeline = Pipeline(
             auth=OidcAuthProvider(
@@ -192,7 +192,9 @@ async def running(
             metrics=metrics,
             access_log=AccessLog(service.name),
         )
-        servicer = service.servicer(Parts(PageTokens([key.get_secret_value() for key in settings.pagination.keys]), siblings))
+        servicer = service.servicer(
+            Parts(PageTokens([key.get_secret_value() for key in settings.pagination.keys]), siblings)
+        )
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
         result = RunningServer(server, database, settings, metrics, names)
@@ -226,7 +228,8 @@ async def _connect(service: Service, settings: Settings) -> Database:
     if found != expected:
         await database.close()
         raise StartError(
-            f"the schema is at revision {found}, this release needs {expected}. Run `python -m {service.name}_service migrate`."
+            f"the schema is at revision {found}, this release needs {expected}."
+            f" Run `python -m {service.name}_service migrate`."
         )
     return database
 

@@ -99,7 +99,7 @@ class UnitOfWork:
                 # BEGIN and both settings in one simple query: one round trip.
                 await self._connection.execute(self._begin)
             except BaseException as error:
-                await self._discard()
+                await self._database.discard(self._connection)
                 # A connection that died while idle; nothing ran yet, so another one may.
                 if isinstance(error, CONNECTION_ERRORS) and attempt < _ATTEMPTS:
                     continue
@@ -112,20 +112,18 @@ class UnitOfWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+            done = await self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
         except BaseException as failure:
-            await self._discard()
+            await self._database.discard(self._connection)
             if kind is None:
                 if isinstance(failure, DRIVER_ERRORS):
                     reraise(failure, self._constraints)
                 raise
             return
         await self._database.release(self._connection)
-
-    async def _discard(self) -> None:
-        # The state of the session is unknown: the connection must not be used again.
-        self._connection.terminate()
-        await self._database.release(self._connection)
+        # Postgres answers so, and not with an error, if a statement was refused and the handler went on.
+        if kind is None and done != "COMMIT":
+            raise RuntimeError("the transaction was not committed: a handler must let the errors of statements pass")
 
 
 @lru_cache(maxsize=4096)

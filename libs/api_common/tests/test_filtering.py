@@ -209,7 +209,7 @@ def run(scratch_database: Run) -> Iterator[Run]:
 
 
 def store(run: Run, things: list[Thing]) -> None:
-    run("TRUNCATE things")
+    run("DELETE FROM things")
     columns = ("tenant_id", "id", "email", "display_name", "state", "revision", "workflow_id", "create_time", "labels")
     insert = THINGS.insert().values({name: bindparam(f"new_{name}") for name in (*columns, "roles", "tags")})
     for number, thing in enumerate(things):
@@ -241,6 +241,13 @@ class TestMeaning:
         for _, written, meaning in filters:
             expected = [number for number, thing in enumerate(things) if meaning(thing)]
             assert matching(run, written) == expected, written
+
+    def test_a_star_alone_asks_whether_there_is_any_text(self, run: Run) -> None:
+        texts = ("", "a", "*")
+        store(run, [Thing(IDS[0], "", text, State.ACTIVE, 1, None, EPOCH, {}, []) for text in texts])
+        assert matching(run, "display_name:*") == [1, 2]
+        assert matching(run, 'display_name:"\\*"') == [2]
+        assert matching(run, "display_name = *") == [0, 1, 2]
 
     def test_or_binds_tighter_than_and(self) -> None:
         first = parse_filter("revision = 1 OR revision = 2 AND revision = 3", FIELDS)
@@ -481,7 +488,7 @@ class TestOrder:
 @pytest.fixture(scope="class")
 def tenants(run: Run) -> Iterator[Run]:
     """Four tenants with 5,000 rows each, behind row-level security."""
-    run("TRUNCATE things")
+    run("DELETE FROM things")
     run(
         "INSERT INTO things (tenant_id, id, email, display_name, state, revision, create_time, labels, roles, tags)"
         " SELECT 't' || g % 4, gen_random_uuid(), 'User' || g || '@x.org', 'Name ' || g, 'ACTIVE', 1,"

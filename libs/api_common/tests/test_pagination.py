@@ -131,6 +131,18 @@ class TestToken:
         self.assert_refused(TOKENS, token[:index] + added + token[index:], BOUND)
         self.assert_refused(TOKENS, token[: max(index - 1, 0)] + token[index:] if index else token[1:], BOUND)
 
+    def test_has_one_spelling(self) -> None:
+        token = TOKENS.seal(["ab"], binding=BOUND)
+        for character in "=!.*~ \n\t\x00":
+            self.assert_refused(TOKENS, token + character, BOUND)
+            self.assert_refused(TOKENS, token[:5] + character + token[5:], BOUND)
+        standard = TOKENS.seal(["a"] * 200, binding=BOUND)
+        self.assert_refused(TOKENS, standard.replace("-", "+").replace("_", "/"), BOUND)
+        assert len(token) % 4, "the last character has bits to spare"
+        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+        for character in set(alphabet) - {token[-1]}:
+            self.assert_refused(TOKENS, token[:-1] + character, BOUND)
+
     @given(st.text() | st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode()))
     def test_refuses_garbage(self, text: str) -> None:
         self.assert_refused(TOKENS, text, BOUND)
@@ -224,7 +236,7 @@ class TestKeyset:
     def test_a_walk_meets_each_row_once_while_others_come_and_go(
         self, run: Run, rows: list[Values], changes: list[list[Change]], order: Order, page_size: int
     ) -> None:
-        run("TRUNCATE paged_rows")
+        run("DELETE FROM paged_rows")
         ids = [insert_row(run, number, values) for number, values in enumerate(rows)]
         lasting = set(ids)
         walk = Walk(run, order, page_size)
@@ -246,7 +258,7 @@ class TestKeyset:
     def test_the_pages_are_the_ordered_list_cut_up(
         self, run: Run, rows: list[Values], order: Order, page_size: int
     ) -> None:
-        run("TRUNCATE paged_rows")
+        run("DELETE FROM paged_rows")
         for number, values in enumerate(rows):
             insert_row(run, number, values)
         walk = Walk(run, order, page_size)
@@ -264,7 +276,7 @@ class TestKeyset:
         assert str(clause).startswith("paged_rows.size >= :cursor_0 AND (")
 
     def test_the_index_is_entered_where_the_page_begins(self, run: Run) -> None:
-        run("TRUNCATE paged_rows")
+        run("DELETE FROM paged_rows")
         run("INSERT INTO paged_rows SELECT gen_random_uuid(), 'n', g, now() FROM generate_series(1, 20000) g")
         run("CREATE INDEX paged_rows_size ON paged_rows (size, id)")
         run("ANALYZE paged_rows")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
+from api_common.testing.hiding import NEVER, assert_hidden
 from api_common.testing.identity import Caller, Identity
+from api_common.testing.paging import all_pages
 from api_common.testing.refusals import refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 S = grpc.StatusCode
-NEVER = "01900000-0000-7000-8000-000000000000"
-"""A well-formed id that no user has."""
-
-
-async def assert_hidden(call: Callable[[str, Caller], Awaitable[object]], user_id: str, stranger: Caller) -> None:
-    """The answer for another tenant's id is, byte for byte, that for an id that never existed."""
-    with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND") as other:
-        await call(user_id, stranger)
-    with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND") as never:
-        await call(NEVER, stranger)
-    assert other.payload.replace(user_id.encode(), b"") == never.payload.replace(NEVER.encode(), b"")
 
 
 class TestCreateUser:
@@ -163,14 +153,10 @@ class TestListUsers:
 
     async def test_walks_every_user_once_newest_first(self, users: UserServiceAsyncStub, admin: Caller) -> None:
         created = [(await create_user(users, admin)).id for _ in range(7)]
-        seen: list[str] = []
-        token = ""
-        while True:
-            request = pb.ListUsersRequest(page_size=3, page_token=token)
-            page = await users.ListUsers(request, metadata=admin.metadata)
-            seen += [user.id for user in page.users]
-            if not (token := page.next_page_token):
-                break
+        pages = await all_pages(
+            lambda token: users.ListUsers(pb.ListUsersRequest(page_size=3, page_token=token), metadata=admin.metadata)
+        )
+        seen = [user.id for page in pages for user in page.users]
         assert seen == created[::-1]
 
     async def test_filters_and_orders(self, users: UserServiceAsyncStub, admin: Caller) -> None:

@@ -9,7 +9,7 @@ from api_common.repository import Repository
 from api_common.unit_of_work import Row, Transaction
 from sqlalchemy import String, bindparam, cast, func, or_, select
 
-from users_service.domain import State
+from users_service.domain import LIFECYCLE, State
 from users_service.tables import users
 
 FIELDS = Fields(
@@ -46,7 +46,7 @@ class UserRepository(Repository):
     """The users of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:
-        super().__init__(users, resource="user", fields=FIELDS, page_tokens=page_tokens)
+        super().__init__(users, resource="user", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
     async def find_principal(self, transaction: Transaction, principal: Principal) -> Row:
         """Returns the live user that the caller is: by id if the subject is one, else by verified e-mail address.

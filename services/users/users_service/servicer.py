@@ -4,7 +4,7 @@ from ameide.user.v1 import user_pb2 as pb
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
 
-from users_service.domain import LIFECYCLE, State
+from users_service.domain import State
 from users_service.mapping import MUTABLE, user_from_proto, user_to_proto
 from users_service.repository import UserRepository
 
@@ -42,12 +42,7 @@ class UserServicer:
         return user_to_proto(await self._users.undelete(ctx.transaction, request.id, etag=request.etag))
 
     async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
-        return await self._move(ctx, "suspend", request.id, request.etag)
+        return user_to_proto(await self._users.move(ctx.transaction, request.id, "suspend", etag=request.etag))
 
     async def ActivateUser(self, request: pb.ActivateUserRequest, ctx: RequestContext) -> pb.User:
-        return await self._move(ctx, "activate", request.id, request.etag)
-
-    async def _move(self, ctx: RequestContext, verb: str, id: str, etag: str) -> pb.User:
-        row = await self._users.lock(ctx.transaction, id, etag=etag)
-        state = LIFECYCLE.apply(verb, row["state"])
-        return user_to_proto(await self._users.update(ctx.transaction, id, {"state": state}))
+        return user_to_proto(await self._users.move(ctx.transaction, request.id, "activate", etag=request.etag))

@@ -88,4 +88,6 @@ def _handlers(backend: Backend) -> grpc.GenericRpcHandler:
             response_serializer=lambda message: message.SerializeToString(),
         )
 
-    return grpc.method_handlers_generic_handler(SERVICE.full_name, {name: handler(name) for name in SERVICE.methods_by_name})
+    return grpc.method_handlers_generic_handler(
+        SERVICE.full_name, {name: handler(name) for name in SERVICE.methods_by_name}
+    )

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import re
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +22,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from tests.e2e.edge.backend import Backend, serving
-from tools import certificates, edge
+from tools import certificates
+from tools import edge as edge_tool
 
 START_SECONDS: Final = 20
 USERS_PORT: Final = 50051
+WORKFLOWS_PORT: Final = 50052
+# Between the two edges of one run.
+NEXT: Final = 100
+
+Layout = Callable[[str, int], "Edge"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,9 @@ class Issuer:
     key: rsa.RSAPrivateKey
 
     def token(self, **claims: object) -> str:
+        """Signs a good token's claims, changed by ``claims``; None leaves one out."""
         now = int(time.time())
-        whole = {
+        good = {
             "iss": "https://dev.ameide.local/",
             "aud": "ameide-api",
             "sub": "ada",
@@ -41,8 +51,9 @@ class Issuer:
             "roles": ["admin"],
             "iat": now,
             "exp": now + 600,
-        } | claims
-        return jwt.encode({k: v for k, v in whole.items() if v is not None}, self.key, "RS256", headers={"kid": "one"})
+        }
+        chosen = {name: value for name, value in (good | claims).items() if value is not None}
+        return jwt.encode(chosen, self.key, "RS256", headers={"kid": "one"})
 
     def write_key_set(self, path: Path) -> None:
         public = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
@@ -55,35 +66,42 @@ class Edge:
 
     folder: Path
     offset: int
+    """How far its own ports are moved."""
     token: str
 
-    def port(self, base: int) -> int:
-        return base + self.offset
+    @property
+    def port(self) -> int:
+        return 8080 + self.offset
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port(8080)}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def secure_url(self) -> str:
-        return f"https://127.0.0.1:{self.port(8443)}"
+        return f"https://localhost:{8443 + self.offset}"
 
     @property
     def admin(self) -> str:
-        return f"http://127.0.0.1:{self.port(9901)}"
+        return f"http://127.0.0.1:{9901 + self.offset}"
 
     @property
     def credentials(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}"}
 
-    def rest(self, **options: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers=self.credentials, timeout=20, **options)
+    @property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.folder / "certs" / "ca.pem"))
+
+    def client(self, **options: Any) -> httpx.AsyncClient:
+        """Opens a plain-text client; loading certificates for it would take longer than its requests."""
+        return httpx.AsyncClient(base_url=self.url, timeout=20, verify=False, **options)
 
     def channel(self) -> grpc.aio.Channel:
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port(8080)}", options=options)
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=options)
 
-    def log_lines(self) -> list[dict[str, Any]]:
+    def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines()]
 
 
@@ -100,14 +118,14 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def layout(tmp_path_factory: pytest.TempPathFactory, certs: Path, issuer: Issuer) -> Callable[[str, int], Edge]:
-    """Returns what fills a folder for an edge."""
+def layout(tmp_path_factory: pytest.TempPathFactory, certs: Path, issuer: Issuer) -> Layout:
+    """Fills a folder for an edge."""
     jwks = certs / "jwks.json"
     issuer.write_key_set(jwks)
 
     def make(name: str, offset: int) -> Edge:
         folder = tmp_path_factory.mktemp(name)
-        edge.lay_out(folder, certs=certs, jwks=jwks, port_offset=offset)
+        edge_tool.lay_out(folder, certs=certs, jwks=jwks, port_offset=offset)
         return Edge(folder, offset, issuer.token())
 
     return make
@@ -115,8 +133,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory, certs: Path, issuer: Issuer
 
 @pytest.fixture(scope="session")
 def offset() -> int:
-    """How far the ports of the edge under test are moved; 100 further on is the impatient one."""
-    return next(n for n in range(12_000, 15_000, 200) if all(map(_is_free, (8080 + n, 8443 + n, 9901 + n, USERS_PORT + n))))
+    """How far the ports of services and edge are moved, so that nothing else is there."""
+    ports = (8080, 8443, 9901, 8080 + NEXT, 8443 + NEXT, 9901 + NEXT, USERS_PORT, WORKFLOWS_PORT)
+    return next(n for n in range(12_000, 15_000, 2 * NEXT) if all(_is_free(port + n) for port in ports))
 
 
 @pytest.fixture(scope="session")
@@ -127,45 +146,63 @@ async def service(offset: int, certs: Path) -> AsyncIterator[Backend]:
 
 @pytest.fixture
 def backend(service: Backend) -> Iterator[Backend]:
-    """The scripted service, with nothing scripted and no calls yet."""
+    """The scripted users service, with nothing scripted and no calls yet."""
     service.calls.clear()
     yield service
     service.script.clear()
 
 
 @pytest.fixture(scope="session")
-async def edge_(layout: Callable[[str, int], Edge], offset: int, service: Backend) -> AsyncIterator[Edge]:
+async def edge(layout: Layout, offset: int, service: Backend) -> AsyncIterator[Edge]:
     """The edge as it is delivered."""
-    async for running in _running(layout("edge", offset)):
-        yield running
+    async with running(layout("edge", offset)) as result:
+        yield result
 
 
 @pytest.fixture(scope="session")
-async def impatient(layout: Callable[[str, int], Edge], offset: int, service: Backend) -> AsyncIterator[Edge]:
-    """The same edge with figures so small that a test can reach them: 5 requests a second, 0.3 s a call."""
+async def impatient(layout: Layout, offset: int, service: Backend) -> AsyncIterator[Edge]:
+    """The same edge with figures that a test can reach: 20 requests a second, 0.3 s a call, 0.5 s for a request to arrive."""
     laid = layout("impatient", offset)
     path = laid.folder / "envoy.yaml"
     config = yaml.safe_load(path.read_text())
-    config["admin"]["address"]["socket_address"]["port_value"] += 100
+    config["admin"]["address"]["socket_address"]["port_value"] += NEXT
     for listener in config["static_resources"]["listeners"]:
-        listener["address"]["socket_address"]["port_value"] += 100
+        listener["address"]["socket_address"]["port_value"] += NEXT
+    # Both listeners share it.
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    (limiter,) = (f for f in manager["http_filters"] if f["name"] == "envoy.filters.http.local_ratelimit")
-    limiter["typed_config"]["token_bucket"] = {"max_tokens": 5, "tokens_per_fill": 5, "fill_interval": "1s"}
+    manager["request_timeout"] = "0.5s"
     for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-        if "route" in route:
-            route["route"]["timeout"] = "0.3s"
+        route["route"]["timeout"] = "0.3s"
+    (limiter,) = (one for one in manager["http_filters"] if one["name"] == "envoy.filters.http.local_ratelimit")
+    limiter["typed_config"]["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
     path.write_text(yaml.safe_dump(config))
-    async for running in _running(Edge(laid.folder, offset + 100, laid.token)):
-        yield running
+    async with running(Edge(laid.folder, offset + NEXT, laid.token)) as result:
+        yield result
 
 
-async def _running(laid: Edge) -> AsyncIterator[Edge]:
+@pytest.fixture
+async def rest(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a good token."""
+    async with edge.client(headers=edge.credentials) as client:
+        yield client
+
+
+@pytest.fixture
+async def anonymous(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a token."""
+    async with edge.client() as client:
+        yield client
+
+
+@asynccontextmanager
+async def running(laid: Edge) -> AsyncIterator[Edge]:
+    """Runs the edge until the block ends; what it wrote is in `stdout` and `stderr` of its folder."""
     with (laid.folder / "stdout").open("wb") as stdout, (laid.folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(edge.command(laid.folder), stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(edge_tool.command(laid.folder), stdout=stdout, stderr=stderr)
         try:
             await _until_ready(laid, process)
             yield laid
+            assert process.poll() is None, "Envoy died"
         finally:
             process.terminate()
             process.wait(timeout=10)
@@ -173,16 +210,15 @@ async def _running(laid: Edge) -> AsyncIterator[Edge]:
 
 async def _until_ready(laid: Edge, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(base_url=laid.admin, verify=False) as admin:
         while time.monotonic() < deadline and process.poll() is None:
             try:
-                ready = await client.get(f"{laid.admin}/ready")
-                users = await client.get(f"{laid.admin}/clusters")
+                ready, clusters = await admin.get("/ready"), await admin.get("/clusters")
             except httpx.TransportError:
-                pass
-            else:
-                if ready.status_code == 200 and f"users::127.0.0.1:{USERS_PORT + laid.offset // 200 * 200}::health_flags::healthy" in users.text:
-                    return
+                await asyncio.sleep(0.02)
+                continue
+            if ready.status_code == 200 and re.search(r"users::.*::health_flags::healthy", clusters.text):
+                return
             await asyncio.sleep(0.02)
     raise AssertionError((laid.folder / "stderr").read_text())
 

@@ -25,6 +25,7 @@ class Pipeline:
     auth: AuthProvider
     database: Database
     constraints: ConstraintErrors
+    """What a broken constraint means to the caller."""
     metrics: Metrics
     access_log: AccessLog
 

@@ -21,7 +21,7 @@ def errors(within: Layer) -> Layer:
             call.error = error
         except TimeoutError:
             call.error = DeadlineExceededError("The deadline passed before the work was done.")
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets one shape and we get the log
             _log.exception("unexpected error", method=call.method.path, request_id=call.headers.request_id)
             call.error = InternalError("Something went wrong on our side.")
 

@@ -1,4 +1,4 @@
-"""A real Postgres for the tests: `TEST_DATABASE_URL` if set, a container where an engine answers, else the embedded one."""
+"""A real Postgres: at `TEST_DATABASE_URL`, in a container if `TEST_DATABASE=container`, else the embedded one."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,8 +51,9 @@ def postgres_server() -> Iterator[str]:
                 server.cleanup()
 
 
+@cache
 def create_database(admin_url: str, service: str, migrations_folder: Path) -> TestDatabase:
-    """Makes a database of its own for this process of the tests, and migrates it."""
+    """Makes a database for this process of the tests, and migrates it; whoever asks again gets the same."""
     name = f"{service}_test_{os.getpid()}"
     asyncio.run(_drop(admin_url, name))
     urls = asyncio.run(provision(admin_url, service, database=name))

@@ -11,8 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 ISSUER: Final = "https://issuer.test/"
+"""The `iss` that services under test believe."""
 AUDIENCE: Final = "ameide-api"
+"""The `aud` that services under test ask for."""
 KEY_ID: Final = "test-1"
+"""The `kid` of the issuer's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,11 @@ class Caller:
     """Somebody with a token."""
 
     token: str
+    """A signed JWT."""
     tenant_id: str
+    """The tenant that the token names."""
     subject: str
+    """The `sub` that the token names."""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

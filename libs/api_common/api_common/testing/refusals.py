@@ -14,10 +14,13 @@ class Refusal:
     """What a client learns from an error."""
 
     message: str = ""
+    """The sentence for people."""
     violations: dict[str, str] = field(default_factory=dict)
     """Description by field."""
     metadata: dict[str, str] = field(default_factory=dict)
+    """The metadata of the `ErrorInfo`."""
     request_id: str = ""
+    """The id in the `RequestInfo`."""
     payload: bytes = b""
     """The whole `google.rpc.Status` but for the request id, to compare two answers with."""
 

@@ -1,4 +1,4 @@
-"""A service in this process: real interceptors, real Postgres, real serialisation; only TLS is left to the end-to-end tests."""
+"""A service in this process: real interceptors, real Postgres, real serialisation; only TLS is tested elsewhere."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +30,7 @@ class TestService:
     __test__ = False
 
     channel: grpc.aio.Channel
+    """Leads to the service, without TLS."""
     server: RunningServer
 
 
@@ -59,6 +60,8 @@ def settings_for(
 @asynccontextmanager
 async def running_service(service: Service, settings: Settings) -> AsyncIterator[TestService]:
     """Starts ``service`` on a free port and yields a channel to it."""
-    async with running(service, settings, credentials=None) as server:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-            yield TestService(channel, server)
+    async with (
+        running(service, settings, credentials=None) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        yield TestService(channel, server)

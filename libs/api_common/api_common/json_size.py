@@ -1,0 +1,20 @@
+"""How large a JSON value may be that is stored in one column."""
+
+import json
+from typing import Final
+
+from api_common.errors import FieldViolation
+
+MAX_STRUCT_BYTES: Final = 64 * 1024
+"""The largest `google.protobuf.Struct` of any resource, as compact JSON."""
+
+
+def compact_size(value: object) -> int:
+    """Returns the bytes of ``value`` as JSON in UTF-8 without spaces."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
+
+
+def size_violations(field: str, value: object, *, max_bytes: int = MAX_STRUCT_BYTES) -> list[FieldViolation]:
+    """Returns a violation of ``field`` if ``value`` is larger than ``max_bytes`` as compact JSON, else nothing."""
+    size = compact_size(value)
+    return [FieldViolation(field, f"is {size} bytes as JSON, at most {max_bytes} are kept")] if size > max_bytes else []

@@ -1,0 +1,321 @@
+"""Calls between services, against real servers: good ones, slow ones, broken ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import pytest
+import structlog
+from ameide.user.v1 import user_pb2 as pb
+from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common import errors
+from api_common.clients import Siblings, call
+from api_common.context import Principal, RequestContext
+from api_common.settings import TlsSettings
+from api_common.tls import server_credentials
+from api_common.unit_of_work import Transaction
+
+from tools.certificates import ensure
+
+if TYPE_CHECKING:
+    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
+
+    Transport = grpc.aio.ServicerContext[bytes, bytes]
+
+CONTRACT = pb.DESCRIPTOR.services_by_name["UserService"]
+REQUEST = pb.GetUserRequest(id="01900000-0000-7000-8000-000000000000")
+SECRET = "ValueError at 10.0.0.7:50052"
+
+MEANING: dict[grpc.StatusCode, type[errors.DomainError]] = {
+    grpc.StatusCode.CANCELLED: errors.ExternalServiceError,
+    grpc.StatusCode.UNKNOWN: errors.InternalError,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InternalError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+    grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: errors.InternalError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.AuthorizationError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimitError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.InternalError,
+    grpc.StatusCode.ABORTED: errors.AbortedError,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InternalError,
+    grpc.StatusCode.UNIMPLEMENTED: errors.InternalError,
+    grpc.StatusCode.INTERNAL: errors.InternalError,
+    grpc.StatusCode.UNAVAILABLE: errors.ExternalServiceError,
+    grpc.StatusCode.DATA_LOSS: errors.InternalError,
+}
+
+
+class Sibling:
+    """A users service that does what a test says; it answers with an empty user until then."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, str | bytes]] = []
+        """The metadata of each call."""
+        self.answer: Callable[[Transport], Awaitable[bytes]] = self._nothing
+
+    async def handle(self, _: bytes, transport: Transport) -> bytes:
+        self.calls.append(dict(transport.invocation_metadata() or ()))
+        return await self.answer(transport)
+
+    def refuse(self, code: grpc.StatusCode, *, times: int) -> None:
+        """Refuses the next ``times`` calls, then answers."""
+        last = len(self.calls) + times
+
+        async def answer(transport: Transport) -> bytes:
+            if len(self.calls) <= last:
+                await transport.abort(code, SECRET)
+            return b""
+
+        self.answer = answer
+
+    async def _nothing(self, _: Transport) -> bytes:
+        return b""
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    sibling: Sibling, *, port: int = 0, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[str]:
+    """Yields the address at which ``sibling`` answers."""
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(sibling.handle)
+    handler = grpc.method_handlers_generic_handler(CONTRACT.full_name, {"GetUser": method, "CreateUser": method})
+    server.add_generic_rpc_handlers((handler,))
+    address = f"127.0.0.1:{port}"
+    bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield f"127.0.0.1:{bound}"
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def calling(address: str, tls: TlsSettings | None = None) -> AsyncIterator[UserServiceAsyncStub]:
+    """Yields what a service calls the sibling at ``address`` through."""
+    siblings = Siblings({"users": address}, tls)
+    try:
+        yield UserServiceStub(siblings.channel("users", CONTRACT))
+    finally:
+        await siblings.close()
+
+
+@pytest.fixture
+def sibling() -> Sibling:
+    return Sibling()
+
+
+@pytest.fixture
+async def users(sibling: Sibling) -> AsyncIterator[UserServiceAsyncStub]:
+    async with serving(sibling) as address, calling(address) as stub:
+        yield stub
+
+
+def context(*, seconds: float = 5) -> RequestContext:
+    """Returns a request that its caller waits for ``seconds`` for; calls do not touch its transaction."""
+    return RequestContext(
+        principal=Principal("ada", "acme", frozenset({"viewer"})),
+        request_id="0190a5c2-0000-4000-8000-000000000001",
+        transaction=cast(Transaction, None),
+        deadline=asyncio.get_running_loop().time() + seconds,
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        token="header.payload.signature",
+    )
+
+
+class TestIdentity:
+    async def test_travels_with_the_call(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        ctx = context()
+        await call(users.GetUser, REQUEST, ctx)
+        (metadata,) = sibling.calls
+        assert metadata["authorization"] == f"Bearer {ctx.token}"
+        assert metadata["x-request-id"] == ctx.request_id
+        assert metadata["traceparent"] == ctx.traceparent
+
+
+class TestDeadline:
+    async def test_is_what_is_left_of_the_callers(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        remaining: list[float] = []
+
+        async def answer(transport: Transport) -> bytes:
+            remaining.append(transport.time_remaining())
+            return b""
+
+        sibling.answer = answer
+        await call(users.GetUser, REQUEST, context(seconds=7))
+        assert 5 < remaining[0] <= 7
+
+    async def test_ends_the_call_and_the_siblings_work(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        _, stopped = works_until_cancelled(sibling)
+        with pytest.raises(errors.DeadlineExceededError):
+            await call(users.GetUser, REQUEST, context(seconds=0.2))
+        await asyncio.wait_for(stopped.wait(), 5)
+
+    async def test_that_has_passed_makes_no_call(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        with pytest.raises(errors.DeadlineExceededError):
+            await call(users.GetUser, REQUEST, context(seconds=-1))
+        assert not sibling.calls
+
+    async def test_bounds_the_wait_for_a_sibling_that_accepts_and_says_nothing(self) -> None:
+        async with raw_server(b"") as address, calling(address) as users:
+            with pytest.raises((errors.DeadlineExceededError, errors.ExternalServiceError)):
+                await asyncio.wait_for(call(users.GetUser, REQUEST, context(seconds=0.3)), 5)
+
+
+class TestCancellation:
+    async def test_reaches_the_sibling(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        started, stopped = works_until_cancelled(sibling)
+        task = asyncio.create_task(call(users.GetUser, REQUEST, context()))
+        await asyncio.wait_for(started.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(stopped.wait(), 5)
+
+
+class TestErrors:
+    def test_every_code_has_a_meaning(self) -> None:
+        assert set(MEANING) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
+
+    @pytest.mark.parametrize("code", MEANING, ids=lambda code: code.name)
+    async def test_mean_the_same_to_our_caller_in_our_words(
+        self, users: UserServiceAsyncStub, sibling: Sibling, code: grpc.StatusCode
+    ) -> None:
+        sibling.refuse(code, times=9)
+        with pytest.raises(errors.DomainError) as caught:
+            await call(users.GetUser, REQUEST, context())
+        assert type(caught.value) is MEANING[code]
+        assert SECRET not in caught.value.message
+
+    async def test_tell_when_to_try_again(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            sibling.refuse(code, times=9)
+            with pytest.raises(errors.DomainError) as caught:
+                await call(users.GetUser, REQUEST, context())
+            assert caught.value.retry_after_seconds == 1
+
+    async def test_leave_what_the_sibling_said_in_our_log(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        sibling.refuse(grpc.StatusCode.INTERNAL, times=1)
+        with structlog.testing.capture_logs() as events, pytest.raises(errors.InternalError):
+            await call(users.GetUser, REQUEST, context())
+        (event,) = events
+        assert (event["request"], event["code"], event["details"]) == ("GetUserRequest", "INTERNAL", SECRET)
+        assert event["request_id"] == context().request_id
+
+    async def test_say_that_an_answer_does_not_decode(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        async def answer(_: Transport) -> bytes:
+            return b"\xff\xff\xff"
+
+        sibling.answer = answer
+        with pytest.raises(errors.InternalError):
+            await call(users.GetUser, REQUEST, context())
+
+    @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n" + SECRET.encode(), b"\0" * 64])
+    async def test_say_unavailable_of_what_is_no_grpc_server(self, garbage: bytes) -> None:
+        async with raw_server(garbage) as address, calling(address) as users:
+            with pytest.raises(errors.ExternalServiceError) as caught:
+                await call(users.GetUser, REQUEST, context())
+        assert address not in caught.value.message
+
+    async def test_say_unavailable_where_nobody_listens(self, sibling: Sibling) -> None:
+        async with serving(sibling) as address:
+            pass
+        async with calling(address) as users:
+            with pytest.raises(errors.ExternalServiceError):
+                await call(users.GetUser, REQUEST, context())
+
+
+class TestRepeatedCalls:
+    async def test_reads_are_made_again_when_nobody_answered(
+        self, users: UserServiceAsyncStub, sibling: Sibling
+    ) -> None:
+        sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=2)
+        assert await call(users.GetUser, REQUEST, context()) == pb.User()
+        assert len(sibling.calls) == 3
+
+    async def test_writes_are_not(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+        sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=1)
+        with pytest.raises(errors.ExternalServiceError):
+            await call(users.CreateUser, pb.CreateUserRequest(), context())
+        assert len(sibling.calls) == 1
+
+    async def test_a_sibling_in_trouble_sees_at_most_a_fifth_more(
+        self, users: UserServiceAsyncStub, sibling: Sibling
+    ) -> None:
+        sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=1000)
+        for _ in range(100):
+            with pytest.raises(errors.ExternalServiceError):
+                await call(users.GetUser, REQUEST, context())
+        assert len(sibling.calls) <= 120
+
+    async def test_a_sibling_that_is_back_is_found(self, sibling: Sibling) -> None:
+        async with serving(sibling) as address:
+            port = int(address.rpartition(":")[2])
+        async with calling(address) as users:
+            with pytest.raises(errors.ExternalServiceError):
+                await call(users.GetUser, REQUEST, context())
+            async with serving(sibling, port=port), asyncio.timeout(10):
+                while not sibling.calls:
+                    with contextlib.suppress(errors.ExternalServiceError):
+                        await call(users.GetUser, REQUEST, context())
+                    await asyncio.sleep(0.05)
+
+
+class TestMutualTls:
+    async def test_serves_a_caller_of_our_authority_only(self, tmp_path: Path, sibling: Sibling) -> None:
+        ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+        ensure(ours)
+        ensure(theirs)
+        async with serving(sibling, credentials=server_credentials(tls(ours, "users"))) as address:
+            async with calling(address, tls(ours, "ipas")) as users:
+                await call(users.GetUser, REQUEST, context())
+            for foreign in (tls(theirs, "ipas"), tls(theirs, "ipas").model_copy(update={"ca_path": ours / "ca.pem"})):
+                async with calling(address, foreign) as users:
+                    with pytest.raises(errors.ExternalServiceError):
+                        await call(users.GetUser, REQUEST, context())
+        assert len(sibling.calls) == 1
+
+
+def tls(folder: Path, name: str) -> TlsSettings:
+    return TlsSettings(
+        certificate_path=folder / f"{name}.pem", private_key_path=folder / f"{name}.key", ca_path=folder / "ca.pem"
+    )
+
+
+def works_until_cancelled(sibling: Sibling) -> tuple[asyncio.Event, asyncio.Event]:
+    """Makes ``sibling`` work without end; the events say that it began and that it was told to stop."""
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Transport) -> bytes:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return b""
+
+    sibling.answer = answer
+    return started, stopped
+
+
+@contextlib.asynccontextmanager
+async def raw_server(answer: bytes) -> AsyncIterator[str]:
+    """Yields the address of a server that says ``answer`` to whoever connects, and nothing else."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()

@@ -1,0 +1,86 @@
+"""A provisioned database keeps the application role away from everything but its rows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import uuid_utils
+from api_common.provisioning import DatabaseUrls, UnsafeRoleError, provision
+
+
+@pytest.fixture
+async def name(postgres_url: str) -> AsyncIterator[str]:
+    """The name of a service that no other test knows; its database and roles go with the test."""
+    result = f"svc{uuid_utils.uuid4().hex[:12]}"
+    yield result
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"DROP DATABASE IF EXISTS {result} WITH (FORCE)")
+    await admin.execute(f"DROP ROLE IF EXISTS {result}_owner, {result}_app")
+    await admin.close()
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+class TestProvision:
+    async def test_lets_the_owner_make_tables_and_the_application_only_use_them(
+        self, postgres_url: str, name: str
+    ) -> None:
+        urls = await provision(postgres_url, name)
+        await execute(urls.owner, "CREATE TABLE things (id int)", f"GRANT SELECT ON things TO {name}_app")
+        await execute(urls.application, "SELECT * FROM things")
+        for forbidden in (
+            "CREATE TABLE mine (id int)",
+            "DROP TABLE things",
+            "CREATE SCHEMA mine",
+            "CREATE TEMP TABLE t ()",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await execute(urls.application, forbidden)
+
+    async def test_makes_roles_that_row_level_security_binds(self, postgres_url: str, name: str) -> None:
+        await provision(postgres_url, name)
+        admin = await asyncpg.connect(postgres_url)
+        rights = await admin.fetch(
+            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname LIKE $1", f"{name}%"
+        )
+        await admin.close()
+        assert [set(row.values()) for row in rights] == [{False}, {False}]
+
+    async def test_keeps_other_services_out(self, postgres_url: str, name: str) -> None:
+        ours, theirs = await provision(postgres_url, name), await provision(postgres_url, "users", database=f"{name}_u")
+        try:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await execute(urlsplit(ours.application)._replace(path=f"/{name}_u").geturl(), "SELECT 1")
+        finally:
+            await execute(postgres_url, f"DROP DATABASE {name}_u")
+        assert theirs.application != ours.application
+
+    async def test_keeps_the_data_when_it_runs_again(self, postgres_url: str, name: str) -> None:
+        urls = await provision(postgres_url, name)
+        await execute(urls.owner, "CREATE TABLE things (id int)")
+        assert await provision(postgres_url, name) == urls
+        await execute(urls.owner, "SELECT * FROM things")
+
+    async def test_runs_side_by_side(self, postgres_url: str, name: str) -> None:
+        results = await asyncio.gather(*(provision(postgres_url, name) for _ in range(5)))
+        assert len(set(results)) == 1
+
+    async def test_refuses_a_role_that_sees_around_the_policies(self, postgres_url: str, name: str) -> None:
+        await execute(postgres_url, f"CREATE ROLE {name}_app LOGIN BYPASSRLS")
+        with pytest.raises(UnsafeRoleError, match=f"{name}_app"):
+            await provision(postgres_url, name)
+
+    async def test_quotes_what_it_is_given(self, postgres_url: str, name: str) -> None:
+        urls = await provision(postgres_url, name, application_password="p'@:/?", owner_password="o")
+        assert f"//{name}_app:p%27%40%3A%2F%3F@" in urls.application
+        await execute(urls.application, "SELECT 1")
+        assert isinstance(urls, DatabaseUrls)

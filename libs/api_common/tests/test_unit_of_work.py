@@ -1,0 +1,331 @@
+"""The unit of work against a real Postgres: what it keeps, what it leaves behind, and what its errors mean."""
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Final
+
+import asyncpg
+import pytest
+import uuid_utils
+from api_common import errors
+from api_common.database import Database, Statement
+from api_common.settings import DatabaseSettings
+from api_common.testing.database import TestDatabase
+from api_common.unit_of_work import TENANT_PATTERN, Transaction, UnitOfWork
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from users_service.errors import EmailTakenError
+from users_service.service import SERVICE
+
+from libs.api_common.tests.postgres import Observer
+
+NAME: Final = "unit-of-work"
+"""How Postgres knows the connections of these tests."""
+
+Opening = Callable[..., Awaitable[Database]]
+
+COUNT: Final = Statement("SELECT count(*) FROM users", (), {})
+SLEEP: Final = Statement("SELECT pg_sleep(20)", (), {})
+INSERT: Final = Statement(
+    "INSERT INTO users (tenant_id, id, display_name, state, email, created_by)"
+    " VALUES (current_setting('app.tenant_id'), $1, 'Ada', 'ACTIVE', $2, 'ada') RETURNING id",
+    ("id", "email"),
+    {},
+)
+
+
+@pytest.fixture
+async def observer(users_database: TestDatabase) -> AsyncIterator[Observer]:
+    async with Observer.connected(users_database.admin_url, application_name=NAME) as observer:
+        yield observer
+
+
+@pytest.fixture
+async def opening(users_database: TestDatabase) -> AsyncIterator[Opening]:
+    """Opens pools; a test gets them closed."""
+    async with AsyncExitStack() as stack:
+
+        async def open_database(**settings: Any) -> Database:
+            concern = DatabaseSettings(url=SecretStr(users_database.url), **settings)
+            database = await Database.connect(concern, application_name=NAME)
+            stack.push_async_callback(database.close)
+            return database
+
+        yield open_database
+
+
+@pytest.fixture
+async def database(opening: Opening) -> Database:
+    """One connection, so that whatever a transaction leaves behind meets the next one."""
+    return await opening(pool_size=1)
+
+
+def unit(database: Database, tenant_id: str, *, read_only: bool = False, timeout_seconds: float = 10) -> UnitOfWork:
+    return UnitOfWork(
+        database,
+        tenant_id,
+        constraints=SERVICE.constraints,
+        read_only=read_only,
+        timeout_seconds=timeout_seconds,
+    )
+
+
+async def insert(transaction: Transaction, email: str = "ada@example.com") -> None:
+    assert await transaction.fetch_one(INSERT, {"id": str(uuid_utils.uuid7()), "email": email})
+
+
+async def insert_two(database: Database, tenant_id: str, *emails: str) -> None:
+    async with unit(database, tenant_id) as transaction:
+        for email in emails:
+            await insert(transaction, email)
+
+
+async def count(database: Database, tenant_id: str) -> int:
+    async with unit(database, tenant_id) as transaction:
+        row = await transaction.fetch_one(COUNT, {})
+    assert row is not None
+    found: int = row["count"]
+    return found
+
+
+async def commits(database: Database, tenant_id: str) -> None:
+    async with unit(database, tenant_id) as transaction:
+        await insert(transaction)
+
+
+async def fails(database: Database, tenant_id: str) -> None:
+    with suppress(LookupError):
+        async with unit(database, tenant_id) as transaction:
+            await insert(transaction)
+            raise LookupError
+
+
+async def breaks_a_constraint(database: Database, tenant_id: str) -> None:
+    with suppress(EmailTakenError):
+        async with unit(database, tenant_id) as transaction:
+            await insert(transaction)
+            await insert(transaction)
+
+
+async def is_cancelled_between_statements(database: Database, tenant_id: str) -> None:
+    inserted = asyncio.Event()
+
+    async def work() -> None:
+        async with unit(database, tenant_id) as transaction:
+            await insert(transaction)
+            inserted.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await inserted.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def is_cancelled_within_a_statement(database: Database, tenant_id: str) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05), unit(database, tenant_id) as transaction:
+            await insert(transaction)
+            await transaction.fetch_one(SLEEP, {})
+
+
+async def times_out(database: Database, tenant_id: str) -> None:
+    with suppress(errors.DeadlineExceededError):
+        async with unit(database, tenant_id, timeout_seconds=0.05) as transaction:
+            await insert(transaction)
+            await transaction.fetch_one(SLEEP, {})
+
+
+End = Callable[[Database, str], Awaitable[None]]
+FAILURES: Final[list[End]] = [
+    fails,
+    breaks_a_constraint,
+    is_cancelled_between_statements,
+    is_cancelled_within_a_statement,
+    times_out,
+]
+every_failure = pytest.mark.parametrize("end", FAILURES, ids=lambda end: end.__name__)
+every_end = pytest.mark.parametrize("end", [commits, *FAILURES], ids=lambda end: end.__name__)
+
+
+class TestWhatIsKept:
+    async def test_everything_when_the_block_ends(self, database: Database, tenant_id: str) -> None:
+        await commits(database, tenant_id)
+        assert await count(database, tenant_id) == 1
+
+    @every_failure
+    async def test_nothing_when_it_does_not(self, database: Database, tenant_id: str, end: End) -> None:
+        await end(database, tenant_id)
+        assert await count(database, tenant_id) == 0
+
+    async def test_nothing_when_a_handler_goes_on_after_a_refusal(self, database: Database, tenant_id: str) -> None:
+        """Postgres answers such a COMMIT with ROLLBACK; the caller must not hear that it went well."""
+
+        async def go_on() -> None:
+            async with unit(database, tenant_id) as transaction:
+                await insert(transaction)
+                with suppress(EmailTakenError):
+                    await insert(transaction)
+
+        with pytest.raises(RuntimeError, match="not committed"):
+            await go_on()
+        assert await count(database, tenant_id) == 0
+
+
+class TestWhatIsLeftBehind:
+    @every_end
+    async def test_no_tenant_on_the_connection(self, database: Database, tenant_id: str, end: End) -> None:
+        await end(database, tenant_id)
+        connection = await database.acquire()
+        try:
+            assert not await connection.fetchval("SELECT current_setting('app.tenant_id', true)")
+            assert await connection.fetchval("SELECT count(*) FROM users") == 0
+            assert await connection.fetchval("SHOW statement_timeout") == "30s"
+        finally:
+            await database.release(connection)
+
+    @every_end
+    async def test_no_transaction_no_lock_no_query(
+        self, database: Database, tenant_id: str, end: End, observer: Observer
+    ) -> None:
+        await end(database, tenant_id)
+        await observer.wait_until_idle()
+        assert database.connections[0] <= 1
+
+    async def test_no_query_after_many_cancellations(
+        self, opening: Opening, tenant_id: str, observer: Observer
+    ) -> None:
+        database = await opening(pool_size=4)
+        for _ in range(10):
+            await asyncio.gather(*(is_cancelled_within_a_statement(database, tenant_id) for _ in range(4)))
+        await observer.wait_until_idle()
+        assert await count(database, tenant_id) == 0
+
+
+class TestTenants:
+    async def test_see_their_own_rows_only(self, database: Database, tenant_id: str) -> None:
+        await commits(database, tenant_id)
+        assert await count(database, f"{tenant_id}-other") == 0
+
+    @pytest.mark.parametrize(
+        "tenant_id",
+        ["", "-", "a b", "a'", "a',true);DROP TABLE users;--", "a\0", "a\n", "ä", "٣", "a" * 64, "a\\", '"', "$1"],
+    )
+    def test_refuse_what_is_no_tenant(self, database: Database, tenant_id: str) -> None:
+        with pytest.raises(errors.UnauthenticatedError):
+            unit(database, tenant_id)
+
+    @given(st.text(max_size=70))
+    def test_never_reach_sql_with_anything_but_plain_characters(self, text: str) -> None:
+        plain = bool(text) and len(text) <= 63 and re.fullmatch(r"[A-Za-z0-9_.-]+", text) and text[0] not in "_.-"
+        assert bool(TENANT_PATTERN.fullmatch(text)) == bool(plain)
+
+
+class TestErrors:
+    async def test_name_the_broken_constraint(self, database: Database, tenant_id: str) -> None:
+        with pytest.raises(EmailTakenError):
+            await insert_two(database, tenant_id, "Ada@example.com", "ada@EXAMPLE.com")
+
+    async def test_are_a_conflict_for_a_constraint_without_a_name_of_its_own(
+        self, database: Database, tenant_id: str
+    ) -> None:
+        values = {"id": str(uuid_utils.uuid7()), "email": "one@example.com"}
+        async with unit(database, tenant_id) as transaction:
+            await transaction.fetch_one(INSERT, values)
+        with pytest.raises(errors.ConflictError) as caught:
+            async with unit(database, tenant_id) as transaction:
+                await transaction.fetch_one(INSERT, {**values, "email": "two@example.com"})
+        assert "users" not in caught.value.message
+
+    async def test_refuse_a_character_that_cannot_be_stored(self, database: Database, tenant_id: str) -> None:
+        with pytest.raises(errors.ValidationError):
+            async with unit(database, tenant_id) as transaction:
+                await insert(transaction, "nul\0@example.com")
+
+    async def test_abort_one_of_two_that_wait_for_each_other(self, opening: Opening, tenant_id: str) -> None:
+        database = await opening(pool_size=2)
+        lock = [Statement(f"SELECT pg_advisory_xact_lock({key})", (), {}) for key in (71, 72)]
+        both = asyncio.Barrier(2)
+
+        async def take(first: Statement, second: Statement) -> None:
+            async with unit(database, tenant_id) as transaction:
+                await transaction.fetch_one(first, {})
+                await both.wait()
+                await transaction.fetch_one(second, {})
+
+        results = await asyncio.gather(take(*lock), take(*lock[::-1]), return_exceptions=True)
+        assert [type(result) for result in results if result] == [errors.AbortedError]
+
+    async def test_stop_writes_in_a_read_only_unit(self, database: Database, tenant_id: str) -> None:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            async with unit(database, tenant_id, read_only=True) as transaction:
+                await insert(transaction)
+
+    async def test_end_at_the_deadline_on_the_server(
+        self, database: Database, tenant_id: str, observer: Observer
+    ) -> None:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(errors.DeadlineExceededError):
+            async with unit(database, tenant_id, timeout_seconds=0.2) as transaction:
+                await transaction.fetch_one(SLEEP, {})
+        assert 0.15 < asyncio.get_running_loop().time() - started < 2
+        await observer.wait_until_idle()
+
+    async def test_say_that_the_pool_is_busy(self, opening: Opening, tenant_id: str) -> None:
+        database = await opening(pool_size=1, acquire_timeout_seconds=0.05)
+        async with unit(database, tenant_id):
+            with pytest.raises(errors.ExternalServiceError) as caught:
+                await count(database, tenant_id)
+        assert caught.value.retry_after_seconds == 1
+        assert await count(database, tenant_id) == 0
+
+
+class TestLostConnections:
+    async def test_are_replaced_when_they_were_idle(
+        self, opening: Opening, users_database: TestDatabase, tenant_id: str
+    ) -> None:
+        database = await opening(pool_size=5)
+
+        async def all_at_once() -> list[int]:
+            return await asyncio.gather(*(count(database, tenant_id) for _ in range(5)))
+
+        await all_at_once()
+        # In another thread while this one waits, so that the event loop cannot notice before the pool is used.
+        killer = threading.Thread(target=_terminate_all, args=(users_database.admin_url,))
+        killer.start()
+        killer.join()
+        assert await all_at_once() == [0] * 5
+
+    async def test_end_a_transaction_and_free_its_place(
+        self, database: Database, tenant_id: str, observer: Observer
+    ) -> None:
+        with pytest.raises(errors.ExternalServiceError):
+            await lose(database, tenant_id, observer, then="second@example.com")
+        assert await count(database, tenant_id) == 0
+
+    async def test_are_noticed_at_commit(self, database: Database, tenant_id: str, observer: Observer) -> None:
+        with pytest.raises(errors.ExternalServiceError):
+            await lose(database, tenant_id, observer)
+        assert await count(database, tenant_id) == 0
+
+
+async def lose(database: Database, tenant_id: str, observer: Observer, *, then: str = "") -> None:
+    """Loses the connection within a unit, which goes on to insert ``then``."""
+    async with unit(database, tenant_id) as transaction:
+        await insert(transaction)
+        assert await observer.terminate() == 1
+        if then:
+            await insert(transaction, then)
+
+
+def _terminate_all(admin_url: str) -> None:
+    async def terminate() -> None:
+        async with Observer.connected(admin_url, application_name=NAME) as observer:
+            await observer.terminate()
+
+    asyncio.run(terminate())

@@ -1,0 +1,25 @@
+"""The tables of this service; `migrations/` creates them."""
+
+from api_common.idempotency import idempotency_table
+from api_common.tables import metadata, resource_table
+from sqlalchemy import Column, Index, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+METADATA = metadata()
+
+agents = resource_table(
+    "agents",
+    METADATA,
+    Column("description", Text, nullable=False, server_default=text("''")),
+    Column("model", Text, nullable=False),
+    Column("instructions", Text, nullable=False, server_default=text("''")),
+    Column("tools", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("parameters", JSONB),
+)
+Index(None, agents.c.tenant_id, agents.c.create_time, agents.c.id)
+Index(None, agents.c.tenant_id, agents.c.update_time, agents.c.id)
+Index(None, agents.c.tenant_id, agents.c.display_name, agents.c.id)
+Index(None, agents.c.tenant_id, agents.c.model, agents.c.id)
+Index(None, agents.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
+
+idempotency_keys = idempotency_table(METADATA)

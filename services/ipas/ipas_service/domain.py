@@ -1,0 +1,119 @@
+"""The rules of an IPA: its states, what may change in which, and which nodes its agents may be bound to."""
+
+from collections.abc import Collection, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
+from api_common.json_size import size_violations
+from api_common.lifecycle import Lifecycle
+
+from ipas_service.errors import InvalidBindingsError
+
+
+class State(StrEnum):
+    """What an IPA can be."""
+
+    DRAFT = "DRAFT"
+    DEPLOYING = "DEPLOYING"
+    DEPLOYED = "DEPLOYED"
+    FAILED = "FAILED"
+    RETIRED = "RETIRED"
+
+
+LIFECYCLE: Final = Lifecycle(
+    resource="IPA",
+    transitions={
+        "delete": ({State.DRAFT, State.FAILED, State.RETIRED}, None),
+        "deploy": ({State.DRAFT, State.FAILED}, State.DEPLOYING),
+        "retire": ({State.DEPLOYED, State.FAILED}, State.RETIRED),
+    },
+)
+
+DEPLOYED_FIELDS: Final = frozenset({"workflow_id", "workflow_revision", "agent_bindings", "variables"})
+"""What a deployment is made of."""
+
+_OPEN: Final = frozenset({State.DRAFT, State.FAILED})
+
+
+def require_changeable(state: str, fields: Collection[str]) -> None:
+    """Checks that ``fields`` may be written: what is deployed, or was retired, stays as it was.
+
+    Raises:
+        FailedPreconditionError: one of them is part of the deployment and the IPA is neither DRAFT nor FAILED.
+    """
+    fixed = sorted(DEPLOYED_FIELDS.intersection(fields))
+    if fixed and state not in _OPEN:
+        raise FailedPreconditionError(
+            f"Cannot change {', '.join(fixed)} of the IPA: it is {state} and must be DRAFT or FAILED.",
+            metadata={"verb": "update", "state": state, "allowed": "DRAFT,FAILED", "fields": ",".join(fixed)},
+        )
+
+
+def require_deletable(state: str) -> None:
+    """Checks that an IPA at work is not deleted: it must be retired first.
+
+    Raises:
+        FailedPreconditionError: the IPA is DEPLOYING or DEPLOYED.
+    """
+    LIFECYCLE.apply("delete", state)
+
+
+def validate_selection(*, workflow_id: str, workflow_revision: int, bindings: Mapping[str, str]) -> None:
+    """Checks that nothing is chosen before the workflow that it is a part of.
+
+    Raises:
+        ValidationError: a revision or bindings are given without a workflow.
+    """
+    parts = [name for name, part in (("workflow_revision", workflow_revision), ("agent_bindings", bindings)) if part]
+    if parts and not workflow_id:
+        needed_by = " and ".join(f"`{name}`" for name in parts)
+        violation = FieldViolation("ipa.workflow_id", f"is needed by {needed_by}")
+        raise ValidationError("The choice of the workflow is incomplete.", violations=[violation])
+
+
+def validate_bindings(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> None:
+    """Checks what must hold whenever an IPA is saved: agents are bound to AGENT nodes of the workflow only.
+
+    Raises:
+        InvalidBindingsError: a binding names no AGENT node; there is one violation per node.
+    """
+    _refuse(list(_unknown(bindings, agent_nodes)))
+
+
+def validate_deployable(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> None:
+    """Checks what must hold when an IPA is deployed: every AGENT node has its agent, and no other node.
+
+    Raises:
+        InvalidBindingsError: there is one violation per node.
+    """
+    missing = [node for node in agent_nodes if not bindings.get(node)]
+    unbound = [_at(node, f"AGENT node `{node}` has no agent") for node in missing]
+    _refuse([*_unknown(bindings, agent_nodes), *unbound])
+
+
+def validate_variables(variables: Mapping[str, Any]) -> None:
+    """Checks the size of ``variables``.
+
+    Raises:
+        ValidationError: they are larger than 64 KiB as compact JSON.
+    """
+    violations = size_violations("ipa.variables", variables)
+    if violations:
+        raise ValidationError("The variables are too large.", violations=violations)
+
+
+def _unknown(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> Iterator[FieldViolation]:
+    for node in bindings:
+        if node not in agent_nodes:
+            yield _at(node, f"`{node}` is not an AGENT node of the workflow")
+
+
+def _at(node: str, description: str) -> FieldViolation:
+    return FieldViolation(f"ipa.agent_bindings[{node}]", description)
+
+
+def _refuse(violations: list[FieldViolation]) -> None:
+    if violations:
+        others = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        raise InvalidBindingsError(f"A binding is wrong: {violations[0].description}{others}.", violations=violations)

@@ -1,0 +1,59 @@
+"""proto ↔ row of an IPA."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ameide.ipa.v1 import ipa_pb2 as pb
+from api_common.repository import etag_of
+from api_common.structs import struct_from_json, struct_to_json
+from api_common.unit_of_work import Row
+
+MUTABLE = frozenset(
+    {"display_name", "labels", "description", "workflow_id", "workflow_revision", "agent_bindings", "variables"}
+)
+"""The fields that Create and Update write."""
+
+
+def ipa_to_proto(row: Row) -> pb.Ipa:
+    """Returns the resource of a row."""
+    return pb.Ipa(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        display_name=row["display_name"],
+        labels=row["labels"],
+        state=row["state"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        delete_time=row["delete_time"],
+        created_by=row["created_by"],
+        etag=etag_of(row),
+        description=row["description"],
+        workflow_id=row["workflow_id"],
+        workflow_revision=row["workflow_revision"],
+        agent_bindings=row["agent_bindings"],
+        variables=struct_from_json(row["variables"]),
+    )
+
+
+def ipa_from_proto(ipa: pb.Ipa, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:
+    """Returns the columns of the named fields; ids in lower case, as their services write them.
+
+    Raises:
+        ValidationError: the variables hold what JSON cannot.
+    """
+    columns = {
+        "display_name": ipa.display_name,
+        "labels": dict(ipa.labels),
+        "description": ipa.description,
+        "workflow_id": ipa.workflow_id.lower() or None,
+        "workflow_revision": ipa.workflow_revision,
+        "agent_bindings": {node: agent_id.lower() for node, agent_id in ipa.agent_bindings.items()},
+        "variables": struct_to_json(ipa.variables, "ipa.variables") if ipa.HasField("variables") else None,
+    }
+    return {name: columns[name] for name in fields}
+
+
+def changed_fields(row: Row, values: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the names of ``values`` that are not what ``row`` holds: clients send back what they read (AIP-203)."""
+    before, after = ipa_to_proto(row), ipa_to_proto({**row, **values})
+    return frozenset(name for name in values if getattr(before, name) != getattr(after, name))

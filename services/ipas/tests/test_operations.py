@@ -1,0 +1,364 @@
+"""What an IPA names must exist: asked of the real services, and of broken ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from ameide.agent.v1 import agent_pb2
+from ameide.ipa.v1 import ipa_pb2 as pb
+from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
+from ameide.workflow.v1 import workflow_pb2
+from api_common.testing.database import TestDatabase
+from api_common.testing.hiding import NEVER
+from api_common.testing.identity import Caller, Identity
+from api_common.testing.refusals import refused
+from api_common.testing.service import running_service, settings_for
+from google.protobuf.field_mask_pb2 import FieldMask
+from ipas_service.operations import MAX_PARALLEL_CALLS
+from ipas_service.service import SERVICE
+
+from services.ipas.tests.factories import (
+    a_definition,
+    an_ipa,
+    create_agent,
+    create_ipa,
+    create_workflow,
+    publish_workflow,
+)
+
+if TYPE_CHECKING:
+    from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
+    from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
+    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
+
+    Transport = grpc.aio.ServicerContext[bytes, bytes]
+    Answer = Callable[[bytes, Transport], Awaitable[bytes]]
+
+S = grpc.StatusCode
+SECRET = "asyncpg.PostgresError at 10.0.0.7:5432"
+
+
+class TestWorkflow:
+    async def test_must_be_live(
+        self, ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await publish_workflow(workflows, admin)
+        await workflows.DeleteWorkflow(workflow_pb2.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        for id in (workflow.id, NEVER):
+            with refused(S.NOT_FOUND, "WORKFLOW_NOT_FOUND") as refusal:
+                await create_ipa(ipas, admin, workflow_id=id, workflow_revision=1)
+            assert set(refusal.violations) == {"ipa.workflow_id"}
+
+    async def test_must_have_the_revision(
+        self, ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        published, draft = await publish_workflow(workflows, admin), await create_workflow(workflows, admin)
+        for workflow, revision in ((published, 2), (draft, 1), (published, 2**31 - 1)):
+            with refused(S.NOT_FOUND, "WORKFLOW_REVISION_NOT_FOUND") as refusal:
+                await create_ipa(ipas, admin, workflow_id=workflow.id, workflow_revision=revision)
+            assert set(refusal.violations) == {"ipa.workflow_revision"}
+
+    async def test_comes_before_its_revision_and_bindings(self, ipas: IpaServiceAsyncStub, admin: Caller) -> None:
+        for incomplete in ({"workflow_revision": 1}, {"agent_bindings": {"read": NEVER}}):
+            with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+                await create_ipa(ipas, admin, **incomplete)
+            assert set(refusal.violations) == {"ipa.workflow_id"}
+
+    async def test_cannot_be_cleared_under_its_revision(
+        self, ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await publish_workflow(workflows, admin)
+        ipa = await create_ipa(ipas, admin, workflow_id=workflow.id, workflow_revision=1)
+        request = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id), update_mask=FieldMask(paths=["workflow_id"]))
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST"):
+            await ipas.UpdateIpa(request, metadata=admin.metadata)
+
+    async def test_is_asked_for_when_the_choice_changes_only(
+        self, ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await publish_workflow(workflows, admin)
+        ipa = await create_ipa(ipas, admin, workflow_id=workflow.id)
+        await workflows.DeleteWorkflow(workflow_pb2.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        ipa.display_name = "New"
+        updated = await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=ipa), metadata=admin.metadata)
+        assert (updated.display_name, updated.workflow_id) == ("New", workflow.id)
+        change = pb.Ipa(id=ipa.id, workflow_revision=1)
+        with refused(S.NOT_FOUND, "WORKFLOW_NOT_FOUND"):
+            await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=change), metadata=admin.metadata)
+
+
+class TestBindings:
+    async def test_name_agent_nodes(
+        self,
+        ipas: IpaServiceAsyncStub,
+        workflows: WorkflowServiceAsyncStub,
+        agents: AgentServiceAsyncStub,
+        admin: Caller,
+    ) -> None:
+        workflow, agent = await publish_workflow(workflows, admin, "read"), await create_agent(agents, admin)
+        bindings = dict.fromkeys(("read", "start", "nowhere"), agent.id)
+        for revision in (0, 1):
+            with refused(S.INVALID_ARGUMENT, "INVALID_BINDINGS") as refusal:
+                await create_ipa(
+                    ipas, admin, workflow_id=workflow.id, workflow_revision=revision, agent_bindings=bindings
+                )
+            assert set(refusal.violations) == {"ipa.agent_bindings[start]", "ipa.agent_bindings[nowhere]"}
+
+    async def test_are_compared_with_the_revision_or_else_with_the_draft(
+        self,
+        ipas: IpaServiceAsyncStub,
+        workflows: WorkflowServiceAsyncStub,
+        agents: AgentServiceAsyncStub,
+        admin: Caller,
+    ) -> None:
+        workflow, agent = await publish_workflow(workflows, admin, "old"), await create_agent(agents, admin)
+        change = workflow_pb2.Workflow(id=workflow.id, definition=a_definition("new"))
+        await workflows.UpdateWorkflow(workflow_pb2.UpdateWorkflowRequest(workflow=change), metadata=admin.metadata)
+        for revision, good, bad in ((1, "old", "new"), (0, "new", "old")):
+            chosen: dict[str, Any] = {"workflow_id": workflow.id, "workflow_revision": revision}
+            await create_ipa(ipas, admin, **chosen, agent_bindings={good: agent.id})
+            with refused(S.INVALID_ARGUMENT, "INVALID_BINDINGS"):
+                await create_ipa(ipas, admin, **chosen, agent_bindings={bad: agent.id})
+
+    async def test_fit_the_workflow_that_an_update_leaves(
+        self,
+        ipas: IpaServiceAsyncStub,
+        workflows: WorkflowServiceAsyncStub,
+        agents: AgentServiceAsyncStub,
+        admin: Caller,
+    ) -> None:
+        first, second = await create_workflow(workflows, admin, "a"), await create_workflow(workflows, admin, "b")
+        agent = await create_agent(agents, admin)
+        ipa = await create_ipa(ipas, admin, workflow_id=first.id, agent_bindings={"a": agent.id})
+        for change in ({"workflow_id": second.id}, {"agent_bindings": {"b": agent.id}}):
+            with refused(S.INVALID_ARGUMENT, "INVALID_BINDINGS"):
+                await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, **change)), metadata=admin.metadata)
+        change = {"workflow_id": second.id, "agent_bindings": {"b": agent.id}}
+        request = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, **change))
+        updated = await ipas.UpdateIpa(request, metadata=admin.metadata)
+        assert (updated.workflow_id, dict(updated.agent_bindings)) == (second.id, {"b": agent.id})
+
+
+class TestAgents:
+    async def test_must_be_live(
+        self,
+        ipas: IpaServiceAsyncStub,
+        workflows: WorkflowServiceAsyncStub,
+        agents: AgentServiceAsyncStub,
+        admin: Caller,
+    ) -> None:
+        workflow = await create_workflow(workflows, admin, "a", "b", "c", "d")
+        live, deleted = await create_agent(agents, admin), await create_agent(agents, admin)
+        await agents.DeleteAgent(agent_pb2.DeleteAgentRequest(id=deleted.id), metadata=admin.metadata)
+        bindings = {"a": live.id, "b": deleted.id, "c": NEVER, "d": deleted.id}
+        with refused(S.NOT_FOUND, "AGENT_NOT_FOUND") as refusal:
+            await create_ipa(ipas, admin, workflow_id=workflow.id, agent_bindings=bindings)
+        assert set(refusal.violations) == {f"ipa.agent_bindings[{node}]" for node in "bcd"}
+
+    async def test_are_asked_for_once_each_and_a_few_at_a_time(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        nodes = [f"n{number}" for number in range(500)]
+        ids = [f"01900000-0000-7000-8000-{number:012}" for number in range(100)]
+        asked: list[str] = []
+        at_once: list[int] = []
+        now = 0
+
+        async def get_agent(payload: bytes, _: Transport) -> bytes:
+            nonlocal now
+            asked.append(agent_pb2.GetAgentRequest.FromString(payload).id)
+            now += 1
+            at_once.append(now)
+            # Long enough for every call that is allowed at once to be here.
+            await asyncio.sleep(0.01)
+            now -= 1
+            return b""
+
+        async with (
+            standing_in("ameide.agent.v1.AgentService", GetAgent=get_agent) as agents,
+            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=workflow_with(*nodes)) as workflows,
+            ipas_beside(ipas_database, identity, workflows=workflows, agents=agents) as ipas,
+        ):
+            bindings = {node: ids[number % 100] for number, node in enumerate(nodes)}
+            ipa = await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
+        assert dict(ipa.agent_bindings) == bindings
+        assert sorted(asked) == ids
+        assert 1 < max(at_once) <= MAX_PARALLEL_CALLS
+
+    async def test_are_no_longer_asked_for_once_one_call_failed(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        nodes = [f"n{number}" for number in range(500)]
+        asked: list[str] = []
+
+        async def get_agent(payload: bytes, transport: Transport) -> bytes:
+            asked.append(agent_pb2.GetAgentRequest.FromString(payload).id)
+            await transport.abort(S.INTERNAL, SECRET)
+            return b""
+
+        async with (
+            standing_in("ameide.agent.v1.AgentService", GetAgent=get_agent) as agents,
+            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=workflow_with(*nodes)) as workflows,
+            ipas_beside(ipas_database, identity, workflows=workflows, agents=agents) as ipas,
+        ):
+            bindings = {node: f"01900000-0000-7000-8000-{number:012}" for number, node in enumerate(nodes)}
+            with refused(S.INTERNAL, "INTERNAL") as refusal:
+                await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
+        assert len(asked) <= 2 * MAX_PARALLEL_CALLS
+        assert SECRET.encode() not in refusal.payload
+
+
+class TestBrokenSibling:
+    """It breaks the call that needs it, within the caller's deadline, and nothing else."""
+
+    @pytest.fixture
+    def ipa(self) -> pb.Ipa:
+        return an_ipa(workflow_id=NEVER)
+
+    async def test_that_is_away_is_unavailable(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        async with talking(b"") as address:
+            pass
+        async with ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas:
+            with refused(S.UNAVAILABLE, "UNAVAILABLE") as refusal:
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=5)
+            await assert_unharmed(ipas, admin)
+        assert address.encode() not in refusal.payload
+
+    async def test_that_talks_rubbish_is_unavailable(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        async with (
+            talking(b"HTTP/1.1 500 Oops\r\n\r\n" + SECRET.encode()) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            with refused(S.UNAVAILABLE, "UNAVAILABLE") as refusal:
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=5)
+            await assert_unharmed(ipas, admin)
+        assert SECRET.encode() not in refusal.payload
+
+    @pytest.mark.parametrize("code", [S.UNKNOWN, S.INVALID_ARGUMENT, S.UNIMPLEMENTED, S.INTERNAL, S.DATA_LOSS])
+    async def test_that_refuses_what_is_right_is_a_defect_of_ours(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa, code: grpc.StatusCode
+    ) -> None:
+        async def refuse(_: bytes, transport: Transport) -> bytes:
+            await transport.abort(code, SECRET)
+            return b""
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=refuse) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            with refused(S.INTERNAL, "INTERNAL") as refusal:
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
+            await assert_unharmed(ipas, admin)
+        assert SECRET.encode() not in refusal.payload
+
+    async def test_that_answers_bytes_of_no_message_is_a_defect_of_ours(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        async def answer(_: bytes, __: Transport) -> bytes:
+            return b"\xff" * 9
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=answer) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            with refused(S.INTERNAL, "INTERNAL"):
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
+            await assert_unharmed(ipas, admin)
+
+    async def test_that_is_slow_holds_nobody_beyond_the_deadline(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        stopped = asyncio.Semaphore(0)
+
+        async def dawdle(_: bytes, __: Transport) -> bytes:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.release()
+            return b""
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=dawdle) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            request = pb.CreateIpaRequest(ipa=ipa)
+            calls = (ipas.CreateIpa(request, metadata=admin.metadata, timeout=0.5) for _ in range(POOL_SIZE))
+            async with asyncio.timeout(10):
+                for failure in await asyncio.gather(*calls, return_exceptions=True):
+                    assert isinstance(failure, grpc.aio.AioRpcError)
+                    assert failure.code() == S.DEADLINE_EXCEEDED
+                for _ in range(POOL_SIZE):
+                    await stopped.acquire()
+            await assert_unharmed(ipas, admin)
+
+
+POOL_SIZE = 2
+
+
+async def assert_unharmed(ipas: IpaServiceAsyncStub, caller: Caller) -> None:
+    """Nothing was stored, and as many calls as there are connections are served at once."""
+    calls = (ipas.ListIpas(pb.ListIpasRequest(), metadata=caller.metadata, timeout=5) for _ in range(POOL_SIZE))
+    for page in await asyncio.gather(*calls):
+        assert not page.ipas
+
+
+@asynccontextmanager
+async def ipas_beside(
+    database: TestDatabase, identity: Identity, **siblings: str
+) -> AsyncIterator[IpaServiceAsyncStub]:
+    """Yields an ipas service of its own that calls ``siblings``."""
+    settings = settings_for(database, identity, siblings=siblings, pool_size=POOL_SIZE)
+    async with running_service(SERVICE, settings) as service:
+        yield IpaServiceStub(service.channel)
+
+
+@asynccontextmanager
+async def standing_in(contract: str, **methods: Answer) -> AsyncIterator[str]:
+    """Yields the address of a gRPC server that answers ``methods`` of a contract."""
+    server = grpc.aio.server()
+    handlers: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        name: grpc.unary_unary_rpc_method_handler(answer) for name, answer in methods.items()
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(contract, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+def workflow_with(*agent_nodes: str) -> Answer:
+    """Returns what answers every id with a workflow that has these AGENT nodes."""
+    workflow = workflow_pb2.Workflow(definition=a_definition(*agent_nodes)).SerializeToString()
+
+    async def get_workflow(_: bytes, __: Transport) -> bytes:
+        return workflow
+
+    return get_workflow
+
+
+@asynccontextmanager
+async def talking(text: bytes) -> AsyncIterator[str]:
+    """Yields the address of a server that says ``text`` to whoever connects."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text)
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()

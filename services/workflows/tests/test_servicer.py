@@ -1,0 +1,529 @@
+"""The promises of WorkflowService, one class per RPC."""
+
+from __future__ import annotations
+
+import asyncio
+from math import nan
+from typing import TYPE_CHECKING
+
+import asyncpg
+import grpc
+import pytest
+from ameide.workflow.v1 import workflow_pb2 as pb
+from api_common.listing import MAX_PAGE_BYTES
+from api_common.testing.database import TestDatabase
+from api_common.testing.hiding import NEVER, assert_hidden
+from api_common.testing.identity import Caller, Identity
+from api_common.testing.paging import all_pages
+from api_common.testing.refusals import refused
+from api_common.testing.service import TestService
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Struct, Value
+
+from services.workflows.tests.factories import a_definition, a_node, a_workflow, create_workflow, publish
+
+if TYPE_CHECKING:
+    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
+
+S = grpc.StatusCode
+
+
+class TestCreateWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.CreateWorkflow(pb.CreateWorkflowRequest(workflow=a_workflow()))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        mine = await create_workflow(workflows, admin)
+        theirs = await create_workflow(workflows, stranger, id=mine.id, tenant_id=mine.tenant_id)
+        assert (theirs.tenant_id, theirs.id != mine.id) == (stranger.tenant_id, True)
+
+    async def test_needs_the_permission(
+        self, workflows: WorkflowServiceAsyncStub, identity: Identity, tenant_id: str
+    ) -> None:
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED") as refusal:
+            await create_workflow(workflows, identity.caller(tenant_id, "viewer", "operator"))
+        assert refusal.metadata == {"permission": "workflows.write"}
+        await create_workflow(workflows, identity.caller(tenant_id, "editor"))
+
+    async def test_returns_what_was_stored(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        config = {"prompt": "Sort it", "limit": 3, "rate": 0.1, "on": True, "none": None, "more": [{}, [], "x"]}
+        definition = a_definition(
+            a_node("sort", pb.Node.AGENT, config=config), a_node("ask", pb.Node.HUMAN, config={}), a_node("pay")
+        )
+        definition.nodes[1].display_name = "Sort"
+        definition.edges[1].condition = "amount > 100"
+        created = await create_workflow(
+            workflows, admin, display_name="Invoices", description="Pays", labels={"a": "1"}, definition=definition
+        )
+        assert (created.display_name, created.description, dict(created.labels)) == ("Invoices", "Pays", {"a": "1"})
+        assert created.definition == definition
+        assert (created.state, created.revision) == (pb.Workflow.DRAFT, 0)
+        assert (created.tenant_id, created.created_by) == (admin.tenant_id, admin.subject)
+        assert await workflows.GetWorkflow(pb.GetWorkflowRequest(id=created.id), metadata=admin.metadata) == created
+
+    @pytest.mark.parametrize("definition", [None, pb.Definition(), pb.Definition(nodes=[a_node("a")])], ids=str)
+    async def test_accepts_a_draft_that_is_not_finished(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, definition: pb.Definition | None
+    ) -> None:
+        created = await create_workflow(workflows, admin, definition=definition)
+        assert created.HasField("definition") == (definition is not None)
+        assert created.definition == (definition or pb.Definition())
+
+    async def test_refuses_an_ambiguous_graph(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        definition = a_definition(a_node("start"))
+        definition.edges.add(source="end", target="nowhere")
+        with refused(S.INVALID_ARGUMENT, "INVALID_GRAPH") as refusal:
+            await create_workflow(workflows, admin, definition=definition)
+        assert set(refusal.violations) == {"workflow.definition.nodes[1]", "workflow.definition.edges[2]"}
+
+    async def test_names_every_malformed_field(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        definition = pb.Definition(
+            nodes=[pb.Node(id="A"), pb.Node(type=pb.Node.TYPE_UNSPECIFIED)], edges=[pb.Edge(source="a")]
+        )
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await create_workflow(workflows, admin, display_name="", description="x" * 10_001, definition=definition)
+        assert set(refusal.violations) == {
+            "workflow.display_name",
+            "workflow.description",
+            "workflow.definition.nodes[0].id",
+            "workflow.definition.nodes[0].type",
+            "workflow.definition.nodes[1].id",
+            "workflow.definition.nodes[1].type",
+            "workflow.definition.edges[0].target",
+        }
+
+    @pytest.mark.parametrize(
+        ("config", "reason"),
+        [
+            (Struct(fields={"number": Value(number_value=nan)}), "INVALID_REQUEST"),
+            (Struct(fields={"nothing": Value()}), "INVALID_REQUEST"),
+            (Struct(fields={"text": Value(string_value="a\0b")}), "INVALID_REQUEST"),
+            (Struct(fields={"text": Value(string_value="x" * 65_536)}), "INVALID_GRAPH"),
+        ],
+        ids=["NaN", "no kind", "NUL", "too large"],
+    )
+    async def test_refuses_settings_that_cannot_be_kept(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, config: Struct, reason: str
+    ) -> None:
+        definition = a_definition(pb.Node(id="task", type=pb.Node.TASK, config=config))
+        with refused(S.INVALID_ARGUMENT, reason) as refusal:
+            await create_workflow(workflows, admin, definition=definition)
+        (field,) = refusal.violations
+        assert field.startswith("workflow.definition.nodes[1].config")
+
+    @pytest.mark.parametrize("levels", [25, 30, 33, 200, 20_000])
+    async def test_refuses_settings_that_nest_too_deep(
+        self, workflows_service: TestService, admin: Caller, levels: int
+    ) -> None:
+        # Written by hand: the library does not encode what it would not decode.
+        config = b""
+        for _ in range(levels):
+            value = _field(5, config)
+            config = _field(1, _field(1, b"a") + _field(2, value))
+        node = _field(1, b"task") + b"\x18\x03" + _field(4, config)
+        workflow = _field(3, b"Deep") + _field(31, _field(1, node))
+        create: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = workflows_service.channel.unary_unary(
+            "/ameide.workflow.v1.WorkflowService/CreateWorkflow"
+        )
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST"):
+            await create(_field(1, workflow), metadata=admin.metadata)
+
+    async def test_ignores_output_only_fields(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        created = await create_workflow(
+            workflows, admin, state=pb.Workflow.PUBLISHED, revision=7, created_by="eve", etag='"7"'
+        )
+        assert (created.state, created.revision, created.created_by) == (pb.Workflow.DRAFT, 0, admin.subject)
+
+
+class TestGetWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.GetWorkflow(pb.GetWorkflowRequest(id=NEVER))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        await assert_hidden(
+            lambda id, caller: workflows.GetWorkflow(pb.GetWorkflowRequest(id=id), metadata=caller.metadata),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_returns_a_deleted_workflow_with_its_delete_time(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        await workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        found = await workflows.GetWorkflow(pb.GetWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        assert found.HasField("delete_time")
+
+
+class TestListWorkflows:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.ListWorkflows(pb.ListWorkflowsRequest())
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        await create_workflow(workflows, admin)
+        assert not (await workflows.ListWorkflows(pb.ListWorkflowsRequest(), metadata=stranger.metadata)).workflows
+
+    async def test_filters_and_orders(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        zoe = await create_workflow(workflows, admin, display_name="Zoe", labels={"team": "a"})
+        await create_workflow(workflows, admin, display_name="Amy", labels={"team": "a"})
+        await publish(workflows, admin, zoe)
+        for text, names in {
+            "": ["Amy", "Zoe"],
+            'labels.team = "a"': ["Amy", "Zoe"],
+            "state = PUBLISHED": ["Zoe"],
+            "revision >= 1": ["Zoe"],
+            "revision = 0 AND state = DRAFT": ["Amy"],
+            f'id = "{zoe.id}"': ["Zoe"],
+        }.items():
+            request = pb.ListWorkflowsRequest(filter=text, order_by="display_name")
+            page = await workflows.ListWorkflows(request, metadata=admin.metadata)
+            assert [workflow.display_name for workflow in page.workflows] == names, text
+
+    async def test_ends_a_page_before_it_is_too_large_for_a_message(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        large = [a_node(f"n{index}", config={"text": "x" * 60_000}) for index in range(16)]
+        created = [(await create_workflow(workflows, admin, definition=a_definition(*large))).id for _ in range(9)]
+        pages = await all_pages(
+            lambda token: workflows.ListWorkflows(
+                pb.ListWorkflowsRequest(page_size=8, page_token=token), metadata=admin.metadata
+            )
+        )
+        assert [workflow.id for page in pages for workflow in page.workflows] == created[::-1]
+        assert all(0 < page.ByteSize() <= MAX_PAGE_BYTES for page in pages)
+
+
+class TestUpdateWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.UpdateWorkflow(pb.UpdateWorkflowRequest(workflow=a_workflow(id=NEVER)))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        await assert_hidden(
+            lambda id, caller: workflows.UpdateWorkflow(
+                pb.UpdateWorkflowRequest(workflow=pb.Workflow(id=id, display_name="Eve")), metadata=caller.metadata
+            ),
+            workflow.id,
+            stranger,
+        )
+        assert await workflows.GetWorkflow(pb.GetWorkflowRequest(id=workflow.id), metadata=admin.metadata) == workflow
+
+    async def test_writes_the_populated_fields_without_a_mask(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin, labels={"a": "1"})
+        change = pb.Workflow(id=workflow.id, description="New", state=pb.Workflow.ARCHIVED, revision=9)
+        updated = await workflows.UpdateWorkflow(pb.UpdateWorkflowRequest(workflow=change), metadata=admin.metadata)
+        workflow.description, workflow.etag = "New", updated.etag
+        workflow.update_time.CopyFrom(updated.update_time)
+        assert updated == workflow
+
+    async def test_clears_a_definition_that_is_named_and_absent(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        mask = FieldMask(paths=["definition"])
+        request = pb.UpdateWorkflowRequest(workflow=pb.Workflow(id=workflow.id), update_mask=mask)
+        updated = await workflows.UpdateWorkflow(request, metadata=admin.metadata)
+        assert (updated.HasField("definition"), updated.display_name) == (False, workflow.display_name)
+
+    async def test_refuses_an_ambiguous_graph(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow = await create_workflow(workflows, admin)
+        change = pb.Workflow(id=workflow.id, definition=pb.Definition(edges=[pb.Edge(source="a", target="b")]))
+        with refused(S.INVALID_ARGUMENT, "INVALID_GRAPH"):
+            await workflows.UpdateWorkflow(pb.UpdateWorkflowRequest(workflow=change), metadata=admin.metadata)
+
+    async def test_refuses_an_archived_workflow(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        await workflows.ArchiveWorkflow(pb.ArchiveWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        request = pb.UpdateWorkflowRequest(workflow=pb.Workflow(id=workflow.id, display_name="New"))
+        with refused(S.FAILED_PRECONDITION, "INVALID_STATE") as refusal:
+            await workflows.UpdateWorkflow(request, metadata=admin.metadata)
+        assert refusal.metadata["state"] == "ARCHIVED"
+
+    async def test_refuses_an_old_etag(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow = await create_workflow(workflows, admin)
+        change = pb.Workflow(id=workflow.id, display_name="New", etag=workflow.etag)
+        await workflows.UpdateWorkflow(pb.UpdateWorkflowRequest(workflow=change), metadata=admin.metadata)
+        with refused(S.ABORTED, "ETAG_MISMATCH"):
+            await workflows.UpdateWorkflow(pb.UpdateWorkflowRequest(workflow=change), metadata=admin.metadata)
+
+    async def test_refuses_to_change_the_state_by_a_mask(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        change = pb.Workflow(id=workflow.id, state=pb.Workflow.ARCHIVED, revision=3)
+        request = pb.UpdateWorkflowRequest(workflow=change, update_mask=FieldMask(paths=["state", "revision"]))
+        assert await workflows.UpdateWorkflow(request, metadata=admin.metadata) == workflow
+
+
+class TestDeleteWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=NEVER))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        await assert_hidden(
+            lambda id, caller: workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=id), metadata=caller.metadata),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_closes_the_workflow_but_not_its_revisions(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        await workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        for call in (
+            workflows.PublishWorkflow(pb.PublishWorkflowRequest(id=workflow.id), metadata=admin.metadata),
+            workflows.ArchiveWorkflow(pb.ArchiveWorkflowRequest(id=workflow.id), metadata=admin.metadata),
+            workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata),
+        ):
+            with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND"):
+                await call
+        assert not (await workflows.ListWorkflows(pb.ListWorkflowsRequest(), metadata=admin.metadata)).workflows
+        request = pb.GetWorkflowRevisionRequest(workflow_id=workflow.id, revision=1)
+        found = await workflows.GetWorkflowRevision(request, metadata=admin.metadata)
+        listing = pb.ListWorkflowRevisionsRequest(workflow_id=workflow.id)
+        assert list((await workflows.ListWorkflowRevisions(listing, metadata=admin.metadata)).revisions) == [found]
+
+
+class TestUndeleteWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.UndeleteWorkflow(pb.UndeleteWorkflowRequest(id=NEVER))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        await workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        await assert_hidden(
+            lambda id, caller: workflows.UndeleteWorkflow(pb.UndeleteWorkflowRequest(id=id), metadata=caller.metadata),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_restores_state_and_revision(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        await workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=workflow.id), metadata=admin.metadata)
+        undelete = pb.UndeleteWorkflowRequest(id=workflow.id)
+        restored = await workflows.UndeleteWorkflow(undelete, metadata=admin.metadata)
+        assert (restored.state, restored.revision) == (pb.Workflow.PUBLISHED, 1)
+        assert not restored.HasField("delete_time")
+        with refused(S.ALREADY_EXISTS, "NOT_DELETED"):
+            await workflows.UndeleteWorkflow(undelete, metadata=admin.metadata)
+
+
+class TestPublishWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.PublishWorkflow(pb.PublishWorkflowRequest(id=NEVER))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        await assert_hidden(
+            lambda id, caller: workflows.PublishWorkflow(pb.PublishWorkflowRequest(id=id), metadata=caller.metadata),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_keeps_the_definition_as_the_next_revision(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, identity: Identity
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        first = await publish(workflows, admin, workflow)
+        assert (first.state, first.revision, first.definition) == (pb.Workflow.PUBLISHED, 1, workflow.definition)
+        changed = a_definition(a_node("more", config={"n": 1}))
+        change = pb.UpdateWorkflowRequest(workflow=pb.Workflow(id=workflow.id, definition=changed))
+        draft = await workflows.UpdateWorkflow(change, metadata=admin.metadata)
+        assert (draft.state, draft.revision) == (pb.Workflow.PUBLISHED, 1)
+        second = await publish(workflows, identity.caller(admin.tenant_id, "editor", subject="bob"), workflow)
+        assert (second.revision, second.created_by) == (2, admin.subject)
+        for number, definition, author in ((1, workflow.definition, admin.subject), (2, changed, "bob")):
+            request = pb.GetWorkflowRevisionRequest(workflow_id=workflow.id, revision=number)
+            kept = await workflows.GetWorkflowRevision(request, metadata=admin.metadata)
+            assert (kept.tenant_id, kept.workflow_id) == (admin.tenant_id, workflow.id)
+            assert (kept.revision, kept.definition, kept.created_by) == (number, definition, author)
+            assert kept.HasField("create_time")
+
+    async def test_refuses_an_unfinished_graph_and_leaves_nothing_behind(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(
+            workflows, admin, definition=pb.Definition(nodes=[a_node("start", pb.Node.START)])
+        )
+        with refused(S.INVALID_ARGUMENT, "INVALID_GRAPH") as refusal:
+            await publish(workflows, admin, workflow)
+        assert "workflow.definition.nodes" in refusal.violations
+        assert await workflows.GetWorkflow(pb.GetWorkflowRequest(id=workflow.id), metadata=admin.metadata) == workflow
+        listing = pb.ListWorkflowRevisionsRequest(workflow_id=workflow.id)
+        assert not (await workflows.ListWorkflowRevisions(listing, metadata=admin.metadata)).revisions
+
+    async def test_refuses_a_workflow_without_a_definition(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        with refused(S.INVALID_ARGUMENT, "INVALID_GRAPH"):
+            await publish(workflows, admin, await create_workflow(workflows, admin, definition=None))
+
+    async def test_refuses_an_old_etag(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow = await create_workflow(workflows, admin)
+        request = pb.PublishWorkflowRequest(id=workflow.id, etag=workflow.etag)
+        await workflows.PublishWorkflow(request, metadata=admin.metadata)
+        with refused(S.ABORTED, "ETAG_MISMATCH"):
+            await workflows.PublishWorkflow(request, metadata=admin.metadata)
+
+    async def test_gives_every_one_of_many_parallel_calls_a_revision_of_its_own(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        published = await asyncio.gather(*(publish(workflows, admin, workflow) for _ in range(12)))
+        assert sorted(one.revision for one in published) == list(range(1, 13))
+
+    async def test_makes_revisions_that_the_application_cannot_change(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, workflows_database: TestDatabase
+    ) -> None:
+        await publish(workflows, admin, await create_workflow(workflows, admin))
+        application = await asyncpg.connect(workflows_database.url)
+        await application.execute("SELECT set_config('app.tenant_id', $1, false)", admin.tenant_id)
+        assert await application.fetchval("SELECT count(*) FROM workflow_revisions") == 1
+        for statement in ("UPDATE workflow_revisions SET revision = 2", "DELETE FROM workflow_revisions"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await application.execute(statement)
+        await application.close()
+
+
+class TestArchiveWorkflow:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.ArchiveWorkflow(pb.ArchiveWorkflowRequest(id=NEVER))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        await assert_hidden(
+            lambda id, caller: workflows.ArchiveWorkflow(pb.ArchiveWorkflowRequest(id=id), metadata=caller.metadata),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_archives_a_published_workflow_once_and_for_all(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow = await create_workflow(workflows, admin)
+        archive = pb.ArchiveWorkflowRequest(id=workflow.id)
+        with refused(S.FAILED_PRECONDITION, "INVALID_STATE"):
+            await workflows.ArchiveWorkflow(archive, metadata=admin.metadata)
+        await publish(workflows, admin, workflow)
+        archived = await workflows.ArchiveWorkflow(archive, metadata=admin.metadata)
+        assert (archived.state, archived.revision) == (pb.Workflow.ARCHIVED, 1)
+        for call in (workflows.ArchiveWorkflow(archive, metadata=admin.metadata), publish(workflows, admin, workflow)):
+            with refused(S.FAILED_PRECONDITION, "INVALID_STATE"):
+                await call
+
+
+class TestGetWorkflowRevision:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.GetWorkflowRevision(pb.GetWorkflowRevisionRequest(workflow_id=NEVER, revision=1))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        await assert_hidden(
+            lambda id, caller: workflows.GetWorkflowRevision(
+                pb.GetWorkflowRevisionRequest(workflow_id=id, revision=1), metadata=caller.metadata
+            ),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_finds_published_revisions_only(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        for number in (2, 2**31 - 1):
+            request = pb.GetWorkflowRevisionRequest(workflow_id=workflow.id, revision=number)
+            with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND"):
+                await workflows.GetWorkflowRevision(request, metadata=admin.metadata)
+
+    async def test_names_malformed_fields(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        request = pb.GetWorkflowRevisionRequest(workflow_id="1", revision=-1)
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await workflows.GetWorkflowRevision(request, metadata=admin.metadata)
+        assert set(refusal.violations) == {"workflow_id", "revision"}
+
+
+class TestListWorkflowRevisions:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await workflows.ListWorkflowRevisions(pb.ListWorkflowRevisionsRequest(workflow_id=NEVER))
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
+        await assert_hidden(
+            lambda id, caller: workflows.ListWorkflowRevisions(
+                pb.ListWorkflowRevisionsRequest(workflow_id=id), metadata=caller.metadata
+            ),
+            workflow.id,
+            stranger,
+        )
+
+    async def test_walks_the_revisions_of_one_workflow_newest_first(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        workflow, other = await create_workflow(workflows, admin), await create_workflow(workflows, admin)
+        for one in (workflow, other, workflow, workflow, other, workflow, workflow):
+            await publish(workflows, admin, one)
+        pages = await all_pages(
+            lambda token: workflows.ListWorkflowRevisions(
+                pb.ListWorkflowRevisionsRequest(workflow_id=workflow.id, page_size=2, page_token=token),
+                metadata=admin.metadata,
+            )
+        )
+        assert [[one.revision for one in page.revisions] for page in pages] == [[5, 4], [3, 2], [1]]
+        assert {one.workflow_id for page in pages for one in page.revisions} == {workflow.id}
+
+    async def test_binds_page_tokens_to_the_workflow(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        workflow, other = await create_workflow(workflows, admin), await create_workflow(workflows, admin)
+        for one in (workflow, workflow, other, other):
+            await publish(workflows, admin, one)
+        first = pb.ListWorkflowRevisionsRequest(workflow_id=workflow.id, page_size=1)
+        token = (await workflows.ListWorkflowRevisions(first, metadata=admin.metadata)).next_page_token
+        with refused(S.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await workflows.ListWorkflowRevisions(
+                pb.ListWorkflowRevisionsRequest(workflow_id=other.id, page_size=1, page_token=token),
+                metadata=admin.metadata,
+            )
+        with refused(S.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await workflows.ListWorkflows(pb.ListWorkflowsRequest(page_token=token), metadata=admin.metadata)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Returns a length-delimited field of the wire format."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    low, high = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(high) if high else bytes([low])

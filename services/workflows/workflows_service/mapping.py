@@ -1,0 +1,86 @@
+"""proto ↔ row of a workflow and its revisions. A definition is stored as JSON, under the contract's own names."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ameide.workflow.v1 import workflow_pb2 as pb
+from api_common.repository import etag_of
+from api_common.structs import struct_from_json, struct_to_json
+from api_common.unit_of_work import Row
+
+MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
+"""The fields that Create and Update write."""
+
+_NODES = "workflow.definition.nodes"
+
+
+def workflow_to_proto(row: Row) -> pb.Workflow:
+    """Returns the resource of a row."""
+    return pb.Workflow(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        display_name=row["display_name"],
+        labels=row["labels"],
+        state=row["state"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        delete_time=row["delete_time"],
+        created_by=row["created_by"],
+        etag=etag_of(row),
+        description=row["description"],
+        definition=_definition_to_proto(row["definition"]),
+        revision=row["revision"],
+    )
+
+
+def workflow_revision_to_proto(row: Row) -> pb.WorkflowRevision:
+    """Returns the snapshot of a row."""
+    return pb.WorkflowRevision(
+        tenant_id=row["tenant_id"],
+        workflow_id=row["workflow_id"],
+        revision=row["revision"],
+        definition=_definition_to_proto(row["definition"]),
+        create_time=row["create_time"],
+        created_by=row["created_by"],
+    )
+
+
+def workflow_from_proto(workflow: pb.Workflow, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:
+    """Returns the columns of the named fields.
+
+    Raises:
+        ValidationError: the settings of a node hold what JSON cannot.
+    """
+    columns = {
+        "display_name": workflow.display_name,
+        "labels": dict(workflow.labels),
+        "description": workflow.description,
+        "definition": _definition_from_proto(workflow.definition) if workflow.HasField("definition") else None,
+    }
+    return {name: columns[name] for name in fields}
+
+
+def _definition_to_proto(definition: Mapping[str, Any] | None) -> pb.Definition | None:
+    if definition is None:
+        return None
+    return pb.Definition(
+        nodes=[pb.Node(**{**node, "config": struct_from_json(node["config"])}) for node in definition["nodes"]],
+        edges=[pb.Edge(**edge) for edge in definition["edges"]],
+    )
+
+
+def _definition_from_proto(definition: pb.Definition) -> dict[str, Any]:
+    return {
+        "nodes": [
+            {
+                "id": node.id,
+                "display_name": node.display_name,
+                "type": pb.Node.Type.Name(node.type),
+                "config": struct_to_json(node.config, f"{_NODES}[{index}].config") if node.HasField("config") else None,
+            }
+            for index, node in enumerate(definition.nodes)
+        ],
+        "edges": [
+            {"source": edge.source, "target": edge.target, "condition": edge.condition} for edge in definition.edges
+        ],
+    }

@@ -1,0 +1,93 @@
+"""The rows of workflows and of their revisions."""
+
+from api_common.database import compile_statement
+from api_common.errors import NotFoundError, Resource
+from api_common.fields import EnumField, Fields, IdField, IntegerField, LabelsField, TextField, TimestampField
+from api_common.filtering import Order, OrderTerm
+from api_common.listing import Listing, Page, PageRequest, Query
+from api_common.pagination import PageTokens
+from api_common.repository import Repository
+from api_common.unit_of_work import Row, Transaction
+from sqlalchemy import bindparam, insert, select
+
+from workflows_service.domain import LIFECYCLE, State
+from workflows_service.tables import workflow_revisions, workflows
+
+FIELDS = Fields(
+    {
+        "id": IdField(column=workflows.c.id),
+        "display_name": TextField(column=workflows.c.display_name, sortable=True),
+        "state": EnumField(column=workflows.c.state, states=State),
+        "revision": IntegerField(column=workflows.c.revision),
+        "labels": LabelsField(column=workflows.c.labels),
+        "create_time": TimestampField(column=workflows.c.create_time, sortable=True),
+        "update_time": TimestampField(column=workflows.c.update_time, sortable=True),
+        "created_by": TextField(column=workflows.c.created_by),
+    }
+)
+
+_NEWEST_FIRST = Order((OrderTerm("revision", workflow_revisions.c.revision, descending=True),))
+_GET_REVISION = compile_statement(
+    select(workflow_revisions).where(
+        *(
+            workflow_revisions.c[name] == bindparam(name, type_=workflow_revisions.c[name].type)
+            for name in ("tenant_id", "workflow_id", "revision")
+        )
+    )
+)
+_INSERT_REVISION = compile_statement(
+    insert(workflow_revisions)
+    .values({name: bindparam(name) for name in ("tenant_id", "workflow_id", "revision", "definition", "created_by")})
+    .returning(*workflow_revisions.c)
+)
+
+
+class WorkflowRepository(Repository):
+    """The workflows of a tenant."""
+
+    def __init__(self, page_tokens: PageTokens) -> None:
+        super().__init__(workflows, resource="workflow", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
+
+
+class RevisionRepository:
+    """The published revisions of a tenant's workflows; the application may not change or delete them."""
+
+    def __init__(self, page_tokens: PageTokens) -> None:
+        self._listing = Listing(workflow_revisions, page_tokens=page_tokens)
+
+    async def insert(self, transaction: Transaction, workflow: Row, *, created_by: str) -> Row:
+        """Keeps what ``workflow``, which is locked, holds now as its next revision, and returns that."""
+        values = {
+            "tenant_id": workflow["tenant_id"],
+            "workflow_id": workflow["id"],
+            "revision": workflow["revision"] + 1,
+            "definition": workflow["definition"],
+            "created_by": created_by,
+        }
+        row = await transaction.fetch_one(_INSERT_REVISION, values)
+        assert row is not None  # INSERT … RETURNING
+        return row
+
+    async def get(self, transaction: Transaction, workflow_id: str, revision: int) -> Row:
+        """Returns a revision, also of a deleted workflow.
+
+        Raises:
+            NotFoundError: the tenant has no such workflow, or that has no such revision.
+        """
+        values = {"tenant_id": transaction.tenant_id, "workflow_id": workflow_id, "revision": revision}
+        row = await transaction.fetch_one(_GET_REVISION, values)
+        if row is None:
+            name = f"{workflow_id}/revisions/{revision}"
+            raise NotFoundError(
+                "There is no such revision of this workflow.", resource=Resource("workflow_revision", name)
+            )
+        return row
+
+    async def page(self, transaction: Transaction, workflow_id: str, request: PageRequest, *, method: str) -> Page:
+        """Returns one page of the revisions of a workflow, newest first.
+
+        Raises:
+            ValidationError: a parameter is malformed, or the page token was issued for another call.
+        """
+        query = Query(method=method, order=_NEWEST_FIRST, parent={"workflow_id": workflow_id})
+        return await self._listing.page(transaction, request, query)

@@ -1,0 +1,22 @@
+"""What the server needs to know of this service."""
+
+from pathlib import Path
+
+from ameide.workflow.v1 import workflow_pb2
+from api_common.server import Parts, Service
+
+from workflows_service.repository import RevisionRepository, WorkflowRepository
+from workflows_service.servicer import WorkflowServicer
+
+
+def _servicer(parts: Parts) -> WorkflowServicer:
+    return WorkflowServicer(WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens))
+
+
+SERVICE = Service(
+    name="workflows",
+    descriptors=(workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"],),
+    servicer=_servicer,
+    constraints={},
+    migrations=Path(__file__).parent.parent / "migrations",
+)

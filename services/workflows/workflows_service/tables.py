@@ -1,0 +1,48 @@
+"""The tables of this service; `migrations/` creates them."""
+
+from api_common.idempotency import idempotency_table
+from api_common.tables import metadata, resource_table
+from sqlalchemy import (
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+METADATA = metadata()
+
+workflows = resource_table(
+    "workflows",
+    METADATA,
+    Column("description", Text, nullable=False, server_default=text("''")),
+    Column("definition", JSONB),
+    Column("revision", Integer, nullable=False, server_default=text("0")),
+)
+Index(None, workflows.c.tenant_id, workflows.c.create_time, workflows.c.id)
+Index(None, workflows.c.tenant_id, workflows.c.update_time, workflows.c.id)
+Index(None, workflows.c.tenant_id, workflows.c.display_name, workflows.c.id)
+Index(None, workflows.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
+
+# Snapshots: the application role may not change or delete them.
+workflow_revisions = Table(
+    "workflow_revisions",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("workflow_id", Uuid(as_uuid=False), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("definition", JSONB, nullable=False),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("created_by", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "workflow_id", "revision"),
+    ForeignKeyConstraint(["tenant_id", "workflow_id"], [workflows.c.tenant_id, workflows.c.id]),
+)
+
+idempotency_keys = idempotency_table(METADATA)

@@ -1,0 +1,243 @@
+"""envoy.yaml and clusters.yaml against what they must agree with: the contract, the error registry, the services."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
+from api_common.server import MAX_METADATA_BYTES
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from tests.protos import methods, services
+from tools import certificates, edge, identity
+from tools.topology import AUDIENCE, ISSUER, SERVICES
+
+CONFIG: Final = yaml.safe_load((edge.ENVOY / "envoy.yaml").read_text())
+CLUSTERS: Final = yaml.safe_load((edge.ENVOY / "local" / "clusters.yaml").read_text())["resources"]
+LISTENERS: Final = CONFIG["static_resources"]["listeners"]
+MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]
+ROUTES: Final = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
+FILTERS: Final = {
+    one["name"].removeprefix("envoy.filters.http."): one["typed_config"] for one in MANAGER["http_filters"]
+}
+MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
+
+REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
+# What is said where Envoy's own status is not what we mean; see the comments there.
+BY_DETAILS: Final = {"ambiguous_id": 400, "jwt_authn_access_denied": 401, "headers_too_large": 431}
+
+
+def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
+    certificates.ensure(tmp_path / "certs")
+    jwks = identity.ensure(tmp_path / "issuer")
+    edge.lay_out(tmp_path / "envoy", certs=tmp_path / "certs", jwks=jwks)
+    envoy = Path(sys.executable).with_name("envoy")
+    words = [str(envoy), "--mode", "validate", "--config-path", "envoy.yaml", "--disable-hot-restart"]
+    done = subprocess.run(words, cwd=tmp_path / "envoy", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # Not even a warning: nothing deprecated, nothing experimental.
+    assert "[warning]" not in done.stderr
+    assert '"level":"warning"' not in done.stderr
+
+
+def test_both_listeners_share_their_filters() -> None:
+    assert [one["name"] for one in LISTENERS] == ["plain", "tls"]
+    assert LISTENERS[0]["filter_chains"][0]["filters"] is LISTENERS[1]["filter_chains"][0]["filters"]
+
+
+class TestLocalReplies:
+    @staticmethod
+    def statuses(mapper: dict[str, Any]) -> set[int]:
+        """The HTTP statuses that a mapper is for; 599 stands for those that no other mapper knows."""
+        text = yaml.safe_dump(mapper["filter"])
+        if named := [status for word, status in BY_DETAILS.items() if word in text]:
+            return set(named)
+        values = {int(value) for value in re.findall(r"default_value: (\d+)", text)}
+        return {400} if values == {400, 499} else values
+
+    def test_of_rest_are_the_registry(self) -> None:
+        rows = [mapper for mapper in MAPPERS if "body_format_override" in mapper]
+        for row in rows:
+            (status,) = self.statuses(row)
+            reply = REPLIES[status]
+            said = row["body_format_override"]["json_format"]
+            assert (row["status_code"], said["code"], said["message"]) == (status, reply.code.value[0], reply.message)
+            assert said["details"][0] == {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": reply.reason,
+                "domain": ERROR_DOMAIN,
+                "metadata": {},
+            }
+            assert said["details"][1]["@type"] == "type.googleapis.com/google.rpc.RequestInfo"
+            assert self.headers(row)["error-type"] == reply.reason
+        assert {status for row in rows for status in self.statuses(row)} == set(REPLIES)
+
+    def test_of_grpc_are_the_registry(self) -> None:
+        rows = [mapper for mapper in MAPPERS if "body" in mapper]
+        for row in rows:
+            (status,) = self.statuses(row)
+            reply = REPLIES[status]
+            headers = self.headers(row)
+            assert (row["status_code"], row["body"]) == (200, {"inline_string": ""})
+            assert headers["grpc-status"] == str(reply.code.value[0])
+            assert (headers["grpc-message"], headers["error-type"]) == (reply.message, reply.reason)
+        assert {status for row in rows for status in self.statuses(row)} == set(REPLIES)
+
+    def test_leave_no_status_to_envoy(self) -> None:
+        for rows in ("body", "body_format_override"):
+            *_, client_errors, server_errors = (mapper["filter"] for mapper in MAPPERS if rows in mapper)
+            assert "op: GE" in yaml.safe_dump(client_errors)
+            assert "op: LE" in yaml.safe_dump(client_errors)
+            assert "op: GE" in yaml.safe_dump(server_errors)
+
+    def test_that_lua_completes_are_the_registry(self) -> None:
+        source = FILTERS["lua"]["default_source_code"]["inline_string"]
+        known = {(str(reply.code.value[0]), reply.reason, reply.message) for reply in EDGE_REPLIES}
+        rows = re.findall(r'\["(\d+)"\] = \{"(\w+)", "([^"]+)"\}', source)
+        assert len(rows) == 4
+        assert set(rows) <= known
+        (defect,) = re.findall(r'DEFECT = \{"(\w+)", "([^"]+)"\}', source)
+        assert ("13", *defect) in known
+        assert f'"{ERROR_DOMAIN}"' in source
+
+    @staticmethod
+    def headers(mapper: dict[str, Any]) -> dict[str, str]:
+        return {one["header"]["key"]: one["header"]["value"] for one in mapper["headers_to_add"]}
+
+
+class TestService:
+    def test_is_transcoded_and_counted(self) -> None:
+        assert set(FILTERS["grpc_json_transcoder"]["services"]) == {one.full_name for one in services()}
+        counted = FILTERS["grpc_stats"]["individual_method_stats_allowlist"]["services"]
+        assert {one["name"]: set(one["method_names"]) for one in counted} == {
+            one.full_name: {method.name for method in one.methods} for one in services()
+        }
+
+    @pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+    def test_gets_its_methods_and_the_safe_ones_again(self, method: MethodDescriptor) -> None:
+        route = route_of(f"/{method.containing_service.full_name}/{method.name}")
+        aggregate = method.containing_service.full_name.split(".")[1]
+        assert route["cluster"] == f"{aggregate}s"
+        assert route["timeout"] == "30s"
+        is_safe = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        retries = route.get("retry_policy", MANAGER["route_config"]["virtual_hosts"][0]["retry_policy"])
+        never_sent, lost = {"connect-failure", "refused-stream"}, {"reset", "unavailable"}
+        assert set(retries["retry_on"].split(",")) == (never_sent | lost if is_safe else never_sent)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            "/grpc.health.v1.Health/Check",
+            "/v1/users",
+            "/",
+            "/ameide.user.v2.UserService/GetUser",
+        ],
+    )
+    def test_gets_nothing_else(self, path: str) -> None:
+        assert route_of(path)["cluster"] not in {cluster["name"] for cluster in CLUSTERS}
+        assert route_of(path)["cluster_not_found_response_code"] == "NOT_FOUND"
+
+
+def route_of(path: str) -> Any:
+    """Returns the route that a path takes, as Envoy chooses: the first that matches."""
+    for route in ROUTES:
+        match = route["match"]
+        regex = match.get("safe_regex", {}).get("regex")
+        if re.fullmatch(regex, path) if regex else path.startswith(match["prefix"]):
+            return route["route"]
+    raise AssertionError(path)
+
+
+class TestCluster:
+    def test_is_there_for_every_service(self) -> None:
+        address = ("load_assignment", "endpoints", 0, "lb_endpoints", 0, "endpoint", "address", "socket_address")
+        found = {cluster["name"]: dig(cluster, *address) for cluster in CLUSTERS}
+        assert found == {one.name: {"address": "127.0.0.1", "port_value": one.grpc_port} for one in SERVICES}
+
+    @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster["name"])
+    def test_is_guarded(self, cluster: dict[str, Any]) -> None:
+        (breaker,) = cluster["circuit_breakers"]["thresholds"]
+        # More than one downstream connection may have open.
+        assert breaker["max_requests"] > MANAGER["http2_protocol_options"]["max_concurrent_streams"]
+        assert breaker["retry_budget"]["budget_percent"]["value"] == 20
+        # Never the only host.
+        assert cluster["outlier_detection"]["max_ejection_percent"] == 50
+        assert cluster["health_checks"][0]["grpc_health_check"] == {}
+        assert cluster["per_connection_buffer_limit_bytes"] == 32768
+
+    @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster["name"])
+    def test_is_known_by_its_certificate(self, cluster: dict[str, Any]) -> None:
+        tls = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        names = tls["combined_validation_context"]["default_validation_context"]["match_typed_subject_alt_names"]
+        assert names == [{"san_type": "URI", "matcher": {"exact": f"spiffe://ameide.local/{cluster['name']}"}}]
+        assert set(tls["tls_params"].values()) == {"TLSv1_3"}
+
+
+class TestFilters:
+    def test_stand_in_their_order(self) -> None:
+        assert list(FILTERS) == [
+            "header_mutation",
+            "health_check",
+            "cors",
+            "grpc_web",
+            "jwt_authn",
+            "rbac",
+            "local_ratelimit",
+            "buffer",
+            "grpc_json_transcoder",
+            "grpc_stats",
+            "lua",
+            "router",
+        ]
+
+    def test_ask_for_a_token_everywhere_but_here(self) -> None:
+        *open_paths, last = FILTERS["jwt_authn"]["rules"]
+        assert open_paths == [{"match": {"path": path}} for path in ("/healthz", "/docs", "/openapi.json")]
+        assert last == {"match": {"prefix": "/"}, "requires": {"provider_name": "ameide"}}
+
+    def test_verify_tokens_strictly(self) -> None:
+        provider = FILTERS["jwt_authn"]["providers"]["ameide"]
+        assert (provider["issuer"], provider["audiences"]) == (ISSUER, [AUDIENCE])
+        assert provider["require_expiration"]
+        assert (provider["max_lifetime"], provider["clock_skew_seconds"]) == ("86400s", 5)
+        assert provider["forward"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("http2_protocol_options", "max_concurrent_streams"), 1000),
+        (("stream_idle_timeout",), "300s"),
+        (("common_http_protocol_options", "idle_timeout"), "900s"),
+        (("common_http_protocol_options", "max_headers_count"), 100),
+        (("drain_timeout",), "30s"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else str(value),
+)
+def test_limit_of_the_design(path: tuple[str, ...], value: object) -> None:
+    assert dig(MANAGER, *path) == value
+
+
+def test_message_limit_is_ten_mebibytes_and_the_frame_of_grpc() -> None:
+    rest = ROUTES[-1]["typed_per_filter_config"]["envoy.filters.http.buffer"]["buffer"]["max_request_bytes"]
+    assert (rest, FILTERS["buffer"]["max_request_bytes"]) == (10 * 1024**2, 10 * 1024**2 + 5)
+
+
+def test_headers_that_pass_here_pass_in_the_services() -> None:
+    condition = FILTERS["rbac"]["rules"]["policies"]["headers_too_large"]["condition"]
+    bound = dig(condition, "call_expr", "args", 1, "const_expr", "int64_value")
+    assert bound == 16 * 1024
+    # The request may repeat its path once (x-envoy-original-path) and gains a few headers on the way.
+    assert 2 * bound < MAX_METADATA_BYTES
+
+
+def dig(node: Any, *path: str | int) -> Any:
+    for step in path:
+        node = node[step]
+    return node

@@ -1,0 +1,173 @@
+"""The migrated schema is the declared one, and every table has the walls around a tenant."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from api_common.testing.database import TestDatabase
+from api_common.unit_of_work import TENANT_SETTING
+from sqlalchemy import ARRAY, BigInteger, Connection, DateTime, Integer, LargeBinary, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from tests.services import Built
+
+OURS, THEIRS = "t-ours", "t-theirs"
+REFUSED: Final = "refused"
+
+Client: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_VALUES: Final[dict[type[object], Any]] = {
+    Text: "text",
+    Uuid: "01900000-0000-7000-8000-000000000001",
+    BigInteger: 1,
+    Integer: 1,
+    DateTime: datetime(2026, 1, 1, tzinfo=UTC),
+    LargeBinary: b"bytes",
+    ARRAY: ["text"],
+    JSONB: "{}",
+}
+
+
+@pytest.fixture
+async def application(database: TestDatabase) -> AsyncIterator[Client]:
+    """A connection as the application role."""
+    connection = await asyncpg.connect(database.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def superuser(database: TestDatabase) -> AsyncIterator[Client]:
+    """A connection that sees everything."""
+    connection = await asyncpg.connect(database.admin_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def filled(built: Built, superuser: Client) -> AsyncIterator[Built]:
+    """The service, with one row of each of two tenants in every table."""
+    tables = built.metadata.sorted_tables
+    for table in tables:
+        for tenant in (OURS, THEIRS):
+            await superuser.execute(_insert(table), *_row(table, tenant))
+    yield built
+    for table in reversed(tables):
+        await superuser.execute(f"DELETE FROM {table.name} WHERE tenant_id IN ('{OURS}', '{THEIRS}')")
+
+
+async def test_the_migrated_schema_is_the_declared_one(built: Built, database: TestDatabase) -> None:
+    def difference(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return list(compare_metadata(context, built.metadata))
+
+    engine = create_async_engine(
+        database.owner_url.replace("postgresql://", "postgresql+asyncpg://"), poolclass=NullPool
+    )
+    async with engine.connect() as connection:
+        found = await connection.run_sync(difference)
+    await engine.dispose()
+    assert not found, f"write a migration in {built.folder.name}/migrations/versions, or correct tables.py"
+
+
+async def test_every_table_of_the_database_is_declared_and_protected(built: Built, superuser: Client) -> None:
+    rows = await superuser.fetch(
+        "SELECT relname, relrowsecurity AND relforcerowsecurity AS protected, relkind::text FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')"
+    )
+    kinds = {row["relname"]: row["relkind"] for row in rows}
+    assert set(kinds) == {*built.metadata.tables, "alembic_version"}
+    assert set(kinds.values()) == {"r"}, (
+        "a view runs with its owner's eyes: make it WITH (security_invoker) and test it"
+    )
+    unprotected = {row["relname"] for row in rows if not row["protected"]} - {"alembic_version"}
+    assert not unprotected, "call api_common.migrations.protect_table in the migration that creates the table"
+
+
+async def test_the_application_role_has_no_way_around_the_policies(application: Client) -> None:
+    role = await application.fetchrow(
+        "SELECT rolsuper, rolbypassrls, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+    )
+    assert role is not None
+    assert tuple(role) == (False, False, False)
+    owned = await application.fetch("SELECT relname FROM pg_class WHERE pg_has_role(current_user, relowner, 'MEMBER')")
+    assert not owned
+    definers = await application.fetch(
+        "SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+    )
+    assert not definers, "a SECURITY DEFINER function sees every tenant"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await application.execute("CREATE TABLE mine (id int)")
+
+
+async def test_the_application_sees_which_revision_the_schema_has(application: Client) -> None:
+    assert await application.fetchval("SELECT version_num FROM alembic_version")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await application.execute("DELETE FROM alembic_version")
+
+
+async def test_without_a_tenant_there_are_no_rows_and_no_errors(filled: Built, application: Client) -> None:
+    for table in filled.metadata.tables:
+        assert await application.fetch(f"SELECT tenant_id FROM {table}") == [], table
+        assert await _attempt(application, f"DELETE FROM {table}") in ("DELETE 0", REFUSED), table
+
+
+async def test_a_tenant_sees_its_own_rows_only(filled: Built, application: Client) -> None:
+    for table in filled.metadata.tables:
+        async with application.transaction():
+            await _bind(application, OURS)
+            rows = await application.fetch(f"SELECT tenant_id FROM {table}")
+        assert {row["tenant_id"] for row in rows} == {OURS}, table
+
+
+async def test_a_tenant_changes_its_own_rows_only(filled: Built, application: Client) -> None:
+    for table in filled.metadata.sorted_tables:
+        async with application.transaction():
+            await _bind(application, OURS)
+            assert await _attempt(application, _insert(table), *_row(table, "t-third")) == REFUSED, table.name
+            assert await _attempt(application, f"UPDATE {table.name} SET tenant_id = '{THEIRS}'") == REFUSED, table.name
+            others = f"UPDATE {table.name} SET tenant_id = tenant_id WHERE tenant_id = '{THEIRS}'"
+            assert await _attempt(application, others) in ("UPDATE 0", REFUSED), table.name
+
+
+async def test_every_key_starts_with_the_tenant(built: Built) -> None:
+    """A key without it would tell by its conflict that another tenant has the value, and foreign keys see every row."""
+    for table in built.metadata.tables.values():
+        keys = [list(table.primary_key.columns), *(list(index.columns) for index in table.indexes if index.unique)]
+        keys += [list(constraint.columns) for constraint in table.foreign_key_constraints]
+        assert all(columns[0].name == "tenant_id" for columns in keys), table.name
+
+
+async def _attempt(connection: Client, statement: str, *arguments: Any) -> str:
+    """Returns what the statement did; what is refused leaves the transaction as it was."""
+    try:
+        async with connection.transaction():
+            return await connection.execute(statement, *arguments)
+    except asyncpg.InsufficientPrivilegeError:
+        return REFUSED
+
+
+async def _bind(connection: Client, tenant: str) -> None:
+    await connection.execute(f"SELECT set_config('{TENANT_SETTING}', $1, true)", tenant)
+
+
+def _insert(table: Table) -> str:
+    names = [column.name for column in table.columns if column.computed is None]
+    return (
+        f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(f'${n}' for n in range(1, len(names) + 1))})"
+    )
+
+
+def _row(table: Table, tenant: str) -> list[Any]:
+    """Returns a value for each column that may be written; the same id everywhere, so that references hold."""
+    return [
+        tenant if column.name == "tenant_id" else _VALUES[type(column.type)]
+        for column in table.columns
+        if column.computed is None
+    ]

@@ -1,0 +1,135 @@
+"""One request in each of the edge's languages, and what its refusal says in all of them."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import httpx
+from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
+from google.rpc import error_details_pb2, status_pb2
+
+from tests.e2e.edge.conftest import Edge
+
+USERS: Final = "/ameide.user.v1.UserService"
+UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# A Python name, SQL, an address, a path on disk, a token.
+LEAKS: Final = re.compile(
+    r"Traceback|Error:|<class|SELECT|\d+\.\d+\.\d+\.\d+:\d|localhost|/(usr|tmp|work|etc)/|eyJ|upstream"
+)
+REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The same wish for each language: a REST path, the RPC behind it, a body of so many bytes."""
+
+    rest: str
+    rpc: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a caller got, in the terms that all languages share."""
+
+    http_status: int
+    code: int
+    message: str
+    reason: str
+    request_id: str
+    headers: Mapping[str, str]
+
+    def is_row(self, reply: EdgeReply, *, http_status: int) -> None:
+        """Asserts that this is ``reply``, word for word."""
+        assert (self.http_status, self.code, self.reason, self.message) == (
+            http_status,
+            reply.code.value[0],
+            reply.reason,
+            reply.message,
+        )
+        assert UUID.fullmatch(self.request_id)
+        assert self.headers["x-request-id"] == self.headers["error-id"] == self.request_id
+        assert self.headers["error-type"] == reply.reason
+        assert self.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in self.headers
+
+
+async def ask_rest(edge: Edge, ask: Ask) -> Refusal:
+    async with edge.client() as client:
+        if ask.body_bytes:
+            response = await client.post(ask.rest, headers=dict(ask.headers), content=b" " * ask.body_bytes)
+        else:
+            response = await client.get(ask.rest, headers=dict(ask.headers))
+    return rest_refusal(response)
+
+
+async def ask_grpc(edge: Edge, ask: Ask) -> Refusal:
+    async with edge.channel() as channel:
+        method = channel.unary_unary(ask.rpc, request_serializer=bytes, response_deserializer=bytes)
+        try:
+            await method(b"\0" * ask.body_bytes, metadata=tuple(ask.headers.items()))
+        except grpc.aio.AioRpcError as error:
+            trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, str)}
+            packed = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
+            assert isinstance(packed, bytes)
+            # gRPC hides the HTTP status: any other than 200 would have become its own error.
+            refusal = _from_status(packed, 200, trailers)
+            assert (refusal.code, refusal.message) == (error.code().value[0], error.details())
+            return refusal
+    raise AssertionError("accepted")
+
+
+async def ask_grpc_web(edge: Edge, ask: Ask) -> Refusal:
+    frame = b"\0" + ask.body_bytes.to_bytes(4, "big") + b"\0" * ask.body_bytes
+    headers = dict(ask.headers) | {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    async with edge.client() as client:
+        response = await client.post(ask.rpc, headers=headers, content=frame)
+    return grpc_web_refusal(response)
+
+
+CALLERS: Final = {"rest": ask_rest, "grpc": ask_grpc, "grpc-web": ask_grpc_web}
+
+
+def rest_refusal(response: httpx.Response) -> Refusal:
+    """Reads the JSON shape, and checks that it is all there and tells nothing else."""
+    assert response.headers["content-type"] == "application/json"
+    assert not LEAKS.search(response.text), response.text
+    body = response.json()
+    assert body.keys() == {"code", "message", "details"}
+    info, request = (_without_type(detail, name) for detail, name in zip(body["details"], ("ErrorInfo", "RequestInfo")))
+    assert info == {"reason": info["reason"], "domain": ERROR_DOMAIN, "metadata": {}}
+    assert request == {"requestId": request["requestId"], "servingData": ""}
+    code, message = body["code"], body["message"]
+    headers = dict(response.headers)
+    return Refusal(response.status_code, code, message, info["reason"], request["requestId"], headers)
+
+
+def grpc_web_refusal(response: httpx.Response) -> Refusal:
+    """Reads a refusal without messages: its status is in the headers."""
+    assert response.headers["content-type"] == "application/grpc-web+proto"
+    assert response.content == b""
+    headers = dict(response.headers)
+    refusal = _from_status(base64.b64decode(headers["grpc-status-details-bin"] + "=="), response.status_code, headers)
+    assert (headers["grpc-status"], headers["grpc-message"]) == (str(refusal.code), refusal.message)
+    return refusal
+
+
+def _from_status(packed: bytes, http_status: int, headers: Mapping[str, str]) -> Refusal:
+    status = status_pb2.Status.FromString(packed)
+    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(request)
+    assert (len(status.details), info.domain) == (2, ERROR_DOMAIN)
+    assert not LEAKS.search(status.message)
+    return Refusal(http_status, status.code, status.message, info.reason, request.request_id, headers)
+
+
+def _without_type(detail: dict[str, Any], name: str) -> dict[str, Any]:
+    rest = json.loads(json.dumps(detail))
+    assert rest.pop("@type") == f"type.googleapis.com/google.rpc.{name}"
+    return rest

@@ -1,0 +1,246 @@
+"""What becomes of a request on its way in: identity, headers, paths, ids, protocols."""
+
+import asyncio
+import uuid
+
+import httpx
+import pytest
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import REPLIES, USERS, UUID, rest_refusal
+from tests.e2e.edge.conftest import Edge
+
+ORIGIN = "http://localhost:3000"
+
+
+async def send_raw(edge: Edge, head: str) -> list[str]:
+    """Sends ``head`` as it is, and returns the lines of the answer's head and its body until the edge closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(head.encode("latin-1"))
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer.decode("latin-1").split("\r\n")
+
+
+class TestRequestId:
+    @pytest.mark.parametrize("given", [str(uuid.uuid4()), "0190A1B2-0000-7000-8000-00000000000F"])
+    async def test_comes_back_as_it_was_sent(self, rest: httpx.AsyncClient, backend: Backend, given: str) -> None:
+        response = await rest.get("/v1/me", headers={"x-request-id": given})
+        assert response.headers.get_list("x-request-id") == [given]
+        assert backend.calls[0].metadata["x-request-id"] == given
+
+    @pytest.mark.parametrize(
+        "given",
+        ["1", "a" * 36, '"><script>', "0190a1b2-0000-7000-8000-00000000000g", f"{uuid.uuid4()}, {uuid.uuid4()}"],
+    )
+    async def test_that_is_no_uuid_is_replaced(self, rest: httpx.AsyncClient, backend: Backend, given: str) -> None:
+        response = await rest.get("/v1/me", headers={"x-request-id": given})
+        (answered,) = response.headers.get_list("x-request-id")
+        assert answered != given
+        assert UUID.fullmatch(answered)
+        assert backend.calls[0].metadata["x-request-id"] == answered
+
+    async def test_is_made_when_absent(self, rest: httpx.AsyncClient) -> None:
+        made = {(await rest.get("/v1/me")).headers["x-request-id"] for _ in range(3)}
+        assert len(made) == 3
+        assert all(map(UUID.fullmatch, made))
+
+
+class TestHeader:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "x-envoy-original-path",
+            "x-envoy-retry-on",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-envoy-internal",
+            "x-envoy-anything",
+            "x-forwarded-client-cert",
+            "x-forwarded-host",
+            "forwarded",
+            "x-ameide-tenant",
+            "x-tenant-id",
+            "x-user-id",
+            "x-roles",
+            "x-on-behalf-of",
+            "x-jwt-payload",
+            "x-original-url",
+        ],
+    )
+    async def test_that_could_be_taken_for_ours_is_dropped(
+        self, rest: httpx.AsyncClient, backend: Backend, name: str
+    ) -> None:
+        response = await rest.get("/v1/me", headers={name: "/v1/forged"})
+        assert response.status_code == 200
+        assert backend.calls[0].metadata.get(name) in {None, "/v1/me"}
+
+    async def test_of_earlier_hops_stays_but_ours_is_the_last(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        await rest.get("/v1/me", headers={"x-forwarded-for": "203.0.113.9"})
+        hops = str(backend.calls[0].metadata["x-forwarded-for"]).split(",")
+        assert (len(hops), hops[0]) == (2, "203.0.113.9")
+        assert backend.calls[0].metadata["x-envoy-external-address"] == "127.0.0.1"
+
+    async def test_with_an_underscore_is_refused(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        response = await rest.get("/v1/me", headers={"x_tenant_id": "forged"})
+        assert (response.status_code, response.json()["code"]) == (400, 3)
+        assert backend.calls == []
+
+    async def test_of_a_deadline_is_there_for_rest_too(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        await rest.get("/v1/me")
+        await rest.get("/v1/me", headers={"grpc-timeout": "5S"})
+        seconds = [call.seconds_left for call in backend.calls]
+        assert 25 < (seconds[0] or 0) <= 30
+        assert 0 < (seconds[1] or 0) <= 5
+
+
+class TestId:
+    @pytest.mark.parametrize(
+        "query", ["id=b", "x=1&id=b", "%69d=b", "i%64=b", "user.id=b", "userId=b", "user_id=b", "id", "id=b&id=a"]
+    )
+    async def test_in_the_path_cannot_be_overruled_by_the_query(
+        self, rest: httpx.AsyncClient, backend: Backend, query: str
+    ) -> None:
+        rest_refusal(await rest.get(f"/v1/users/a?{query}")).is_row(REPLIES[400], http_status=400)
+        assert backend.calls == []
+
+    async def test_in_the_path_cannot_be_overruled_by_the_body(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        rest_refusal(await rest.patch("/v1/users/a", json={"id": "b"})).is_row(REPLIES[400], http_status=400)
+        assert backend.calls == []
+
+    async def test_takes_the_characters_of_any_id(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        assert (await rest.get("/v1/users/a+b%20c%40d?")).status_code == 200
+        assert backend.calls[0].request.id == "a+b c@d"
+
+
+class TestQuery:
+    async def test_binds_fields_by_json_name(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        await rest.get("/v1/users?pageSize=3&filter=email+%3D+%22a%2Bb%22&orderBy=display_name%20desc&showDeleted=true")
+        request = backend.calls[0].request
+        assert (request.page_size, request.filter, request.order_by) == (3, 'email = "a+b"', "display_name desc")
+        assert request.show_deleted
+
+    async def test_holds_an_update_mask(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        await rest.patch("/v1/users/a?updateMask=displayName,email", json={"displayName": "b"})
+        assert list(backend.calls[0].request.update_mask.paths) == ["display_name", "email"]
+
+
+class TestResponse:
+    async def test_shows_fields_that_are_empty(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        assert (await rest.get("/v1/users")).json() == {"users": [], "nextPageToken": ""}
+
+    async def test_of_a_verb_that_does_not_exist_is_404(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        assert (await rest.post("/v1/users/a:suspend")).status_code == 200
+        assert backend.calls[0].method == "SuspendUser"
+        for method, path in (("POST", "/v1/users/a:nothing"), ("PUT", "/v1/users/a"), ("POST", f"{USERS}/GetMe")):
+            rest_refusal(await rest.request(method, path)).is_row(REPLIES[404], http_status=404)
+
+
+class TestProtocol:
+    @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+    @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+    async def test_is_spoken(self, edge: Edge, backend: Backend, version: str, tls: bool) -> None:
+        options = {"http1": version == "HTTP/1.1", "http2": version == "HTTP/2"}
+        url = edge.secure_url if tls else edge.url
+        async with httpx.AsyncClient(
+            headers=edge.credentials, verify=edge.trust if tls else False, **options
+        ) as client:
+            response = await client.get(f"{url}/v1/me")
+        assert (response.status_code, response.http_version) == (200, version)
+        assert backend.calls[0].metadata["x-forwarded-proto"] == ("https" if tls else "http")
+
+    async def test_of_grpc_web_carries_text_too(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
+        response = await rest.post(f"{USERS}/GetMe", headers=headers, content=b"AAAAAAA=")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/grpc-web-text+proto"
+        assert backend.calls[0].method == "GetMe"
+
+
+class TestCors:
+    async def test_lets_a_page_of_ours_ask_first(self, anonymous: httpx.AsyncClient) -> None:
+        for path in ("/v1/users", f"{USERS}/GetMe"):
+            asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
+            response = await anonymous.options(path, headers=asked)
+            assert response.status_code == 200
+            assert response.headers["access-control-allow-origin"] == ORIGIN
+            assert "authorization" in response.headers["access-control-allow-headers"]
+
+    async def test_lets_a_page_of_ours_read_answers_and_refusals(
+        self, rest: httpx.AsyncClient, anonymous: httpx.AsyncClient, backend: Backend
+    ) -> None:
+        for client, status in ((rest, 200), (anonymous, 401)):
+            response = await client.get("/v1/me", headers={"origin": ORIGIN})
+            assert response.status_code == status
+            assert response.headers["access-control-allow-origin"] == ORIGIN
+            assert "x-request-id" in response.headers["access-control-expose-headers"]
+
+    @pytest.mark.parametrize(
+        "origin", ["http://localhost.evil.example", "http://evil.example", "null", "https://localhost"]
+    )
+    async def test_tells_other_pages_nothing(self, anonymous: httpx.AsyncClient, origin: str) -> None:
+        asked = {"origin": origin, "access-control-request-method": "POST"}
+        response = await anonymous.options("/v1/users", headers=asked)
+        assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+class TestMalformedPath:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "//v1/me",
+            "/v1/./me",
+            "/v1/../v1/me",
+            "/v1/%2e%2e/v1/me",
+            "/v1/%2fme",
+            "/v1%5cme",
+            "/v1\\me",
+            "/v1/users/%00",
+            "/v1/users/%zz",
+            "/v1/users/\xff",
+            "/v1/me;x=1",
+            "/healthz/..;/v1/me",
+            "/healthz/../v1/me",
+            "/docs/../v1/me",
+            "/docs/x",
+            "/V1/me",
+            "/v1/me/",
+            "/v1/me#x",
+            "/healthz%20",
+            "/healthz?x",
+            "*",
+            "http://x/v1/me",
+        ],
+    )
+    async def test_gets_nobody_in(self, edge: Edge, backend: Backend, path: str) -> None:
+        lines = await send_raw(edge, f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert int(lines[0].split(" ")[1]) in {400, 401, 404}
+        assert "type.googleapis.com/google.rpc.ErrorInfo" in lines[-1]
+        assert backend.calls == []
+
+
+class TestSmuggling:
+    @pytest.mark.parametrize(
+        ("head", "status"),
+        [
+            (
+                "POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+                400,
+            ),
+            ("POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n{}  ", 400),
+            ("POST /v1/users HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", 501),
+            ("GET /v1/me HTTP/1.1\r\nhost: x\r\nx-a: a\0b\r\n\r\n", 400),
+            ("GET /v1/me HTTP/1.1\r\n\r\n", 400),
+            ("GET /v1/me HTTP/1.0\r\nhost: x\r\n\r\n", 426),
+            ("\x16\x03\x01 no HTTP\r\n\r\n", 400),
+            ("GET /v1/me HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n", 400),
+        ],
+        ids=["two lengths", "lengths differ", "coding", "nul", "no host", "http 1.0", "tls", "upgrade"],
+    )
+    async def test_is_refused_in_our_shape_and_poisons_nothing(
+        self, edge: Edge, rest: httpx.AsyncClient, backend: Backend, head: str, status: int
+    ) -> None:
+        lines = await send_raw(edge, head.replace("host: x\r\n", f"host: x\r\nauthorization: Bearer {edge.token}\r\n"))
+        assert lines[0].split(" ")[1] == str(status)
+        assert f'"message":"{REPLIES[status].message}"' in lines[-1]
+        assert backend.calls == []
+        assert (await rest.get("/v1/me")).status_code == 200
