@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import sys
 
+from api_common import migrations
 from api_common.provisioning import DatabaseUrls, provision
 from cryptography.fernet import Fernet
 
 from tools import certificates, identity, postgres
-from tools.topology import AUDIENCE, ISSUER, SERVICES, Mesh, MeshError, Service
+from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
 
 Urls = dict[str, DatabaseUrls]
 """By the service's name."""
@@ -42,30 +42,18 @@ def ensure_databases(mesh: Mesh) -> Urls:
 
 
 def migrate(urls: Urls) -> None:
-    """Brings every schema to its newest revision, all at once.
+    """Brings every schema to its newest revision.
+
+    Here and not by `python -m <service> migrate`: four processes more cost as much time as the rest of a start.
 
     Raises:
         MeshError: a migration failed; the message holds what it said.
     """
-
-    async def run(service: Service) -> str | None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", service.module, "migrate"),
-            env=os.environ | {f"{service.name.upper()}_DATABASE_OWNER_URL": urls[service.name].owner},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        if process.returncode == 0:
-            return None
-        lines = output.decode(errors="replace").splitlines()[-15:]
-        return "\n".join([f"The migration of {service.name} failed:", *(f"    {line}" for line in lines)])
-
-    async def run_all() -> list[str | None]:
-        return await asyncio.gather(*map(run, SERVICES))
-
-    if failures := [failure for failure in asyncio.run(run_all()) if failure]:
-        raise MeshError("\n".join(failures))
+    for service in SERVICES:
+        try:
+            migrations.upgrade(ROOT / "services" / service.name / "migrations", urls[service.name].owner)
+        except Exception as error:  # a migration is anybody's code
+            raise MeshError(f"The migration of {service.name} failed:\n{error}") from error
 
 
 def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:

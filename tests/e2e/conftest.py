@@ -23,7 +23,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     assert started.returncode == 0, started.stdout + started.stderr
     yield result
     stopped = run(result, "tools.mesh", "down")
-    assert stopped.stdout == "The mesh has stopped.\n"
+    assert stopped.stdout == "The mesh has stopped.\n", stopped.stderr
     assert list(processes.pids(result)) == []
     assert "Traceback" not in result.log("mesh").read_text()
 

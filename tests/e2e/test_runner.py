@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.e2e.conftest import Command
 from tools import processes
-from tools.topology import PROCESSES, Mesh
+from tools.topology import PROCESSES, SERVICES, Mesh
 
 
 class TestUp:
@@ -40,6 +41,16 @@ class TestStatus:
         pids = {name: str(process.pid) for name, process in processes.pids(mesh)}
         assert {name: table[name] for name in PROCESSES} == {name: (pids[name], "yes") for name in PROCESSES}
         assert table["postgres"][1] == "yes"
+
+
+class TestMigrate:
+    @pytest.mark.parametrize("service", [service.name for service in SERVICES])
+    def test_of_a_service_finds_its_schema_current(self, mesh: Mesh, command: Command, service: str) -> None:
+        urls = {
+            f"{service.upper()}_DATABASE_OWNER_URL": f"postgresql://{service}_owner@/{service}?host={mesh.postgres}"
+        }
+        migrated = command(f"{service}_service", "migrate", **urls)
+        assert migrated.returncode == 0, migrated.stderr
 
 
 class TestKilledService:

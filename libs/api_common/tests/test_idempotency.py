@@ -61,10 +61,10 @@ def with_key(caller: Caller, *keys: str) -> tuple[tuple[str, str], ...]:
 
 
 async def create(
-    users: UserServiceAsyncStub, caller: Caller, key: str, user: pb.User, *, timeout: float | None = None
+    users: UserServiceAsyncStub, caller: Caller, key: str, user: pb.User, *, timeout_seconds: float | None = None
 ) -> tuple[pb.User, bool]:
     """Creates ``user`` and tells whether the answer was stored by an earlier call."""
-    call = users.CreateUser(pb.CreateUserRequest(user=user), metadata=with_key(caller, key), timeout=timeout)
+    call = users.CreateUser(pb.CreateUserRequest(user=user), metadata=with_key(caller, key), timeout=timeout_seconds)
     response = await call
     return response, ("idempotent-replayed", "true") in tuple(await call.initial_metadata())
 
@@ -78,7 +78,7 @@ class TestReplay:
     async def test_answers_byte_for_byte_as_the_first_call(
         self, users: UserServiceAsyncStub, users_service: TestService, admin: Caller
     ) -> None:
-        send = users_service.channel.unary_unary(CREATE)
+        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = users_service.channel.unary_unary(CREATE)
         labels = {f"k{number}": "x" for number in range(20)}
         request = pb.CreateUserRequest(user=a_user(labels=labels)).SerializeToString()
         first, second = [await send(request, metadata=with_key(admin, "once")) for _ in range(2)]
@@ -219,7 +219,7 @@ class TestParallelDuplicates:
         first = asyncio.create_task(create(users, admin, "k", user))
         await observer.wait_until_blocked(connections=1, query="INSERT INTO users%")
         with refused(S.ABORTED, "IDEMPOTENCY_KEY_IN_USE"):
-            await create(users, admin, "k", user, timeout=1)
+            await create(users, admin, "k", user, timeout_seconds=1)
         stalled.set()
         assert (await first)[1] is False
         assert (await create(users, admin, "k", user))[1] is True
@@ -239,7 +239,7 @@ class TestMalformedKeys:
 
     @pytest.mark.parametrize("key", ["ä", "\N{CJK UNIFIED IDEOGRAPH-4E00}", "a\x7f", "a\0", "a\tb", "a\r\n"])
     def test_never_hold_more_than_visible_ascii(self, key: str) -> None:
-        """gRPC clients cannot even send most of these."""
+        """Most of these a gRPC client cannot even send."""
         with pytest.raises(ValidationError):
             read_key((key,))
 

@@ -4,7 +4,6 @@ Tools are plain JSON: `[{"name", "description", "input_schema"}]`. The contract'
 already.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from enum import StrEnum
@@ -15,25 +14,23 @@ from urllib.parse import unquote
 from api_common.errors import FieldViolation, ValidationError
 from api_common.json_size import size_violations
 from api_common.lifecycle import Lifecycle
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError as SchemaViolation
-from jsonschema.exceptions import best_match
+from jsonschema_rs import Draft202012Validator
 
 from agents_service.errors import InvalidToolsError
 
 MAX_SCHEMA_DEPTH: Final = 24
-"""How deep an input schema may nest: the validator recurses, 11 Python frames a level."""
+"""How deep an input schema may nest; the bound of every Struct."""
 
-MAX_SCHEMA_VALUES: Final = 2_000
-"""How many JSON values the input schemas of one agent may hold together. The validator takes up to 0.3 ms for each
-(measured: 5.3 s for 64 KB of `{"allOf": [{}, {}, …]}`), and while it works the process answers nobody."""
+MAX_SCHEMA_VALUES: Final = 20_000
+"""How many JSON values the input schemas of one agent may hold together. While they are checked the process answers
+nobody; measured: 15,000 in 4 ms."""
 
 _MAX_SHOWN: Final = 200
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 _ANCHORS: Final = ("$anchor", "$dynamicAnchor")
 _LIST_INDEX: Final = re.compile("0|[1-9][0-9]{0,3}")
-# Formats are not asserted: "regex" would be Python's and not ECMA-262's.
-_META_SCHEMA: Final = Draft202012Validator(Draft202012Validator.META_SCHEMA)
+# The meta-schema comes with the validator, so nothing is fetched.
+_META_SCHEMA: Final = Draft202012Validator({"$ref": "https://json-schema.org/draft/2020-12/schema"})
 
 
 class State(StrEnum):
@@ -105,13 +102,10 @@ def _schema_violations(
     yield from size_violations(field, schema)
     if schema.get("type") != "object":
         yield FieldViolation(field, 'must have `"type": "object"`: a tool takes named arguments')
-    # The first error is enough: looking for all takes twice the time.
-    broken: SchemaViolation | None = best_match(islice(_META_SCHEMA.iter_errors(schema), 1))
+    broken = next(iter(_META_SCHEMA.iter_errors(schema)), None)
     if broken is not None:
-        rule = json.dumps({broken.validator: broken.validator_value})
-        yield FieldViolation(
-            field, f"is no JSON Schema: {broken.json_path[:_MAX_SHOWN]} must satisfy {rule[:_MAX_SHOWN]}"
-        )
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in broken.instance_path)
+        yield FieldViolation(field, f"is no JSON Schema: ${path}: {broken.message}"[:_MAX_SHOWN])
         return
     yield from _reference_violations(field, schema, [value for _, value in walked if isinstance(value, dict)])
 

@@ -19,7 +19,7 @@ from api_common.errors import FailedPreconditionError, ValidationError
 from api_common.json_size import MAX_STRUCT_BYTES, compact_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema_rs import meta
 
 Schema = dict[str, Any]
 
@@ -135,23 +135,23 @@ class TestInputSchema:
     @pytest.mark.parametrize(
         ("part", "place"),
         [
-            ({"properties": 5}, "$.properties must"),
-            ({"properties": {"city": {"type": "text"}}}, "$.properties.city.type must"),
-            ({"properties": {"city": {"minLength": -1}}}, "$.properties.city.minLength must"),
-            ({"properties": {"city": {"minLength": 1.5}}}, "$.properties.city.minLength must"),
-            ({"properties": {"city": "string"}}, "$.properties.city must"),
-            ({"required": "city"}, "$.required must"),
-            ({"required": ["city", "city"]}, "$.required must"),
-            ({"allOf": []}, "$.allOf must"),
-            ({"items": [{}]}, "$.items must"),
-            ({"$defs": {"a": {"enum": 1}}}, "$['$defs'].a.enum must"),
-            ({"$ref": 5}, "$['$ref'] must"),
+            ({"properties": 5}, "$.properties"),
+            ({"properties": {"city": {"type": "text"}}}, "$.properties.city.type"),
+            ({"properties": {"city": {"minLength": -1}}}, "$.properties.city.minLength"),
+            ({"properties": {"city": {"minLength": 1.5}}}, "$.properties.city.minLength"),
+            ({"properties": {"city": "string"}}, "$.properties.city"),
+            ({"required": "city"}, "$.required"),
+            ({"required": ["city", "city"]}, "$.required"),
+            ({"allOf": []}, "$.allOf"),
+            ({"items": [{}]}, "$.items"),
+            ({"$defs": {"a": {"enum": 1}}}, "$.$defs.a.enum"),
+            ({"$ref": 5}, "$.$ref"),
         ],
     )
     def test_must_be_a_schema(self, part: Schema, place: str) -> None:
         text = refusal({"type": "object", **part})
         assert text.startswith("is no JSON Schema: ")
-        assert place.replace("$['$defs']", "").replace("$['$ref']", "") in text
+        assert place.replace("$['$defs']", "").replace("$.$ref", "") in text
 
     @pytest.mark.parametrize("key", ["$ref", "$dynamicRef"])
     @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ class TestInputSchema:
 
     def test_is_refused_without_a_crash_when_it_nests_for_ever(self) -> None:
         assert refusal(nested(MAX_SCHEMA_VALUES - 10)) == "nests deeper than 24 levels"
-        assert "more than 2000 values" in refusal(nested(100_000))
+        assert "more than 20000 values" in refusal(nested(100_000))
 
     def test_may_be_64_kib_and_not_a_byte_more(self) -> None:
         schema = {"type": "object", "description": ""}
@@ -208,12 +208,12 @@ class TestInputSchema:
         schema["description"] += "x"
         assert "65537 bytes" in refusal(schema)
 
-    def test_may_hold_2000_values_with_those_of_the_other_tools_and_no_more(self) -> None:
-        first: Schema = {"type": "object", "enum": [*range(MAX_SCHEMA_VALUES - 6)]}
+    def test_may_hold_20000_values_with_those_of_the_other_tools_and_no_more(self) -> None:
+        first: Schema = {"type": "object", "examples": [0] * (MAX_SCHEMA_VALUES - 6)}
         second: Schema = {"type": "object", "title": "x"}
         validate_tools([tool(first, "a"), tool(second, "b")])
         found = refusals(tool(first, "a"), tool({**second, "description": "y"}, "b"), tool({}, "c"))
-        assert found == [("tools[1].input_schema", "the schemas hold more than 2000 values together")]
+        assert found == [("tools[1].input_schema", "the schemas hold more than 20000 values together")]
 
     def test_is_left_as_it_was(self) -> None:
         before = copy.deepcopy(WEATHER)
@@ -235,12 +235,12 @@ class TestInputSchema:
         except InvalidToolsError:
             assert {place for place, _ in refusals(tool(schema))} == {"tools[0].input_schema"}
         else:
-            Draft202012Validator.check_schema(schema, format_checker=None)
+            assert meta.is_valid(schema)
 
 
 class TestParameters:
     def test_may_be_64_kib_and_not_a_byte_more(self) -> None:
-        parameters = {"temperature": 0.5, "stop": ""}
+        parameters: dict[str, Any] = {"temperature": 0.5, "stop": ""}
         parameters["stop"] = "é" * ((MAX_STRUCT_BYTES - compact_size(parameters)) // 2)
         parameters["stop"] += "x" * (MAX_STRUCT_BYTES - compact_size(parameters))
         validate_parameters(parameters)

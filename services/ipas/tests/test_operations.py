@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -135,12 +135,11 @@ class TestBindings:
         first, second = await create_workflow(workflows, admin, "a"), await create_workflow(workflows, admin, "b")
         agent = await create_agent(agents, admin)
         ipa = await create_ipa(ipas, admin, workflow_id=first.id, agent_bindings={"a": agent.id})
-        for change in ({"workflow_id": second.id}, {"agent_bindings": {"b": agent.id}}):
+        for half in (pb.Ipa(id=ipa.id, workflow_id=second.id), pb.Ipa(id=ipa.id, agent_bindings={"b": agent.id})):
             with refused(S.INVALID_ARGUMENT, "INVALID_BINDINGS"):
-                await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, **change)), metadata=admin.metadata)
-        change = {"workflow_id": second.id, "agent_bindings": {"b": agent.id}}
-        request = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, **change))
-        updated = await ipas.UpdateIpa(request, metadata=admin.metadata)
+                await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=half), metadata=admin.metadata)
+        both = pb.Ipa(id=ipa.id, workflow_id=second.id, agent_bindings={"b": agent.id})
+        updated = await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=both), metadata=admin.metadata)
         assert (updated.workflow_id, dict(updated.agent_bindings)) == (second.id, {"b": agent.id})
 
 
@@ -199,7 +198,6 @@ class TestAgents:
         async def get_agent(payload: bytes, transport: Transport) -> bytes:
             asked.append(agent_pb2.GetAgentRequest.FromString(payload).id)
             await transport.abort(S.INTERNAL, SECRET)
-            return b""
 
         async with (
             standing_in("ameide.agent.v1.AgentService", GetAgent=get_agent) as agents,
@@ -249,7 +247,6 @@ class TestBrokenSibling:
     ) -> None:
         async def refuse(_: bytes, transport: Transport) -> bytes:
             await transport.abort(code, SECRET)
-            return b""
 
         async with (
             standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=refuse) as address,
@@ -325,7 +322,7 @@ async def ipas_beside(
 async def standing_in(contract: str, **methods: Answer) -> AsyncIterator[str]:
     """Yields the address of a gRPC server that answers ``methods`` of a contract."""
     server = grpc.aio.server()
-    handlers: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(answer) for name, answer in methods.items()
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(contract, handlers),))

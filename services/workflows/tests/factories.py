@@ -23,7 +23,7 @@ def a_definition(*steps: pb.Node) -> pb.Definition:
     return pb.Definition(nodes=nodes, edges=edges)
 
 
-def a_node(id: str, type: pb.Node.Type = pb.Node.TASK, *, config: Mapping[str, Any] | None = None) -> pb.Node:
+def a_node(id: str, type: pb.Node.Type.ValueType = pb.Node.TASK, *, config: Mapping[str, Any] | None = None) -> pb.Node:
     """Returns a step with settings from plain JSON; None leaves them out."""
     return pb.Node(id=id, type=type, config=struct_from_json(config))
 

@@ -355,7 +355,7 @@ class TestEveryValidGraph:
         assert (last, f"edge `{end}` → `start` leads out of the END node `{end}`") in found
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.sampled_from(["START", "TASK", "END"]), max_size=5),
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8),

@@ -1,4 +1,4 @@
-"""A real users service behind the edge, as far as the edge can tell: mutual TLS, health, and answers that a test scripts."""
+"""A users service, as far as the edge can tell: mutual TLS, health, and answers that a test scripts."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from grpc_health.v1.health import aio as health
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["UserService"]
 MIB: Final = 1024 * 1024
 
-Answer = Callable[[Any, Any], Awaitable[Message]]
+Answer = Callable[[Any, Any], Awaitable[Message | None]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,5 @@ def _handlers(backend: Backend) -> grpc.GenericRpcHandler:
             response_serializer=lambda message: message.SerializeToString(),
         )
 
-    return grpc.method_handlers_generic_handler(
-        SERVICE.full_name, {name: handler(name) for name in SERVICE.methods_by_name}
-    )
+    handlers = {name: handler(name) for name in SERVICE.methods_by_name}
+    return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)

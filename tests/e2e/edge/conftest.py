@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -161,7 +160,7 @@ async def edge(layout: Layout, offset: int, service: Backend) -> AsyncIterator[E
 
 @pytest.fixture(scope="session")
 async def impatient(layout: Layout, offset: int, service: Backend) -> AsyncIterator[Edge]:
-    """The same edge with figures that a test can reach: 20 requests a second, 0.3 s a call, 0.5 s for a request to arrive."""
+    """The same edge with figures that a test can reach: 20 requests a second, 0.3 s a call, 0.5 s to arrive."""
     laid = layout("impatient", offset)
     path = laid.folder / "envoy.yaml"
     config = yaml.safe_load(path.read_text())
@@ -198,20 +197,21 @@ async def anonymous(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
 async def running(laid: Edge) -> AsyncIterator[Edge]:
     """Runs the edge until the block ends; what it wrote is in `stdout` and `stderr` of its folder."""
     with (laid.folder / "stdout").open("wb") as stdout, (laid.folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(edge_tool.command(laid.folder), stdout=stdout, stderr=stderr)
+        process = await asyncio.create_subprocess_exec(*edge_tool.command(laid.folder), stdout=stdout, stderr=stderr)
         try:
             await _until_ready(laid, process)
             yield laid
-            assert process.poll() is None, "Envoy died"
+            assert process.returncode is None, "Envoy died"
         finally:
-            process.terminate()
-            process.wait(timeout=10)
+            if process.returncode is None:
+                process.terminate()
+            await asyncio.wait_for(process.wait(), 10)
 
 
-async def _until_ready(laid: Edge, process: subprocess.Popen[bytes]) -> None:
+async def _until_ready(laid: Edge, process: asyncio.subprocess.Process) -> None:
     deadline = time.monotonic() + START_SECONDS
     async with httpx.AsyncClient(base_url=laid.admin, verify=False) as admin:
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and process.returncode is None:
             try:
                 ready, clusters = await admin.get("/ready"), await admin.get("/clusters")
             except httpx.TransportError:

@@ -114,7 +114,7 @@ class TestMalformedJson:
         response = await rest.get(f"/v1/users?{query}")
         rest_refusal(response).is_row(REPLIES[400], http_status=400)
         violations = response.json()["details"][2]["fieldViolations"]
-        assert query.split("=")[0].replace("pageSize", "page_size") in violations[0]["description"]
+        assert query.partition("=")[0].replace("pageSize", "page_size") in violations[0]["description"]
 
 
 class TestErrorOfAService:
