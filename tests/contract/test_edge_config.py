@@ -94,7 +94,7 @@ class TestLocalReplies:
             assert "op: GE" in yaml.safe_dump(server_errors)
 
     def test_that_lua_completes_are_the_registry(self) -> None:
-        source = FILTERS["lua"]["default_source_code"]["inline_string"]
+        source = FILTERS["error_details"]["default_source_code"]["inline_string"]
         known = {(str(reply.code.value[0]), reply.reason, reply.message) for reply in EDGE_REPLIES}
         rows = re.findall(r'\["(\d+)"\] = \{"(\w+)", "([^"]+)"\}', source)
         assert len(rows) == 4
@@ -188,9 +188,10 @@ class TestFilters:
             "rbac",
             "local_ratelimit",
             "buffer",
+            "payload_too_large",
             "grpc_json_transcoder",
             "grpc_stats",
-            "lua",
+            "error_details",
             "router",
         ]
 

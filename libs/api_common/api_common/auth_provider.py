@@ -105,8 +105,8 @@ class OidcAuthProvider:
 
     def _verify(self, token: str) -> Principal:
         try:
-            if len(token) > MAX_TOKEN_BYTES:
-                raise ValueError("longer than any token we accept")
+            if len(token) > MAX_TOKEN_BYTES or "=" in token:
+                raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
             header, payload, _ = token.split(".")
             key_id = _object(header).get("kid")
             key = self._keys[key_id] if key_id is not None else self._only_key()
@@ -168,10 +168,10 @@ def bearer_token(authorization: tuple[str, ...]) -> str:
 
 
 def _object(segment: str) -> dict[str, Any]:
-    """Decodes one segment, refusing what PyJWT would let pass: the same name twice."""
-    value = json.loads(
-        base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)), object_pairs_hook=_without_duplicates
-    )
+    """Decodes one segment, refusing what PyJWT would let pass: the same name twice, anything but UTF-8."""
+    raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    # Decoded here: given bytes, `json` would read UTF-16 and a byte order mark, too.
+    value = json.loads(raw.decode(), object_pairs_hook=_without_duplicates)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value

@@ -1,10 +1,11 @@
 """Stops calling a dependency that fails, and asks one call in a while whether it is back.
 
-pybreaker keeps the state; we drive it outside the await, because its own asyncio use lets every waiting call through when
-half open, takes cancellation for failure, and replaces the CancelledError (measured; ADR 0011).
+pybreaker keeps the state; we drive it outside the await, because its own asyncio use lets every waiting call through
+when half open, takes cancellation for failure, and replaces the CancelledError (measured; ADR 9).
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -112,10 +113,8 @@ class CircuitBreaker:
             self._breaker.call(lambda: None)
 
     def _count_failure(self) -> None:
-        try:
+        with contextlib.suppress(_CountedError):
             self._breaker.call(_fail)
-        except _CountedError:
-            pass
 
     def _move(self, change: Callable[[], None]) -> None:
         before = self.state

@@ -1,4 +1,4 @@
-"""How large a JSON value may be that is stored in one column."""
+"""How large and how deep a JSON value may be that is stored in one column."""
 
 import json
 from typing import Final
@@ -7,6 +7,10 @@ from api_common.errors import FieldViolation
 
 MAX_STRUCT_BYTES: Final = 64 * 1024
 """The largest `google.protobuf.Struct` of any resource, as compact JSON."""
+
+MAX_STRUCT_DEPTH: Final = 24
+"""How deep objects and lists of a `google.protobuf.Struct` may nest. A level is three messages, of which protobuf decodes
+100, the ones around the Struct included."""
 
 
 def compact_size(value: object) -> int:

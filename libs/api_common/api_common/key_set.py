@@ -12,7 +12,7 @@ import jwt
 import structlog
 
 MIN_FETCH_INTERVAL_SECONDS: Final = 10
-"""Between two fetches of a key set, however many tokens name unknown keys: the issuer must not be flooded through us."""
+"""Between two fetches of a key set, however many tokens name unknown keys: nobody floods the issuer through us."""
 
 MAX_AGE_SECONDS: Final = 30
 """A key set is asked for again after this; with the edge's own cache it bounds how long a removed key still works."""
@@ -124,7 +124,7 @@ class DiscoveredKeySet(_Keys):
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """Returns the named key; an unknown name makes us ask the issuer, at most every `MIN_FETCH_INTERVAL_SECONDS`."""
+        """Returns the named key; for an unknown name the issuer is asked, within its floor."""
         found = self.get(key_id)
         if found is None:
             await self._fetch_unless_tried_within(MIN_FETCH_INTERVAL_SECONDS)

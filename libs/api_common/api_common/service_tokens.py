@@ -1,7 +1,7 @@
 """Tokens with which one service calls another for a user (RFC 8693, `act`).
 
-Signed with the private key of the service's own mTLS certificate and verified with the certificate that the callee sees on
-the connection: only the service that holds the connection can have made the token, and there is no key to distribute.
+Signed with the private key of the service's own mTLS certificate and verified with the certificate that the callee sees
+on the connection: only the service that holds the connection can have made it, and there is no key to distribute.
 A token names its callee and one method and lives for a minute, so that a stolen one is of no use anywhere else.
 """
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
 from api_common.errors import FieldViolation, ValidationError
-
-MAX_DEPTH: Final = 24
-"""How deep objects and lists may nest. A level is three messages, of which protobuf decodes 100, ours around it too."""
+from api_common.json_size import MAX_STRUCT_DEPTH
 
 
 def struct_to_json(struct: Struct, field: str) -> dict[str, Any]:
@@ -36,8 +34,8 @@ def struct_from_json(value: Mapping[str, Any] | None) -> Struct | None:
 def _plain(value: Value, field: str, depth: int) -> Any:
     """Converts a value inside ``depth`` objects and lists."""
     kind = value.WhichOneof("kind")
-    if depth == MAX_DEPTH and kind in {"struct_value", "list_value"}:
-        raise _unfit(field, f"must not nest deeper than {MAX_DEPTH} levels")
+    if depth == MAX_STRUCT_DEPTH and kind in {"struct_value", "list_value"}:
+        raise _unfit(field, f"must not nest deeper than {MAX_STRUCT_DEPTH} levels")
     match kind:
         case "null_value":
             return None

@@ -24,7 +24,7 @@ from api_common.fields import (
     TimestampField,
 )
 from api_common.filtering import MAX_FILTER_BYTES, MAX_FILTER_DEPTH, MAX_FILTER_TERMS, parse_filter, parse_order_by
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Column, Computed, DateTime, Integer, MetaData, Table, Text, Uuid, bindparam, select
 from sqlalchemy.dialects import postgresql
@@ -70,6 +70,13 @@ FIELDS = Fields(
     }
 )
 
+# Shrinking a counter-example through the database would take minutes.
+THROUGH_SQL = settings(
+    max_examples=150,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 # Everything that means something to LIKE, to the grammar or to a pattern, and a letter that is wider than a byte.
 TEXTS = st.text(alphabet="abAB%_\\*\"'. 日", max_size=4)
@@ -234,7 +241,7 @@ def complaint(text: str) -> str:
 
 
 class TestMeaning:
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @THROUGH_SQL
     @given(things=st.lists(THING, min_size=1, max_size=5), filters=st.lists(FILTERS, min_size=4, max_size=4))
     def test_sql_finds_what_python_finds(self, run: Run, things: list[Thing], filters: list[Written]) -> None:
         store(run, things)

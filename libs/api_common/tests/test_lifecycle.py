@@ -1,30 +1,34 @@
-"""What a lifecycle allows, and how it says no."""
+"""States and the verbs between them."""
 
 import pytest
 from api_common.errors import FailedPreconditionError
 from api_common.lifecycle import Lifecycle
 
-LIFECYCLE = Lifecycle(
-    resource="workflow",
+DOOR = Lifecycle(
+    resource="door",
     transitions={
-        "update": ({"DRAFT", "PUBLISHED"}, None),
-        "publish": ({"PUBLISHED", "DRAFT"}, "PUBLISHED"),
-        "archive": ({"PUBLISHED"}, "ARCHIVED"),
+        "open": ({"CLOSED", "AJAR"}, "OPEN"),
+        "paint": ({"CLOSED", "OPEN"}, None),
     },
 )
 
 
-class TestApply:
-    def test_leads_to_the_state_of_the_table(self) -> None:
-        assert LIFECYCLE.apply("publish", "DRAFT") == "PUBLISHED"
+def test_a_verb_leads_to_its_state() -> None:
+    assert [DOOR.apply("open", state) for state in ("CLOSED", "AJAR")] == ["OPEN", "OPEN"]
 
-    @pytest.mark.parametrize("state", ["DRAFT", "PUBLISHED"])
-    def test_stays_where_the_table_names_no_state(self, state: str) -> None:
-        assert LIFECYCLE.apply("update", state) == state
 
-    def test_names_verb_state_and_what_is_allowed(self) -> None:
-        with pytest.raises(FailedPreconditionError) as caught:
-            LIFECYCLE.apply("publish", "ARCHIVED")
-        assert caught.value.reason == "INVALID_STATE"
-        assert caught.value.message == "Cannot publish the workflow: it is ARCHIVED and must be DRAFT or PUBLISHED."
-        assert caught.value.metadata == {"verb": "publish", "state": "ARCHIVED", "allowed": "DRAFT,PUBLISHED"}
+def test_a_verb_without_a_state_stays() -> None:
+    assert [DOOR.apply("paint", state) for state in ("CLOSED", "OPEN")] == ["CLOSED", "OPEN"]
+
+
+@pytest.mark.parametrize("state", ["OPEN", "", "LOCKED", "closed"])
+def test_a_verb_refuses_every_other_state(state: str) -> None:
+    with pytest.raises(FailedPreconditionError) as caught:
+        DOOR.apply("open", state)
+    assert caught.value.metadata == {"verb": "open", "state": state, "allowed": "AJAR,CLOSED"}
+    assert "AJAR or CLOSED" in caught.value.message
+
+
+def test_a_verb_that_nobody_declared_is_a_defect() -> None:
+    with pytest.raises(KeyError):
+        DOOR.apply("lock", "CLOSED")

@@ -12,7 +12,7 @@ from api_common.errors import InvalidPageTokenError, ValidationError
 from api_common.filtering import Order, OrderTerm
 from api_common.pagination import CursorValue, PageTokens, binding, clamp_page_size, keyset_clause
 from cryptography.fernet import Fernet
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Table, Text, Uuid, delete, insert, select
 from sqlalchemy.dialects import postgresql
@@ -30,6 +30,13 @@ ROWS = Table(
     Column("name", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("create_time", DateTime(timezone=True), nullable=False),
+)
+# Shrinking a counter-example through the database would take minutes.
+THROUGH_SQL = settings(
+    max_examples=100,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -226,7 +233,7 @@ def insert_row(run: Run, number: int, values: Values) -> str:
 
 
 class TestKeyset:
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @THROUGH_SQL
     @given(
         rows=st.lists(VALUES, max_size=12),
         changes=st.lists(st.lists(VALUES | st.integers(0, 11), max_size=3), max_size=6),
@@ -253,7 +260,7 @@ class TestKeyset:
         assert len(walk.seen) == len(set(walk.seen))
         assert lasting <= set(walk.seen)
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(THROUGH_SQL, max_examples=50)
     @given(rows=st.lists(VALUES, max_size=12), order=ORDERS, page_size=st.integers(1, 5))
     def test_the_pages_are_the_ordered_list_cut_up(
         self, run: Run, rows: list[Values], order: Order, page_size: int

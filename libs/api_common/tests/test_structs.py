@@ -8,7 +8,8 @@ import asyncpg
 import orjson
 import pytest
 from api_common.errors import ValidationError
-from api_common.structs import MAX_DEPTH, struct_from_json, struct_to_json
+from api_common.json_size import MAX_STRUCT_DEPTH
+from api_common.structs import struct_from_json, struct_to_json
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -75,12 +76,12 @@ def test_nothing_is_not_an_empty_object() -> None:
 
 @pytest.mark.parametrize("kind", [dict, list])
 def test_nests_as_deep_as_allowed_and_no_deeper(kind: type[Any]) -> None:
-    fits = nested(MAX_DEPTH, kind=kind)
+    fits = nested(MAX_STRUCT_DEPTH, kind=kind)
     assert struct_to_json(struct(fits), "field") == fits
     with pytest.raises(ValidationError) as caught:
-        struct_to_json(struct(nested(MAX_DEPTH + 1, kind=kind)), "agent.parameters")
+        struct_to_json(struct(nested(MAX_STRUCT_DEPTH + 1, kind=kind)), "agent.parameters")
     (violation,) = caught.value.violations
-    assert (violation.field, str(MAX_DEPTH) in violation.description) == ("agent.parameters", True)
+    assert (violation.field, str(MAX_STRUCT_DEPTH) in violation.description) == ("agent.parameters", True)
 
 
 @pytest.mark.parametrize(

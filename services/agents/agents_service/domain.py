@@ -12,14 +12,11 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from api_common.errors import FieldViolation, ValidationError
-from api_common.json_size import size_violations
+from api_common.json_size import MAX_STRUCT_DEPTH, size_violations
 from api_common.lifecycle import Lifecycle
 from jsonschema_rs import Draft202012Validator
 
 from agents_service.errors import InvalidToolsError
-
-MAX_SCHEMA_DEPTH: Final = 24
-"""How deep an input schema may nest; the bound of every Struct."""
 
 MAX_SCHEMA_VALUES: Final = 20_000
 """How many JSON values the input schemas of one agent may hold together. While they are checked the process answers
@@ -96,8 +93,8 @@ def _tool_violations(tools: Sequence[Mapping[str, Any]]) -> Iterator[FieldViolat
 def _schema_violations(
     field: str, schema: Mapping[str, Any], walked: Sequence[tuple[int, Any]]
 ) -> Iterator[FieldViolation]:
-    if any(depth > MAX_SCHEMA_DEPTH for depth, _ in walked):
-        yield FieldViolation(field, f"nests deeper than {MAX_SCHEMA_DEPTH} levels")
+    if any(depth > MAX_STRUCT_DEPTH and isinstance(value, dict | list) for depth, value in walked):
+        yield FieldViolation(field, f"nests deeper than {MAX_STRUCT_DEPTH} levels")
         return
     yield from size_violations(field, schema)
     if schema.get("type") != "object":

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from agents_service.domain import (
     LIFECYCLE,
-    MAX_SCHEMA_DEPTH,
     MAX_SCHEMA_VALUES,
     State,
     validate_parameters,
@@ -16,7 +15,7 @@ from agents_service.errors import InvalidToolsError
 from ameide.agent.v1 import agent_pb2 as pb
 from ameide.agent.v1 import reason_pb2
 from api_common.errors import FailedPreconditionError, ValidationError
-from api_common.json_size import MAX_STRUCT_BYTES, compact_size
+from api_common.json_size import MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH, compact_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import meta
@@ -58,8 +57,8 @@ def refusal(schema: Schema) -> str:
 
 
 def nested(levels: int) -> Schema:
-    """Returns a schema whose innermost value is ``levels`` deep."""
-    schema: Schema = {}
+    """Returns a schema whose innermost object is ``levels`` deep."""
+    schema: Schema = {"title": "leaf"}
     for _ in range(levels - 2):
         schema = {"not": schema}
     return {"type": "object", "not": schema}
@@ -194,8 +193,8 @@ class TestInputSchema:
         assert len(text) <= 512
 
     def test_may_nest_24_levels_and_no_more(self) -> None:
-        validate_tools([tool(nested(MAX_SCHEMA_DEPTH))])
-        assert refusal(nested(MAX_SCHEMA_DEPTH + 1)) == "nests deeper than 24 levels"
+        validate_tools([tool(nested(MAX_STRUCT_DEPTH))])
+        assert refusal(nested(MAX_STRUCT_DEPTH + 1)) == "nests deeper than 24 levels"
 
     def test_is_refused_without_a_crash_when_it_nests_for_ever(self) -> None:
         assert refusal(nested(MAX_SCHEMA_VALUES - 10)) == "nests deeper than 24 levels"

@@ -189,7 +189,7 @@ class TestListAgents:
     ) -> None:
         tools = [a_tool(f"tool_{index}") for index in range(128)]
         for tool in tools:
-            tool.description = "\N{ROCKET}" * 9_000
+            tool.description = "\N{ROCKET}" * 5_000
         created = [(await create_agent(agents, admin, tools=tools)).id for _ in range(2)]
         pages = await all_pages(
             lambda token: agents.ListAgents(pb.ListAgentsRequest(page_token=token), metadata=admin.metadata)

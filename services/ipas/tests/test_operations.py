@@ -159,6 +159,20 @@ class TestAgents:
             await create_ipa(ipas, admin, workflow_id=workflow.id, agent_bindings=bindings)
         assert set(refusal.violations) == {f"ipa.agent_bindings[{node}]" for node in "bcd"}
 
+    async def test_are_asked_for_when_bindings_change_only(
+        self,
+        ipas: IpaServiceAsyncStub,
+        workflows: WorkflowServiceAsyncStub,
+        agents: AgentServiceAsyncStub,
+        admin: Caller,
+    ) -> None:
+        workflow, agent = await publish_workflow(workflows, admin, "a"), await create_agent(agents, admin)
+        ipa = await create_ipa(ipas, admin, workflow_id=workflow.id, agent_bindings={"a": agent.id})
+        await agents.DeleteAgent(agent_pb2.DeleteAgentRequest(id=agent.id), metadata=admin.metadata)
+        change = pb.Ipa(id=ipa.id, workflow_revision=1)
+        updated = await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=change), metadata=admin.metadata)
+        assert (updated.workflow_revision, dict(updated.agent_bindings)) == (1, {"a": agent.id})
+
     async def test_are_asked_for_once_each_and_a_few_at_a_time(
         self, ipas_database: TestDatabase, identity: Identity, admin: Caller
     ) -> None:

@@ -10,7 +10,7 @@ users = resource_table(
     "users",
     METADATA,
     Column("email", Text, nullable=False),
-    # Comparisons without case need a stored column: row-level security keeps an index over lower(email) from being used.
+    # Comparing without case needs a stored column: row-level security keeps an index over lower(email) from being used.
     Column("email_folded", Text, Computed("lower(email)", persisted=True), nullable=False),
     Column("roles", ARRAY(Text), nullable=False, server_default=text("'{}'")),
 )

@@ -158,6 +158,7 @@ class TestErrorOfAService:
         [
             (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
             (grpc.StatusCode.UNAVAILABLE, 503),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
             (grpc.StatusCode.UNKNOWN, 500),
         ],
     )
