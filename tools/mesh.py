@@ -101,7 +101,7 @@ def down(mesh: Mesh) -> None:
         deadline = time.monotonic() + processes.STOP_SECONDS + 10
         while "mesh" in dict(processes.pids(mesh)) and time.monotonic() < deadline:
             time.sleep(0.05)
-    processes.stop(mesh, ("mesh", *PROCESSES))
+    processes.stop(mesh, PROCESSES)
     postgres.stop(mesh.postgres)
     print("The mesh has stopped.")
 
@@ -113,8 +113,8 @@ def status(mesh: Mesh) -> None:
     ports = {name: running.ports[f"{name} grpc"] for name in PROCESSES if name != "edge"}
     ports["edge"] = running.ports["edge http"]
     print(f"{'PROCESS':<12}{'PID':<10}{'PORT':<8}READY")
-    socket = postgres.pid(mesh.postgres)
-    print(f"{'postgres':<12}{socket or '-':<10}{'-':<8}{'yes' if socket else 'no'}")
+    server = postgres.pid(mesh.postgres)
+    print(f"{'postgres':<12}{server or '-':<10}{'socket':<8}{'yes' if server else 'no'}")
     for name in PROCESSES:
         ready = name in found and processes.is_ready(running, name)
         print(f"{name:<12}{found.get(name, '-'):<10}{ports[name]:<8}{'yes' if ready else 'no'}")

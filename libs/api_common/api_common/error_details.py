@@ -14,11 +14,17 @@ from api_common.error_registry import ERROR_DOMAIN, spec_of
 from api_common.errors import DomainError
 
 MAX_DETAILS_BYTES: Final = 6 * 1024
-"""All details of one error; they travel in a header, and headers beyond 8 KiB are dropped on the way."""
+"""All details of one error; they travel in a header, and headers beyond 8 KiB are dropped on the way.
+
+Message, metadata, resource and violations have limits of their own, so that together they always fit.
+"""
 
 MAX_VIOLATIONS: Final = 32
 """Field violations of one error; whoever has more to correct starts with these."""
-_MAX_TEXT: Final = 512
+_MAX_TEXT_BYTES: Final = 512
+_MAX_NAME_BYTES: Final = 64
+_MAX_METADATA_BYTES: Final = 1536
+_MAX_VIOLATIONS_BYTES: Final = 2560
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 """Trailing metadata: pairs of key and value, bytes for keys in `-bin`."""
@@ -32,8 +38,7 @@ def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str
     for detail in _details(error, request_id):
         packed = Any()
         packed.Pack(detail)
-        if status.ByteSize() + packed.ByteSize() <= MAX_DETAILS_BYTES:
-            status.details.append(packed)
+        status.details.append(packed)
     trailers: Trailers = (
         ("grpc-status-details-bin", status.SerializeToString()),
         ("error-type", error.reason),
@@ -45,9 +50,8 @@ def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str
 
 
 def _details(error: DomainError, request_id: str) -> Iterator[Message]:
-    """Yields the details, most useful first: the last ones are dropped when there is no room."""
-    metadata = {key[:64]: _cut(value) for key, value in error.metadata.items()}
-    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)
+    """Yields the details, most useful first."""
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=_metadata(error))
     yield error_details_pb2.RequestInfo(request_id=request_id)
     if error.retry_after_seconds is not None:
         delay = Duration()
@@ -55,16 +59,31 @@ def _details(error: DomainError, request_id: str) -> Iterator[Message]:
         yield error_details_pb2.RetryInfo(retry_delay=delay)
     if error.resource is not None:
         yield error_details_pb2.ResourceInfo(
-            resource_type=error.resource.type, resource_name=_cut(error.resource.id), description=_cut(error.message)
+            resource_type=_cut(error.resource.type, _MAX_NAME_BYTES),
+            resource_name=_cut(error.resource.id),
+            description=_cut(error.message),
         )
     if error.violations:
         yield _bad_request(error)
 
 
+def _metadata(error: DomainError) -> dict[str, str]:
+    """Returns as much of the metadata as there is room for."""
+    result: dict[str, str] = {}
+    room = _MAX_METADATA_BYTES
+    for name, text in error.metadata.items():
+        key, value = _cut(name, _MAX_NAME_BYTES), _cut(text)
+        room -= len(key.encode()) + len(value.encode()) + 8
+        if room < 0:
+            break
+        result[key] = value
+    return result
+
+
 def _bad_request(error: DomainError) -> error_details_pb2.BadRequest:
     """Lists as many violations as there is room for; the last one then says how many are missing."""
     result = error_details_pb2.BadRequest()
-    room = MAX_DETAILS_BYTES // 2
+    room = _MAX_VIOLATIONS_BYTES
     for index, violation in enumerate(error.violations):
         entry = error_details_pb2.BadRequest.FieldViolation(
             field=_cut(violation.field), description=_cut(violation.description)
@@ -78,5 +97,7 @@ def _bad_request(error: DomainError) -> error_details_pb2.BadRequest:
     return result
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
+def _cut(text: str, limit: int = _MAX_TEXT_BYTES) -> str:
+    """Returns ``text``, or as much of its start as ``limit`` bytes hold."""
+    raw = text.encode()
+    return text if len(raw) <= limit else f"{raw[: limit - 3].decode(errors='ignore')}…"

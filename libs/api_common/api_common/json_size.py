@@ -9,8 +9,8 @@ MAX_STRUCT_BYTES: Final = 64 * 1024
 """The largest `google.protobuf.Struct` of any resource, as compact JSON."""
 
 MAX_STRUCT_DEPTH: Final = 24
-"""How deep objects and lists of a `google.protobuf.Struct` may nest. A level is three messages, of which protobuf decodes
-100, the ones around the Struct included."""
+"""How deep objects and lists of a `google.protobuf.Struct` may nest. A level is three messages, and protobuf decodes
+100 in each other, those around the Struct included."""
 
 
 def compact_size(value: object) -> int:

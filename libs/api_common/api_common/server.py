@@ -5,12 +5,13 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import grpc
+import jwt
 import structlog
 import uvloop
 from google.protobuf.descriptor import ServiceDescriptor
@@ -101,7 +102,9 @@ async def _serve(service: Service, settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with running(service, settings, credentials=server_credentials(settings.tls)) as server:
+    with _naming(service, "TLS"):
+        credentials = server_credentials(settings.tls)
+    async with running(service, settings, credentials=credentials) as server:
         _log.info("serving", grpc_port=server.grpc_port, operations_port=server.operations_port)
         await stopping.wait()
         await server.drain()
@@ -139,6 +142,11 @@ class RunningServer:
         """The port of the probes and metrics."""
         return self.operations.port
 
+    async def start(self) -> None:
+        """Begins to answer; not ready until the database was seen."""
+        await self._set_ready(False)
+        await self._server.start()
+
     async def watch_readiness(self) -> None:
         """Follows the database: without it there is no traffic worth having. Never returns."""
         while True:
@@ -173,7 +181,7 @@ async def running(
         credentials: None serves without TLS, on loopback in tests.
 
     Raises:
-        StartError: the database does not answer, its schema is not current, or a port is taken.
+        StartError: the database does not answer, its schema is not current, a port is taken, or a file or key is no good.
     """
     metrics = Metrics(CollectorRegistry())
     async with contextlib.AsyncExitStack() as stack:
@@ -181,23 +189,25 @@ async def running(
         stack.push_async_callback(database.close)
         siblings = Siblings(settings.siblings, None if credentials is None else settings.tls)
         stack.push_async_callback(siblings.close)
-        pipeline = Pipeline(
-            auth=OidcAuthProvider(
+        with _naming(service, "AUTH"):
+            auth = OidcAuthProvider(
                 issuer=settings.auth.issuer,
                 audience=settings.auth.audience,
                 key_set=load_key_set(settings.auth.jwks_path),
-            ),
+            )
+        with _naming(service, "PAGINATION"):
+            page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
+        pipeline = Pipeline(
+            auth=auth,
             database=database,
             constraints=service.constraints,
             metrics=metrics,
             access_log=AccessLog(service.name),
         )
-        servicer = service.servicer(
-            Parts(PageTokens([key.get_secret_value() for key in settings.pagination.keys]), siblings)
-        )
+        servicer = service.servicer(Parts(page_tokens, siblings))
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
-        result = RunningServer(server, database, settings, metrics, names)
+        result = _prepare(server, database, settings, metrics, names)
         stack.callback(result.operations.close)
         health_pb2_grpc.add_HealthServicer_to_server(result.health, server)
         if settings.server.reflection_enabled:
@@ -205,7 +215,7 @@ async def running(
         handlers = [service_handler(one, servicer, layers=pipeline.compose) for one in service.descriptors]
         server.add_generic_rpc_handlers((*handlers, unknown_method_handler()))
         result.grpc_port = _bind(server, settings.server, credentials)
-        await server.start()
+        await result.start()
         stack.push_async_callback(server.stop, None)
         readiness = asyncio.create_task(result.watch_readiness())
         stack.callback(readiness.cancel)
@@ -213,6 +223,15 @@ async def running(
         gc.collect()
         gc.freeze()
         yield result
+
+
+@contextlib.contextmanager
+def _naming(service: Service, concern: str) -> Iterator[None]:
+    """Says which settings name what cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError, jwt.PyJWTError) as error:
+        raise StartError(f"{service.name.upper()}_{concern}_… names something unusable: {error}") from error
 
 
 async def _connect(service: Service, settings: Settings) -> Database:
@@ -232,6 +251,16 @@ async def _connect(service: Service, settings: Settings) -> Database:
             f" Run `python -m {service.name}_service migrate`."
         )
     return database
+
+
+def _prepare(
+    server: grpc.aio.Server, database: Database, settings: Settings, metrics: Metrics, names: Sequence[str]
+) -> RunningServer:
+    try:
+        return RunningServer(server, database, settings, metrics, names)
+    except OSError as error:
+        address = f"{settings.server.host}:{settings.server.operations_port}"
+        raise StartError(f"cannot listen on {address}: {error.strerror}.") from error
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:

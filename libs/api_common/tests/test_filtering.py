@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -412,7 +413,7 @@ class TestRefusal:
             parse_filter(text, FIELDS)
         assert time.process_time() - started < 0.5
 
-    @settings(max_examples=500, deadline=timedelta(seconds=2))
+    @settings(max_examples=500, deadline=None)
     @given(st.text(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
     def test_no_text_raises_anything_else(self, text: str) -> None:
         try:
@@ -483,6 +484,7 @@ class TestOrder:
         assert violation.field == "order_by"
         assert says in violation.description
 
+    @settings(deadline=None)
     @given(st.text(max_size=100) | st.text(alphabet="emaildsc, .", max_size=60))
     def test_no_text_raises_anything_else(self, text: str) -> None:
         try:
@@ -490,6 +492,10 @@ class TestOrder:
         except InvalidOrderByError:
             return
         assert "id" in [term.name for term in order.terms]
+
+
+APPLICATION = f"things_app_{os.getpid()}"
+"""A role, which all databases of a server share."""
 
 
 @pytest.fixture(scope="class")
@@ -507,12 +513,12 @@ def tenants(run: Run) -> Iterator[Run]:
     run("CREATE INDEX things_labels ON things USING gin (labels jsonb_path_ops)")
     run("ALTER TABLE things ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
     run("CREATE POLICY tenant ON things USING (tenant_id = current_setting('app.tenant_id', true))")
-    run("CREATE ROLE things_app")
-    run("GRANT SELECT ON things TO things_app")
+    run(f"CREATE ROLE {APPLICATION}")
+    run(f"GRANT SELECT ON things TO {APPLICATION}")
     run("ANALYZE things")
     yield run
-    run("DROP OWNED BY things_app")
-    run("DROP ROLE things_app")
+    run(f"DROP OWNED BY {APPLICATION}")
+    run(f"DROP ROLE {APPLICATION}")
 
 
 def plan_of(run: Run, text: str, *, leakproof: str = "") -> str:
@@ -526,7 +532,7 @@ def plan_of(run: Run, text: str, *, leakproof: str = "") -> str:
     try:
         if leakproof:
             run(f"ALTER FUNCTION {leakproof} LEAKPROOF")
-        run("SET LOCAL ROLE things_app")
+        run(f"SET LOCAL ROLE {APPLICATION}")
         run("SET LOCAL app.tenant_id = 't1'")
         lines = run(statement, {"tenant_id": "t1", **where.values}, prefix="EXPLAIN ")
     finally:

@@ -57,7 +57,12 @@ class TestDeclarations:
 
     @pytest.mark.parametrize(
         "policy",
-        [None, policy_pb2.Policy(), policy_pb2.Policy(permission="users.read"), policy_pb2.Policy(rate_class="READ")],
+        [
+            None,
+            policy_pb2.Policy(),
+            policy_pb2.Policy(permission="users.read"),
+            policy_pb2.Policy(rate_class=policy_pb2.READ),
+        ],
         ids=["none", "empty", "no rate class", "no permission"],
     )
     def test_that_are_missing_stop_the_server(self, policy: policy_pb2.Policy | None) -> None:

@@ -1,5 +1,7 @@
 """Texts that cannot be stored are found wherever they hide."""
 
+from typing import Any
+
 from ameide.user.v1 import user_pb2 as pb
 from api_common.text import nul_fields
 from google.protobuf.struct_pb2 import Struct
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def struct(value: dict[str, object]) -> Struct:
+def struct(value: dict[str, Any]) -> Struct:
     made = Struct()
     made.update(value)
     return made

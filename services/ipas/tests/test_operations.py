@@ -211,7 +211,7 @@ class TestAgents:
 
         async def get_agent(payload: bytes, transport: Transport) -> bytes:
             asked.append(agent_pb2.GetAgentRequest.FromString(payload).id)
-            await transport.abort(S.INTERNAL, SECRET)
+            await transport.abort(S.RESOURCE_EXHAUSTED, SECRET)
 
         async with (
             standing_in("ameide.agent.v1.AgentService", GetAgent=get_agent) as agents,
@@ -219,7 +219,7 @@ class TestAgents:
             ipas_beside(ipas_database, identity, workflows=workflows, agents=agents) as ipas,
         ):
             bindings = {node: f"01900000-0000-7000-8000-{number:012}" for number, node in enumerate(nodes)}
-            with refused(S.INTERNAL, "INTERNAL") as refusal:
+            with refused(S.RESOURCE_EXHAUSTED, "RATE_LIMITED") as refusal:
                 await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
         assert len(asked) <= 2 * MAX_PARALLEL_CALLS
         assert SECRET.encode() not in refusal.payload

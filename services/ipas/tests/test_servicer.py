@@ -320,6 +320,13 @@ class TestUpdateIpa:
         codes = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
         assert codes == [S.ABORTED] * 19
 
+    async def test_refuses_an_old_etag_before_it_asks_anybody(self, ipas: IpaServiceAsyncStub, admin: Caller) -> None:
+        ipa = await create_ipa(ipas, admin)
+        for change in ({"display_name": "New"}, {"workflow_id": NEVER}, {"variables": a_struct(a=1)}):
+            request = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, etag='"99"', **change))
+            with refused(S.ABORTED, "ETAG_MISMATCH"):
+                await ipas.UpdateIpa(request, metadata=admin.metadata)
+
     async def test_changes_what_is_deployed_in_draft_and_failed_only(
         self,
         ipas: IpaServiceAsyncStub,
@@ -370,7 +377,7 @@ class TestUpdateIpa:
         )
         ipa.ClearField("etag")
         await put_into_state(ipas_database, ipa, "DEPLOYED")
-        ipa.display_name = "New"
+        ipa.display_name, ipa.workflow_id = "New", workflow.id.upper()
         for mask in (None, FieldMask(paths=["*"])):
             request = pb.UpdateIpaRequest(ipa=ipa, update_mask=mask)
             updated = await ipas.UpdateIpa(request, metadata=admin.metadata)

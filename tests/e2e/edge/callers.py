@@ -15,7 +15,7 @@ from tests.e2e.edge.conftest import Edge
 USERS: Final = "/ameide.user.v1.UserService"
 UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # A Python name, SQL, an address, a path on disk, a token.
-LEAKS: Final = re.compile(r"Traceback|Error:|<class|SELECT|:\d{4,5}\b|localhost|/(usr|tmp|work|etc)/|eyJ|upstream")
+LEAKS: Final = re.compile(r"Traceback|Error:|<class|SELECT|:\d{4,5}\b|localhost|/(usr|var|etc|home|opt)/|eyJ|upstream")
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 
 

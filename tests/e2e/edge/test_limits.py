@@ -99,6 +99,15 @@ class TestHeaders:
         assert (response.status_code, response.json()["message"]) == (431, REPLIES[431].message)
         assert (await rest.get("/v1/me", headers=dict(list(many.items())[:80]))).status_code == 200
 
+    async def test_in_crumbs_count_too(self, edge: Edge, backend: Backend) -> None:
+        """HTTP/2 may send a cookie in crumbs, a header each: cheap to send and dear to keep (CVE-2026-47774)."""
+        credentials = list(edge.credentials.items())
+        async with edge.client(http1=False, http2=True) as client:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.get("/v1/me", headers=[*credentials, *[("cookie", "a=1")] * 101])
+            assert backend.calls == []
+            assert (await client.get("/v1/me", headers=[*credentials, *[("cookie", "a=1")] * 50])).status_code == 200
+
 
 class TestStreams:
     async def test_of_one_connection_number_a_thousand(self, edge: Edge, backend: Backend) -> None:
