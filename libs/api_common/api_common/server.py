@@ -19,14 +19,16 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from api_common import migrations
-from api_common.auth_provider import OidcAuthProvider, load_key_set
+from api_common.auth_provider import CLAIM_MAPS, OidcAuthProvider
 from api_common.clients import Siblings
 from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
 from api_common.interceptors import Pipeline
+from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
 from api_common.operations import OperationsServer
 from api_common.pagination import PageTokens
+from api_common.peers import PeerPolicy
 from api_common.rpc import service_handler, unknown_method_handler
-from api_common.settings import ServerSettings, Settings, SettingsError, load_owner_url
+from api_common.settings import AuthSettings, ServerSettings, Settings, SettingsError, load_owner_url
 from api_common.telemetry import AccessLog, Metrics, configure_logging
 from api_common.tls import server_credentials
 
@@ -76,6 +78,8 @@ class Service:
     """The folder of its Alembic environment."""
     siblings: Sequence[str] = ()
     """Services that it calls."""
+    callers: Sequence[str] = ("edge",)
+    """The processes that may call it, by the names in their certificates."""
 
 
 def main(service: Service) -> None:
@@ -179,14 +183,17 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         database = await _connect(service, settings)
         stack.push_async_callback(database.close)
-        siblings = Siblings(settings.siblings, None if credentials is None else settings.tls)
+        siblings = Siblings(settings.siblings, None if credentials is None else settings.tls, metrics)
         stack.push_async_callback(siblings.close)
+        key_set = _key_set(settings.auth)
+        users = OidcAuthProvider(
+            issuer=settings.auth.issuer,
+            audience=settings.auth.audience,
+            key_set=key_set,
+            claims=CLAIM_MAPS[settings.auth.claims],
+        )
         pipeline = Pipeline(
-            auth=OidcAuthProvider(
-                issuer=settings.auth.issuer,
-                audience=settings.auth.audience,
-                key_set=load_key_set(settings.auth.jwks_path),
-            ),
+            auth=PeerPolicy(users, service=service.name, callers=service.callers),
             database=database,
             constraints=service.constraints,
             metrics=metrics,
@@ -207,12 +214,28 @@ async def running(
         result.grpc_port = _bind(server, settings.server, credentials)
         await server.start()
         stack.push_async_callback(server.stop, None)
-        readiness = asyncio.create_task(result.watch_readiness())
-        stack.callback(readiness.cancel)
+        for background in (result.watch_readiness(), _keep_fresh(key_set)):
+            stack.callback(asyncio.create_task(background).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()
         gc.freeze()
         yield result
+
+
+def _key_set(settings: AuthSettings) -> KeySet:
+    if settings.jwks_path is None:
+        return DiscoveredKeySet(settings.issuer)
+    try:
+        return FileKeySet(settings.jwks_path)
+    except (OSError, ValueError) as error:
+        raise StartError(f"cannot read the issuer's keys from {settings.jwks_path}: {error}") from error
+
+
+async def _keep_fresh(key_set: KeySet) -> None:
+    """Follows the issuer's keys. Never returns."""
+    while True:
+        await asyncio.sleep(MAX_AGE_SECONDS)
+        await key_set.refresh()
 
 
 async def _connect(service: Service, settings: Settings) -> Database:

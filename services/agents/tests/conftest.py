@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
+from agents_service.service import SERVICE
 from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from api_common.testing.database import TestDatabase, create_database
 from api_common.testing.identity import Identity
 from api_common.testing.service import TestService, running_service, settings_for
-from agents_service.service import SERVICE
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

@@ -5,9 +5,10 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 from protovalidate import Validator, Violation
 
-from api_common.auth_provider import AuthProvider, bearer_token
+from api_common.auth_provider import bearer_token
 from api_common.errors import AuthorizationError, FieldViolation, PayloadTooLargeError, ValidationError
 from api_common.field_behavior import FieldBehavior
+from api_common.peers import PeerPolicy
 from api_common.policy import MethodPolicy, is_granted
 from api_common.rpc import Call, Layer
 from api_common.text import nul_fields
@@ -18,13 +19,13 @@ MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
 _validator: Final = Validator()
 
 
-def admission(method: MethodPolicy, within: Layer, *, auth: AuthProvider) -> Layer:
+def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy) -> Layer:
     """Checks credential, permission and form of every call of ``method``, in this order (AIP-193, AIP-211)."""
     behavior = FieldBehavior(method.request_class.DESCRIPTOR)
 
     async def layer(call: Call) -> None:
         call.token = bearer_token(call.headers.authorization)
-        principal = call.principal = await auth.authenticate(call.token)
+        principal = call.principal = await auth.authenticate(call.token, peer=call.peer, method=method.path)
         if not is_granted(method.permission, principal.roles):
             raise AuthorizationError(
                 f"This needs the permission {method.permission}.", metadata={"permission": method.permission}
