@@ -44,9 +44,7 @@ def main() -> None:
     try:
         with ExitStack() as stack:
             stage = stack.enter_context(set_stage())
-            servers = [
-                stack.enter_context(started(one, stage, number=number)) for number, one in enumerate(contenders)
-            ]
+            servers = [stack.enter_context(started(one, stage, number=number)) for number, one in enumerate(contenders)]
             cells.extend(run_rounds(stage, servers, rounds=options.rounds, count=options.count))
     except ContenderError as error:
         raise SystemExit(str(error)) from None
@@ -63,7 +61,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description="CPU per GetUser of the server.")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender is measured (default: 5)")
     parser.add_argument("--count", type=int, default=3000, help="calls per contender and round (default: 3000)")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="measure the users service of another checkout, too")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="measure the users service of another checkout, too"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every single measurement")
     return parser.parse_args()
 

@@ -96,9 +96,7 @@ def paired_ratio(cells: Sequence[Cell], of: str, to: str) -> Ratio:
     return Ratio(statistics.median(ratios), medians[_RESAMPLES // 40], medians[-_RESAMPLES // 40])
 
 
-def _measure(
-    stage: Stage, server: Server, send: Callable[[Server, int], float], *, number: int, count: int
-) -> Cell:
+def _measure(stage: Stage, server: Server, send: Callable[[Server, int], float], *, number: int, count: int) -> Cell:
     answered = server.answered()
     cpu, postgres = server.cpu_ns(), _postgres_cpu_ns(stage)
     seconds = send(server, count)

@@ -18,8 +18,9 @@ from ameide.user.v1 import user_pb2 as pb
 from api_common.testing.database import TestDatabase, create_database, postgres_server
 from api_common.testing.identity import AUDIENCE, ISSUER, Caller, Identity
 from cryptography.fernet import Fernet
-from tools import certificates
 from users_service.service import SERVICE
+
+from tools import certificates
 
 TENANT: Final = "bench"
 _USERS: Final = 1000

@@ -11,13 +11,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import jwt
 
 from api_common.context import Principal
 from api_common.errors import UnauthenticatedError
+from api_common.key_set import KeySet, UnknownKeyError
 from api_common.unit_of_work import TENANT_PATTERN
 
 ALGORITHMS: Final = ("RS256", "ES256")
@@ -61,13 +61,21 @@ AUTH0_CLAIMS: Final = ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/ro
 """Auth0: organizations are tenants, roles come in a namespaced claim (its rule for custom claims)."""
 
 
+CLAIM_MAPS: Final[Mapping[str, ClaimMap]] = {
+    "generic": GENERIC_CLAIMS,
+    "keycloak": KEYCLOAK_CLAIMS,
+    "auth0": AUTH0_CLAIMS,
+}
+"""By the name that the settings use."""
+
+
 class OidcAuthProvider:
     """Verifies tokens against the key set of one issuer and remembers what verified until it expires.
 
     A verification costs about 200 µs, a look-up 5 (docs/performance.md). Tokens are remembered by digest only.
 
     Args:
-        key_set: the issuer's JWKS document (RFC 7517).
+        key_set: the issuer's current public keys.
     """
 
     def __init__(
@@ -75,13 +83,14 @@ class OidcAuthProvider:
         *,
         issuer: str,
         audience: str,
-        key_set: Mapping[str, Any],
+        key_set: KeySet,
         claims: ClaimMap = GENERIC_CLAIMS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
-        self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(dict(key_set)).keys if key.key_id}
+        self._keys = key_set
+        self._generation = key_set.generation
         self._claims = claims
         self._now = now
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
@@ -92,25 +101,31 @@ class OidcAuthProvider:
         Raises:
             UnauthenticatedError: it does not verify. The message never says which check failed.
         """
+        if self._generation != self._keys.generation:
+            # What an old key had signed must not outlive it.
+            self._generation = self._keys.generation
+            self._verified.clear()
         digest = hashlib.sha256(token.encode()).digest()
         principal = self._verified.get(digest)
         if principal is None:
-            principal = self._verify(token)
+            principal = await self._verify(token)
             self._verified[digest] = principal
             if len(self._verified) > _CACHE_SIZE:
                 self._verified.popitem(last=False)
-        if principal.expires_at <= self._now():
+        if principal.expires_at + CLOCK_SKEW_SECONDS <= self._now():
             raise UnauthenticatedError(_REFUSED)
         return principal
 
-    def _verify(self, token: str) -> Principal:
+    async def _verify(self, token: str) -> Principal:
         try:
             if len(token) > MAX_TOKEN_BYTES or "=" in token:
                 raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
             header, payload, _ = token.split(".")
             key_id = _object(header).get("kid")
-            key = self._keys[key_id] if key_id is not None else self._only_key()
+            if not isinstance(key_id, str | None):
+                raise TypeError("the key's id must be a text")
             _object(payload)
+            key = await self._keys.find(key_id)
             claims = jwt.decode(
                 token,
                 key.key,
@@ -121,12 +136,8 @@ class OidcAuthProvider:
                 options={"require": ["exp", "iat", "sub", "iss", "aud"]},
             )
             return self._principal(claims)
-        except (jwt.PyJWTError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnauthenticatedError(_REFUSED) from error
-
-    def _only_key(self) -> jwt.PyJWK:
-        (key,) = self._keys.values()
-        return key
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         expires_at, issued_at = claims["exp"], claims["iat"]
@@ -148,12 +159,6 @@ class OidcAuthProvider:
 
 
 _REFUSED: Final = "The credential is not valid."
-
-
-def load_key_set(path: Path) -> dict[str, Any]:
-    """Reads a JWKS document (RFC 7517) from a file."""
-    document: dict[str, Any] = json.loads(path.read_bytes())
-    return document
 
 
 def bearer_token(authorization: tuple[str, ...]) -> str:

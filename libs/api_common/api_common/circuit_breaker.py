@@ -116,7 +116,7 @@ class CircuitBreaker:
         with contextlib.suppress(_CountedError):
             self._breaker.call(_fail)
 
-    def _move(self, change: Callable[[], None]) -> None:
+    def _move(self, change: Callable[[], object]) -> None:
         before = self.state
         change()
         if self.state == before:

@@ -1,15 +1,19 @@
-"""Calls to sibling services: mTLS, the caller's deadline, identity and trace, errors in our own terms."""
+"""Calls to sibling services: mTLS, on-behalf-of tokens, deadlines, traces, a circuit breaker, errors in our own terms."""
 
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
 
 from api_common import correlation
+from api_common.circuit_breaker import CircuitBreaker
 from api_common.context import RequestContext
 from api_common.errors import (
     AbortedError,
@@ -22,12 +26,15 @@ from api_common.errors import (
     RateLimitError,
     UnauthenticatedError,
 )
+from api_common.peers import TRUST_DOMAIN
 from api_common.policy import read_policies
+from api_common.rpc import MAX_CALL_SECONDS
+from api_common.service_tokens import ServiceTokenSigner
 from api_common.settings import TlsSettings
-from api_common.tls import channel_credentials
+from api_common.telemetry import Metrics
+from api_common.tls import channel_credentials, file_versions
 
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
+ResponseT = TypeVar("ResponseT", bound=Message)
 
 _RETRY_POLICY: Final = {
     "maxAttempts": 3,
@@ -66,71 +73,136 @@ _ORDINARY: Final = (NotFoundError, AuthorizationError)
 _log = structlog.get_logger()
 
 
-class Siblings:
-    """The channels of one process to the services it calls; each connects on its first call."""
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """A channel, and what proves who calls through it; both from the same certificate."""
 
-    def __init__(self, addresses: Mapping[str, str], tls: TlsSettings | None) -> None:
-        self._addresses = addresses
+    channel: grpc.aio.Channel
+    signer: ServiceTokenSigner | None
+    version: tuple[int, ...]
+    """Of the certificate's files."""
+
+
+class Sibling:
+    """One service that this process calls.
+
+    Calls run through a circuit breaker. One that found nobody is made again if its contract declares it without side
+    effects. A certificate that is replaced on disk is used from the next call on.
+
+    Args:
+        contract: the service's descriptor.
+        tls: None for loopback in tests; the caller's own token goes along then.
+    """
+
+    def __init__(
+        self, name: str, address: str, contract: ServiceDescriptor, tls: TlsSettings | None, metrics: Metrics
+    ) -> None:
+        self._address = address
+        self._audience = f"{TRUST_DOMAIN}{name}"
+        self._options = (*_OPTIONS, ("grpc.service_config", _service_config(contract)))
+        self._methods = {policy.request_class: policy for policy in read_policies(contract).values()}
         self._tls = tls
-        self._channels: list[grpc.aio.Channel] = []
+        self._connection: _Connection | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self.breaker: Final = CircuitBreaker(name, on_change=metrics.breaker_moves(name))
 
-    def channel(self, service: str, *contracts: ServiceDescriptor) -> grpc.aio.Channel:
-        """Opens a channel to ``service``, for as long as the process lives.
+    async def call(self, request: Message, response: type[ResponseT], ctx: RequestContext) -> ResponseT:
+        """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
 
-        A call that found nobody is made again if its contract declares it without side effects.
+        Nothing that the sibling says goes on to the caller but what kind of refusal it was; the rest is in our log.
 
         Args:
-            contracts: what will be called through the channel.
+            response: the class of the method's response.
+
+        Raises:
+            NotFoundError: the caller's tenant has no such resource there.
+            AuthorizationError: the caller may not do this there.
+            UnauthenticatedError: the caller's credential has ended meanwhile.
+            AbortedError: another request was in the way.
+            RateLimitError: the sibling has too much to do.
+            DeadlineExceededError: there was not enough time.
+            ExternalServiceError: the sibling does not answer, or the breaker is open.
+            InternalError: the sibling does not understand us, or we do not understand it.
         """
-        address, options = self._addresses[service], (*_OPTIONS, ("grpc.service_config", _service_config(contracts)))
-        if self._tls is None:
-            channel = grpc.aio.insecure_channel(address, options=options)
-        else:
-            channel = grpc.aio.secure_channel(address, channel_credentials(self._tls), options=options)
-        self._channels.append(channel)
-        return channel
+        return await self.breaker.run(partial(self._call, request, response, ctx))
 
     async def close(self) -> None:
-        """Closes all channels."""
-        for channel in self._channels:
-            await channel.close()
+        """Closes the connection."""
+        if self._connection is not None:
+            await self._connection.channel.close()
+        await asyncio.gather(*self._closing)
+
+    async def _call(self, request: Message, response: type[ResponseT], ctx: RequestContext) -> ResponseT:
+        connection = self._connected()
+        path = self._methods[type(request)].path
+        method = connection.channel.unary_unary(
+            path, request_serializer=_serialize, response_deserializer=response.FromString
+        )
+        token = ctx.token
+        if connection.signer is not None:
+            token = connection.signer.token(ctx.principal, audience=self._audience, method=path)
+        metadata = (
+            (correlation.AUTHORIZATION, f"Bearer {token}"),
+            (correlation.REQUEST_ID, ctx.request_id),
+            (correlation.TRACEPARENT, ctx.traceparent),
+        )
+        timeout = ctx.deadline - asyncio.get_running_loop().time()
+        try:
+            answer: ResponseT | None = await method(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as failure:
+            error, message = _MEANING.get(failure.code(), (InternalError, "Something went wrong on our side."))
+            if error not in _ORDINARY:
+                _log_failure(request, ctx, code=failure.code().name, details=failure.details())
+            raise error(message, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error)) from failure
+        if answer is None:
+            # gRPC's way to say that it could not decode the answer.
+            _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
+            raise InternalError("Something went wrong on our side.")
+        return answer
+
+    def _connected(self) -> _Connection:
+        version = file_versions(self._tls) if self._tls else ()
+        connection = self._connection
+        if connection is not None and connection.version == version:
+            return connection
+        if connection is not None:
+            # Calls that are under way end on the old connection.
+            task = asyncio.create_task(connection.channel.close(MAX_CALL_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if self._tls is None:
+            channel, signer = grpc.aio.insecure_channel(self._address, options=self._options), None
+        else:
+            credentials = channel_credentials(self._tls)
+            channel = grpc.aio.secure_channel(self._address, credentials, options=self._options)
+            certificate, key = self._tls.certificate_path.read_bytes(), self._tls.private_key_path.read_bytes()
+            signer = ServiceTokenSigner(certificate, key)
+        self._connection = _Connection(channel, signer, version)
+        return self._connection
 
 
-async def call(
-    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT, ctx: RequestContext
-) -> ResponseT:
-    """Calls a sibling's method for the caller of ``ctx``, within what is left of its time.
+class Siblings:
+    """The services that one process calls."""
 
-    Nothing that the sibling says goes on to the caller but what kind of refusal it was; the rest is in our log.
+    def __init__(self, addresses: Mapping[str, str], tls: TlsSettings | None, metrics: Metrics) -> None:
+        self._addresses = addresses
+        self._tls = tls
+        self._metrics = metrics
+        self._opened: list[Sibling] = []
 
-    Raises:
-        NotFoundError: the caller's tenant has no such resource there.
-        AuthorizationError: the caller may not do this there.
-        UnauthenticatedError: the caller's credential has ended meanwhile.
-        AbortedError: another request was in the way.
-        RateLimitError: the sibling has too much to do.
-        DeadlineExceededError: there was not enough time.
-        ExternalServiceError: the sibling does not answer.
-        InternalError: the sibling does not understand us, or we do not understand it.
-    """
-    metadata = (
-        (correlation.AUTHORIZATION, f"Bearer {ctx.token}"),
-        (correlation.REQUEST_ID, ctx.request_id),
-        (correlation.TRACEPARENT, ctx.traceparent),
-    )
-    timeout = ctx.deadline - asyncio.get_running_loop().time()
-    try:
-        response: ResponseT | None = await method(request, timeout=timeout, metadata=metadata)
-    except grpc.aio.AioRpcError as failure:
-        error, message = _MEANING.get(failure.code(), (InternalError, "Something went wrong on our side."))
-        if error not in _ORDINARY:
-            _log_failure(request, ctx, code=failure.code().name, details=failure.details())
-        raise error(message, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error)) from failure
-    if response is None:
-        # gRPC's way to say that it could not decode the answer.
-        _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
-        raise InternalError("Something went wrong on our side.")
-    return response
+    def open(self, service: str, contract: ServiceDescriptor) -> Sibling:
+        """Returns a client of ``service`` for as long as the process lives; it connects on its first call."""
+        sibling = Sibling(service, self._addresses[service], contract, self._tls, self._metrics)
+        self._opened.append(sibling)
+        return sibling
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await asyncio.gather(*(sibling.close() for sibling in self._opened))
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _log_failure(request: object, ctx: RequestContext, *, code: str, details: str | None) -> None:
@@ -138,10 +210,9 @@ def _log_failure(request: object, ctx: RequestContext, *, code: str, details: st
     _log.warning("sibling call failed", request=name, code=code, details=details, request_id=ctx.request_id)
 
 
-def _service_config(contracts: tuple[ServiceDescriptor, ...]) -> str:
+def _service_config(contract: ServiceDescriptor) -> str:
     repeatable = [
         {"service": contract.full_name, "method": policy.name}
-        for contract in contracts
         for policy in read_policies(contract).values()
         if policy.read_only
     ]

@@ -19,6 +19,8 @@ class Principal:
     """The verified e-mail address, if the token carries one."""
     expires_at: float = 0.0
     """When the credential ends, in seconds since the epoch."""
+    actor: str = ""
+    """The SPIFFE id of the service that calls for the subject (RFC 8693); empty when it calls itself."""
 
 
 @dataclass(frozen=True, slots=True)

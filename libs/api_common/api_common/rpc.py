@@ -19,7 +19,9 @@ from api_common.context import Principal, RequestContext
 from api_common.correlation import RequestHeaders, read_headers
 from api_common.error_details import render
 from api_common.errors import DomainError, MethodNotFoundError
+from api_common.peers import read_peer
 from api_common.policy import MethodPolicy, PolicyError, read_policies
+from api_common.service_tokens import Peer
 
 Handler = Callable[[Any, RequestContext], Awaitable[Message]]
 """A bound servicer method."""
@@ -35,6 +37,8 @@ class Call:
     headers: RequestHeaders
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
+    peer: Peer | None = None
+    """The process at the other end; None without TLS, in tests on loopback."""
     token: str = field(default="", repr=False)
     """The credential as it came; set once it is known to be well formed."""
     principal: Principal | None = None
@@ -97,7 +101,8 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
         remaining = typing.cast("float | None", transport.time_remaining())
         seconds = MAX_CALL_SECONDS if remaining is None else min(remaining, MAX_CALL_SECONDS)
         headers = read_headers(transport.invocation_metadata() or ())
-        call = Call(policy, payload, headers, deadline=asyncio.get_running_loop().time() + seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+        call = Call(policy, payload, headers, deadline, read_peer(transport.auth_context()))
         await layer(call)
         if call.error is not None:
             code, message, trailers = render(call.error, request_id=call.headers.request_id)

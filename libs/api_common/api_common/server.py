@@ -20,14 +20,16 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from api_common import migrations
-from api_common.auth_provider import OidcAuthProvider, load_key_set
+from api_common.auth_provider import CLAIM_MAPS, OidcAuthProvider
 from api_common.clients import Siblings
 from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
 from api_common.interceptors import Pipeline
+from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
 from api_common.operations import OperationsServer
 from api_common.pagination import PageTokens
+from api_common.peers import PeerPolicy
 from api_common.rpc import service_handler, unknown_method_handler
-from api_common.settings import ServerSettings, Settings, SettingsError, load_owner_url
+from api_common.settings import AuthSettings, ServerSettings, Settings, SettingsError, load_owner_url
 from api_common.telemetry import AccessLog, Metrics, configure_logging
 from api_common.tls import server_credentials
 
@@ -77,6 +79,8 @@ class Service:
     """The folder of its Alembic environment."""
     siblings: Sequence[str] = ()
     """Services that it calls."""
+    callers: Sequence[str] = ("edge",)
+    """The processes that may call it, by the names in their certificates."""
 
 
 def main(service: Service) -> None:
@@ -187,18 +191,20 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         database = await _connect(service, settings)
         stack.push_async_callback(database.close)
-        siblings = Siblings(settings.siblings, None if credentials is None else settings.tls)
+        siblings = Siblings(settings.siblings, None if credentials is None else settings.tls, metrics)
         stack.push_async_callback(siblings.close)
         with _naming(service, "AUTH"):
-            auth = OidcAuthProvider(
-                issuer=settings.auth.issuer,
-                audience=settings.auth.audience,
-                key_set=load_key_set(settings.auth.jwks_path),
-            )
+            key_set = _key_set(settings.auth)
+        users = OidcAuthProvider(
+            issuer=settings.auth.issuer,
+            audience=settings.auth.audience,
+            key_set=key_set,
+            claims=CLAIM_MAPS[settings.auth.claims],
+        )
         with _naming(service, "PAGINATION"):
             page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
         pipeline = Pipeline(
-            auth=auth,
+            auth=PeerPolicy(users, service=service.name, callers=service.callers),
             database=database,
             constraints=service.constraints,
             metrics=metrics,
@@ -217,8 +223,8 @@ async def running(
         result.grpc_port = _bind(server, settings.server, credentials)
         await result.start()
         stack.push_async_callback(server.stop, None)
-        readiness = asyncio.create_task(result.watch_readiness())
-        stack.callback(readiness.cancel)
+        for background in (result.watch_readiness(), _keep_fresh(key_set)):
+            stack.callback(asyncio.create_task(background).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()
         gc.freeze()
@@ -232,6 +238,17 @@ def _naming(service: Service, concern: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, jwt.PyJWTError) as error:
         raise StartError(f"{service.name.upper()}_{concern}_… names something unusable: {error}") from error
+
+
+def _key_set(settings: AuthSettings) -> KeySet:
+    return DiscoveredKeySet(settings.issuer) if settings.jwks_path is None else FileKeySet(settings.jwks_path)
+
+
+async def _keep_fresh(key_set: KeySet) -> None:
+    """Follows the issuer's keys. Never returns."""
+    while True:
+        await asyncio.sleep(MAX_AGE_SECONDS)
+        await key_set.refresh()
 
 
 async def _connect(service: Service, settings: Settings) -> Database:

@@ -98,14 +98,6 @@ class ServiceTokenSigner:
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"typ": TOKEN_TYPE})
 
 
-def is_service_token(token: str) -> bool:
-    """Tells whether a token claims to be one of these; nothing is verified yet."""
-    try:
-        return bool(jwt.get_unverified_header(token).get("typ") == TOKEN_TYPE)
-    except jwt.PyJWTError:
-        return False
-
-
 def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) -> Principal:
     """Returns the user for whom ``peer`` calls ``method`` of this service, ``audience``.
 
@@ -122,7 +114,8 @@ def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) 
             leeway=CLOCK_SKEW_SECONDS,
             options={"require": ["exp", "iat", "sub", "iss", "aud"], "strict_aud": True},
         )
-        if claims["method"] != method or claims["act"] != {"sub": peer.identity}:
+        typed = jwt.get_unverified_header(token).get("typ") == TOKEN_TYPE
+        if not typed or claims["method"] != method or claims["act"] != {"sub": peer.identity}:
             raise UnauthenticatedError(_REFUSED)
         return Principal(
             subject=claims["sub"],

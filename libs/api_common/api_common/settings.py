@@ -71,8 +71,10 @@ class AuthSettings(_Concern):
     """The exact `iss`."""
     audience: str
     """The exact `aud`."""
-    jwks_path: Path
-    """The issuer's public keys (RFC 7517)."""
+    jwks_path: Path | None = None
+    """The issuer's public keys (RFC 7517) as a file; without one they are found by OIDC discovery."""
+    claims: Literal["generic", "keycloak", "auth0"] = "generic"
+    """Where the issuer puts tenant and roles."""
 
 
 class PaginationSettings(_Concern):

@@ -5,7 +5,7 @@ Source: OpenTelemetry semantic conventions for RPC (v1.44, release candidate) fo
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -16,6 +16,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 DURATION_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Source: the semantic convention's advice for `rpc.server.call.duration`."""
+
+
+BREAKER_STATES: Final = ("closed", "half-open", "open")
+"""What a circuit breaker can be."""
 
 
 class Metrics:
@@ -34,7 +38,23 @@ class Metrics:
         self.replays = Counter(
             "idempotent_replays", "Calls answered from a stored response.", ("rpc_method",), registry=registry
         )
+        self._breakers = Gauge(
+            "circuit_breaker_state",
+            "1 for the state that the breaker of a dependency is in.",
+            ("target", "state"),
+            registry=registry,
+        )
         self._children: dict[tuple[str, grpc.StatusCode], Histogram] = {}
+
+    def breaker_moves(self, target: str) -> Callable[[str], None]:
+        """Returns what is to be told each new state of ``target``'s breaker, which is closed now."""
+
+        def move(current: str) -> None:
+            for state in BREAKER_STATES:
+                self._breakers.labels(target, state).set(state == current)
+
+        move("closed")
+        return move
 
     def observe(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Counts one call of ``method``."""

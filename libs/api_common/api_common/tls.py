@@ -1,7 +1,5 @@
 """Mutual TLS between the edge and the services, with certificates that may be replaced on disk at any time."""
 
-from pathlib import Path
-
 import grpc
 
 from api_common.settings import TlsSettings
@@ -10,7 +8,7 @@ from api_common.settings import TlsSettings
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     """Returns credentials that demand a client certificate of our authority; new files are used for new connections."""
     files = (settings.private_key_path, settings.certificate_path, settings.ca_path)
-    loaded = _versions(files)
+    loaded = file_versions(settings)
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         key, certificate, authority = (path.read_bytes() for path in files)
@@ -19,7 +17,7 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     def changed() -> grpc.ServerCertificateConfiguration | None:
         # Called by gRPC before each handshake.
         nonlocal loaded
-        found = _versions(files)
+        found = file_versions(settings)
         if found == loaded:
             return None
         loaded = found
@@ -38,5 +36,7 @@ def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
     )
 
 
-def _versions(files: tuple[Path, ...]) -> tuple[int, ...]:
+def file_versions(settings: TlsSettings) -> tuple[int, ...]:
+    """Returns a value that changes when any of the files is replaced."""
+    files = (settings.certificate_path, settings.private_key_path, settings.ca_path)
     return tuple(path.stat().st_mtime_ns for path in files)

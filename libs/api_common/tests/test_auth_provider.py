@@ -5,8 +5,10 @@ import base64
 import hashlib
 import hmac
 import json
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import jwt
@@ -14,12 +16,14 @@ import pytest
 from api_common import auth_provider
 from api_common.auth_provider import (
     AUTH0_CLAIMS,
+    CLOCK_SKEW_SECONDS,
     KEYCLOAK_CLAIMS,
     MAX_TOKEN_LIFETIME_SECONDS,
     OidcAuthProvider,
     bearer_token,
 )
 from api_common.errors import UnauthenticatedError
+from api_common.key_set import FileKeySet
 from api_common.testing.identity import AUDIENCE, ISSUER, KEY_ID, Identity
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -33,7 +37,11 @@ GONE: Final = object()
 def provider(*identities: Identity, **options: Any) -> OidcAuthProvider:
     """Returns what believes the tokens of all ``identities``."""
     keys = [key for identity in identities for key in identity.key_set["keys"]]
-    return OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set={"keys": keys}, **options)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"keys": keys}, file)
+        file.flush()
+        key_set = FileKeySet(Path(file.name))
+    return OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=key_set, **options)
 
 
 async def refuse(token: str, *identities: Identity) -> None:
@@ -331,7 +339,7 @@ class TestMemory:
         verifier = provider(identity, now=lambda: now)
         token = signed(identity, header(), claims(identity))
         assert (await verifier.authenticate(token)).subject == "ada"
-        now += HOUR + 1
+        now += HOUR + CLOCK_SKEW_SECONDS + 1
         with pytest.raises(UnauthenticatedError):
             await verifier.authenticate(token)
 
@@ -378,3 +386,15 @@ def test_a_claim_map_is_no_way_around_the_tenant() -> None:
     }
     assert len(maps) == 3
     assert all(one.tenant and one.roles for one in maps.values())
+
+    async def test_is_lost_when_the_issuers_keys_change(self, identity: Identity, tmp_path: Path) -> None:
+        path = tmp_path / "jwks.json"
+        path.write_text(json.dumps(identity.key_set))
+        keys = FileKeySet(path)
+        verifier = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
+        token = signed(identity, header(), claims(identity))
+        await verifier.authenticate(token)
+        path.write_text(json.dumps({"keys": [{**identity.key_set["keys"][0], "kid": "another"}]}))
+        await keys.refresh()
+        with pytest.raises(UnauthenticatedError):
+            await verifier.authenticate(token)

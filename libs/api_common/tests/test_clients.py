@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,19 +13,21 @@ import grpc
 import pytest
 import structlog
 from ameide.user.v1 import user_pb2 as pb
-from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common import errors
-from api_common.clients import Siblings, call
+from api_common.clients import Sibling as SiblingClient
+from api_common.clients import Siblings
 from api_common.context import Principal, RequestContext
+from api_common.peers import TRUST_DOMAIN
+from api_common.service_tokens import Peer, verify_service_token
 from api_common.settings import TlsSettings
+from api_common.telemetry import Metrics
 from api_common.tls import server_credentials
 from api_common.unit_of_work import Transaction
+from prometheus_client import CollectorRegistry
 
 from tools.certificates import ensure
 
 if TYPE_CHECKING:
-    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
-
     Transport = grpc.aio.ServicerContext[bytes, bytes]
 
 CONTRACT = pb.DESCRIPTOR.services_by_name["UserService"]
@@ -97,11 +100,11 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def calling(address: str, tls: TlsSettings | None = None) -> AsyncIterator[UserServiceAsyncStub]:
+async def calling(address: str, tls: TlsSettings | None = None) -> AsyncIterator[SiblingClient]:
     """Yields what a service calls the sibling at ``address`` through."""
-    siblings = Siblings({"users": address}, tls)
+    siblings = Siblings({"users": address}, tls, Metrics(CollectorRegistry()))
     try:
-        yield UserServiceStub(siblings.channel("users", CONTRACT))
+        yield siblings.open("users", CONTRACT)
     finally:
         await siblings.close()
 
@@ -112,7 +115,7 @@ def sibling() -> Sibling:
 
 
 @pytest.fixture
-async def users(sibling: Sibling) -> AsyncIterator[UserServiceAsyncStub]:
+async def users(sibling: Sibling) -> AsyncIterator[SiblingClient]:
     async with serving(sibling) as address, calling(address) as stub:
         yield stub
 
@@ -120,7 +123,7 @@ async def users(sibling: Sibling) -> AsyncIterator[UserServiceAsyncStub]:
 def context(*, seconds: float = 5) -> RequestContext:
     """Returns a request that its caller waits for ``seconds`` for; calls do not touch its transaction."""
     return RequestContext(
-        principal=Principal("ada", "acme", frozenset({"viewer"})),
+        principal=Principal("ada", "acme", frozenset({"viewer"}), expires_at=time.time() + 3600),
         request_id="0190a5c2-0000-4000-8000-000000000001",
         transaction=cast(Transaction, None),
         deadline=asyncio.get_running_loop().time() + seconds,
@@ -130,9 +133,9 @@ def context(*, seconds: float = 5) -> RequestContext:
 
 
 class TestIdentity:
-    async def test_travels_with_the_call(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_travels_with_the_call(self, users: SiblingClient, sibling: Sibling) -> None:
         ctx = context()
-        await call(users.GetUser, REQUEST, ctx)
+        await users.call(REQUEST, pb.User, ctx)
         (metadata,) = sibling.calls
         assert metadata["authorization"] == f"Bearer {ctx.token}"
         assert metadata["x-request-id"] == ctx.request_id
@@ -140,7 +143,7 @@ class TestIdentity:
 
 
 class TestDeadline:
-    async def test_is_what_is_left_of_the_callers(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_is_what_is_left_of_the_callers(self, users: SiblingClient, sibling: Sibling) -> None:
         remaining: list[float] = []
 
         async def answer(transport: Transport) -> bytes:
@@ -148,30 +151,30 @@ class TestDeadline:
             return b""
 
         sibling.answer = answer
-        await call(users.GetUser, REQUEST, context(seconds=7))
+        await users.call(REQUEST, pb.User, context(seconds=7))
         assert 5 < remaining[0] <= 7
 
-    async def test_ends_the_call_and_the_siblings_work(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_ends_the_call_and_the_siblings_work(self, users: SiblingClient, sibling: Sibling) -> None:
         _, stopped = works_until_cancelled(sibling)
         with pytest.raises(errors.DeadlineExceededError):
-            await call(users.GetUser, REQUEST, context(seconds=0.2))
+            await users.call(REQUEST, pb.User, context(seconds=0.2))
         await asyncio.wait_for(stopped.wait(), 5)
 
-    async def test_that_has_passed_makes_no_call(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_that_has_passed_makes_no_call(self, users: SiblingClient, sibling: Sibling) -> None:
         with pytest.raises(errors.DeadlineExceededError):
-            await call(users.GetUser, REQUEST, context(seconds=-1))
+            await users.call(REQUEST, pb.User, context(seconds=-1))
         assert not sibling.calls
 
     async def test_bounds_the_wait_for_a_sibling_that_accepts_and_says_nothing(self) -> None:
         async with raw_server(b"") as address, calling(address) as users:
             with pytest.raises((errors.DeadlineExceededError, errors.ExternalServiceError)):
-                await asyncio.wait_for(call(users.GetUser, REQUEST, context(seconds=0.3)), 5)
+                await asyncio.wait_for(users.call(REQUEST, pb.User, context(seconds=0.3)), 5)
 
 
 class TestCancellation:
-    async def test_reaches_the_sibling(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_reaches_the_sibling(self, users: SiblingClient, sibling: Sibling) -> None:
         started, stopped = works_until_cancelled(sibling)
-        task = asyncio.create_task(call(users.GetUser, REQUEST, context()))
+        task = asyncio.create_task(users.call(REQUEST, pb.User, context()))
         await asyncio.wait_for(started.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -185,42 +188,42 @@ class TestErrors:
 
     @pytest.mark.parametrize("code", MEANING, ids=lambda code: code.name)
     async def test_mean_the_same_to_our_caller_in_our_words(
-        self, users: UserServiceAsyncStub, sibling: Sibling, code: grpc.StatusCode
+        self, users: SiblingClient, sibling: Sibling, code: grpc.StatusCode
     ) -> None:
         sibling.refuse(code, times=9)
         with pytest.raises(errors.DomainError) as caught:
-            await call(users.GetUser, REQUEST, context())
+            await users.call(REQUEST, pb.User, context())
         assert type(caught.value) is MEANING[code]
         assert SECRET not in caught.value.message
 
-    async def test_tell_when_to_try_again(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_tell_when_to_try_again(self, users: SiblingClient, sibling: Sibling) -> None:
         for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
             sibling.refuse(code, times=9)
             with pytest.raises(errors.DomainError) as caught:
-                await call(users.GetUser, REQUEST, context())
+                await users.call(REQUEST, pb.User, context())
             assert caught.value.retry_after_seconds == 1
 
-    async def test_leave_what_the_sibling_said_in_our_log(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_leave_what_the_sibling_said_in_our_log(self, users: SiblingClient, sibling: Sibling) -> None:
         sibling.refuse(grpc.StatusCode.INTERNAL, times=1)
         with structlog.testing.capture_logs() as events, pytest.raises(errors.InternalError):
-            await call(users.GetUser, REQUEST, context())
+            await users.call(REQUEST, pb.User, context())
         (event,) = events
         assert (event["request"], event["code"], event["details"]) == ("GetUserRequest", "INTERNAL", SECRET)
         assert event["request_id"] == context().request_id
 
-    async def test_say_that_an_answer_does_not_decode(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_say_that_an_answer_does_not_decode(self, users: SiblingClient, sibling: Sibling) -> None:
         async def answer(_: Transport) -> bytes:
             return b"\xff\xff\xff"
 
         sibling.answer = answer
         with pytest.raises(errors.InternalError):
-            await call(users.GetUser, REQUEST, context())
+            await users.call(REQUEST, pb.User, context())
 
     @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n" + SECRET.encode(), b"\0" * 64])
     async def test_say_unavailable_of_what_is_no_grpc_server(self, garbage: bytes) -> None:
         async with raw_server(garbage) as address, calling(address) as users:
             with pytest.raises(errors.ExternalServiceError) as caught:
-                await call(users.GetUser, REQUEST, context())
+                await users.call(REQUEST, pb.User, context())
         assert address not in caught.value.message
 
     async def test_say_unavailable_where_nobody_listens(self, sibling: Sibling) -> None:
@@ -228,30 +231,26 @@ class TestErrors:
             pass
         async with calling(address) as users:
             with pytest.raises(errors.ExternalServiceError):
-                await call(users.GetUser, REQUEST, context())
+                await users.call(REQUEST, pb.User, context())
 
 
 class TestRepeatedCalls:
-    async def test_reads_are_made_again_when_nobody_answered(
-        self, users: UserServiceAsyncStub, sibling: Sibling
-    ) -> None:
+    async def test_reads_are_made_again_when_nobody_answered(self, users: SiblingClient, sibling: Sibling) -> None:
         sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=2)
-        assert await call(users.GetUser, REQUEST, context()) == pb.User()
+        assert await users.call(REQUEST, pb.User, context()) == pb.User()
         assert len(sibling.calls) == 3
 
-    async def test_writes_are_not(self, users: UserServiceAsyncStub, sibling: Sibling) -> None:
+    async def test_writes_are_not(self, users: SiblingClient, sibling: Sibling) -> None:
         sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=1)
         with pytest.raises(errors.ExternalServiceError):
-            await call(users.CreateUser, pb.CreateUserRequest(), context())
+            await users.call(pb.CreateUserRequest(), pb.User, context())
         assert len(sibling.calls) == 1
 
-    async def test_a_sibling_in_trouble_sees_at_most_a_fifth_more(
-        self, users: UserServiceAsyncStub, sibling: Sibling
-    ) -> None:
+    async def test_a_sibling_in_trouble_sees_at_most_a_fifth_more(self, users: SiblingClient, sibling: Sibling) -> None:
         sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=1000)
         for _ in range(100):
             with pytest.raises(errors.ExternalServiceError):
-                await call(users.GetUser, REQUEST, context())
+                await users.call(REQUEST, pb.User, context())
         assert len(sibling.calls) <= 120
 
     async def test_a_sibling_that_is_back_is_found(self, sibling: Sibling) -> None:
@@ -259,11 +258,11 @@ class TestRepeatedCalls:
             port = int(address.rpartition(":")[2])
         async with calling(address) as users:
             with pytest.raises(errors.ExternalServiceError):
-                await call(users.GetUser, REQUEST, context())
+                await users.call(REQUEST, pb.User, context())
             async with serving(sibling, port=port), asyncio.timeout(10):
                 while not sibling.calls:
                     with contextlib.suppress(errors.ExternalServiceError):
-                        await call(users.GetUser, REQUEST, context())
+                        await users.call(REQUEST, pb.User, context())
                     await asyncio.sleep(0.05)
 
 
@@ -274,12 +273,57 @@ class TestMutualTls:
         ensure(theirs)
         async with serving(sibling, credentials=server_credentials(tls(ours, "users"))) as address:
             async with calling(address, tls(ours, "ipas")) as users:
-                await call(users.GetUser, REQUEST, context())
+                await users.call(REQUEST, pb.User, context())
             for foreign in (tls(theirs, "ipas"), tls(theirs, "ipas").model_copy(update={"ca_path": ours / "ca.pem"})):
                 async with calling(address, foreign) as users:
                     with pytest.raises(errors.ExternalServiceError):
-                        await call(users.GetUser, REQUEST, context())
+                        await users.call(REQUEST, pb.User, context())
         assert len(sibling.calls) == 1
+
+    async def test_puts_a_token_for_this_call_in_the_place_of_the_users(self, tmp_path: Path, sibling: Sibling) -> None:
+        ensure(tmp_path)
+        own = tls(tmp_path, "ipas")
+        async with (
+            serving(sibling, credentials=server_credentials(tls(tmp_path, "users"))) as address,
+            calling(address, own) as users,
+        ):
+            ctx = context()
+            await users.call(REQUEST, pb.User, ctx)
+        token = str(sibling.calls[0]["authorization"]).removeprefix("Bearer ")
+        peer = Peer(f"{TRUST_DOMAIN}ipas", own.certificate_path.read_bytes())
+        path = f"/{CONTRACT.full_name}/GetUser"
+        principal = verify_service_token(token, peer=peer, audience=f"{TRUST_DOMAIN}users", method=path)
+        assert (principal.subject, principal.tenant_id) == (ctx.principal.subject, ctx.principal.tenant_id)
+        assert principal.actor == peer.identity
+
+    async def test_uses_a_new_certificate_from_the_next_call_on(self, tmp_path: Path, sibling: Sibling) -> None:
+        ensure(tmp_path)
+        peers: list[bytes] = []
+
+        async def answer(transport: Transport) -> bytes:
+            peers.extend(transport.auth_context()["x509_pem_cert"])
+            return b""
+
+        sibling.answer = answer
+        async with (
+            serving(sibling, credentials=server_credentials(tls(tmp_path, "users"))) as address,
+            calling(address, tls(tmp_path, "ipas")) as users,
+        ):
+            await users.call(REQUEST, pb.User, context())
+            for name in ("ipas.pem", "ipas.key"):
+                (tmp_path / name).unlink()
+            ensure(tmp_path)
+            await users.call(REQUEST, pb.User, context())
+        assert len(set(peers)) == 2
+
+
+class TestCircuitBreaker:
+    async def test_leaves_a_sibling_alone_that_does_not_answer(self, users: SiblingClient, sibling: Sibling) -> None:
+        sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=1000)
+        for _ in range(50):
+            with pytest.raises(errors.ExternalServiceError):
+                await users.call(pb.CreateUserRequest(), pb.User, context())
+        assert (len(sibling.calls), users.breaker.state) == (5, "open")
 
 
 def tls(folder: Path, name: str) -> TlsSettings:

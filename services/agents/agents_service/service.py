@@ -18,5 +18,6 @@ SERVICE = Service(
     descriptors=(agent_pb2.DESCRIPTOR.services_by_name["AgentService"],),
     servicer=_servicer,
     constraints={},
+    callers=("edge", "ipas"),
     migrations=Path(__file__).parent.parent / "migrations",
 )

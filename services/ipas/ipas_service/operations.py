@@ -2,22 +2,16 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ameide.agent.v1 import agent_pb2
-from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from ameide.workflow.v1 import workflow_pb2
-from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
-from api_common.clients import Siblings, call
+from api_common.clients import Siblings
 from api_common.context import RequestContext
 from api_common.errors import DomainError, FieldViolation, NotFoundError, Resource
 
 from ipas_service.domain import validate_bindings, validate_selection, validate_variables
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError, WorkflowRevisionNotFoundError
-
-if TYPE_CHECKING:
-    from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
-    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
 
 MAX_PARALLEL_CALLS: Final = 16
 """An IPA binds up to 500 agents; one request must not be a flood for its sibling."""
@@ -33,10 +27,8 @@ class Composition:
     """
 
     def __init__(self, siblings: Siblings) -> None:
-        workflows = workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"]
-        agents = agent_pb2.DESCRIPTOR.services_by_name["AgentService"]
-        self._workflows: WorkflowServiceAsyncStub = WorkflowServiceStub(siblings.channel("workflows", workflows))
-        self._agents: AgentServiceAsyncStub = AgentServiceStub(siblings.channel("agents", agents))
+        self._workflows = siblings.open("workflows", workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"])
+        self._agents = siblings.open("agents", agent_pb2.DESCRIPTOR.services_by_name["AgentService"])
 
     async def validate(self, ctx: RequestContext, ipa: Mapping[str, Any], *, changed: Collection[str]) -> None:
         """Checks the ``changed`` fields of an IPA whose columns will be ``ipa``.
@@ -64,16 +56,17 @@ class Composition:
     async def _definition(self, ctx: RequestContext, workflow_id: str, revision: int) -> workflow_pb2.Definition:
         """Returns the graph of the revision, or without one the graph that is edited."""
         try:
-            workflow = await call(self._workflows.GetWorkflow, workflow_pb2.GetWorkflowRequest(id=workflow_id), ctx)
+            request = workflow_pb2.GetWorkflowRequest(id=workflow_id)
+            workflow = await self._workflows.call(request, workflow_pb2.Workflow, ctx)
         except NotFoundError as error:
             raise _no_workflow(workflow_id) from error
         if workflow.HasField("delete_time"):
             raise _no_workflow(workflow_id)
         if not revision:
             return workflow.definition
-        request = workflow_pb2.GetWorkflowRevisionRequest(workflow_id=workflow_id, revision=revision)
+        wanted = workflow_pb2.GetWorkflowRevisionRequest(workflow_id=workflow_id, revision=revision)
         try:
-            return (await call(self._workflows.GetWorkflowRevision, request, ctx)).definition
+            return (await self._workflows.call(wanted, workflow_pb2.WorkflowRevision, ctx)).definition
         except NotFoundError as error:
             raise WorkflowRevisionNotFoundError(
                 "The workflow has no such revision.",
@@ -87,7 +80,7 @@ class Composition:
         async def exists(id: str) -> bool:
             async with turn:
                 try:
-                    agent = await call(self._agents.GetAgent, agent_pb2.GetAgentRequest(id=id), ctx)
+                    agent = await self._agents.call(agent_pb2.GetAgentRequest(id=id), agent_pb2.Agent, ctx)
                 except NotFoundError:
                     return False
             return not agent.HasField("delete_time")

@@ -18,5 +18,6 @@ SERVICE = Service(
     descriptors=(workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"],),
     servicer=_servicer,
     constraints={},
+    callers=("edge", "ipas"),
     migrations=Path(__file__).parent.parent / "migrations",
 )

@@ -5,12 +5,12 @@ This is the one place that composes handlers (ADR 0005).
 
 from dataclasses import dataclass
 
-from api_common.auth_provider import AuthProvider
 from api_common.database import ConstraintErrors, Database
 from api_common.interceptors.admission import admission
 from api_common.interceptors.errors import errors
 from api_common.interceptors.telemetry import telemetry
 from api_common.interceptors.transaction import transaction
+from api_common.peers import PeerPolicy
 from api_common.policy import MethodPolicy
 from api_common.rpc import Handler, Layer
 from api_common.telemetry import AccessLog, Metrics
@@ -22,7 +22,7 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """The parts that the layers of a process share."""
 
-    auth: AuthProvider
+    auth: PeerPolicy
     database: Database
     constraints: ConstraintErrors
     """What a broken constraint means to the caller."""

@@ -5,9 +5,10 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 from protovalidate import Validator, Violation
 
-from api_common.auth_provider import AuthProvider, bearer_token
+from api_common.auth_provider import bearer_token
 from api_common.errors import AuthorizationError, FieldViolation, PayloadTooLargeError, ValidationError
 from api_common.field_behavior import FieldBehavior
+from api_common.peers import PeerPolicy
 from api_common.policy import MethodPolicy, is_granted
 from api_common.rpc import Call, Layer
 from api_common.text import nul_fields
@@ -15,16 +16,19 @@ from api_common.text import nul_fields
 MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
 """The largest request that is decoded: 10 MiB passes, one byte more is refused."""
 
+MAX_EXPLAINED_BYTES: Final = 8 * 1024
+"""A larger malformed request is answered with the first broken rule only."""
+
 _validator: Final = Validator()
 
 
-def admission(method: MethodPolicy, within: Layer, *, auth: AuthProvider) -> Layer:
+def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy) -> Layer:
     """Checks credential, permission and form of every call of ``method``, in this order (AIP-193, AIP-211)."""
     behavior = FieldBehavior(method.request_class.DESCRIPTOR)
 
     async def layer(call: Call) -> None:
         call.token = bearer_token(call.headers.authorization)
-        principal = call.principal = await auth.authenticate(call.token)
+        principal = call.principal = await auth.authenticate(call.token, peer=call.peer, method=method.path)
         if not is_granted(method.permission, principal.roles):
             raise AuthorizationError(
                 f"This needs the permission {method.permission}.", metadata={"permission": method.permission}
@@ -52,11 +56,20 @@ def _decode(method: MethodPolicy, payload: bytes) -> Message:
 def _violations(request: Message, payload: bytes, behavior: FieldBehavior) -> list[FieldViolation]:
     behavior.strip_output_only(request)
     violations = behavior.check(request)
-    violations += [_field_violation(found) for found in _validator.collect_violations(request)]
+    violations += [_field_violation(found) for found in _broken_rules(request, payload)]
     # A NUL in a text is a zero byte on the wire, so most requests need no walk.
     if b"\0" in payload:
         violations += [FieldViolation(path, "must not hold a NUL character") for path in nul_fields(request)]
     return violations
+
+
+def _broken_rules(request: Message, payload: bytes) -> list[Violation]:
+    # Collecting takes more than twice as long for twice the violations (measured: 20 KB of empty nodes 0.3 s, 600 KB 25 s),
+    # and the process answers nobody meanwhile. Whether there is any takes 0.2 ms.
+    first = _validator.collect_violations(request, fail_fast=True)
+    if first and len(payload) <= MAX_EXPLAINED_BYTES:
+        return _validator.collect_violations(request)
+    return first
 
 
 def _field_violation(violation: Violation) -> FieldViolation:

@@ -1,0 +1,172 @@
+"""Who may call a service, and with what; every token that was made for something else is refused."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from api_common.context import Principal
+from api_common.errors import AuthorizationError, UnauthenticatedError
+from api_common.peers import EDGE, TRUST_DOMAIN, PeerPolicy, read_peer
+from api_common.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from tools.certificates import ensure
+
+METHOD = "/ameide.agent.v1.AgentService/GetAgent"
+ADA = Principal("ada", "acme", frozenset({"viewer"}), "ada@example.com", time.time() + 3600)
+
+
+class Users:
+    """An AuthProvider that knows one token."""
+
+    async def authenticate(self, token: str) -> Principal:
+        if token != "users-own":
+            raise UnauthenticatedError("The credential is not valid.")
+        return ADA
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certs")
+    ensure(folder)
+    return folder
+
+
+def signer(folder: Path, name: str, now: float | None = None) -> ServiceTokenSigner:
+    clock = time.time if now is None else lambda: now
+    return ServiceTokenSigner((folder / f"{name}.pem").read_bytes(), (folder / f"{name}.key").read_bytes(), now=clock)
+
+
+def peer(folder: Path, name: str) -> Peer:
+    certificate = (folder / f"{name}.pem").read_bytes()
+    return Peer(spiffe_id(certificate), certificate)
+
+
+@pytest.fixture
+def policy() -> PeerPolicy:
+    return PeerPolicy(Users(), service="agents", callers=("edge", "ipas"))
+
+
+class TestPeerPolicy:
+    async def test_lets_the_edge_pass_on_a_users_token(self, policy: PeerPolicy, folder: Path) -> None:
+        assert await policy.authenticate("users-own", peer=peer(folder, "edge"), method=METHOD) is ADA
+
+    async def test_lets_a_named_sibling_act_for_a_user(self, policy: PeerPolicy, folder: Path) -> None:
+        token = signer(folder, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+        for _ in range(2):
+            found = await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+            assert replace(found, expires_at=ADA.expires_at) == replace(ADA, actor=f"{TRUST_DOMAIN}ipas")
+
+    async def test_refuses_everybody_else_whatever_they_carry(self, policy: PeerPolicy, folder: Path) -> None:
+        for name in ("workflows", "users"):
+            token = signer(folder, name).token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+            for credential in (token, "users-own"):
+                with pytest.raises(AuthorizationError):
+                    await policy.authenticate(credential, peer=peer(folder, name), method=METHOD)
+
+    async def test_refuses_a_users_own_token_from_a_sibling(self, policy: PeerPolicy, folder: Path) -> None:
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate("users-own", peer=peer(folder, "ipas"), method=METHOD)
+
+    async def test_refuses_a_siblings_token_from_the_edge(self, policy: PeerPolicy, folder: Path) -> None:
+        token = signer(folder, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate(token, peer=peer(folder, "edge"), method=METHOD)
+
+    @pytest.mark.parametrize(
+        ("audience", "method"),
+        [
+            (f"{TRUST_DOMAIN}workflows", METHOD),
+            (f"{TRUST_DOMAIN}agents/", METHOD),
+            (f"{TRUST_DOMAIN}agents", "/ameide.agent.v1.AgentService/DeleteAgent"),
+        ],
+    )
+    async def test_refuses_a_token_for_another_service_or_method(
+        self, policy: PeerPolicy, folder: Path, audience: str, method: str
+    ) -> None:
+        token = signer(folder, "ipas").token(ADA, audience=audience, method=method)
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+
+    async def test_refuses_a_token_that_another_key_signed(
+        self, policy: PeerPolicy, folder: Path, tmp_path: Path
+    ) -> None:
+        ensure(tmp_path)
+        token = signer(tmp_path, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+
+    async def test_refuses_an_old_token(self, policy: PeerPolicy, folder: Path) -> None:
+        past = signer(folder, "ipas", time.time() - 70)
+        token = past.token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"act": {"sub": EDGE}},
+            {"act": None},
+            {"iss": EDGE},
+            {"aud": [f"{TRUST_DOMAIN}agents"]},
+            {"exp": None},
+            {"method": None},
+            {"roles": None},
+            {"tenant_id": None},
+        ],
+    )
+    async def test_refuses_claims_that_are_not_as_we_make_them(
+        self, policy: PeerPolicy, folder: Path, change: dict[str, Any]
+    ) -> None:
+        own = signer(folder, "ipas")
+        claims = jwt.decode(
+            own.token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD), options={"verify_signature": False}
+        )
+        changed = {name: value for name, value in {**claims, **change}.items() if value is not None}
+        key = load_pem_private_key((folder / "ipas.key").read_bytes(), None)
+        token = jwt.encode(changed, key, algorithm="ES256", headers={"typ": TOKEN_TYPE})  # type: ignore[arg-type]
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+
+
+class TestReadPeer:
+    def test_reads_the_one_spiffe_id(self) -> None:
+        found = read_peer({"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": [b"localhost", EDGE.encode()]})
+        assert found == Peer(EDGE, b"pem")
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            [],
+            [b"localhost"],
+            [EDGE.encode(), EDGE.encode() + b"x"],
+            [EDGE.encode() + b"\0.evil"],
+            [b"\xff" + EDGE.encode()],
+        ],
+    )
+    async def test_gives_any_other_certificate_a_name_that_no_policy_has(
+        self, policy: PeerPolicy, names: list[bytes]
+    ) -> None:
+        found = read_peer({"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": names})
+        with pytest.raises(AuthorizationError):
+            await policy.authenticate("users-own", peer=found, method=METHOD)
+
+    def test_is_none_without_tls(self) -> None:
+        assert read_peer({}) is None
+
+
+class TestServiceTokenSigner:
+    def test_uses_a_token_again_for_half_its_life(self, folder: Path) -> None:
+        own = signer(folder, "ipas")
+        tokens = {own.token(ADA, audience=audience, method=METHOD) for audience in ("a", "a", "b")}
+        assert len(tokens) == 2
+
+    def test_never_outlives_the_users_credential(self, folder: Path) -> None:
+        ending = replace(ADA, expires_at=time.time() + 5)
+        token = signer(folder, "ipas").token(ending, audience="a", method=METHOD)
+        assert jwt.decode(token, options={"verify_signature": False})["exp"] <= ending.expires_at
