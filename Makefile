@@ -56,7 +56,7 @@ lint: $(READY) ## ruff, buf, import contracts
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/buf lint
 	@.venv/bin/buf format -d --exit-code proto
-	@.venv/bin/lint-imports --no-logo --no-timings
+	@.venv/bin/lint-imports --no-logo
 
 types: $(READY) ## mypy --strict
 	@.venv/bin/mypy $(addprefix -p ,$(PACKAGES))

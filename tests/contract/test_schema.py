@@ -54,12 +54,14 @@ async def superuser(database: TestDatabase) -> AsyncIterator[Client]:
 async def filled(built: Built, superuser: Client) -> AsyncIterator[Built]:
     """The service, with one row of each of two tenants in every table."""
     tables = built.metadata.sorted_tables
-    for table in tables:
-        for tenant in (OURS, THEIRS):
-            await superuser.execute(_insert(table), *_row(table, tenant))
-    yield built
-    for table in reversed(tables):
-        await superuser.execute(f"DELETE FROM {table.name} WHERE tenant_id IN ('{OURS}', '{THEIRS}')")
+    try:
+        for table in tables:
+            for tenant in (OURS, THEIRS):
+                await superuser.execute(_insert(table), *_row(table, tenant))
+        yield built
+    finally:
+        for table in reversed(tables):
+            await superuser.execute(f"DELETE FROM {table.name} WHERE tenant_id IN ('{OURS}', '{THEIRS}')")
 
 
 async def test_the_migrated_schema_is_the_declared_one(built: Built, database: TestDatabase) -> None:

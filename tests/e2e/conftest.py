@@ -4,9 +4,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -46,9 +45,9 @@ def rest(mesh: Mesh) -> Iterator[Callable[..., httpx.Client]]:
     """Opens a REST client through the edge: `rest(tenant, *roles)`; without roles, without a token."""
     clients: list[httpx.Client] = []
 
-    def open_client(tenant: str, *roles: str, **options: Any) -> httpx.Client:
-        headers = {"authorization": f"Bearer {token(mesh, tenant, *roles)}"} if roles else {}
-        clients.append(httpx.Client(base_url=mesh.url, headers=headers, timeout=20, **options))
+    def open_client(tenant: str, *roles: str, headers: Mapping[str, str] | None = None) -> httpx.Client:
+        credentials = {"authorization": f"Bearer {token(mesh, tenant, *roles)}"} if roles else {}
+        clients.append(httpx.Client(base_url=mesh.url, headers={**credentials, **(headers or {})}, timeout=20))
         return clients[-1]
 
     yield open_client

@@ -17,11 +17,8 @@ import jwt
 
 from api_common.context import Principal
 from api_common.errors import UnauthenticatedError
-from api_common.key_set import KeySet, UnknownKeyError
+from api_common.key_set import ALGORITHMS, KeySet, UnknownKeyError
 from api_common.unit_of_work import TENANT_PATTERN
-
-ALGORITHMS: Final = ("RS256", "ES256")
-"""The only signature algorithms accepted; asymmetric, so that a public key can never act as a secret."""
 
 MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
 """From `iat` to `exp`; what lives longer is refused, so that a stolen token ends within a day."""

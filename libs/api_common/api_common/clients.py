@@ -1,4 +1,4 @@
-"""Calls to sibling services: mTLS, on-behalf-of tokens, deadlines, traces, a circuit breaker, errors in our own terms."""
+"""Calls to sibling services: mTLS, on-behalf-of tokens, deadlines, traces, a circuit breaker, our own errors."""
 
 import asyncio
 import json

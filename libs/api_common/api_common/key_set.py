@@ -17,6 +17,9 @@ MIN_FETCH_INTERVAL_SECONDS: Final = 10
 MAX_AGE_SECONDS: Final = 30
 """A key set is asked for again after this; with the edge's own cache it bounds how long a removed key still works."""
 
+ALGORITHMS: Final = ("RS256", "ES256")
+"""The only signature algorithms accepted; asymmetric, so that a public key can never act as a secret."""
+
 FETCH_TIMEOUT_SECONDS: Final = 5
 """How long the issuer has to answer."""
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
@@ -66,7 +69,10 @@ class _Keys:
             keys = jwt.PyJWKSet.from_dict(dict(document)).keys
         except (jwt.PyJWTError, TypeError, AttributeError) as error:
             raise ValueError("holds no usable key") from error
-        self._keys = {key.key_id: key for key in keys if key.key_id and key.public_key_use in {None, "sig"}}
+        usable = {key.key_id: key for key in keys if key.key_id and _may_verify(key)}
+        if not usable:
+            raise ValueError("holds no usable key")
+        self._keys = usable
         self._document = document
         self.generation += 1
 
@@ -74,6 +80,10 @@ class _Keys:
         if key_id is None:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(key_id)
+
+
+def _may_verify(key: jwt.PyJWK) -> bool:
+    return key.public_key_use in {None, "sig"} and key.algorithm_name in ALGORITHMS
 
 
 class FileKeySet(_Keys):

@@ -106,7 +106,7 @@ async def _serve(service: Service, settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    with _naming(service, "TLS"):
+    with _naming(service, "TLS_*_PATH"):
         credentials = server_credentials(settings.tls)
     async with running(service, settings, credentials=credentials) as server:
         _log.info("serving", grpc_port=server.grpc_port, operations_port=server.operations_port)
@@ -185,7 +185,7 @@ async def running(
         credentials: None serves without TLS, on loopback in tests.
 
     Raises:
-        StartError: the database does not answer, its schema is not current, a port is taken, or a file or key is no good.
+        StartError: the database does not answer, its schema is not current, or a port, file or key cannot be used.
     """
     metrics = Metrics(CollectorRegistry())
     async with contextlib.AsyncExitStack() as stack:
@@ -193,7 +193,7 @@ async def running(
         stack.push_async_callback(database.close)
         siblings = Siblings(settings.siblings, None if credentials is None else settings.tls, metrics)
         stack.push_async_callback(siblings.close)
-        with _naming(service, "AUTH"):
+        with _naming(service, "AUTH_JWKS_PATH"):
             key_set = _key_set(settings.auth)
         users = OidcAuthProvider(
             issuer=settings.auth.issuer,
@@ -201,7 +201,7 @@ async def running(
             key_set=key_set,
             claims=CLAIM_MAPS[settings.auth.claims],
         )
-        with _naming(service, "PAGINATION"):
+        with _naming(service, "PAGINATION_KEYS"):
             page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
         pipeline = Pipeline(
             auth=PeerPolicy(users, service=service.name, callers=service.callers),
@@ -213,7 +213,8 @@ async def running(
         servicer = service.servicer(Parts(page_tokens, siblings))
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
-        result = _prepare(server, database, settings, metrics, names)
+        with _naming(service, "SERVER_OPERATIONS_PORT"):
+            result = RunningServer(server, database, settings, metrics, names)
         stack.callback(result.operations.close)
         health_pb2_grpc.add_HealthServicer_to_server(result.health, server)
         if settings.server.reflection_enabled:
@@ -232,12 +233,12 @@ async def running(
 
 
 @contextlib.contextmanager
-def _naming(service: Service, concern: str) -> Iterator[None]:
-    """Says which settings name what cannot be read."""
+def _naming(service: Service, setting: str) -> Iterator[None]:
+    """Says which setting it is that cannot be used."""
     try:
         yield
     except (OSError, ValueError, jwt.PyJWTError) as error:
-        raise StartError(f"{service.name.upper()}_{concern}_… names something unusable: {error}") from error
+        raise StartError(f"{service.name.upper()}_{setting} cannot be used: {error}.") from error
 
 
 def _key_set(settings: AuthSettings) -> KeySet:
@@ -268,16 +269,6 @@ async def _connect(service: Service, settings: Settings) -> Database:
             f" Run `python -m {service.name}_service migrate`."
         )
     return database
-
-
-def _prepare(
-    server: grpc.aio.Server, database: Database, settings: Settings, metrics: Metrics, names: Sequence[str]
-) -> RunningServer:
-    try:
-        return RunningServer(server, database, settings, metrics, names)
-    except OSError as error:
-        address = f"{settings.server.host}:{settings.server.operations_port}"
-        raise StartError(f"cannot listen on {address}: {error.strerror}.") from error
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings, credentials: grpc.ServerCredentials | None) -> int:

@@ -198,6 +198,15 @@ class TestKeys:
         await refuse(signed(identity, header(kid="second"), claims(identity)), *both)
         await refuse(signed(identity, header(kid=GONE), claims(identity)), *both)
 
+    async def test_that_are_secrets_are_not_used(
+        self, identity: Identity, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """A key set is public, so whoever reads it could sign with them."""
+        published = Identity(tmp_path_factory.mktemp("published"))
+        published.key_set["keys"] = [{"kty": "oct", "k": "c2VjcmV0" * 8, "kid": "oct", "alg": "HS256"}]
+        secret = base64.b64decode("c2VjcmV0" * 8)
+        await refuse(jwt.encode(claims(identity), secret, "HS256", headers={"kid": "oct"}), identity, published)
+
     async def test_are_never_taken_from_the_token(self, identity: Identity) -> None:
         connections = 0
 
@@ -366,6 +375,18 @@ class TestMemory:
             await verifier.authenticate(signed(identity, header(), claims(identity, sub=f"user-{number}")))
         assert len(verifier._verified) == 3
 
+    async def test_is_lost_when_the_issuers_keys_change(self, identity: Identity, tmp_path: Path) -> None:
+        path = tmp_path / "jwks.json"
+        path.write_text(json.dumps(identity.key_set))
+        keys = FileKeySet(path)
+        verifier = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
+        token = signed(identity, header(), claims(identity))
+        await verifier.authenticate(token)
+        path.write_text(json.dumps({"keys": [{**identity.key_set["keys"][0], "kid": "another"}]}))
+        await keys.refresh()
+        with pytest.raises(UnauthenticatedError):
+            await verifier.authenticate(token)
+
 
 class TestBearerToken:
     def test_is_what_follows_the_scheme(self) -> None:
@@ -386,15 +407,3 @@ def test_a_claim_map_is_no_way_around_the_tenant() -> None:
     }
     assert len(maps) == 3
     assert all(one.tenant and one.roles for one in maps.values())
-
-    async def test_is_lost_when_the_issuers_keys_change(self, identity: Identity, tmp_path: Path) -> None:
-        path = tmp_path / "jwks.json"
-        path.write_text(json.dumps(identity.key_set))
-        keys = FileKeySet(path)
-        verifier = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
-        token = signed(identity, header(), claims(identity))
-        await verifier.authenticate(token)
-        path.write_text(json.dumps({"keys": [{**identity.key_set["keys"][0], "kid": "another"}]}))
-        await keys.refresh()
-        with pytest.raises(UnauthenticatedError):
-            await verifier.authenticate(token)

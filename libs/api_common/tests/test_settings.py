@@ -12,7 +12,6 @@ COMPLETE = {
     "IPAS_TLS_CA_PATH": "ca.crt",
     "IPAS_AUTH_ISSUER": "https://issuer.test/",
     "IPAS_AUTH_AUDIENCE": "ameide-api",
-    "IPAS_AUTH_JWKS_PATH": "jwks.json",
     "IPAS_PAGINATION_KEYS": "first-secret, second-secret,",
     "IPAS_CLIENTS_WORKFLOWS_ADDRESS": "workflows:50052",
     "IPAS_CLIENTS_AGENTS_ADDRESS": "agents:50053",
@@ -54,6 +53,7 @@ def test_what_nobody_set_is_safe() -> None:
     assert settings.server.reflection_enabled is False
     assert settings.server.drain_seconds < 30
     assert (settings.log.level, settings.database.pool_size) == ("info", 10)
+    assert (settings.auth.jwks_path, settings.auth.claims) == (None, "generic")
 
 
 def test_everything_that_is_missing_is_reported_at_once(environment: pytest.MonkeyPatch) -> None:
@@ -74,6 +74,7 @@ def test_everything_that_is_missing_is_reported_at_once(environment: pytest.Monk
         ("IPAS_DATABASE_POOL_SIZE", "0"),
         ("IPAS_DATABASE_POOL_SIZE", "101"),
         ("IPAS_LOG_LEVEL", "loud"),
+        ("IPAS_AUTH_CLAIMS", "okta"),
         ("IPAS_PAGINATION_KEYS", " , "),
         ("IPAS_CLIENTS_AGENTS_ADDRESS", "https://agents/"),
         ("IPAS_CLIENTS_AGENTS_ADDRESS", "agents"),

@@ -177,6 +177,22 @@ class TestWhatIsKept:
         assert await count(database, tenant_id) == 0
 
 
+class TestConnections:
+    async def test_are_taken_with_the_first_statement(self, database: Database, tenant_id: str) -> None:
+        """A handler that waits for another service leaves the one connection to others."""
+        async with unit(database, tenant_id) as waiting:
+            await commits(database, tenant_id)
+            row = await waiting.fetch_one(COUNT, {})
+        assert row is not None
+        assert row["count"] == 1
+
+    async def test_are_given_back_by_a_unit_that_did_nothing(self, database: Database, tenant_id: str) -> None:
+        for _ in range(3):
+            async with unit(database, tenant_id):
+                pass
+        assert database.connections == (1, 1)
+
+
 class TestWhatIsLeftBehind:
     @every_end
     async def test_no_tenant_on_the_connection(self, database: Database, tenant_id: str, end: End) -> None:
@@ -278,7 +294,8 @@ class TestErrors:
 
     async def test_say_that_the_pool_is_busy(self, opening: Opening, tenant_id: str) -> None:
         database = await opening(pool_size=1, acquire_timeout_seconds=0.05)
-        async with unit(database, tenant_id):
+        async with unit(database, tenant_id) as transaction:
+            await transaction.fetch_one(COUNT, {})
             with pytest.raises(errors.ExternalServiceError) as caught:
                 await count(database, tenant_id)
         assert caught.value.retry_after_seconds == 1

