@@ -16,7 +16,7 @@ from api_common.text import nul_fields
 MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
 """The largest request that is decoded: 10 MiB passes, one byte more is refused."""
 
-MAX_EXPLAINED_BYTES: Final = 8 * 1024
+MAX_EXPLAINED_BYTES: Final = 16 * 1024
 """A larger malformed request is answered with the first broken rule only."""
 
 _validator: Final = Validator()
