@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -342,3 +343,19 @@ def padded(size: int) -> bytes:
 def access_lines(written: str) -> Sequence[dict[str, Any]]:
     lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == "rpc"]
+
+
+class TestLargeMalformedRequests:
+    async def test_are_refused_without_explaining_all_of_it(
+        self, users: UserServiceAsyncStub, admin: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Explaining is more than linear work on the event loop, so its size is bounded."""
+        small = pb.User(email="nobody", roles=["root"], display_name="x" * 201)
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await users.CreateUser(pb.CreateUserRequest(user=small), metadata=admin.metadata)
+        assert set(refusal.violations) == {"user.email", "user.roles[0]", "user.display_name"}
+        # The package shows the function of this name, not the module.
+        monkeypatch.setattr(sys.modules["api_common.interceptors.admission"], "MAX_EXPLAINED_MESSAGES", 2)
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await users.CreateUser(pb.CreateUserRequest(user=small), metadata=admin.metadata)
+        assert len(refusal.violations) == 1
