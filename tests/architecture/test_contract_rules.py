@@ -135,7 +135,9 @@ def test_everything_that_a_client_may_send_has_a_limit(message: Descriptor) -> N
         if "OUTPUT_ONLY" not in behavior_of(field)
         if not _is_bounded(field, protos.option(field, validate_pb2.field))
     ]
-    assert not boundless, "declare a limit with (buf.validate.field): max_items, max_pairs, " + ", ".join(LIMITS)
+    assert not boundless, "declare a limit with (buf.validate.field): max_items, max_pairs, defined_only, " + ", ".join(
+        LIMITS
+    )
 
 
 @every_enum
@@ -162,6 +164,8 @@ def _is_bounded(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> bool:
 
 
 def _is_bounded_once(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> bool:
+    if field.type == FieldDescriptorProto.TYPE_ENUM:
+        return rules.enum.defined_only
     if field.type == FieldDescriptorProto.TYPE_BYTES:
         return rules.bytes.HasField("max_len") or rules.bytes.HasField("len")
     if field.type != FieldDescriptorProto.TYPE_STRING:

@@ -79,7 +79,7 @@ class UnitOfWork:
         timeout_seconds: after this the server ends the statement by itself, whether we still listen or not.
     """
 
-    __slots__ = ("_constraints", "_database", "_deadline", "_prologue", "_tenant", "connection")
+    __slots__ = ("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "connection")
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class UnitOfWork:
         self._constraints = constraints
         self._tenant = tenant_id
         self.connection: Connection | None = None
+        self._beginning = False
         self._prologue = _prologue(tenant_id, read_only)
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
 
@@ -102,6 +103,9 @@ class UnitOfWork:
 
     async def begin(self) -> Connection:
         """Takes a connection for the first statement: until then a handler that waits for others holds none."""
+        if self._beginning:
+            raise RuntimeError("statements of one transaction run one after the other: a handler must await each")
+        self._beginning = True
         attempt = 0
         while True:
             attempt += 1

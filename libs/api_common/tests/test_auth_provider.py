@@ -247,7 +247,7 @@ ODD: Final[dict[str, list[object]]] = {
         "soon",
         str(NOW + HOUR),
         -1,
-        NOW - 1,
+        NOW - HOUR,
         NOW + HOUR + 0.5,
         True,
         [NOW],
@@ -255,7 +255,7 @@ ODD: Final[dict[str, list[object]]] = {
         10**400,
     ],
     "iat": [GONE, None, "now", NOW + HOUR, True, 0.5, NOW - DAY],
-    "nbf": [NOW + 60, "never"],
+    "nbf": [NOW + HOUR, "never"],
     "aud": [
         GONE,
         None,
