@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from api_common.auth_provider import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
 from api_common.key_set import MAX_AGE_SECONDS
 from api_common.server import MAX_METADATA_BYTES
@@ -186,6 +187,7 @@ class TestFilters:
             "cors",
             "grpc_web",
             "jwt_authn",
+            "claims",
             "rbac",
             "local_ratelimit",
             "buffer",
@@ -207,6 +209,9 @@ class TestFilters:
         assert provider["require_expiration"]
         assert (provider["max_lifetime"], provider["clock_skew_seconds"]) == ("86400s", 5)
         assert provider["forward"]
+        source = FILTERS["claims"]["default_source_code"]["inline_string"]
+        figures = f'"{AUDIENCE}", {MAX_TOKEN_LIFETIME_SECONDS}, {CLOCK_SKEW_SECONDS}, {MAX_TOKEN_BYTES}'
+        assert f"local AUDIENCE, MAX_LIFETIME, SKEW, MAX_TOKEN_BYTES = {figures}\n" in source
 
     def test_follow_the_keys_of_the_issuer(self) -> None:
         remote = FILTERS["jwt_authn"]["providers"]["ameide"]["remote_jwks"]

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ import httpx
 import jwt
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tests.e2e.edge.backend import Backend, serving
 from tools import certificates
@@ -44,6 +44,7 @@ class Issuer:
     """Signs tokens that the edge accepts, and others."""
 
     key: rsa.RSAPrivateKey
+    spare: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def token(self, **claims: object) -> str:
         """Signs a good token's claims, changed by ``claims``; None leaves one out."""
@@ -62,7 +63,13 @@ class Issuer:
 
     def key_set(self) -> dict[str, Any]:
         public = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-        return {"keys": [public | {"kid": "one", "use": "sig", "alg": "RS256"}]}
+        second = ECAlgorithm.to_jwk(self.spare.public_key(), as_dict=True)
+        return {
+            "keys": [
+                public | {"kid": "one", "use": "sig", "alg": "RS256"},
+                second | {"kid": "two", "use": "sig", "alg": "ES256"},
+            ]
+        }
 
 
 @dataclass(frozen=True)
