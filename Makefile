@@ -12,7 +12,7 @@ READY := .venv/.ready envoy/ameide.pb
 .DELETE_ON_ERROR:
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help up down status reset migrate token demo test lint types breaking format proto lock bench
+.PHONY: help up down status reset migrate token demo test lint types breaking format proto lock bench rotate-keys
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ migrate: $(READY) ## bring every database schema to its newest revision
 
 token: .venv/.ready ## print a token: SUB=ada TENANT=acme ROLES=admin TTL=3600
 	@$(PY) -m tools.identity
+
+rotate-keys: .venv/.ready ## replace the key that signs tokens: STEP=publish, then activate, then retire
+	@$(PY) -m tools.identity rotate $(STEP)
 
 demo: .venv/.ready ## tell a story through REST, against a running mesh
 	@$(PY) -m tools.demo

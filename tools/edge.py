@@ -12,17 +12,14 @@ import yaml
 ENVOY: Final = Path(__file__).resolve().parent.parent / "envoy"
 
 
-def lay_out(
-    target: Path, *, certs: Path, jwks: Path, port_offset: int = 0, environment: Path = ENVOY / "local"
-) -> None:
+def lay_out(target: Path, *, certs: Path, port_offset: int = 0, environment: Path = ENVOY / "local") -> None:
     """Fills ``target`` with what `envoy.yaml` names; what is there of an earlier layout is replaced.
 
-    Certificates and keys of tokens are linked, not copied, so that a renewed one is the edge's, too.
+    Certificates are linked, not copied, so that a renewed one is the edge's, too.
 
     Args:
         certs: the folder that `certificates.ensure` fills.
-        jwks: the key set (RFC 7517) that tokens are verified with.
-        port_offset: added to every port, also those of the services; nothing else in the files changes.
+        port_offset: added to every port, also those of services and issuer; nothing else in the files changes.
         environment: the folder that holds `clusters.yaml` and `secrets/`.
     """
     target.mkdir(parents=True, exist_ok=True)
@@ -31,7 +28,6 @@ def lay_out(
     for source in (ENVOY / "envoy.yaml", environment / "clusters.yaml"):
         _copy_shifted(source, target / source.name, port_offset)
     _link(target / "certs", certs)
-    _link(target / "jwks.json", jwks)
 
 
 def command(target: Path) -> list[str]:

@@ -61,7 +61,7 @@ def _prepare(mesh: Mesh) -> Urls:
     _done("databases")
     preparation.migrate(urls)
     _done(f"schemas of {', '.join(service.name for service in SERVICES)}")
-    edge.lay_out(mesh.envoy, certs=mesh.certificates, jwks=mesh.issuer / "jwks.json", port_offset=mesh.port_offset)
+    edge.lay_out(mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset)
     return urls
 
 
@@ -110,8 +110,8 @@ def status(mesh: Mesh) -> None:
     """Prints a line per process."""
     running = running_mesh(mesh) or mesh
     found = {name: process.pid for name, process in processes.pids(mesh)}
-    ports = {name: running.ports[f"{name} grpc"] for name in PROCESSES if name != "edge"}
-    ports["edge"] = running.ports["edge http"]
+    ports = {service.name: running.ports[f"{service.name} grpc"] for service in SERVICES}
+    ports |= {"issuer": running.ports["issuer"], "edge": running.ports["edge http"]}
     print(f"{'PROCESS':<12}{'PID':<10}{'PORT':<8}READY")
     server = postgres.pid(mesh.postgres)
     print(f"{'postgres':<12}{server or '-':<10}{'socket':<8}{'yes' if server else 'no'}")
@@ -169,7 +169,7 @@ def _done(what: str) -> None:
 
 
 def _welcome(mesh: Mesh, farewell: str) -> None:
-    _done("services and edge")
+    _done("services, issuer and edge")
     print(f"{_addresses(mesh)}\n\n{farewell}\n", flush=True)
 
 

@@ -97,6 +97,7 @@ def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable
     for service in SERVICES:
         command = [sys.executable, "-m", service.module]
         manager.add_process(service.name, kept(mesh, service.name, command), env=environment(mesh, service, urls))
+    manager.add_process("issuer", kept(mesh, "issuer", [sys.executable, "-m", "tools.issuer"]))
     manager.add_process("edge", kept(mesh, "edge", edge.command(mesh.envoy)))
     failure: list[str] = []
 

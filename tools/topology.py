@@ -36,6 +36,7 @@ SERVICES: Final = (
     Service("ipas", 50054, 9104, siblings=("workflows", "agents")),
 )
 EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901}
+ISSUER_PORT: Final = 9100
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ class Mesh:
     @cached_property
     def ports(self) -> dict[str, int]:
         """Every port that must be free, by what listens there."""
+        fixed = EDGE_PORTS | {"issuer": ISSUER_PORT}
         services = {f"{service.name} grpc": service.grpc_port for service in SERVICES}
         operations = {f"{service.name} operations": service.operations_port for service in SERVICES}
-        return {name: port + self.port_offset for name, port in (EDGE_PORTS | services | operations).items()}
+        return {name: port + self.port_offset for name, port in (fixed | services | operations).items()}
 
     @property
     def url(self) -> str:
@@ -102,11 +104,13 @@ class Mesh:
         return self.folder / "logs" / f"{process}.log"
 
     def readiness_url(self, process: str) -> str:
-        """Returns what answers 200 when ``process``, a service or `edge`, takes traffic."""
+        """Returns what answers 200 when ``process``, a service, `issuer` or `edge`, takes traffic."""
         if process == "edge":
             return f"{self.url}/healthz"
+        if process == "issuer":
+            return f"http://127.0.0.1:{self.ports['issuer']}/jwks.json"
         return f"http://127.0.0.1:{self.ports[f'{process} operations']}/readyz"
 
 
-PROCESSES: Final = (*(service.name for service in SERVICES), "edge")
+PROCESSES: Final = (*(service.name for service in SERVICES), "issuer", "edge")
 """What the runner keeps alive, in the order of its table."""

@@ -8,17 +8,19 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from api_common.auth_provider import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
+from api_common.key_set import MAX_AGE_SECONDS
 from api_common.server import MAX_METADATA_BYTES
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from tests.protos import methods, services
 from tools import certificates, edge, identity
-from tools.topology import AUDIENCE, ISSUER, SERVICES
+from tools.topology import AUDIENCE, ISSUER, ISSUER_PORT, SERVICES
 
 CONFIG: Final = yaml.safe_load((edge.ENVOY / "envoy.yaml").read_text())
-CLUSTERS: Final = yaml.safe_load((edge.ENVOY / "local" / "clusters.yaml").read_text())["resources"]
+*CLUSTERS, ISSUER_CLUSTER = yaml.safe_load((edge.ENVOY / "local" / "clusters.yaml").read_text())["resources"]
 LISTENERS: Final = CONFIG["static_resources"]["listeners"]
 MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]
 ROUTES: Final = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
@@ -32,8 +34,7 @@ BY_DETAILS: Final = {"ambiguous_id": 400, "jwt_authn_access_denied": 401, "heade
 
 def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
     certificates.ensure(tmp_path / "certs")
-    jwks = identity.ensure(tmp_path / "issuer")
-    edge.lay_out(tmp_path / "envoy", certs=tmp_path / "certs", jwks=jwks)
+    edge.lay_out(tmp_path / "envoy", certs=tmp_path / "certs")
     envoy = Path(sys.executable).with_name("envoy")
     words = [str(envoy), "--mode", "validate", "--config-path", "envoy.yaml", "--disable-hot-restart"]
     done = subprocess.run(words, cwd=tmp_path / "envoy", capture_output=True, text=True, check=False)
@@ -157,6 +158,7 @@ class TestCluster:
         address = ("load_assignment", "endpoints", 0, "lb_endpoints", 0, "endpoint", "address", "socket_address")
         found = {cluster["name"]: dig(cluster, *address) for cluster in CLUSTERS}
         assert found == {one.name: {"address": "127.0.0.1", "port_value": one.grpc_port} for one in SERVICES}
+        assert dig(ISSUER_CLUSTER, *address)["port_value"] == ISSUER_PORT
 
     @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster["name"])
     def test_is_guarded(self, cluster: dict[str, Any]) -> None:
@@ -185,6 +187,7 @@ class TestFilters:
             "cors",
             "grpc_web",
             "jwt_authn",
+            "claims",
             "rbac",
             "local_ratelimit",
             "buffer",
@@ -206,6 +209,17 @@ class TestFilters:
         assert provider["require_expiration"]
         assert (provider["max_lifetime"], provider["clock_skew_seconds"]) == ("86400s", 5)
         assert provider["forward"]
+        source = FILTERS["claims"]["default_source_code"]["inline_string"]
+        figures = f'"{AUDIENCE}", {MAX_TOKEN_LIFETIME_SECONDS}, {CLOCK_SKEW_SECONDS}, {MAX_TOKEN_BYTES}'
+        assert f"local AUDIENCE, MAX_LIFETIME, SKEW, MAX_TOKEN_BYTES = {figures}\n" in source
+
+    def test_follow_the_keys_of_the_issuer(self) -> None:
+        remote = FILTERS["jwt_authn"]["providers"]["ameide"]["remote_jwks"]
+        assert remote["http_uri"]["cluster"] == ISSUER_CLUSTER["name"]
+        assert remote["cache_duration"] == f"{identity.PUBLISH_SECONDS}s"
+        # What a caller waits for can be made slow by a caller: keys are fetched beside the traffic.
+        assert "async_fetch" in remote
+        assert MAX_AGE_SECONDS <= identity.PUBLISH_SECONDS
 
 
 @pytest.mark.parametrize(

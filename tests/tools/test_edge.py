@@ -14,39 +14,30 @@ def certs(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def jwks(tmp_path: Path) -> Path:
-    path = tmp_path / "jwks.json"
-    path.write_text("{}")
-    return path
-
-
 class TestLayOut:
-    def test_lays_what_the_configuration_names(self, tmp_path: Path, certs: Path, jwks: Path) -> None:
+    def test_lays_what_the_configuration_names(self, tmp_path: Path, certs: Path) -> None:
         target = tmp_path / "envoy"
-        edge.lay_out(target, certs=certs, jwks=jwks)
+        edge.lay_out(target, certs=certs)
         for laid in ("envoy.yaml", "clusters.yaml", "ameide.pb"):
             source = next(path for path in (edge.ENVOY / laid, edge.ENVOY / "local" / laid) if path.exists())
             assert (target / laid).read_bytes() == source.read_bytes()
         named = re.findall(r"\./([\w.]+)", (target / "envoy.yaml").read_text() + (target / "clusters.yaml").read_text())
         assert {name for name in named if not (target / name).exists()} == set()
         assert (target / "certs").resolve() == certs
-        assert (target / "jwks.json").resolve() == jwks
 
-    def test_moves_every_port_and_nothing_else(self, tmp_path: Path, certs: Path, jwks: Path) -> None:
-        edge.lay_out(tmp_path / "here", certs=certs, jwks=jwks)
-        edge.lay_out(tmp_path / "there", certs=certs, jwks=jwks, port_offset=100)
-        for name, ports in (("envoy.yaml", (9901, 8080, 8443)), ("clusters.yaml", (50051, 50052, 50053, 50054))):
+    def test_moves_every_port_and_nothing_else(self, tmp_path: Path, certs: Path) -> None:
+        edge.lay_out(tmp_path / "here", certs=certs)
+        edge.lay_out(tmp_path / "there", certs=certs, port_offset=100)
+        for name, ports in (("envoy.yaml", (9901, 8080, 8443)), ("clusters.yaml", (50051, 50052, 50053, 50054, 9100))):
             here, there = (yaml.safe_load((tmp_path / side / name).read_text()) for side in ("here", "there"))
             moved = re.findall(r"'port_value': (\d+)", str(there))
             assert [int(port) for port in moved] == [port + 100 for port in ports]
             back = re.sub(r"'port_value': (\d+)", lambda match: f"'port_value': {int(match[1]) - 100}", str(there))
             assert back == str(here)
 
-    def test_replaces_an_earlier_layout(self, tmp_path: Path, certs: Path, jwks: Path) -> None:
+    def test_replaces_an_earlier_layout(self, tmp_path: Path, certs: Path) -> None:
         target = tmp_path / "envoy"
-        edge.lay_out(target, certs=tmp_path, jwks=tmp_path / "old.json", port_offset=100)
-        edge.lay_out(target, certs=certs, jwks=jwks)
+        edge.lay_out(target, certs=tmp_path, port_offset=100)
+        edge.lay_out(target, certs=certs)
         assert (target / "envoy.yaml").read_bytes() == (edge.ENVOY / "envoy.yaml").read_bytes()
         assert (target / "certs").resolve() == certs
-        assert (target / "jwks.json").resolve() == jwks

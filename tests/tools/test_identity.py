@@ -74,3 +74,39 @@ class TestTokenCommand:
         assert result.returncode != 0
         assert result.stdout == ""
         assert result.stderr == "TTL must be a whole number of seconds, not 'soon'\n"
+
+
+class TestRotate:
+    @staticmethod
+    def known(folder: Path) -> list[str]:
+        return [key["kid"] for key in json.loads((folder / "jwks.json").read_text())["keys"]]
+
+    @staticmethod
+    def signing(folder: Path) -> str:
+        token = identity.mint(folder, sub="ada", tenant="acme", roles=[])
+        return str(jwt.get_unverified_header(token)["kid"])
+
+    def test_signs_with_a_key_only_while_it_is_published(self, tmp_path: Path) -> None:
+        first = self.signing(tmp_path)
+        for step in identity.ROTATION:
+            # Twice: whoever is not sure whether a step was taken may take it again.
+            for _ in range(2):
+                identity.rotate(tmp_path, step)
+                assert self.signing(tmp_path) in self.known(tmp_path)
+            assert (first in self.known(tmp_path)) == (step != "retire")
+            assert (first == self.signing(tmp_path)) == (step == "publish")
+        assert len(self.known(tmp_path)) == 1
+        assert not (tmp_path / "next.pem").exists()
+
+    @pytest.mark.parametrize(("taken", "step"), [((), "activate"), (("publish",), "retire")])
+    def test_keeps_the_order(self, tmp_path: Path, taken: tuple[str, ...], step: str) -> None:
+        for before in taken:
+            identity.rotate(tmp_path, before)
+        with pytest.raises(MeshError, match="first"):
+            identity.rotate(tmp_path, step)
+
+    def test_ends_one_rotation_before_the_next(self, tmp_path: Path) -> None:
+        identity.rotate(tmp_path, "publish")
+        identity.rotate(tmp_path, "activate")
+        with pytest.raises(MeshError, match="retire first"):
+            identity.rotate(tmp_path, "publish")

@@ -13,7 +13,7 @@ from api_common.provisioning import DatabaseUrls
 
 from tools import mesh as commands
 from tools import postgres, preparation, processes
-from tools.topology import SERVICES, Mesh, MeshError
+from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
 
 Kept = subprocess.Popen[str]
 
@@ -119,7 +119,7 @@ class TestStatusAndDown:
         commands.status(mesh)
         commands.down(mesh)
         printed = capsys.readouterr().out
-        assert printed.count(" no\n") == 6
+        assert printed.count(" no\n") == len(PROCESSES) + 1
         assert "No mesh is running." in printed
 
     def test_end_what_a_killed_runner_left(self, mesh: Mesh, kept: Callable[[str], Kept]) -> None:

@@ -138,7 +138,7 @@ class OidcAuthProvider:
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         expires_at, issued_at = claims["exp"], claims["iat"]
-        if type(expires_at) is not int or type(issued_at) is not int:
+        if any(type(instant) is not int for instant in (expires_at, issued_at, claims.get("nbf", 0))):
             raise ValueError("times must be integers")
         if expires_at - issued_at > MAX_TOKEN_LIFETIME_SECONDS:
             raise ValueError("lives too long")

@@ -255,7 +255,7 @@ ODD: Final[dict[str, list[object]]] = {
         10**400,
     ],
     "iat": [GONE, None, "now", NOW + HOUR, True, 0.5, NOW - DAY],
-    "nbf": [NOW + HOUR, "never"],
+    "nbf": [NOW + HOUR, "never", True],
     "aud": [
         GONE,
         None,

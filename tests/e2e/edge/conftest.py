@@ -5,10 +5,11 @@ import json
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +18,25 @@ import httpx
 import jwt
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tests.e2e.edge.backend import Backend, serving
 from tools import certificates
 from tools import edge as edge_tool
+from tools.issuer import IssuerServer
+from tools.topology import ISSUER_PORT
 
 START_SECONDS: Final = 20
 USERS_PORT: Final = 50051
 WORKFLOWS_PORT: Final = 50052
-# Between the two edges of one run.
+# Between two edges of one run, and how many there may be.
 NEXT: Final = 100
+EDGES: Final = 4
 
-Layout = Callable[[str, int], "Edge"]
+Change = Callable[[Any], None]
+"""Changes the connection manager that both listeners share."""
+Layout = Callable[..., "Edge"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Issuer:
     """Signs tokens that the edge accepts, and others."""
 
     key: rsa.RSAPrivateKey
+    spare: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def token(self, **claims: object) -> str:
         """Signs a good token's claims, changed by ``claims``; None leaves one out."""
@@ -54,9 +61,15 @@ class Issuer:
         chosen = {name: value for name, value in (good | claims).items() if value is not None}
         return jwt.encode(chosen, self.key, "RS256", headers={"kid": "one"})
 
-    def write_key_set(self, path: Path) -> None:
+    def key_set(self) -> dict[str, Any]:
         public = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-        path.write_text(json.dumps({"keys": [public | {"kid": "one", "use": "sig", "alg": "RS256"}]}))
+        second = ECAlgorithm.to_jwk(self.spare.public_key(), as_dict=True)
+        return {
+            "keys": [
+                public | {"kid": "one", "use": "sig", "alg": "RS256"},
+                second | {"kid": "two", "use": "sig", "alg": "ES256"},
+            ]
+        }
 
 
 @dataclass(frozen=True)
@@ -117,15 +130,31 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def layout(tmp_path_factory: pytest.TempPathFactory, certs: Path, issuer: Issuer) -> Layout:
-    """Fills a folder for an edge."""
-    jwks = certs / "jwks.json"
-    issuer.write_key_set(jwks)
+def published(tmp_path_factory: pytest.TempPathFactory, offset: int, issuer: Issuer) -> Iterator[None]:
+    """The issuer's keys, where the edge looks for them."""
+    folder = tmp_path_factory.mktemp("issuer")
+    (folder / "jwks.json").write_text(json.dumps(issuer.key_set()))
+    with publishing(IssuerServer(folder, ISSUER_PORT + offset)):
+        yield
 
-    def make(name: str, offset: int) -> Edge:
+
+@pytest.fixture(scope="session")
+def layout(
+    tmp_path_factory: pytest.TempPathFactory, certs: Path, issuer: Issuer, offset: int, service: Backend
+) -> Layout:
+    """Fills a folder for an edge: `layout(name, number, change)`; numbers move its own ports, 0 moves them not."""
+
+    def make(name: str, number: int = 0, change: Change | None = None) -> Edge:
         folder = tmp_path_factory.mktemp(name)
-        edge_tool.lay_out(folder, certs=certs, jwks=jwks, port_offset=offset)
-        return Edge(folder, offset, issuer.token())
+        edge_tool.lay_out(folder, certs=certs, port_offset=offset)
+        path = folder / "envoy.yaml"
+        config = yaml.safe_load(path.read_text())
+        for one in (config["admin"], *config["static_resources"]["listeners"]):
+            one["address"]["socket_address"]["port_value"] += number * NEXT
+        if change:
+            change(config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"])
+        path.write_text(yaml.safe_dump(config))
+        return Edge(folder, offset + number * NEXT, issuer.token())
 
     return make
 
@@ -133,8 +162,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory, certs: Path, issuer: Issuer
 @pytest.fixture(scope="session")
 def offset() -> int:
     """How far the ports of services and edge are moved, so that nothing else is there."""
-    ports = (8080, 8443, 9901, 8080 + NEXT, 8443 + NEXT, 9901 + NEXT, USERS_PORT, WORKFLOWS_PORT)
-    return next(n for n in range(12_000, 15_000, 2 * NEXT) if all(_is_free(port + n) for port in ports))
+    edges = [port + number * NEXT for port in (8080, 8443, 9901) for number in range(EDGES)]
+    ports = (*edges, ISSUER_PORT, USERS_PORT, WORKFLOWS_PORT)
+    return next(n for n in range(12_000, 15_000, EDGES * NEXT) if all(_is_free(port + n) for port in ports))
 
 
 @pytest.fixture(scope="session")
@@ -152,30 +182,24 @@ def backend(service: Backend) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
-async def edge(layout: Layout, offset: int, service: Backend) -> AsyncIterator[Edge]:
+async def edge(layout: Layout, published: None) -> AsyncIterator[Edge]:
     """The edge as it is delivered."""
-    async with running(layout("edge", offset)) as result:
+    async with running(layout("edge")) as result:
         yield result
 
 
 @pytest.fixture(scope="session")
-async def impatient(layout: Layout, offset: int, service: Backend) -> AsyncIterator[Edge]:
+async def impatient(layout: Layout, published: None) -> AsyncIterator[Edge]:
     """The same edge with figures that a test can reach: 20 requests a second, 0.3 s a call, 0.5 s to arrive."""
-    laid = layout("impatient", offset)
-    path = laid.folder / "envoy.yaml"
-    config = yaml.safe_load(path.read_text())
-    config["admin"]["address"]["socket_address"]["port_value"] += NEXT
-    for listener in config["static_resources"]["listeners"]:
-        listener["address"]["socket_address"]["port_value"] += NEXT
-    # Both listeners share it.
-    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    manager["request_timeout"] = "0.5s"
-    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-        route["route"]["timeout"] = "0.3s"
-    (limiter,) = (one for one in manager["http_filters"] if one["name"] == "envoy.filters.http.local_ratelimit")
-    limiter["typed_config"]["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
-    path.write_text(yaml.safe_dump(config))
-    async with running(Edge(laid.folder, offset + NEXT, laid.token)) as result:
+
+    def change(manager: Any) -> None:
+        manager["request_timeout"] = "0.5s"
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            route["route"]["timeout"] = "0.3s"
+        limiter = filter_named(manager, "local_ratelimit")
+        limiter["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
+
+    async with running(layout("impatient", 1, change)) as result:
         yield result
 
 
@@ -191,6 +215,24 @@ async def anonymous(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
     """A client without a token."""
     async with edge.client() as client:
         yield client
+
+
+def filter_named(manager: Any, name: str) -> Any:
+    """Returns the configuration of an HTTP filter."""
+    return next(one["typed_config"] for one in manager["http_filters"] if one["name"].endswith(f".{name}"))
+
+
+@contextmanager
+def publishing(server: IssuerServer) -> Iterator[IssuerServer]:
+    """Serves key sets beside the test until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @asynccontextmanager

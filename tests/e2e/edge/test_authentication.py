@@ -44,7 +44,7 @@ class TestToken:
             {"exp": 0},
             {"exp": NOW - 60},
             {"exp": NOW + 90_000},
-            {"nbf": NOW + 1800},
+            {"nbf": NOW + 3600},
             {"iss": "https://dev.ameide.local"},
             {"iss": None},
             {"aud": None},

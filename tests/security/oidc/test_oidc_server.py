@@ -1,0 +1,93 @@
+"""Discovery, keys and tokens of a certified OpenID provider, not of one that we wrote."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import jwt
+import pytest
+from api_common.auth_provider import CLAIM_MAPS, OidcAuthProvider
+from api_common.errors import UnauthenticatedError
+from api_common.key_set import DiscoveredKeySet
+
+from tools.topology import AUDIENCE, ROOT
+
+HERE: Final = Path(__file__).parent
+INSTALLED: Final = ROOT / ".cache" / "oidc-server"
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Path:
+    """The server with its dependencies, installed when package-lock.json has changed."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.fail(
+                f"The real OIDC server needs {program}, and it is not here: install Node.js 20 or newer with npm."
+            )
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    lock, done = HERE / "package-lock.json", INSTALLED / "installed-lock.json"
+    if not done.exists() or done.read_bytes() != lock.read_bytes():
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, INSTALLED)
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        installed = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, check=False)
+        assert installed.returncode == 0, installed.stderr
+        shutil.copy(lock, done)
+    shutil.copy(HERE / "server.mjs", INSTALLED)
+    return INSTALLED
+
+
+@pytest.fixture(scope="session")
+async def issuer(server_folder: Path) -> AsyncIterator[str]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        "node", "server.mjs", cwd=server_folder, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    assert process.stdout
+    url = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+    if not url:
+        pytest.fail((await process.communicate())[1].decode())
+    yield url
+    # Ends its input, which ends it.
+    await asyncio.wait_for(process.communicate(b""), 10)
+
+
+async def token_of(issuer: str, client: str) -> str:
+    async with httpx.AsyncClient(verify=False) as http:
+        configuration = (await http.get(f"{issuer}/.well-known/openid-configuration")).json()
+        form = {"grant_type": "client_credentials"}
+        answer = await http.post(configuration["token_endpoint"], data=form, auth=(client, "secret"))
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["access_token"])
+
+
+@pytest.mark.parametrize("kind", CLAIM_MAPS)
+class TestToken:
+    async def test_tells_who_calls(self, issuer: str, kind: str) -> None:
+        token = await token_of(issuer, kind)
+        assert jwt.get_unverified_header(token) == {"alg": "RS256", "typ": "at+jwt", "kid": "real"}
+        key_set = DiscoveredKeySet(issuer)
+        provider = OidcAuthProvider(issuer=issuer, audience=AUDIENCE, key_set=key_set, claims=CLAIM_MAPS[kind])
+        principal = await provider.authenticate(token)
+        await key_set.close()
+        assert (principal.subject, principal.tenant_id, principal.roles) == (kind, "acme", frozenset({"admin"}))
+
+    async def test_is_no_use_to_another_audience(self, issuer: str, kind: str) -> None:
+        key_set = DiscoveredKeySet(issuer)
+        provider = OidcAuthProvider(issuer=issuer, audience="other", key_set=key_set, claims=CLAIM_MAPS[kind])
+        with pytest.raises(UnauthenticatedError):
+            await provider.authenticate(await token_of(issuer, kind))
+        await key_set.close()
+
+
+async def test_claims_of_one_kind_are_not_those_of_another(issuer: str) -> None:
+    key_set = DiscoveredKeySet(issuer)
+    provider = OidcAuthProvider(issuer=issuer, audience=AUDIENCE, key_set=key_set, claims=CLAIM_MAPS["generic"])
+    for kind in ("keycloak", "auth0"):
+        with pytest.raises(UnauthenticatedError):
+            await provider.authenticate(await token_of(issuer, kind))
+    await key_set.close()
