@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Awaitable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -204,7 +204,7 @@ async def ask_everything(
         pb.CreateUserRequest(user=a_user(email="secret@example.com", display_name="hunter2-body", roles=["admin"])),
         metadata=metadata,
     )
-    calls = [
+    calls: list[Awaitable[object]] = [
         users.CreateUser(pb.CreateUserRequest(user=a_user(email="secret@example.com")), metadata=admin.metadata),
         users.CreateUser(pb.CreateUserRequest(user=a_user(email="hunter2-body")), metadata=admin.metadata),
         users.CreateUser(pb.CreateUserRequest(user=a_user(email="secret@example.com")), metadata=nobody.metadata),
