@@ -1,11 +1,10 @@
 """All four services in this process, over databases of their own."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
-from api_common.testing.database import TestDatabase
-from api_common.testing.service import TestService
+import uuid_utils
+from api_common.testing.identity import Identity
 
 from services.ipas.tests.conftest import (
     agents,
@@ -20,6 +19,7 @@ from services.ipas.tests.conftest import (
     workflows_service,
 )
 from services.users.tests.conftest import users, users_database, users_service
+from tests.security.world import Running, World, make_world
 
 __all__ = [
     "agents",
@@ -37,13 +37,7 @@ __all__ = [
     "workflows_service",
 ]
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A service and where its rows are."""
-
-    service: TestService
-    database: TestDatabase
+Founding = Callable[[], Awaitable[World]]
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +47,25 @@ def mesh(request: pytest.FixtureRequest) -> Mapping[str, Running]:
         name: Running(request.getfixturevalue(f"{name}_service"), request.getfixturevalue(f"{name}_database"))
         for name in ("users", "workflows", "agents", "ipas")
     }
+
+
+@pytest.fixture(scope="session")
+def found(mesh: Mapping[str, Running], identity: Identity) -> Founding:
+    """Makes a new tenant with one of everything."""
+
+    async def make() -> World:
+        return await make_world(mesh, identity.caller(f"t-{uuid_utils.uuid7()}", "admin"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+async def world(found: Founding) -> World:
+    """A tenant that tests may read, and add to."""
+    return await found()
+
+
+@pytest.fixture(scope="session")
+async def neighbour(found: Founding) -> World:
+    """Another one."""
+    return await found()
