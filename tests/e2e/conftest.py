@@ -1,17 +1,21 @@
 """The whole mesh, started by the same commands that a developer types."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import httpx
 import pytest
 
 from tools import identity, processes
 from tools.topology import ROOT, Mesh
+
+TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,6 +36,8 @@ def running(result: Mesh) -> Iterator[Mesh]:
     assert stopped.stdout == "The mesh has stopped.\n", stopped.stderr
     assert list(processes.pids(result)) == []
     assert "Traceback" not in result.log("mesh").read_text()
+    for log in result.log("mesh").parent.iterdir():
+        assert not TOKEN.search(log.read_text()), f"{log.name} holds a token"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 Every statement names the tenant, although row-level security would hide other tenants' rows: two walls, not one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -17,7 +17,7 @@ from api_common.filtering import parse_filter, parse_order_by
 from api_common.lifecycle import Lifecycle
 from api_common.listing import Listing, Page, PageRequest, Query
 from api_common.pagination import PageTokens
-from api_common.unit_of_work import Row, Transaction
+from api_common.unit_of_work import RoleChange, Row, Transaction
 
 _NO_VERSION: Final = 0
 
@@ -96,6 +96,8 @@ class Repository:
         own = {"tenant_id": transaction.tenant_id, "id": str(uuid_utils.uuid7()), "created_by": created_by, **values}
         row = await transaction.fetch_one(self._inserts(tuple(own)), own)
         assert row is not None  # INSERT … RETURNING
+        if "roles" in values:
+            self._note_roles(transaction, row, before=())
         return row
 
     async def update(self, transaction: Transaction, id: str, values: Mapping[str, Any], *, etag: str = "") -> Row:
@@ -108,7 +110,12 @@ class Repository:
         """
         if not values:
             return await self.lock(transaction, id, etag=etag)
-        return await self._change(transaction, id, "update", values, etag)
+        if "roles" not in values:
+            return await self._change(transaction, id, "update", values, etag)
+        before = await self.lock(transaction, id, etag=etag)
+        after = await self._change(transaction, id, "update", values, etag)
+        self._note_roles(transaction, after, before=before["roles"])
+        return after
 
     async def move(self, transaction: Transaction, id: str, verb: str, *, etag: str = "") -> Row:
         """Takes a live row to the state that ``verb`` leads to and returns it.
@@ -154,6 +161,12 @@ class Repository:
             show_deleted=request.show_deleted,
         )
         return await self._listing.page(transaction, request, query)
+
+    def _note_roles(self, transaction: Transaction, row: Row, *, before: Sequence[str]) -> None:
+        """Keeps for the audit whose roles changed: here, where they are written, no servicer can forget it."""
+        change = RoleChange(self._resource, row["id"], tuple(sorted(before)), tuple(sorted(row["roles"])))
+        if change.before != change.after:
+            transaction.role_changes.append(change)
 
     async def _change(self, transaction: Transaction, id: str, kind: str, values: Mapping[str, Any], etag: str) -> Row:
         statement = self._changes(kind, tuple(values))

@@ -22,6 +22,7 @@ from api_common.errors import DomainError, MethodNotFoundError
 from api_common.peers import read_peer
 from api_common.policy import MethodPolicy, PolicyError, read_policies
 from api_common.service_tokens import Peer
+from api_common.unit_of_work import Fate, RoleChange
 
 Handler = Callable[[Any, RequestContext], Awaitable[Message]]
 """A bound servicer method."""
@@ -46,6 +47,12 @@ class Call:
     """The decoded request."""
     response: bytes = b""
     """The encoded response."""
+    effect: Message | None = None
+    """What the handler answered, once its work is committed or may be."""
+    fate: Fate = Fate.NOTHING
+    """What became of the handler's work."""
+    role_changes: Sequence[RoleChange] = ()
+    """What the handler did to the roles of users."""
     replayed: bool = False
     """The response was stored by an earlier call with the same idempotency key."""
     error: DomainError | None = None

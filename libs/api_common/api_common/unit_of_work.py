@@ -3,6 +3,8 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, cast
@@ -30,15 +32,41 @@ TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ATTEMPTS: Final = 3
 
 
+class Fate(Enum):
+    """What became of the work of a transaction."""
+
+    NOTHING = auto()
+    """Nothing was written, or it was rolled back."""
+    COMMITTED = auto()
+    """It is there to stay."""
+    UNKNOWN = auto()
+    """COMMIT was sent and its answer never seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """What a transaction did to the roles of somebody."""
+
+    resource: str
+    """The resource's name in messages, e.g. `user`."""
+    id: str
+    """Its id."""
+    before: tuple[str, ...]
+    """The roles it had, sorted."""
+    after: tuple[str, ...]
+    """The roles it has now, sorted."""
+
+
 class Transaction:
     """What repositories see of the database: one tenant's rows, until the unit of work ends."""
 
-    __slots__ = ("_constraints", "_unit", "tenant_id")
+    __slots__ = ("_constraints", "_unit", "role_changes", "tenant_id")
 
     def __init__(self, unit: "UnitOfWork", constraints: ConstraintErrors, tenant: str):
         self._unit = unit
         self._constraints = constraints
         self.tenant_id: Final = tenant
+        self.role_changes: Final[list[RoleChange]] = []
 
     async def fetch_one(self, statement: Statement, values: Mapping[str, Any]) -> Row | None:
         """Returns the first row, or None.
@@ -79,7 +107,7 @@ class UnitOfWork:
         timeout_seconds: after this the server ends the statement by itself, whether we still listen or not.
     """
 
-    __slots__ = ("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "connection")
+    __slots__ = ("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "connection", "fate")
 
     def __init__(
         self,
@@ -95,6 +123,7 @@ class UnitOfWork:
         self._tenant = tenant_id
         self.connection: Connection | None = None
         self._beginning = False
+        self.fate = Fate.NOTHING
         self._prologue = _prologue(tenant_id, read_only)
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
 
@@ -130,15 +159,20 @@ class UnitOfWork:
     ) -> None:
         if self.connection is None:
             return
+        if kind is None:
+            self.fate = Fate.UNKNOWN
         try:
             done = await self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
         except BaseException as failure:
+            if isinstance(failure, DRIVER_ERRORS) and not isinstance(failure, CONNECTION_ERRORS):
+                self.fate = Fate.NOTHING
             await self._database.discard(self.connection)
             if kind is None:
                 if isinstance(failure, DRIVER_ERRORS):
                     reraise(failure, self._constraints)
                 raise
             return
+        self.fate = Fate.COMMITTED if done == "COMMIT" else Fate.NOTHING
         await self._database.release(self.connection)
         # Postgres answers so, and not with an error, if a statement was refused and the handler went on.
         if kind is None and done != "COMMIT":

@@ -1,4 +1,4 @@
-"""What every call passes through, outside in: telemetry → errors → admission → transaction.
+"""What every call passes through, outside in: telemetry → audit → errors → admission → transaction.
 
 This is the one place that composes handlers (ADR 0005).
 """
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from api_common.database import ConstraintErrors, Database
 from api_common.interceptors.admission import admission
+from api_common.interceptors.audit import audit
 from api_common.interceptors.errors import errors
 from api_common.interceptors.telemetry import telemetry
 from api_common.interceptors.transaction import transaction
@@ -35,5 +36,5 @@ class Pipeline:
             method, handler, database=self.database, constraints=self.constraints, metrics=self.metrics
         )
         within = admission(method, within, auth=self.auth)
-        within = errors(within)
+        within = audit(method, errors(within))
         return telemetry(method, within, metrics=self.metrics, access_log=self.access_log)

@@ -27,19 +27,25 @@ def transaction(
             read_only=method.read_only,
             timeout_seconds=call.deadline - asyncio.get_running_loop().time(),
         )
-        async with unit as tx:
-            if key is not None:
-                stored = await claim(tx, key, principal=principal, method=method.path, request=request)
-                if stored is not None:
-                    call.response, call.replayed = stored, True
-                    metrics.replays.labels(method.path[1:]).inc()
-                    return
-            headers = call.headers
-            context = RequestContext(principal, headers.request_id, tx, call.deadline, headers.traceparent, call.token)
-            response = await handler(request, context)
-            call.response = response.SerializeToString()
-            if key is not None:
-                await store(tx, key, principal=principal, method=method.path, response=call.response)
+        try:
+            async with unit as tx:
+                if key is not None:
+                    stored = await claim(tx, key, principal=principal, method=method.path, request=request)
+                    if stored is not None:
+                        call.response, call.replayed = stored, True
+                        metrics.replays.labels(method.path[1:]).inc()
+                        return
+                headers = call.headers
+                context = RequestContext(
+                    principal, headers.request_id, tx, call.deadline, headers.traceparent, call.token
+                )
+                response = await handler(request, context)
+                call.response, call.effect, call.role_changes = response.SerializeToString(), response, tx.role_changes
+                if key is not None:
+                    await store(tx, key, principal=principal, method=method.path, response=call.response)
+        finally:
+            # Also when the caller has gone: its work may have been committed before.
+            call.fate = unit.fate
 
     async def layer(call: Call) -> None:
         try:

@@ -1,13 +1,29 @@
 """Fixtures that every test of the mesh may use; `pytest -p api_common.testing.plugin`."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 import uuid_utils
 
 from api_common.testing.database import postgres_server
 from api_common.testing.identity import Caller, Identity
+
+_TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fails a test during which a service, or whatever else writes to the output, printed a signed token."""
+    report = yield
+    if report.passed and (found := _TOKEN.search(report.capstdout + report.capstderr + report.caplog)):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} wrote a token to the output: {found[0][:24]}…; never log a credential"
+    return report
 
 
 @pytest.fixture(scope="session")

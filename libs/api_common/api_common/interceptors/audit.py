@@ -1,0 +1,75 @@
+"""Tells the auditor what a call did or was kept from doing: driven by the contract, so no servicer forgets it."""
+
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from api_common.audit import Outcome, is_audited, record, subjects
+from api_common.errors import AuthorizationError, Resource
+from api_common.policy import MethodPolicy
+from api_common.rpc import Call, Layer
+from api_common.unit_of_work import Fate
+
+# A refused request is looked into for the id it names only while that costs next to nothing.
+_MAX_READ_BYTES: Final = 8 * 1024
+
+
+def audit(method: MethodPolicy, within: Layer) -> Layer:
+    """Records every denial, every effect of an audited method and every change of roles, after the commit."""
+    audited = is_audited(method)
+
+    async def layer(call: Call) -> None:
+        try:
+            await within(call)
+        finally:
+            # Also when the caller has gone.
+            if isinstance(call.error, AuthorizationError):
+                _denied(call, call.error)
+            elif call.fate is not Fate.NOTHING and not call.replayed:
+                _done(call, audited=audited)
+
+    return layer
+
+
+def _denied(call: Call, error: AuthorizationError) -> None:
+    permission = error.metadata.get("permission")
+    _record(call, action=call.method.path[1:], outcome=Outcome.DENIED, subject=_wanted(call), permission=permission)
+
+
+def _done(call: Call, *, audited: bool) -> None:
+    outcome = Outcome.DONE if call.fate is Fate.COMMITTED else Outcome.UNKNOWN
+    if audited and call.effect is not None:
+        for subject in list(subjects(call.method, call.effect)) or (None,):
+            _record(call, action=call.method.path[1:], outcome=outcome, subject=subject)
+    for change in call.role_changes:
+        subject = Resource(change.resource, change.id)
+        _record(
+            call,
+            action=f"{change.resource}.roles",
+            outcome=outcome,
+            subject=subject,
+            before=change.before,
+            after=change.after,
+        )
+
+
+def _wanted(call: Call) -> Resource | None:
+    """Returns what a refused call was about. The refusal came before the request was looked at and must stay cheap."""
+    if len(call.payload) > _MAX_READ_BYTES:
+        return None
+    try:
+        return next(subjects(call.method, call.method.request_class.FromString(call.payload)), None)
+    except (DecodeError, RecursionError):
+        return None
+
+
+def _record(call: Call, *, action: str, outcome: Outcome, subject: Resource | None, **facts: Any) -> None:
+    record(
+        action=action,
+        outcome=outcome,
+        principal=call.principal,
+        service=call.peer.identity if call.peer else "",
+        subject=subject,
+        request_id=call.headers.request_id,
+        **facts,
+    )

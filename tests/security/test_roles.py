@@ -1,0 +1,55 @@
+"""Which role may do what, asked of every method of the running services."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import grpc
+import pytest
+from api_common.policy import ROLE_PERMISSIONS
+from api_common.testing.identity import Identity
+
+from tests.security.world import Rpc, Running, rpcs
+
+READERS: Final = {"viewer", "editor", "operator", "admin"}
+ALLOWED: Final[Mapping[str, set[str]]] = {
+    "users.read": READERS,
+    "users.write": {"admin"},
+    "users.admin": {"admin"},
+    "workflows.read": READERS,
+    "workflows.write": {"editor", "admin"},
+    "agents.read": READERS,
+    "agents.write": {"editor", "admin"},
+    "ipas.read": READERS,
+    "ipas.write": {"editor", "admin"},
+}
+"""Written down a second time on purpose: a change of the contract or of the table of roles must be meant."""
+
+OTHERS: Final = ("root", "Admin", "ADMIN", "admin ", "*", "*.admin", "users.admin", "", "administrator")
+
+
+@pytest.mark.parametrize("rpc", rpcs(), ids=str)
+async def test_a_method_serves_the_roles_that_it_should(
+    mesh: Mapping[str, Running], identity: Identity, tenant_id: str, rpc: Rpc
+) -> None:
+    """What does not decode is refused after the role was looked at, so that nothing is changed here."""
+    allowed = ALLOWED.get(rpc.policy.permission)
+    assert allowed is not None, f"say in ALLOWED who has {rpc.policy.permission}"
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    method = mesh[rpc.service].service.channel.unary_unary(rpc.policy.path)
+    found = set()
+    for role in (*ROLE_PERMISSIONS, *OTHERS):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(b"\xff", metadata=identity.caller(tenant_id, role).metadata)
+        if caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            found.add(role)
+        else:
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert found == allowed
+
+
+async def test_roles_that_are_unknown_take_nothing_away(
+    mesh: Mapping[str, Running], identity: Identity, tenant_id: str
+) -> None:
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    method = mesh["users"].service.channel.unary_unary("/ameide.user.v1.UserService/ListUsers")
+    assert await method(b"", metadata=identity.caller(tenant_id, "from-another-product", "viewer").metadata) == b""

@@ -1,0 +1,236 @@
+"""One tenant cannot reach, change or even notice another: every RPC, every id, every caller, from the descriptors."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import grpc
+import pytest
+from api_common.fields import IdField as IdFilter
+from api_common.testing.hiding import NEVER
+from api_common.testing.identity import Identity
+from api_common.testing.refusals import refused
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from tests.security.conftest import Founding
+from tests.security.world import Rpc, Running, World, rpcs
+from tests.services import built_services, owner_of
+
+S: Final = grpc.StatusCode
+
+every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=str)
+every_list = pytest.mark.parametrize("rpc", [one for one in rpcs() if one.method.name.startswith("List")], ids=str)
+every_write = pytest.mark.parametrize("rpc", [one for one in rpcs() if not one.policy.read_only], ids=str)
+
+Checksum = Callable[[World], Awaitable[dict[str, str]]]
+
+
+@pytest.fixture(scope="session")
+async def checksum(mesh: Mapping[str, Running]) -> AsyncIterator[Checksum]:
+    """Reads all rows of a tenant in all databases, as a superuser, down to one text for each table."""
+    async with AsyncExitStack() as stack:
+        connections: dict[str, asyncpg.Connection[asyncpg.Record]] = {}
+        for name, running in mesh.items():
+            connections[name] = await asyncpg.connect(running.database.admin_url)
+            stack.push_async_callback(connections[name].close)
+
+        async def read(world: World) -> dict[str, str]:
+            rows = "SELECT count(*) || md5(string_agg(t::text, ';' ORDER BY t::text)) FROM {} t WHERE tenant_id = $1"
+            return {
+                table: await connections[built.service.name].fetchval(rows.format(table), world.caller.tenant_id)
+                for built in built_services()
+                for table in built.metadata.tables
+            }
+
+        yield read
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that a caller learns from a call, without the ids that it sent itself and without the request's own id."""
+
+    code: grpc.StatusCode
+    status: bytes
+    trailers: frozenset[tuple[str, str | bytes]]
+    message: Message | None = None
+
+
+async def answer(call: Awaitable[Any], *, without: str) -> Answer:
+    """Awaits ``call``."""
+    try:
+        return Answer(S.OK, b"", frozenset(), await call)
+    except grpc.aio.AioRpcError as error:
+        trailers = dict(error.trailing_metadata() or ())
+        status = status_pb2.Status.FromString(bytes(trailers.pop("grpc-status-details-bin")))
+        own = str(trailers.pop("error-id"))
+        text = status.SerializeToString().replace(own.encode(), b"").replace(without.encode(), b"")
+        rest = frozenset((key, value) for key, value in trailers.items() if value != own)
+        return Answer(error.code(), text, rest)
+
+
+class TestEveryRpc:
+    @every_rpc
+    async def test_serves_its_own_tenant(self, rpc: Rpc, found: Founding, identity: Identity) -> None:
+        world = await found()
+        await world.prepare(rpc)
+        caller = identity.caller(world.caller.tenant_id, "admin", subject=world.ids["user"])
+        response = await world.call(rpc, world.request(rpc), caller=caller)
+        assert isinstance(response, rpc.policy.response_class)
+
+    @every_rpc
+    async def test_refuses_whoever_is_not_known_in_the_same_way(
+        self, rpc: Rpc, world: World, identity: Identity, checksum: Checksum
+    ) -> None:
+        before = await checksum(world)
+        good = identity.caller(world.caller.tenant_id, "admin").token
+        head, payload, signature = good.split(".")
+        claims = identity.claims(world.caller.tenant_id, "admin")
+        tokens = {
+            "expired": identity.sign(claims | {"exp": claims["iat"] - 60, "iat": claims["iat"] - 120}),
+            "forged": f"{head}.{payload}.{signature[::-1]}",
+            "unsigned": f"{head}.{payload}.",
+            "other audience": identity.sign(claims | {"aud": "elsewhere"}),
+            "without tenant": identity.sign({key: value for key, value in claims.items() if key != "tenant_id"}),
+        }
+        answers = set()
+        for token in tokens.values():
+            metadata = (("authorization", f"Bearer {token}"),)
+            answers.add(await answer(world.send(rpc, world.request(rpc), metadata), without=NEVER))
+        (one,) = answers
+        assert one.code is S.UNAUTHENTICATED
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await world.send(rpc, world.request(rpc), ())
+        assert await checksum(world) == before
+
+    @every_rpc
+    async def test_refuses_who_has_no_role_for_it_before_it_looks(
+        self, rpc: Rpc, world: World, identity: Identity, checksum: Checksum
+    ) -> None:
+        before = await checksum(world)
+        nobody = identity.caller(world.caller.tenant_id, "no-such-role")
+        existing = await answer(world.call(rpc, world.request(rpc), caller=nobody), without=NEVER)
+        never = world.request(rpc)
+        for field in rpc.ids():
+            field.put(never, NEVER)
+        assert existing.code is S.PERMISSION_DENIED
+        assert await answer(world.call(rpc, never, caller=nobody), without=NEVER) == existing
+        assert await checksum(world) == before
+
+
+class TestIds:
+    @every_rpc
+    async def test_of_another_tenant_are_as_if_they_never_existed(
+        self, rpc: Rpc, found: Founding, checksum: Checksum
+    ) -> None:
+        """The victim's resources are where the RPC would work on them, were there no wall."""
+        victim, attacker = await found(), await found()
+        await victim.prepare(rpc)
+        await attacker.prepare(rpc)
+        before = await checksum(victim)
+        for field in rpc.ids():
+            stolen = victim.ids[field.names]
+            for etag in ("", '"1"', '"2"'):
+                answers = []
+                for id in (stolen, NEVER):
+                    request = attacker.request(rpc)
+                    field.put(request, id)
+                    _set_etag(request, etag)
+                    answers.append(await answer(attacker.call(rpc, request), without=id))
+                there, never = answers
+                assert there.code is never.code, field
+                if there.message is None:
+                    assert there == never, field
+                    assert etag or there.code is S.NOT_FOUND, f"{field}: {there}"
+                else:
+                    # An id that is the server's to choose: what the client sends does not count.
+                    assert rpc.method.name.startswith("Create"), f"{field} was accepted"
+                    assert field.path[-1] == "id"
+                    assert stolen not in str(there.message)
+            assert await checksum(victim) == before, field
+
+    @every_list
+    async def test_in_filters_find_nothing(self, rpc: Rpc, world: World, neighbour: World) -> None:
+        victim, attacker = world, neighbour
+        owner = owner_of(rpc.method.containing_service)
+        assert owner is not None
+        filters = owner.module("repository").FIELDS.by_name if "filter" in rpc.method.input_type.fields_by_name else {}
+        names = [name for name, field in filters.items() if isinstance(field, IdFilter)]
+        for name in names:
+            resource = rpc.subject if name == "id" else name.removesuffix("_id")
+            for text in ('{} = "{}"', '{} = "{}" OR id = "{}"'):
+                answers = []
+                for id in (victim.ids[resource], NEVER):
+                    request = attacker.request(rpc)
+                    request.filter = text.format(name, id, id)
+                    answers.append(await answer(attacker.call(rpc, request), without=id))
+                assert answers[0] == answers[1]
+                assert answers[0].message == rpc.policy.response_class()
+
+    @every_list
+    async def test_in_page_tokens_are_refused(self, rpc: Rpc, world: World, neighbour: World) -> None:
+        victim, attacker = world, neighbour
+        await _fill_two_pages(victim, rpc)
+        request = victim.request(rpc)
+        request.page_size = 1
+        minted = (await victim.call(rpc, request)).next_page_token
+        assert minted, f"{rpc}: there must be a second page"
+        asked = attacker.request(rpc)
+        asked.page_size, asked.page_token = 1, minted
+        stolen = await answer(attacker.call(rpc, asked), without=NEVER)
+        asked.page_token = "garbage"
+        assert stolen.code is S.INVALID_ARGUMENT
+        assert stolen == await answer(attacker.call(rpc, asked), without=NEVER)
+
+    @every_list
+    async def test_are_in_no_list(self, rpc: Rpc, world: World, neighbour: World) -> None:
+        victim, attacker = world, neighbour
+        request = attacker.request(rpc)
+        if "show_deleted" in rpc.method.input_type.fields_by_name:
+            request.show_deleted = True
+        page = str(await attacker.call(rpc, request))
+        assert victim.caller.tenant_id not in page
+        assert not [id for id in victim.ids.values() if id in page]
+
+
+class TestIdempotencyKeys:
+    @every_write
+    async def test_of_another_tenant_replay_nothing(self, rpc: Rpc, found: Founding, checksum: Checksum) -> None:
+        """The same key, subject, method and request."""
+        victim, attacker = await found(), await found()
+        await victim.prepare(rpc)
+        request = victim.request(rpc)
+        await victim.call(rpc, request, key="the-same")
+        before = await checksum(victim)
+        got = await answer(attacker.call(rpc, request, key="the-same"), without=NEVER)
+        if got.message is None:
+            assert got.code is S.NOT_FOUND
+        else:
+            assert rpc.method.name.startswith("Create")
+            assert victim.caller.tenant_id not in str(got.message)
+            assert attacker.caller.tenant_id in str(got.message)
+        assert await checksum(victim) == before
+
+
+def _set_etag(request: Any, etag: str) -> None:
+    """Sends ``etag`` wherever the request has room for one."""
+    if "etag" in request.DESCRIPTOR.fields_by_name:
+        request.etag = etag
+    for field, value in request.ListFields():
+        if field.message_type is not None and not field.is_repeated and "etag" in field.message_type.fields_by_name:
+            value.etag = etag
+
+
+async def _fill_two_pages(world: World, rpc: Rpc) -> None:
+    """Makes a second one of what ``rpc`` lists."""
+    made_by = {"workflow_revision": "PublishWorkflow"}.get(rpc.subject)
+    again = next(
+        one
+        for one in rpcs()
+        if one.method.name == made_by
+        or (made_by is None and one.method.name.startswith("Create") and one.subject == rpc.subject)
+    )
+    for _ in range(2):
+        await world.call(again, world.request(again))

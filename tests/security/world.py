@@ -1,0 +1,233 @@
+"""Tenants with one of everything, and a good request for every RPC, made from the descriptors.
+
+A new resource needs a line in `SAMPLES`; an RPC that does not work on what was just created, one in `PREPARATIONS`; an
+id whose name does not say what it names, one in `REFERENCES`. Nothing else is listed, so nothing can be forgotten.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import pytest
+from ameide.workflow.v1 import workflow_pb2
+from api_common.policy import MethodPolicy, read_policies
+from api_common.testing.database import TestDatabase
+from api_common.testing.identity import Caller
+from api_common.testing.service import TestService
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+
+from services.agents.tests.factories import an_agent
+from services.ipas.tests.factories import an_ipa
+from services.users.tests.factories import a_user
+from services.workflows.tests.factories import a_definition, a_node, a_workflow
+from tests import protos
+from tests.services import owner_of
+
+Ids = Mapping[str, str]
+"""The id of a tenant's resource of each type."""
+
+WHERE: Final = "tests/security/world.py"
+
+SAMPLES: Final[Mapping[str, Callable[[Ids], Message]]] = {
+    "user": lambda ids: a_user(roles=["viewer"]),
+    "workflow": lambda ids: a_workflow(definition=a_definition(a_node("ask", workflow_pb2.Node.AGENT))),
+    "agent": lambda ids: an_agent(),
+    "ipa": lambda ids: an_ipa(workflow_id=ids["workflow"], agent_bindings={"ask": ids["agent"]}),
+}
+"""Each resource as it may be created, with every id that it has room for, after those that it names."""
+
+PREPARATIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "UndeleteUser": ("DeleteUser",),
+    "ActivateUser": ("SuspendUser",),
+    "UndeleteWorkflow": ("DeleteWorkflow",),
+    "ArchiveWorkflow": ("PublishWorkflow",),
+    "GetWorkflowRevision": ("PublishWorkflow",),
+    "UndeleteAgent": ("DeleteAgent",),
+    "DisableAgent": ("ActivateAgent",),
+    "UndeleteIpa": ("DeleteIpa",),
+}
+"""What must have happened to a new resource before the RPC works on it."""
+
+REFERENCES: Final[Mapping[str, str]] = {"ameide.ipa.v1.Ipa.agent_bindings": "agent"}
+"""What an id names whose field is not called `id` or `<resource>_id`."""
+
+NO_IDS: Final = frozenset({"ameide.workflow.v1.Node.id"})
+"""Fields that are called like ids and name nothing but a part of the same message."""
+
+NUMBERS: Final = {"revision": 1}
+"""What else a request needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service and where its rows are."""
+
+    service: TestService
+    database: TestDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One RPC of a running service."""
+
+    method: MethodDescriptor
+    policy: MethodPolicy
+
+    @property
+    def service(self) -> str:
+        """The name of the service that implements it."""
+        owner = owner_of(self.method.containing_service)
+        assert owner is not None, f"no service implements {self.method.containing_service.full_name}"
+        return owner.service.name
+
+    def ids(self) -> list["IdField"]:
+        """Returns every field of the request that names a resource."""
+        return list(_ids(self.method.input_type, (), self.subject))
+
+    @property
+    def subject(self) -> str:
+        """The type of the resource that the RPC is about."""
+        output = self.method.output_type
+        held = [field.message_type for field in output.fields if field.is_repeated and field.message_type is not None]
+        return snake(output.name if "id" in output.fields_by_name or not held else held[0].name)
+
+    def __str__(self) -> str:
+        return self.method.name
+
+
+@dataclass(frozen=True, slots=True)
+class IdField:
+    """A place in a request that holds an id; of a list of messages the first one."""
+
+    path: tuple[str, ...]
+    names: str
+    """The type of the resource."""
+
+    def put(self, request: Message, id: str) -> None:
+        """Writes the id."""
+        holder: Any = request
+        for name in self.path[:-1]:
+            inner = getattr(holder, name)
+            holder = inner[0] if holder.DESCRIPTOR.fields_by_name[name].is_repeated else inner
+        field = holder.DESCRIPTOR.fields_by_name[self.path[-1]]
+        if protos.is_map_entry(field.message_type) if field.message_type else False:
+            if not (keys := list(getattr(holder, field.name))):
+                pytest.fail(f"{self} is empty: fill it in SAMPLES in {WHERE}")
+            for key in keys:
+                getattr(holder, field.name)[key] = id
+        elif field.is_repeated:
+            getattr(holder, field.name)[:] = [id]
+        else:
+            setattr(holder, field.name, id)
+
+    def __str__(self) -> str:
+        return ".".join(self.path)
+
+
+def rpcs() -> list[Rpc]:
+    """Every RPC of the contract."""
+    return [Rpc(method, read_policies(method.containing_service)[method.name]) for method in protos.methods()]
+
+
+def rpc(name: str) -> Rpc:
+    """Returns the RPC of this name."""
+    return next(one for one in rpcs() if one.method.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A tenant with one of everything."""
+
+    mesh: Mapping[str, Running]
+    caller: Caller
+    ids: dict[str, str]
+
+    async def call(self, rpc: Rpc, request: Message, *, caller: Caller | None = None, key: str = "") -> Any:
+        """Calls ``rpc`` as this tenant's administrator, or as ``caller``."""
+        metadata = (caller or self.caller).metadata + ((("idempotency-key", key),) if key else ())
+        return await self.send(rpc, request, metadata)
+
+    async def send(self, rpc: Rpc, request: Message, metadata: tuple[tuple[str, str], ...]) -> Any:
+        method: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self.mesh[rpc.service].service.channel.unary_unary(
+            rpc.policy.path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=rpc.policy.response_class.FromString,
+        )
+        return await method(request, metadata=metadata)
+
+    async def prepare(self, one: Rpc) -> None:
+        """Brings this tenant's resources to where ``one`` works on them."""
+        for name in PREPARATIONS.get(one.method.name, ()):
+            await self.call(rpc(name), self.request(rpc(name)))
+
+    def request(self, rpc: Rpc) -> Any:
+        """Returns a request of ``rpc`` for this tenant's own resources."""
+        request = rpc.policy.request_class()
+        _fill(request, self.ids)
+        for field in rpc.ids():
+            if not rpc.method.name.startswith(("Create", "BatchCreate")) or field.path[-1] != "id":
+                field.put(request, self.ids[field.names])
+        return request
+
+
+async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:
+    """Creates one of everything."""
+    world = World(mesh, caller, {})
+    for resource in protos.resources():
+        if snake(resource.name) not in SAMPLES:
+            pytest.fail(f"{resource.full_name} is new: add a line to SAMPLES in {WHERE}")
+    for name in SAMPLES:
+        create = next(one for one in rpcs() if one.method.name.startswith("Create") and one.subject == name)
+        world.ids[name] = (await world.call(create, world.request(create))).id
+    return world
+
+
+def snake(name: str) -> str:
+    """Returns `service_account` for ServiceAccount."""
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _fill(message: Any, ids: Ids) -> None:
+    for field in message.DESCRIPTOR.fields:
+        held = field.message_type
+        if field.name in NUMBERS:
+            setattr(message, field.name, NUMBERS[field.name])
+        elif held is None or not held.full_name.startswith("ameide.") or protos.is_map_entry(held):
+            continue
+        elif snake(held.name) in SAMPLES:
+            getattr(message, field.name).CopyFrom(SAMPLES[snake(held.name)](ids))
+        else:
+            _fill(getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name), ids)
+
+
+def _ids(message: Descriptor, prefix: tuple[str, ...], subject: str) -> Iterator[IdField]:
+    for field in message.fields:
+        path = (*prefix, field.name)
+        held = field.message_type
+        if _is_id(field):
+            yield IdField(path, _names(field, subject))
+        elif held is not None and held.full_name.startswith("ameide.") and not protos.is_map_entry(held):
+            yield from _ids(held, path, snake(held.name) if snake(held.name) in SAMPLES else subject)
+
+
+def _names(field: FieldDescriptor, subject: str) -> str:
+    if field.full_name in REFERENCES:
+        return REFERENCES[field.full_name]
+    name = subject if field.name in ("id", "ids") else re.sub("_ids?$", "", field.name)
+    if name not in SAMPLES:
+        pytest.fail(f"what does {field.full_name} name? Add it to REFERENCES, or its resource to SAMPLES, in {WHERE}")
+    return name
+
+
+def _is_id(field: FieldDescriptor) -> bool:
+    """Tells whether the contract declares a field, the items of a list or the values of a map to be ids."""
+    rules: validate_pb2.FieldRules = protos.option(field, validate_pb2.field)
+    declared = rules.string.uuid or rules.repeated.items.string.uuid or rules.map.values.string.uuid
+    looks = re.search("(^|_)ids?$|^parent$", field.name) and field.full_name not in NO_IDS
+    if looks and not declared and field.name != "tenant_id":
+        pytest.fail(f"{field.full_name} is called like an id: give it `string.uuid`, or add it to NO_IDS in {WHERE}")
+    return bool(declared)
