@@ -3,6 +3,8 @@
 Each connection has a fixed number of calls in flight, and every answer is compared with the user that was asked for.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import sys
@@ -10,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import uuid_utils
@@ -21,6 +23,9 @@ from api_common.settings import TlsSettings
 from api_common.tls import channel_credentials
 
 from tests.load.stage import users_of
+
+if TYPE_CHECKING:
+    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 CONNECTIONS: Final = 4
 IN_FLIGHT: Final = 8
@@ -57,7 +62,7 @@ class Generator:
                 ca_path=certificates / "ca.pem",
             )
         )
-        self._stubs: dict[str, list[UserServiceStub]] = {}
+        self._stubs: dict[str, list[UserServiceAsyncStub]] = {}
 
     async def run(self, order: Order) -> Mapping[str, float]:
         """Makes the calls of ``order``.
@@ -76,7 +81,7 @@ class Generator:
                 group.create_task(self._call(stub, numbers, order.is_constant))
         return {"seconds": time.perf_counter() - started}
 
-    async def _call(self, stub: UserServiceStub, numbers: Iterator[int], is_constant: bool) -> None:
+    async def _call(self, stub: UserServiceAsyncStub, numbers: Iterator[int], is_constant: bool) -> None:
         for number in numbers:
             index = number % len(self._users)
             # What the edge adds to every call.
@@ -84,7 +89,7 @@ class Generator:
             user = await stub.GetUser(self._requests[index], metadata=metadata, timeout=_TIMEOUT_SECONDS)
             assert user == self._users[0 if is_constant else index], f"another user was answered: {user}"
 
-    def _connect(self, address: str) -> UserServiceStub:
+    def _connect(self, address: str) -> UserServiceAsyncStub:
         # A pool of its own, or the channels would share one connection.
         options = (("grpc.use_local_subchannel_pool", 1),)
         return UserServiceStub(grpc.aio.secure_channel(address, self._credentials, options=options))

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from ameide.user.v1 import user_pb2 as pb
 from api_common.testing.database import TestDatabase, create_database, postgres_server
 from api_common.testing.identity import AUDIENCE, ISSUER, Caller, Identity
 from cryptography.fernet import Fernet
+from google.protobuf.timestamp_pb2 import Timestamp
 from users_service.service import SERVICE
 
 from tools import certificates
@@ -60,15 +61,15 @@ def users_of(folder: Path) -> Sequence[pb.User]:
 
 def _make_users(chance: random.Random) -> Iterator[pb.User]:
     for number in range(_USERS):
-        created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=chance.randrange(10**13))
+        created = chance.randrange(1_700_000_000, 1_760_000_000)
         yield pb.User(
             id=str(uuid_utils.uuid7()),
             tenant_id=TENANT,
             display_name=f"User {number}",
             labels={"team": f"team-{number % 10}", "site": "berlin"},
             state=pb.User.ACTIVE,
-            create_time=created,
-            update_time=created + timedelta(microseconds=chance.randrange(10**12)),
+            create_time=Timestamp(seconds=created, nanos=chance.randrange(1_000_000) * 1000),
+            update_time=Timestamp(seconds=created + 86_400, nanos=chance.randrange(1_000_000) * 1000),
             created_by="ada",
             etag=f'"{number % 5 + 1}"',
             email=f"user{number}@example.com",

@@ -5,10 +5,9 @@ from typing import Any, Final
 import asyncpg
 import orjson
 from ameide.user.v1 import user_pb2 as pb
-from ameide.user.v1.user_pb2_grpc import UserServiceServicer
 from api_common.settings import Settings
 
-from tests.load.bare import serve
+from tests.load.bare import GetUser, serve
 from tests.load.contender import Contender
 from tests.load.stage import TENANT
 
@@ -18,12 +17,15 @@ _BEGIN: Final = f"BEGIN READ ONLY; SELECT set_config('app.tenant_id', '{TENANT}'
 _GET: Final = "SELECT * FROM users WHERE tenant_id = $1 AND id = $2"
 
 
-class Driver(UserServiceServicer):
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        self._pool = pool
+async def _make(settings: Settings) -> GetUser:
+    database = settings.database
+    # Without the reset that a release would otherwise send: one more round trip.
+    pool = await asyncpg.create_pool(
+        database.url.get_secret_value(), min_size=1, max_size=database.pool_size, reset=_keep
+    )
 
-    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.User:
-        async with self._pool.acquire() as connection:
+    async def get_user(request: pb.GetUserRequest, context: Any) -> pb.User:
+        async with pool.acquire() as connection:
             await connection.execute(_BEGIN)
             row = await connection.fetchrow(_GET, TENANT, request.id)
             await connection.execute("COMMIT")
@@ -43,14 +45,7 @@ class Driver(UserServiceServicer):
             roles=row["roles"],
         )
 
-
-async def _make(settings: Settings) -> Driver:
-    database = settings.database
-    # Without the reset that a release would otherwise send: one more round trip.
-    pool = await asyncpg.create_pool(
-        database.url.get_secret_value(), min_size=1, max_size=database.pool_size, reset=_keep
-    )
-    return Driver(pool)
+    return get_user
 
 
 async def _keep(_: object) -> None:

@@ -3,26 +3,22 @@
 from typing import Any, Final
 
 from ameide.user.v1 import user_pb2 as pb
-from ameide.user.v1.user_pb2_grpc import UserServiceServicer
 from api_common.settings import Settings
 
-from tests.load.bare import FOLDER, serve
+from tests.load.bare import FOLDER, GetUser, serve
 from tests.load.contender import Contender
 from tests.load.stage import users_of
 
 ECHO: Final = Contender(name="echo", module="tests.load.contenders.echo", is_constant=True)
 
 
-class Echo(UserServiceServicer):
-    def __init__(self, user: pb.User) -> None:
-        self._user = user
+async def _make(_: Settings) -> GetUser:
+    user = users_of(FOLDER)[0]
 
-    async def GetUser(self, request: pb.GetUserRequest, context: Any) -> pb.User:
-        return self._user
+    async def get_user(request: pb.GetUserRequest, context: Any) -> pb.User:
+        return user
 
-
-async def _make(_: Settings) -> Echo:
-    return Echo(users_of(FOLDER)[0])
+    return get_user
 
 
 if __name__ == "__main__":
