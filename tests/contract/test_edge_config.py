@@ -192,7 +192,7 @@ class TestFilters:
             "claims",
             "rbac",
             "buffer",
-            "payload_too_large",
+            "rest",
             "grpc_json_transcoder",
             "identity",
             "grpc_stats",
