@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from ameide.common.v1 import policy_pb2
 from api_common.auth_provider import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
 from api_common.key_set import MAX_AGE_SECONDS
@@ -15,7 +16,7 @@ from api_common.server import MAX_METADATA_BYTES
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tests.protos import methods, services
+from tests.protos import methods, option, services
 from tools import certificates, edge, identity
 from tools.topology import AUDIENCE, ISSUER, ISSUER_PORT, SERVICES
 
@@ -186,13 +187,14 @@ class TestFilters:
             "health_check",
             "cors",
             "grpc_web",
+            "address",
             "jwt_authn",
             "claims",
             "rbac",
-            "local_ratelimit",
             "buffer",
-            "payload_too_large",
+            "rest",
             "grpc_json_transcoder",
+            "identity",
             "grpc_stats",
             "error_details",
             "router",
@@ -220,6 +222,53 @@ class TestFilters:
         # What a caller waits for can be made slow by a caller: keys are fetched beside the traffic.
         assert "async_fetch" in remote
         assert MAX_AGE_SECONDS <= identity.PUBLISH_SECONDS
+
+
+class TestRateLimits:
+    @pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+    def test_count_a_method_in_its_class_for_tenant_and_principal(self, method: MethodDescriptor) -> None:
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        rate_class = policy_pb2.RateClass.Name(option(method, policy_pb2.policy).rate_class)
+        keys = {tuple(descriptor_of(action, path) for action in one["actions"]) for one in self.limits("identity")}
+        counted = {key for key in keys if None not in key}
+        tenant, principal = ("tenant", "claims/tenant_id"), ("principal", "claims/sub")
+        assert counted == {(("class", rate_class), tenant), (("class", rate_class), tenant, principal)}
+
+    def test_have_a_bucket_for_every_key(self) -> None:
+        buckets = {
+            tuple((entry["key"], entry.get("value")) for entry in one["entries"])
+            for one in FILTERS["identity"]["descriptors"]
+        }
+        classes = set(policy_pb2.RateClass.keys()) - {"RATE_CLASS_UNSPECIFIED"}
+        shapes = ((("tenant", None),), (("tenant", None), ("principal", None)))
+        assert buckets == {(("class", name), *shape) for name in classes for shape in shapes}
+
+    @pytest.mark.parametrize("name", ["address", "identity"])
+    def test_are_on_and_say_so(self, name: str) -> None:
+        limiter = FILTERS[name]
+        assert limiter["rate_limited_as_resource_exhausted"]
+        assert limiter["max_dynamic_descriptors"] == 10_000
+        assert limiter["filter_enabled"] == limiter["filter_enforced"]
+        assert limiter["filter_enabled"]["default_value"] == {"numerator": 100, "denominator": "HUNDRED"}
+        # A token comes back within the second that `retry-after` says.
+        buckets = [one["token_bucket"] for one in limiter["descriptors"]]
+        assert {bucket["fill_interval"] for bucket in buckets} == {"1s"}
+
+    @staticmethod
+    def limits(name: str) -> list[dict[str, Any]]:
+        limits: list[dict[str, Any]] = FILTERS[name]["rate_limits"]
+        return limits
+
+
+def descriptor_of(action: dict[str, Any], path: str) -> tuple[str, str] | None:
+    """Returns key and value that a path gives an action of a rate limit, or None, which drops the whole limit."""
+    if "metadata" in action:
+        named = action["metadata"]
+        return named["descriptor_key"], "/".join(step["key"] for step in named["metadata_key"]["path"])
+    match = action["header_value_match"]
+    (header,) = match["headers"]
+    matches = re.fullmatch(header["string_match"]["safe_regex"]["regex"], path) is not None
+    return (match["descriptor_key"], match["descriptor_value"]) if matches == match.get("expect_match", True) else None
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,8 @@ def rest_refusal(response: httpx.Response) -> Refusal:
     )
     assert info == {"reason": info["reason"], "domain": ERROR_DOMAIN, "metadata": {}}
     assert request == {"requestId": request["requestId"], "servingData": ""}
+    if info["reason"] == "RATE_LIMITED":
+        assert _without_type(body["details"][2], "RetryInfo") == {"retryDelay": "1s"}
     code, message = body["code"], body["message"]
     headers = dict(response.headers)
     return Refusal(response.status_code, code, message, info["reason"], request["requestId"], headers)
@@ -121,7 +123,10 @@ def _from_status(packed: bytes, http_status: int, headers: Mapping[str, str]) ->
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
     assert status.details[0].Unpack(info)
     assert status.details[1].Unpack(request)
-    assert (len(status.details), info.domain) == (2, ERROR_DOMAIN)
+    assert info.domain == ERROR_DOMAIN
+    retry = error_details_pb2.RetryInfo()
+    assert [detail.Unpack(retry) for detail in status.details[2:]] == [True] * (info.reason == "RATE_LIMITED")
+    assert retry.retry_delay.seconds == (info.reason == "RATE_LIMITED")
     assert not LEAKS.search(status.message)
     return Refusal(http_status, status.code, status.message, info.reason, request.request_id, headers)
 

@@ -196,8 +196,8 @@ async def impatient(layout: Layout, published: None) -> AsyncIterator[Edge]:
         manager["request_timeout"] = "0.5s"
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
             route["route"]["timeout"] = "0.3s"
-        limiter = filter_named(manager, "local_ratelimit")
-        limiter["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
+        any_address, _ = filter_named(manager, "address")["descriptors"]
+        any_address["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
 
     async with running(layout("impatient", 1, change)) as result:
         yield result

@@ -122,7 +122,8 @@ class TestAccessLog:
     async def test_tells_why_a_request_was_refused(self, edge: Edge, anonymous: httpx.AsyncClient) -> None:
         response = await anonymous.get("/v1/me")
         line = await logged(edge, response.headers["x-request-id"])
-        assert (line["status"], line["details"]) == (401, "jwt_authn_access_denied{Jwt_is_missing}")
+        expected = (401, "UNAUTHENTICATED", "jwt_authn_access_denied{Jwt_is_missing}")
+        assert (line["status"], line["reason"], line["details"]) == expected
 
 
 async def logged(edge: Edge, request_id: str) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class TestRefusal:
             assert time.monotonic() < deadline, "the bucket does not fill again"
 
     async def test_when_the_request_does_not_arrive(self, impatient: Edge) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
+        # From an address whose bucket the test above has not emptied.
+        reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port, local_addr=("127.0.0.2", 0))
         writer.write(
             f"POST /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {impatient.token}\r\n"
             "content-length: 10\r\n\r\n{".encode()

@@ -1,0 +1,137 @@
+"""How much one caller may ask, and that nobody else pays for it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, rest_refusal
+from tests.e2e.edge.conftest import Edge, Issuer, Layout, filter_named, running
+
+PRINCIPAL: Final = 10
+TENANT: Final = 15
+ANONYMOUS: Final = 12
+
+
+@pytest.fixture(scope="module")
+async def strict(layout: Layout, published: None) -> AsyncIterator[Edge]:
+    """The edge with small buckets that do not fill again while a test runs; each test has its own tenant."""
+
+    def change(manager: Any) -> None:
+        for name in ("address", "identity"):
+            for descriptor in filter_named(manager, name)["descriptors"]:
+                match [entry["key"] for entry in descriptor["entries"]]:
+                    case ["class", "tenant"]:
+                        shrink(descriptor, TENANT)
+                    case ["class", "tenant", "principal"]:
+                        shrink(descriptor, PRINCIPAL)
+                    case ["credential", "remote_address"]:
+                        shrink(descriptor, ANONYMOUS)
+
+    def shrink(descriptor: Any, size: int) -> None:
+        descriptor["token_bucket"] = {"max_tokens": size, "tokens_per_fill": size, "fill_interval": "600s"}
+
+    async with running(layout("strict", 3, change)) as result:
+        yield result
+
+
+@pytest.fixture
+def credentials(issuer: Issuer, request: pytest.FixtureRequest) -> Any:
+    """Makes the headers of a caller in a tenant of this test: `credentials("ada")`, in another one `"ada", "b"`."""
+    number = abs(hash(request.node.nodeid))
+
+    def make(sub: str, tenant: str = "a") -> dict[str, str]:
+        return {"authorization": f"Bearer {issuer.token(sub=sub, tenant_id=f'{tenant}{number}')}"}
+
+    return make
+
+
+async def statuses(edge: Edge, count: int, headers: dict[str, str], path: str = "/v1/me") -> Counter[int]:
+    """Asks so often at once that both workers have connections."""
+
+    async def ask(number: int) -> int:
+        method = "DELETE" if path.startswith("/v1/users/") else "GET"
+        spoofed = {
+            "x-forwarded-for": f"203.0.113.{number}",
+            "x-tenant-id": f"t{number}",
+            "x-ameide-tenant": f"t{number}",
+        }
+        return (await client.request(method, path, headers=headers | spoofed)).status_code
+
+    async with edge.client() as client:
+        return Counter(await asyncio.gather(*map(ask, range(count))))
+
+
+class TestPrincipal:
+    async def test_may_ask_so_often_and_no_more(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        assert await statuses(strict, PRINCIPAL + 5, credentials("ada")) == {200: PRINCIPAL, 429: 5}
+        assert len(backend.calls) == PRINCIPAL
+        assert await statuses(strict, 3, credentials("bob")) == {200: 3}
+
+    async def test_has_one_bucket_for_all_languages(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        ada = credentials("ada")
+        assert await statuses(strict, PRINCIPAL, ada) == {200: PRINCIPAL}
+        for language, ask in CALLERS.items():
+            refusal = await ask(strict, Ask("/v1/me", f"{USERS}/GetMe", ada))
+            refusal.is_row(REPLIES[429], http_status=429 if language == "rest" else 200)
+            assert refusal.headers["retry-after"] == "1"
+            assert refusal.headers["x-ratelimit-remaining"] == "0"
+            assert int(refusal.headers["x-ratelimit-reset"]) > 0
+            assert refusal.headers["x-ratelimit-limit"].startswith(str(PRINCIPAL))
+
+    async def test_is_counted_in_each_class(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        ada = credentials("ada")
+        assert await statuses(strict, PRINCIPAL + 1, ada) == {200: PRINCIPAL, 429: 1}
+        assert await statuses(strict, PRINCIPAL + 1, ada, "/v1/users/x") == {200: PRINCIPAL, 429: 1}
+
+    async def test_finds_no_path_that_is_not_counted(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        ada = credentials("ada")
+        for number in range(PRINCIPAL):
+            await ask_grpc(strict, Ask("", f"{USERS}/NoSuchMethod{number}?x={number}", ada))
+        refusal = await ask_grpc(strict, Ask("", f"{USERS}/GetMe?x", ada))
+        assert refusal.reason == "RATE_LIMITED"
+
+    async def test_of_the_same_name_elsewhere_is_somebody_else(
+        self, strict: Edge, backend: Backend, credentials: Any
+    ) -> None:
+        await statuses(strict, PRINCIPAL, credentials("ada"))
+        assert await statuses(strict, 1, credentials("ada", "b")) == {200: 1}
+
+    async def test_is_told_what_is_left(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        async with strict.client(headers=credentials("ada")) as client:
+            response = await client.get("/v1/me")
+        assert response.headers.get_list("x-ratelimit-remaining") == [str(PRINCIPAL - 1)]
+
+
+class TestTenant:
+    async def test_that_is_exhausted_leaves_others_alone(
+        self, strict: Edge, backend: Backend, credentials: Any
+    ) -> None:
+        first = await statuses(strict, PRINCIPAL, credentials("ada"))
+        second = await statuses(strict, PRINCIPAL, credentials("bob"))
+        assert (first[200], second[200]) == (PRINCIPAL, TENANT - PRINCIPAL)
+        assert await statuses(strict, 1, credentials("cleo")) == {429: 1}
+        assert await statuses(strict, 1, credentials("ada", "b")) == {200: 1}
+
+    async def test_outnumbers_the_default_of_twenty(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        """With Envoy's own max_dynamic_descriptors the 21st takes the place of the first, which comes back full."""
+        await statuses(strict, PRINCIPAL, credentials("ada"))
+        for number in range(30):
+            await statuses(strict, 1, credentials("ada", f"other-{number}-"))
+        assert await statuses(strict, 1, credentials("ada")) == {429: 1}
+
+
+class TestAddress:
+    async def test_without_credentials_is_counted(self, strict: Edge, backend: Backend) -> None:
+        assert await statuses(strict, ANONYMOUS + 5, {}) == {401: ANONYMOUS, 429: 5}
+        async with strict.client() as client:
+            rest_refusal(await client.get("/v1/me")).is_row(REPLIES[429], http_status=429)
+        # From another address, and with a credential, it goes on.
+        elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+        async with httpx.AsyncClient(transport=elsewhere, base_url=strict.url) as client:
+            assert (await client.get("/v1/me")).status_code == 401
+        assert await statuses(strict, 1, strict.credentials) == {200: 1}
