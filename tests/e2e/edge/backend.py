@@ -35,6 +35,8 @@ class Backend:
     """What arrived, and what to answer; a method without a script answers with an empty message."""
 
     calls: list[Call] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+    """The methods of other services that somebody asked for."""
     script: dict[str, Answer] = field(default_factory=dict)
 
     async def answer(self, method: str, request: Any, context: Any) -> Any:
@@ -61,10 +63,10 @@ async def serving(port: int, certs: Path) -> AsyncIterator[Backend]:
         ("grpc.keepalive_permit_without_calls", 1),
     ]
     server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((_handlers(backend),))
     healthy = health.HealthServicer()
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    server.add_generic_rpc_handlers((_handlers(backend), _Strays(backend)))
     pair = [((certs / "users.key").read_bytes(), (certs / "users.pem").read_bytes())]
     authority = (certs / "ca.pem").read_bytes()
     server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials(pair, authority, require_client_auth=True))
@@ -73,6 +75,21 @@ async def serving(port: int, certs: Path) -> AsyncIterator[Backend]:
         yield backend
     finally:
         await server.stop(None)
+
+
+class _Strays(grpc.GenericRpcHandler):
+    """Serves whatever nobody else serves, and remembers it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        self._backend.strays.append(handler_call_details.method)
+
+        async def reach(request: Any, context: Any) -> bytes:
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(reach)
 
 
 def _handlers(backend: Backend) -> grpc.GenericRpcHandler:

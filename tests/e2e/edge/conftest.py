@@ -177,6 +177,7 @@ async def service(offset: int, certs: Path) -> AsyncIterator[Backend]:
 def backend(service: Backend) -> Iterator[Backend]:
     """The scripted users service, with nothing scripted and no calls yet."""
     service.calls.clear()
+    service.strays.clear()
     yield service
     service.script.clear()
 
