@@ -13,12 +13,18 @@ from ameide.agent.v1 import agent_pb2
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.audit import is_audited
+from api_common.correlation import read_headers
+from api_common.errors import AuthorizationError
+from api_common.interceptors.audit import audit
 from api_common.policy import MethodPolicy, read_policies
+from api_common.rpc import Call
+from api_common.service_tokens import Peer
 from api_common.testing.database import TestDatabase
 from api_common.testing.hiding import NEVER
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import running_service, settings_for
+from api_common.unit_of_work import Fate
 from google.protobuf.field_mask_pb2 import FieldMask
 from structlog.testing import capture_logs
 from users_service.service import SERVICE as USERS
@@ -34,7 +40,13 @@ if TYPE_CHECKING:
 S: Final = grpc.StatusCode
 FIELDS: Final = {"event", "log_level", "version", "action", "outcome", "actor", "subject", "tenant_id", "request_id"}
 
+SUSPEND: Final = read_policies(pb.DESCRIPTOR.services_by_name["UserService"])["SuspendUser"]
+
 Event = MutableMapping[str, Any]
+
+
+def a_call(*, peer: Peer | None) -> Call:
+    return Call(SUSPEND, pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(()), deadline=0, peer=peer)
 
 
 @pytest.fixture
@@ -133,8 +145,32 @@ class TestEffects:
             await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=metadata)
         assert len(audited(events)) == 1
 
+    @pytest.mark.parametrize(
+        ("fate", "outcome"), [(Fate.COMMITTED, ["done"]), (Fate.UNKNOWN, ["unknown"]), (Fate.NOTHING, [])]
+    )
+    async def test_are_told_when_the_caller_has_gone(self, events: list[Event], fate: Fate, outcome: list[str]) -> None:
+        async def within(call: Call) -> None:
+            call.effect, call.fate = pb.User(id=NEVER), fate
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await audit(SUSPEND, within)(a_call(peer=None))
+        assert [event["outcome"] for event in audited(events)] == outcome
+
 
 class TestDenials:
+    async def test_of_a_peer_name_it_by_its_certificate(self, events: list[Event]) -> None:
+        async def within(call: Call) -> None:
+            call.error = AuthorizationError("This service does not serve this caller.")
+
+        await audit(SUSPEND, within)(a_call(peer=Peer("spiffe://ameide.local/agents", b"")))
+        (event,) = audited(events)
+        assert (event["outcome"], event["actor"]) == (
+            "denied",
+            {"subject": None, "service": "spiffe://ameide.local/agents"},
+        )
+        assert (event["tenant_id"], event["subject"]) == (None, {"type": "user", "id": NEVER})
+
     async def test_name_the_permission_and_what_it_was_about(
         self, users: UserServiceAsyncStub, identity: Identity, tenant_id: str, events: list[Event]
     ) -> None:

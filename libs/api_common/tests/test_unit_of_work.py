@@ -14,7 +14,7 @@ from api_common import errors
 from api_common.database import Database, Statement
 from api_common.settings import DatabaseSettings
 from api_common.testing.database import TestDatabase
-from api_common.unit_of_work import TENANT_PATTERN, Transaction, UnitOfWork
+from api_common.unit_of_work import TENANT_PATTERN, Fate, Transaction, UnitOfWork
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -198,6 +198,41 @@ class TestConnections:
             async with unit(database, tenant_id):
                 pass
         assert database.connections == (1, 1)
+
+
+class TestFate:
+    """What an auditor is told of a transaction."""
+
+    async def test_is_committed_when_the_block_ends(self, database: Database, tenant_id: str) -> None:
+        work = unit(database, tenant_id)
+        async with work as transaction:
+            await insert(transaction)
+            assert work.fate is Fate.NOTHING
+        assert work.fate is Fate.COMMITTED
+
+    async def test_is_nothing_without_a_statement(self, database: Database, tenant_id: str) -> None:
+        work = unit(database, tenant_id)
+        async with work:
+            pass
+        assert work.fate is Fate.NOTHING
+
+    async def test_is_nothing_when_it_was_rolled_back(self, database: Database, tenant_id: str) -> None:
+        work = unit(database, tenant_id)
+        with suppress(LookupError):
+            async with work as transaction:
+                await insert(transaction)
+                raise LookupError
+        assert work.fate is Fate.NOTHING
+
+    async def test_is_unknown_when_the_connection_is_lost_at_commit(
+        self, database: Database, tenant_id: str, observer: Observer
+    ) -> None:
+        work = unit(database, tenant_id)
+        with pytest.raises(errors.ExternalServiceError):
+            async with work as transaction:
+                await insert(transaction)
+                assert await observer.terminate() == 1
+        assert work.fate is Fate.UNKNOWN
 
 
 class TestWhatIsLeftBehind:
