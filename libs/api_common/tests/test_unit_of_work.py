@@ -207,7 +207,6 @@ class TestFate:
         work = unit(database, tenant_id)
         async with work as transaction:
             await insert(transaction)
-            assert work.fate is Fate.NOTHING
         assert work.fate is Fate.COMMITTED
 
     async def test_is_nothing_without_a_statement(self, database: Database, tenant_id: str) -> None:
