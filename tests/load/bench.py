@@ -1,4 +1,4 @@
-"""Measures what a call costs the server: `make bench`, or `python -m tests.load.bench --rounds 12 --against ../before`.
+"""Measures what a call costs the server: `make bench`, or `python -m tests.load.bench --rounds 40 --against ../before`.
 
 The unit is the CPU time of the server's process per call, which survives sharing the machine with the load generator;
 calls per second do not, and are printed for orientation only. docs/performance.md says how to read the table.
@@ -59,8 +59,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description="CPU per GetUser of the server.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contender is measured (default: 5)")
-    parser.add_argument("--count", type=int, default=3000, help="calls per contender and round (default: 3000)")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each contender is measured (default: 20)")
+    parser.add_argument("--count", type=int, default=600, help="calls per contender and round (default: 600)")
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="measure the users service of another checkout, too"
     )

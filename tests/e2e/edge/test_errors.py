@@ -68,11 +68,13 @@ class TestRefusal:
 
     async def test_of_one_request_too_many(self, impatient: Edge, language: str) -> None:
         ask = Ask("/v1/nothing", "/no.such.Service/Method", impatient.credentials)
-        refusals = await asyncio.gather(*(CALLERS[language](impatient, ask) for _ in range(60)))
+        refusals = await asyncio.gather(*(CALLERS[language](impatient, ask) for _ in range(200)))
         limited = [refusal for refusal in refusals if refusal.reason == "RATE_LIMITED"]
         assert 0 < len(limited) < len(refusals)
         limited[0].is_row(REPLIES[429], http_status=http(language, 429))
-        assert (limited[0].headers["retry-after"], limited[0].headers["x-ratelimit-remaining"]) == ("1", "0")
+        assert limited[0].headers["retry-after"] == "1"
+        # The bucket may fill between a refusal and its headers.
+        assert "0" in {refusal.headers["x-ratelimit-remaining"] for refusal in limited}
 
         deadline = time.monotonic() + 3
         while (await CALLERS[language](impatient, ask)).reason == "RATE_LIMITED":
