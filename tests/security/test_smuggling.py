@@ -1,0 +1,153 @@
+"""Requests whose end or meaning two parsers could see differently: refused, or passed on in one meaning only.
+
+The edge speaks HTTP/2 with the services, so nothing of how a request was written reaches them. Envoy's parser takes a
+bare line feed (RFC 9112, section 2.2, allows it), a folded header (section 5.2: it becomes spaces) and a lone carriage
+return, and has no switch for them: those rows show that nobody's next request suffers.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Self
+
+import httpx
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, Event, ResponseReceived, StreamReset
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.conftest import Edge
+
+CANARY = "GET /v1/users/canary HTTP/1.1\r\nhost: x\r\n{auth}\r\nconnection: close\r\n\r\n"
+POST = "POST /v1/users HTTP/1.1\r\nhost: x\r\n{auth}\r\n"
+
+
+async def exchange(edge: Edge, text: str) -> str:
+    """Sends everything at once and returns all that comes back until the edge closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(text.replace("{auth}", f"authorization: Bearer {edge.token}").encode("latin-1"))
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer.decode("latin-1")
+
+
+class TestHttp1:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "GET /v1/me HTTP/1.1\r\nhost: x\r\nhost: y\r\n{auth}\r\n\r\n",
+            "GET /v1/me HTTP/1.1\r\nhost: x\r\n{auth}\r\nx-a : b\r\n\r\n",
+            "GET /v1/me HTTP/1.1\r\n x: y\r\nhost: x\r\n{auth}\r\n\r\n",
+            "GET /v1/me HTTP/1.1\r\nhost: x\r\n{auth}\r\nno colon\r\n\r\n",
+            POST + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+            POST + "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+            POST + "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            POST + "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+            POST + "content-length: 2, 2\r\n\r\n{}",
+            POST + "content-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+            POST + "content-length: -1\r\n\r\n{}",
+            POST + "content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            POST + "transfer-encoding: chunked\r\n\r\n2;a\n{}\r\n0\r\n\r\n",
+            POST + "transfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{}\r\n0\r\n\r\n",
+            POST + "transfer-encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
+        ],
+    )
+    async def test_that_is_ambiguous_is_refused_with_all_that_follows(
+        self, edge: Edge, backend: Backend, rest: httpx.AsyncClient, text: str
+    ) -> None:
+        answer = await exchange(edge, text + CANARY)
+        assert answer.split(" ")[1] in {"400", "501"}
+        assert [call.request.id for call in backend.calls] in ([], ["canary"])
+        backend.calls.clear()
+        # On the connection to the service that is open.
+        assert (await rest.get("/v1/users/next")).status_code == 200
+        assert [call.request.id for call in backend.calls] == ["next"]
+
+    @pytest.mark.parametrize(
+        ("text", "seen"),
+        [
+            ("GET /v1/users/a HTTP/1.1\nhost: x\n{auth}\n\n", None),
+            ("GET /v1/users/a HTTP/1.1\r\nhost: x\n{auth}\r\n\r\n", None),
+            ("GET /v1/users/a HTTP/1.1\r\nhost: x\r\n{auth}\r\nx-a: b\r\n c: d\r\n\r\n", "b c: d"),
+            ("GET /v1/users/a HTTP/1.1\r\nhost: x\r\n{auth}\r\nx-a: b\r\n\tc\r\n\r\n", "b\tc"),
+            ("GET /v1/users/a HTTP/1.1\r\nhost: x\r\n{auth}\r\nx-a: b\rc: d\r\n\r\n", "bc: d"),
+            ("GET /v1/users/a HTTP/1.1\r\nhost: x\r\n{auth}\r\ncontent-length: 0\r\n\r\n", None),
+        ],
+    )
+    async def test_that_is_odd_is_one_request_and_the_next_is_the_next(
+        self, edge: Edge, backend: Backend, text: str, seen: str | None
+    ) -> None:
+        answer = await exchange(edge, text + CANARY)
+        assert answer.count("HTTP/1.1 200 OK") == 2
+        assert [call.request.id for call in backend.calls] == ["a", "canary"]
+        assert [call.metadata.get("x-a") for call in backend.calls] == [seen, None]
+
+
+class TestHttp2:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            ("X-Upper", "1"),
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("x-a", "b\r\nx-tenant: c"),
+            ("x-a", "b\0c"),
+            ("content-length", "5"),
+            ("te", "gzip"),
+        ],
+        ids=str,
+    )
+    async def test_that_is_malformed_ends_its_stream_and_no_other(
+        self, edge: Edge, backend: Backend, header: tuple[str, str]
+    ) -> None:
+        """RFC 9113, section 8.2; the connection stays for the 999 others."""
+        async with Http2(edge) as connection:
+            outcome = await connection.ask([header])
+            assert outcome in {"400", "reset"}
+            assert backend.calls == []
+            assert await connection.ask([]) == "200"
+        assert len(backend.calls) == 1
+
+
+class Http2:
+    """A client that says what it is told to, valid or not."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        config = H2Configuration(
+            validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding=None
+        )
+        self._h2 = H2Connection(config)
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._edge.port)
+        self._h2.initiate_connection()
+        self._writer.write(self._h2.data_to_send())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def ask(self, headers: Iterable[tuple[str, str]]) -> str:
+        """Sends a GET, and returns its status, `reset` or, when the edge hung up, `closed`."""
+        stream = self._h2.get_next_available_stream_id()
+        request = [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/v1/me")]
+        self._h2.send_headers(stream, [*request, *self._edge.credentials.items(), *headers], end_stream=True)
+        self._writer.write(self._h2.data_to_send())
+        while data := await asyncio.wait_for(self._reader.read(65536), 10):
+            for event in self._h2.receive_data(data):
+                if outcome := self._outcome(event, stream):
+                    return outcome
+            self._writer.write(self._h2.data_to_send())
+        return "closed"
+
+    @staticmethod
+    def _outcome(event: Event, stream: int) -> str | None:
+        match event:
+            case ResponseReceived(stream_id=one, headers=headers) if one == stream:
+                return dict(headers or ())[b":status"].decode()
+            case StreamReset(stream_id=one) if one == stream:
+                return "reset"
+            case ConnectionTerminated():
+                return "closed"
+        return None
