@@ -91,7 +91,9 @@ class TestPrincipal:
     async def test_finds_no_path_that_is_not_counted(self, strict: Edge, backend: Backend, credentials: Any) -> None:
         ada = credentials("ada")
         for number in range(PRINCIPAL):
-            await ask_grpc(strict, Ask("", f"{USERS}/NoSuchMethod{number}?x={number}", ada))
+            async with strict.channel() as channel:
+                method = channel.unary_unary(f"{USERS}/NoSuchMethod{number}?x={number}")
+                await method(b"", metadata=tuple(ada.items())).code()
         refusal = await ask_grpc(strict, Ask("", f"{USERS}/GetMe?x", ada))
         assert refusal.reason == "RATE_LIMITED"
 

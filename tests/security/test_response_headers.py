@@ -87,7 +87,8 @@ async def test_are_there_when_nothing_could_be_read(edge: Edge) -> None:
 
 async def test_of_grpc_are_left_to_grpc(edge: Edge, backend: Backend) -> None:
     """The status of a call is for those who speak gRPC."""
+    backend.script["GetUser"] = fail
     async with edge.client(http1=False, http2=True, headers=edge.credentials) as http2:
         headers = {"content-type": "application/grpc", "te": "trailers"}
-        answer = await http2.post(f"{USERS}/NoSuchMethod", headers=headers, content=b"\0" * 5)
-    assert (answer.headers["grpc-status"], answer.headers["content-type"]) == ("12", "application/grpc")
+        answer = await http2.post(f"{USERS}/GetUser", headers=headers, content=b"\0" * 5)
+    assert (answer.headers["grpc-status"], answer.headers["content-type"]) == ("14", "application/grpc")
