@@ -92,7 +92,9 @@ class TestPrincipal:
         ada = credentials("ada")
         for number in range(PRINCIPAL):
             async with strict.channel() as channel:
-                method = channel.unary_unary(f"{USERS}/NoSuchMethod{number}?x={number}")
+                method = channel.unary_unary(
+                    f"{USERS}/NoSuchMethod{number}?x={number}", request_serializer=bytes, response_deserializer=bytes
+                )
                 await method(b"", metadata=tuple(ada.items())).code()
         refusal = await ask_grpc(strict, Ask("", f"{USERS}/GetMe?x", ada))
         assert refusal.reason == "RATE_LIMITED"
