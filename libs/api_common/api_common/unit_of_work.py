@@ -184,11 +184,11 @@ def _prologue(tenant_id: str, read_only: bool) -> str:
     if not TENANT_PATTERN.fullmatch(tenant_id):
         raise errors.UnauthenticatedError("The credential names no valid tenant.")
     mode = " READ ONLY" if read_only else ""
-    return f"BEGIN{mode};SELECT set_config('{TENANT_SETTING}','{tenant_id}',true),"
+    return f"BEGIN{mode};SET LOCAL {TENANT_SETTING}='{tenant_id}';"
 
 
 def _limits(timeout_seconds: float) -> str:
     # Waiting for a lock ends a little earlier, so that the caller still hears why.
     milliseconds = max(10, int(timeout_seconds * 1000))
     waiting = milliseconds * 9 // 10
-    return f"set_config('statement_timeout','{milliseconds}',true),set_config('lock_timeout','{waiting}',true)"
+    return f"SET LOCAL statement_timeout={milliseconds};SET LOCAL lock_timeout={waiting}"
