@@ -7,7 +7,7 @@ from api_common import migrations
 from api_common.provisioning import DatabaseUrls, provision
 from cryptography.fernet import Fernet
 
-from tools import certificates, identity, postgres
+from tools import certificates, identity, internal_keys, postgres
 from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
 
 Urls = dict[str, DatabaseUrls]
@@ -15,9 +15,10 @@ Urls = dict[str, DatabaseUrls]
 
 
 def ensure_secrets(mesh: Mesh) -> None:
-    """Makes what is missing of certificates, issuer and page-token keys."""
+    """Makes what is missing of certificates, issuer, page-token keys and what API keys need."""
     certificates.ensure(mesh.certificates)
     identity.ensure(mesh.issuer)
+    internal_keys.ensure(mesh.issuer)
     if not mesh.pagination_keys.exists():
         with os.fdopen(os.open(mesh.pagination_keys, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(Fernet.generate_key())
@@ -72,8 +73,12 @@ def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "AUTH_JWKS_PATH": mesh.issuer / "jwks.json",
+        "AUTH_INTERNAL_JWKS_PATH": mesh.issuer / "internal-jwks.json",
         "PAGINATION_KEYS": mesh.pagination_keys.read_text(),
     } | {f"CLIENTS_{name.upper()}_ADDRESS": f"127.0.0.1:{mesh.ports[f'{name} grpc']}" for name in service.siblings}
+    if service.issues_api_keys:
+        settings["APIKEYS_PEPPER"] = (mesh.issuer / "pepper").read_text()
+        settings["APIKEYS_SIGNING_KEY_PATH"] = mesh.issuer / "internal.pem"
     named = {f"{service.name.upper()}_{name}": str(value) for name, value in settings.items()}
     return {**os.environ, **named, "PYTHONUNBUFFERED": "1"}
 

@@ -23,6 +23,7 @@ class Service:
     grpc_port: int
     operations_port: int
     siblings: tuple[str, ...] = ()
+    issues_api_keys: bool = False
 
     @property
     def module(self) -> str:
@@ -30,7 +31,7 @@ class Service:
 
 
 SERVICES: Final = (
-    Service("users", 50051, 9101),
+    Service("users", 50051, 9101, issues_api_keys=True),
     Service("workflows", 50052, 9102),
     Service("agents", 50053, 9103),
     Service("ipas", 50054, 9104, siblings=("workflows", "agents")),

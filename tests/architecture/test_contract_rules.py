@@ -83,7 +83,9 @@ def test_variables_in_paths_cannot_be_given_twice(method: MethodDescriptor) -> N
     path, body = route_of(method)
     for variable in re.findall(r"{([^}]*)}", path):
         assert re.fullmatch(r"[a-z_]+(\.[a-z]+)?", variable), f"`{variable}` must be a field's name, one path segment"
-        assert not body or "_" not in variable.rpartition(".")[2], (
+        # A body that is one field of the request cannot hold another one.
+        apart = body != "*" and not variable.startswith(f"{body}.")
+        assert apart or "_" not in variable.rpartition(".")[2], (
             f"`{variable}` must be a single word: the edge looks for it in a body by one of its two names only"
         )
 

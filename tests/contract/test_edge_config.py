@@ -11,6 +11,7 @@ import yaml
 from ameide.common.v1 import policy_pb2
 from api_common.auth_provider import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
+from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS
 from api_common.key_set import MAX_AGE_SECONDS
 from api_common.server import MAX_METADATA_BYTES
 from google.protobuf.descriptor import MethodDescriptor
@@ -134,6 +135,7 @@ class TestService:
         [
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             "/grpc.health.v1.Health/Check",
+            "/envoy.service.auth.v3.Authorization/Check",
             "/v1/users",
             "/",
             "/ameide.user.v2.UserService/GetUser",
@@ -188,6 +190,7 @@ class TestFilters:
             "cors",
             "grpc_web",
             "address",
+            "ext_authz",
             "jwt_authn",
             "claims",
             "rbac",
@@ -203,7 +206,8 @@ class TestFilters:
     def test_ask_for_a_token_everywhere_but_here(self) -> None:
         *open_paths, last = FILTERS["jwt_authn"]["rules"]
         assert open_paths == [{"match": {"path": path}} for path in ("/healthz", "/docs", "/openapi.json")]
-        assert last == {"match": {"prefix": "/"}, "requires": {"provider_name": "ameide"}}
+        either = [{"provider_name": "ameide"}, {"provider_name": "internal"}]
+        assert last == {"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": either}}}
 
     def test_verify_tokens_strictly(self) -> None:
         provider = FILTERS["jwt_authn"]["providers"]["ameide"]
@@ -222,6 +226,18 @@ class TestFilters:
         # What a caller waits for can be made slow by a caller: keys are fetched beside the traffic.
         assert "async_fetch" in remote
         assert MAX_AGE_SECONDS <= identity.PUBLISH_SECONDS
+
+    def test_verify_the_tokens_of_api_keys_strictly(self) -> None:
+        provider = FILTERS["jwt_authn"]["providers"]["internal"]
+        assert (provider["issuer"], provider["audiences"]) == (INTERNAL_ISSUER, [AUDIENCE])
+        assert provider["require_expiration"]
+        assert provider["max_lifetime"] == f"{LIFETIME_SECONDS}s"
+
+    def test_take_a_key_that_nobody_can_check_for_an_outage(self) -> None:
+        checking = FILTERS["ext_authz"]["extension_config"]["typed_config"]
+        assert checking["status_on_error"] == {"code": "ServiceUnavailable"}
+        assert "failure_mode_allow" not in checking
+        assert MANAGER["route_config"]["request_headers_to_remove"] == ["x-api-key"]
 
 
 class TestRateLimits:

@@ -18,8 +18,8 @@ from tests import protos
 from tests.contract import golden
 from tests.services import Built, built_services
 
-UNMAPPED_SUFFIXES: Final = ("_folded",)
-"""Columns that only queries read."""
+UNMAPPED_SUFFIXES: Final = ("_folded", "_hash")
+"""Columns that only queries and comparisons read."""
 OF_THE_SERVER: Final = {"etag"}
 """Fields that a client may send and no row holds: the etag is made of `version`."""
 
@@ -54,7 +54,8 @@ class Mapping:
 
     @property
     def mutable(self) -> frozenset[str]:
-        found: frozenset[str] = self.built.module("mapping").MUTABLE
+        module = self.built.module("mapping")
+        found: frozenset[str] = getattr(module, f"{self.name.upper()}_MUTABLE", module.MUTABLE)
         return found
 
     @property

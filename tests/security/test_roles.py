@@ -15,6 +15,8 @@ ALLOWED: Final[Mapping[str, set[str]]] = {
     "users.read": READERS,
     "users.write": {"admin"},
     "users.admin": {"admin"},
+    "serviceAccounts.read": READERS,
+    "serviceAccounts.admin": {"admin"},
     "workflows.read": READERS,
     "workflows.write": {"editor", "admin"},
     "agents.read": READERS,

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from ameide.user.v1 import service_account_pb2
 from ameide.workflow.v1 import workflow_pb2
+from api_common.field_behavior import has_behavior
 from api_common.policy import MethodPolicy, read_policies
 from api_common.testing.database import TestDatabase
 from api_common.testing.identity import Caller
@@ -22,7 +24,7 @@ from google.protobuf.message import Message
 
 from services.agents.tests.factories import an_agent
 from services.ipas.tests.factories import an_ipa
-from services.users.tests.factories import a_user
+from services.users.tests.factories import a_user, an_account
 from services.workflows.tests.factories import a_definition, a_node, a_workflow
 from tests import protos
 from tests.services import owner_of
@@ -34,6 +36,8 @@ WHERE: Final = "tests/security/world.py"
 
 SAMPLES: Final[Mapping[str, Callable[[Ids], Message]]] = {
     "user": lambda ids: a_user(roles=["viewer"]),
+    "service_account": lambda ids: an_account(),
+    "api_key": lambda ids: service_account_pb2.ApiKey(display_name="Key"),
     "workflow": lambda ids: a_workflow(definition=a_definition(a_node("ask", workflow_pb2.Node.AGENT))),
     "agent": lambda ids: an_agent(),
     "ipa": lambda ids: an_ipa(workflow_id=ids["workflow"], agent_bindings={"ask": ids["agent"]}),
@@ -43,6 +47,8 @@ SAMPLES: Final[Mapping[str, Callable[[Ids], Message]]] = {
 PREPARATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "UndeleteUser": ("DeleteUser",),
     "ActivateUser": ("SuspendUser",),
+    "UndeleteServiceAccount": ("DeleteServiceAccount",),
+    "EnableServiceAccount": ("DisableServiceAccount",),
     "UndeleteWorkflow": ("DeleteWorkflow",),
     "ArchiveWorkflow": ("PublishWorkflow",),
     "GetWorkflowRevision": ("PublishWorkflow",),
@@ -92,7 +98,8 @@ class Rpc:
     def subject(self) -> str:
         """The type of the resource that the RPC is about."""
         output = self.method.output_type
-        held = [field.message_type for field in output.fields if field.is_repeated and field.message_type is not None]
+        messages = [(kind, field) for field in output.fields if (kind := field.message_type) is not None]
+        held = [kind for kind, field in messages if field.is_repeated or "id" in kind.fields_by_name]
         return snake(output.name if "id" in output.fields_by_name or not held else held[0].name)
 
     def __str__(self) -> str:
@@ -106,6 +113,8 @@ class IdField:
     path: tuple[str, ...]
     names: str
     """The type of the resource."""
+    output_only: bool
+    """What a client writes there does not count."""
 
     def put(self, request: Message, id: str) -> None:
         """Writes the id."""
@@ -182,7 +191,9 @@ async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:
             pytest.fail(f"{resource.full_name} is new: add a line to SAMPLES in {WHERE}")
     for name in SAMPLES:
         create = next(one for one in rpcs() if one.method.name.startswith("Create") and one.subject == name)
-        world.ids[name] = (await world.call(create, world.request(create))).id
+        created = await world.call(create, world.request(create))
+        # A key comes beside its secret.
+        world.ids[name] = (created if "id" in created.DESCRIPTOR.fields_by_name else getattr(created, name)).id
     return world
 
 
@@ -209,7 +220,7 @@ def _ids(message: Descriptor, prefix: tuple[str, ...], subject: str) -> Iterator
         path = (*prefix, field.name)
         held = field.message_type
         if _is_id(field):
-            yield IdField(path, _names(field, subject))
+            yield IdField(path, _names(field, subject), has_behavior(field, "OUTPUT_ONLY"))
         elif held is not None and held.full_name.startswith("ameide.") and not protos.is_map_entry(held):
             yield from _ids(held, path, snake(held.name) if snake(held.name) in SAMPLES else subject)
 

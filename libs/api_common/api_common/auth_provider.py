@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import jwt
 
@@ -73,6 +73,7 @@ class OidcAuthProvider:
 
     Args:
         key_set: the issuer's current public keys.
+        kind: what the issuer's subjects are.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class OidcAuthProvider:
         audience: str,
         key_set: KeySet,
         claims: ClaimMap = GENERIC_CLAIMS,
+        kind: Literal["user", "service_account"] = "user",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer
@@ -89,6 +91,7 @@ class OidcAuthProvider:
         self._keys = key_set
         self._generation = key_set.generation
         self._claims = claims
+        self._kind = kind
         self._now = now
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
 
@@ -152,7 +155,28 @@ class OidcAuthProvider:
             raise ValueError("roles must be a list of texts")
         if not isinstance(email, str):
             raise ValueError("the e-mail address must be a text")
-        return Principal(subject, tenant, frozenset(roles), email, float(expires_at))
+        return Principal(subject, tenant, frozenset(roles), email, float(expires_at), kind=self._kind)
+
+
+class IssuerRouter:
+    """Gives each token to the provider of the issuer that it names; that one then verifies the name, too."""
+
+    def __init__(self, providers: Mapping[str, AuthProvider]) -> None:
+        self._providers = providers
+
+    async def authenticate(self, token: str) -> Principal:
+        """Returns the bearer of ``token``.
+
+        Raises:
+            UnauthenticatedError: nobody here knows its issuer, or it does not verify.
+        """
+        try:
+            if len(token) > MAX_TOKEN_BYTES:
+                raise ValueError("longer than any token we accept")
+            provider = self._providers[_object(token.split(".")[1])["iss"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise UnauthenticatedError(_REFUSED) from error
+        return await provider.authenticate(token)
 
 
 _REFUSED: Final = "The credential is not valid."

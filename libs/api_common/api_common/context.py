@@ -1,6 +1,7 @@
 """Who calls, for which tenant, within which request: plain frozen values, no transport objects."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from api_common.unit_of_work import Transaction
 
@@ -21,6 +22,8 @@ class Principal:
     """When the credential ends, in seconds since the epoch."""
     actor: str = ""
     """The SPIFFE id of the service that calls for the subject (RFC 8693); empty when it calls itself."""
+    kind: Literal["user", "service_account"] = "user"
+    """Whether a person calls, or a program with an API key."""
 
 
 @dataclass(frozen=True, slots=True)

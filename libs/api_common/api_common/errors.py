@@ -95,6 +95,12 @@ class ConflictError(DomainError):
     reason = "ALREADY_EXISTS"
 
 
+class SecretShownOnceError(ConflictError):
+    """The call was made before; its answer held a secret, which is not kept."""
+
+    reason = "SECRET_SHOWN_ONCE"
+
+
 class AbortedError(DomainError):
     """Another writer won; read again and decide again."""
 

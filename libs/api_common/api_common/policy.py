@@ -43,6 +43,10 @@ class MethodPolicy:
     """`READ`, `WRITE` or `EXPENSIVE`."""
     read_only: bool
     """Declared without side effects: run in a read-only transaction, may be retried."""
+    users_only: bool
+    """Whether service accounts are refused."""
+    returns_secret: bool
+    """The response holds a secret that is shown once: it is never stored, so a replay is refused."""
     request_class: type[Message]
     """The generated class of the request."""
     response_class: type[Message]
@@ -81,6 +85,8 @@ def _read(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolicy:
         permission=policy.permission,
         rate_class=policy_pb2.RateClass.Name(policy.rate_class),
         read_only=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
+        users_only=policy.users_only,
+        returns_secret=policy.returns_secret,
         request_class=GetMessageClass(method.input_type),
         response_class=GetMessageClass(method.output_type),
     )

@@ -58,6 +58,10 @@ class Call:
     error: DomainError | None = None
     """What to answer instead of a response."""
 
+    def seconds_left(self) -> float:
+        """Returns how long the caller still waits."""
+        return self.deadline - asyncio.get_running_loop().time()
+
 
 Layer = Callable[[Call], Awaitable[None]]
 """Does its part of a call and awaits the next layer."""
@@ -83,6 +87,13 @@ def service_handler(descriptor: ServiceDescriptor, servicer: object, *, layers: 
         _check_annotations(method, policy)
         handlers[name] = grpc.unary_unary_rpc_method_handler(_adapt(policy, layers(policy, method)))
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+
+def method_handler(policy: MethodPolicy, layer: Layer) -> grpc.GenericRpcHandler:
+    """Returns a single method that is not of our contract as something a gRPC server can register."""
+    service = policy.path[1:].removesuffix(f"/{policy.name}")
+    handlers: dict[str, Any] = {policy.name: grpc.unary_unary_rpc_method_handler(_adapt(policy, layer))}
+    return grpc.method_handlers_generic_handler(service, handlers)
 
 
 def unknown_method_handler() -> grpc.GenericRpcHandler:

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,10 +20,12 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from api_common import migrations
-from api_common.auth_provider import CLAIM_MAPS, OidcAuthProvider
+from api_common.auth_provider import CLAIM_MAPS, IssuerRouter, OidcAuthProvider
 from api_common.clients import Siblings
 from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
+from api_common.edge_authorization import ApiKeyAuthority, check_handler
 from api_common.interceptors import Pipeline
+from api_common.internal_tokens import INTERNAL_ISSUER
 from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
 from api_common.operations import OperationsServer
 from api_common.pagination import PageTokens
@@ -57,10 +59,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a servicer is built from."""
+    """What servicers are built from."""
 
     page_tokens: PageTokens
     siblings: Siblings
+    database: Database
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +73,8 @@ class Service:
 
     name: str
     """`users`: the prefix of its settings and the name in logs and metrics."""
-    descriptors: Sequence[ServiceDescriptor]
-    """The contracts that the servicer implements."""
-    servicer: Callable[[Parts], object]
-    """Builds the servicer; called once."""
+    servicers: Mapping[ServiceDescriptor, Callable[[Parts], object]]
+    """Builds the servicer of each contract; called once."""
     constraints: ConstraintErrors
     """What a broken constraint means to the caller."""
     migrations: Path
@@ -81,6 +83,13 @@ class Service:
     """Services that it calls."""
     callers: Sequence[str] = ("edge",)
     """The processes that may call it, by the names in their certificates."""
+    api_keys: Callable[[Parts], ApiKeyAuthority] | None = None
+    """Builds what knows the API keys, in the one service that issues them; called once."""
+
+    @property
+    def descriptors(self) -> Sequence[ServiceDescriptor]:
+        """The contracts that it implements."""
+        return tuple(self.servicers)
 
 
 def main(service: Service) -> None:
@@ -91,7 +100,7 @@ def main(service: Service) -> None:
         elif sys.argv[1:]:
             raise SystemExit(f"usage: python -m {service.name}_service [migrate]")
         else:
-            settings = Settings.load(service.name, siblings=service.siblings)
+            settings = Settings.load(service.name, siblings=service.siblings, api_keys=service.api_keys is not None)
             configure_logging(service.name, settings.log.level)
             uvloop.run(_serve(service, settings))
     except (SettingsError, StartError) as error:
@@ -194,23 +203,20 @@ async def running(
         siblings = Siblings(settings.siblings, None if credentials is None else settings.tls, metrics)
         stack.push_async_callback(siblings.close)
         with _naming(service, "AUTH_JWKS_PATH"):
-            key_set = _key_set(settings.auth)
-        users = OidcAuthProvider(
-            issuer=settings.auth.issuer,
-            audience=settings.auth.audience,
-            key_set=key_set,
-            claims=CLAIM_MAPS[settings.auth.claims],
-        )
+            key_sets = {settings.auth.issuer: _key_set(settings.auth)}
+        with _naming(service, "AUTH_INTERNAL_JWKS_PATH"):
+            if settings.auth.internal_jwks_path is not None:
+                key_sets[INTERNAL_ISSUER] = FileKeySet(settings.auth.internal_jwks_path)
         with _naming(service, "PAGINATION_KEYS"):
             page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
         pipeline = Pipeline(
-            auth=PeerPolicy(users, service=service.name, callers=service.callers),
+            auth=PeerPolicy(_issuers(settings.auth, key_sets), service=service.name, callers=service.callers),
             database=database,
             constraints=service.constraints,
             metrics=metrics,
             access_log=AccessLog(service.name),
         )
-        servicer = service.servicer(Parts(page_tokens, siblings))
+        parts = Parts(page_tokens, siblings, database, settings)
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
         with _naming(service, "SERVER_OPERATIONS_PORT"):
@@ -219,12 +225,19 @@ async def running(
         health_pb2_grpc.add_HealthServicer_to_server(result.health, server)
         if settings.server.reflection_enabled:
             reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        handlers = [service_handler(one, servicer, layers=pipeline.compose) for one in service.descriptors]
+        handlers = [
+            service_handler(contract, build(parts), layers=pipeline.compose)
+            for contract, build in service.servicers.items()
+        ]
+        if service.api_keys is not None:
+            with _naming(service, "APIKEYS_SIGNING_KEY_PATH"):
+                authority = service.api_keys(parts)
+            handlers.append(check_handler(authority, metrics=metrics, access_log=pipeline.access_log))
         server.add_generic_rpc_handlers((*handlers, unknown_method_handler()))
         result.grpc_port = _bind(server, settings.server, credentials)
         await result.start()
         stack.push_async_callback(server.stop, None)
-        for background in (result.watch_readiness(), _keep_fresh(key_set)):
+        for background in (result.watch_readiness(), *map(_keep_fresh, key_sets.values())):
             stack.callback(asyncio.create_task(background).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()
@@ -243,6 +256,19 @@ def _naming(service: Service, setting: str) -> Iterator[None]:
 
 def _key_set(settings: AuthSettings) -> KeySet:
     return DiscoveredKeySet(settings.issuer) if settings.jwks_path is None else FileKeySet(settings.jwks_path)
+
+
+def _issuers(settings: AuthSettings, key_sets: Mapping[str, KeySet]) -> IssuerRouter:
+    claims = CLAIM_MAPS[settings.claims]
+    users = OidcAuthProvider(
+        issuer=settings.issuer, audience=settings.audience, key_set=key_sets[settings.issuer], claims=claims
+    )
+    if (internal := key_sets.get(INTERNAL_ISSUER)) is None:
+        return IssuerRouter({settings.issuer: users})
+    programs = OidcAuthProvider(
+        issuer=INTERNAL_ISSUER, audience=settings.audience, key_set=internal, kind="service_account"
+    )
+    return IssuerRouter({settings.issuer: users, INTERNAL_ISSUER: programs})
 
 
 async def _keep_fresh(key_set: KeySet) -> None:

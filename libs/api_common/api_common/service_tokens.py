@@ -90,6 +90,7 @@ class ServiceTokenSigner:
             "tenant_id": principal.tenant_id,
             "roles": sorted(principal.roles),
             "email": principal.email,
+            "kind": principal.kind,
             "method": method,
             "iat": int(now),
             "exp": int(expires_at),
@@ -124,6 +125,7 @@ def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) 
             email=claims["email"],
             expires_at=float(claims["exp"]),
             actor=peer.identity,
+            kind=claims["kind"],
         )
     except (jwt.PyJWTError, ValueError, KeyError, TypeError) as error:
         raise UnauthenticatedError(_REFUSED) from error

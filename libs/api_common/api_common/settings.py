@@ -25,6 +25,11 @@ class _Concern(BaseSettings):
 ConcernT = TypeVar("ConcernT", bound=_Concern)
 
 
+def _parts(value: object) -> object:
+    """Splits what is comma separated."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 class ServerSettings(_Concern):
     """Addresses and the time to stop."""
 
@@ -75,6 +80,8 @@ class AuthSettings(_Concern):
     """The issuer's public keys (RFC 7517) as a file; without one they are found by OIDC discovery."""
     claims: Literal["generic", "keycloak", "auth0"] = "generic"
     """Where the issuer puts tenant and roles."""
+    internal_jwks_path: Path | None = None
+    """The public keys of the tokens that the users service makes of API keys; without one these are refused."""
 
 
 class PaginationSettings(_Concern):
@@ -86,7 +93,28 @@ class PaginationSettings(_Concern):
     @field_validator("keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value)
+
+
+class ApiKeySettings(_Concern):
+    """Secrets behind API keys; only the service that issues them has any."""
+
+    pepper: Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
+    """Keys of the stored hashes, comma separated, 32 characters or more each: the first hashes, all verify."""
+    signing_key_path: Path
+    """Signs the tokens that stand for API keys inside the mesh; ECDSA P-256, PEM."""
+
+    @field_validator("pepper", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return _parts(value)
+
+    @field_validator("pepper")
+    @classmethod
+    def _check(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(part.get_secret_value()) < 32 for part in value):
+            raise ValueError("must be 32 characters or more")
+        return value
 
 
 class LogSettings(_Concern):
@@ -108,10 +136,15 @@ class Settings:
     log: LogSettings
     siblings: Mapping[str, str]
     """`host:port` of each service that this one calls."""
+    api_keys: ApiKeySettings | None = None
+    """Only where API keys are issued."""
 
     @classmethod
-    def load(cls, service: str, *, siblings: Sequence[str] = ()) -> Self:
+    def load(cls, service: str, *, siblings: Sequence[str] = (), api_keys: bool = False) -> Self:
         """Reads the environment of ``service``, which calls ``siblings``.
+
+        Args:
+            api_keys: whether the service issues API keys.
 
         Raises:
             SettingsError: variables are missing or malformed; the message names all of them.
@@ -125,10 +158,11 @@ class Settings:
             _read(PaginationSettings, f"{service}_PAGINATION_", faults),
             _read(LogSettings, f"{service}_LOG_", faults),
         )
+        issuing = _read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None
         addresses = {name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings}
         if faults:
             raise SettingsError("\n".join(["The environment is incomplete:", *(f"  {fault}" for fault in faults)]))
-        return cls(*settings, siblings=addresses)
+        return cls(*settings, siblings=addresses, api_keys=issuing)
 
 
 def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:

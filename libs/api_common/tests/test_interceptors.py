@@ -76,7 +76,8 @@ async def puppet_service(database: TestDatabase, identity: Identity) -> AsyncIte
     def servicer(parts: Parts) -> Servicer:
         return Servicer(UserRepository(parts.page_tokens))
 
-    async with running_service(replace(SERVICE, servicer=servicer), settings_for(database, identity)) as service:
+    puppet = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
+    async with running_service(puppet, settings_for(database, identity)) as service:
         made = Puppet(forever, UserServiceStub(service.channel))
         yield made
 

@@ -82,7 +82,7 @@ class TestStart:
         urls = await provision(postgres_url, "users", database=name)
         message = await start_error(with_url(settings, urls.application))
         assert message == (
-            "the schema is at revision None, this release needs 0001. Run `python -m users_service migrate`."
+            "the schema is at revision None, this release needs 0002. Run `python -m users_service migrate`."
         )
 
     @pytest.mark.parametrize(
@@ -298,7 +298,8 @@ async def held(settings: Settings) -> AsyncIterator[tuple[TestService, asyncio.E
     def servicer(parts: Parts) -> Servicer:
         return Servicer(UserRepository(parts.page_tokens))
 
-    async with running_service(replace(SERVICE, servicer=servicer), settings) as service:
+    waiting = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
+    async with running_service(waiting, settings) as service:
         yield service, entered, go_on
 
 

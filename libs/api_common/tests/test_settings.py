@@ -87,6 +87,23 @@ def test_what_is_malformed_is_reported_by_name(environment: pytest.MonkeyPatch, 
     assert set(faults_of(caught.value)) == {name}
 
 
+def test_only_who_issues_api_keys_needs_their_secrets(environment: pytest.MonkeyPatch) -> None:
+    assert load().api_keys is None
+    with pytest.raises(SettingsError) as missing:
+        Settings.load("ipas", siblings=SIBLINGS, api_keys=True)
+    assert set(faults_of(missing.value)) == {"IPAS_APIKEYS_PEPPER", "IPAS_APIKEYS_SIGNING_KEY_PATH"}
+    environment.setenv("IPAS_APIKEYS_SIGNING_KEY_PATH", "key.pem")
+    environment.setenv("IPAS_APIKEYS_PEPPER", f"{'n' * 32},too short")
+    with pytest.raises(SettingsError) as short:
+        Settings.load("ipas", siblings=SIBLINGS, api_keys=True)
+    assert set(faults_of(short.value)) == {"IPAS_APIKEYS_PEPPER"}
+    assert "too short" not in str(short.value)
+    environment.setenv("IPAS_APIKEYS_PEPPER", f"{'n' * 32},{'o' * 32}")
+    found = Settings.load("ipas", siblings=SIBLINGS, api_keys=True).api_keys
+    assert found is not None
+    assert [one.get_secret_value()[0] for one in found.pepper] == ["n", "o"]
+
+
 def test_other_services_variables_mean_nothing(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("USERS_SERVER_GRPC_PORT", "1")
     environment.setenv("SERVER_GRPC_PORT", "2")

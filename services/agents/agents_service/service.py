@@ -15,8 +15,7 @@ def _servicer(parts: Parts) -> AgentServicer:
 
 SERVICE = Service(
     name="agents",
-    descriptors=(agent_pb2.DESCRIPTOR.services_by_name["AgentService"],),
-    servicer=_servicer,
+    servicers={agent_pb2.DESCRIPTOR.services_by_name["AgentService"]: _servicer},
     constraints={},
     callers=("edge", "ipas"),
     migrations=Path(__file__).parent.parent / "migrations",

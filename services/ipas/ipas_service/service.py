@@ -16,8 +16,7 @@ def _servicer(parts: Parts) -> IpaServicer:
 
 SERVICE = Service(
     name="ipas",
-    descriptors=(ipa_pb2.DESCRIPTOR.services_by_name["IpaService"],),
-    servicer=_servicer,
+    servicers={ipa_pb2.DESCRIPTOR.services_by_name["IpaService"]: _servicer},
     constraints={},
     migrations=Path(__file__).parent.parent / "migrations",
     siblings=("workflows", "agents"),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
+from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceStub
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.testing.database import TestDatabase, create_database
 from api_common.testing.identity import Identity
@@ -13,6 +14,7 @@ from api_common.testing.service import TestService, running_service, settings_fo
 from users_service.service import SERVICE
 
 if TYPE_CHECKING:
+    from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 
@@ -30,3 +32,8 @@ async def users_service(users_database: TestDatabase, identity: Identity) -> Asy
 @pytest.fixture(scope="session")
 def users(users_service: TestService) -> UserServiceAsyncStub:
     return UserServiceStub(users_service.channel)
+
+
+@pytest.fixture(scope="session")
+def accounts(users_service: TestService) -> ServiceAccountServiceAsyncStub:
+    return ServiceAccountServiceStub(users_service.channel)

@@ -1,7 +1,9 @@
-"""The rules of a user."""
+"""The rules of users, of service accounts and of their API keys."""
 
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from api_common.errors import FailedPreconditionError
 from api_common.lifecycle import Lifecycle
 
 
@@ -19,3 +21,39 @@ LIFECYCLE = Lifecycle(
         "activate": ({State.SUSPENDED}, State.ACTIVE),
     },
 )
+
+
+class AccountState(StrEnum):
+    """What a service account can be."""
+
+    ACTIVE = "ACTIVE"
+    DISABLED = "DISABLED"
+
+
+ACCOUNT_LIFECYCLE = Lifecycle(
+    resource="service account",
+    transitions={
+        "disable": ({AccountState.ACTIVE}, AccountState.DISABLED),
+        "enable": ({AccountState.DISABLED}, AccountState.ACTIVE),
+    },
+)
+
+
+def check_rotatable(*, revoke_time: datetime | None, expire_time: datetime | None, now: datetime) -> None:
+    """Refuses to replace a key that has ended: whoever holds it may not get another one by it.
+
+    Raises:
+        FailedPreconditionError: it has.
+    """
+    if revoke_time is not None or (expire_time is not None and expire_time <= now):
+        raise FailedPreconditionError("The API key has ended; create another one.")
+
+
+def successor_expiry(*, create_time: datetime, expire_time: datetime | None, now: datetime) -> datetime | None:
+    """Returns when the successor of a key ends that nobody chose an end for: it gets the same time to live."""
+    return None if expire_time is None else now + (expire_time - create_time)
+
+
+def overlap_expiry(*, expire_time: datetime | None, now: datetime, overlap: timedelta) -> datetime:
+    """Returns when a replaced key ends: after the overlap, and never later than before."""
+    return now + overlap if expire_time is None else min(expire_time, now + overlap)

@@ -1,14 +1,20 @@
-"""proto ↔ row of a user."""
+"""proto ↔ row of users, service accounts and API keys."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
+from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
+from api_common.errors import FieldViolation, ValidationError
 from api_common.repository import etag_of
 from api_common.unit_of_work import Row
+from google.protobuf.timestamp_pb2 import Timestamp
 
 MUTABLE = frozenset({"display_name", "labels", "email", "roles"})
-"""The fields that Create and Update write."""
+"""The fields of a user that Create and Update write."""
+SERVICE_ACCOUNT_MUTABLE = frozenset({"display_name", "labels", "roles"})
+"""Those of a service account."""
 
 
 def user_to_proto(row: Row) -> pb.User:
@@ -38,3 +44,62 @@ def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str,
         "roles": list(user.roles),
     }
     return {name: columns[name] for name in fields}
+
+
+def service_account_to_proto(row: Row) -> account_pb.ServiceAccount:
+    """Returns the resource of a row."""
+    return account_pb.ServiceAccount(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        display_name=row["display_name"],
+        labels=row["labels"],
+        state=row["state"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        delete_time=row["delete_time"],
+        created_by=row["created_by"],
+        etag=etag_of(row),
+        roles=row["roles"],
+    )
+
+
+def service_account_from_proto(
+    account: account_pb.ServiceAccount, fields: Iterable[str] = SERVICE_ACCOUNT_MUTABLE
+) -> dict[str, Any]:
+    """Returns the columns of the named fields."""
+    columns = {
+        "display_name": account.display_name,
+        "labels": dict(account.labels),
+        "roles": list(account.roles),
+    }
+    return {name: columns[name] for name in fields}
+
+
+def api_key_to_proto(row: Row) -> account_pb.ApiKey:
+    """Returns the settings of a key; the key itself is nowhere."""
+    return account_pb.ApiKey(
+        id=row["id"],
+        service_account_id=row["service_account_id"],
+        tenant_id=row["tenant_id"],
+        display_name=row["display_name"],
+        prefix=row["prefix"],
+        expire_time=row["expire_time"],
+        last_used_time=row["last_used_time"],
+        revoke_time=row["revoke_time"],
+        create_time=row["create_time"],
+        created_by=row["created_by"],
+    )
+
+
+def expire_time_from_proto(message: account_pb.ApiKey | account_pb.ApiKeyRotation) -> datetime | None:
+    """Returns the `expire_time` of a message, None if it is not set.
+
+    Raises:
+        ValidationError: it is after the year 9999.
+    """
+    given: Timestamp = message.expire_time
+    try:
+        return given.ToDatetime(tzinfo=UTC) if message.HasField("expire_time") else None
+    except (ValueError, OverflowError) as error:
+        violation = FieldViolation("expire_time", "must be a time before the year 10000")
+        raise ValidationError("The request is malformed.", violations=[violation]) from error

@@ -1,16 +1,22 @@
-"""Queries of users beyond the standard ones."""
+"""Queries of users, service accounts and API keys beyond the standard ones."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 from api_common.context import Principal
 from api_common.database import compile_statement
-from api_common.errors import NotFoundError
+from api_common.errors import NotFoundError, Resource
 from api_common.fields import EnumField, Fields, IdField, LabelsField, TextField, TextListField, TimestampField
+from api_common.filtering import Order, OrderTerm
+from api_common.listing import Listing, Page, PageRequest, Query
 from api_common.pagination import PageTokens
 from api_common.repository import Repository
 from api_common.unit_of_work import Row, Transaction
-from sqlalchemy import String, bindparam, cast, func, or_, select
+from sqlalchemy import DateTime, String, and_, bindparam, cast, func, insert, or_, select, update
 
-from users_service.domain import LIFECYCLE, State
-from users_service.tables import users
+from users_service.domain import ACCOUNT_LIFECYCLE, LIFECYCLE, AccountState, State
+from users_service.tables import api_keys, service_accounts, users
 
 FIELDS = Fields(
     {
@@ -23,6 +29,19 @@ FIELDS = Fields(
         "create_time": TimestampField(column=users.c.create_time, sortable=True),
         "update_time": TimestampField(column=users.c.update_time, sortable=True),
         "created_by": TextField(column=users.c.created_by),
+    }
+)
+
+ACCOUNT_FIELDS = Fields(
+    {
+        "id": IdField(column=service_accounts.c.id),
+        "display_name": TextField(column=service_accounts.c.display_name, sortable=True),
+        "state": EnumField(column=service_accounts.c.state, states=AccountState),
+        "roles": TextListField(column=service_accounts.c.roles),
+        "labels": LabelsField(column=service_accounts.c.labels),
+        "create_time": TimestampField(column=service_accounts.c.create_time, sortable=True),
+        "update_time": TimestampField(column=service_accounts.c.update_time, sortable=True),
+        "created_by": TextField(column=service_accounts.c.created_by),
     }
 )
 
@@ -59,3 +78,144 @@ class UserRepository(Repository):
         if row is None:
             raise NotFoundError("The caller is not a user of this tenant.")
         return row
+
+
+class ServiceAccountRepository(Repository):
+    """The service accounts of a tenant."""
+
+    def __init__(self, page_tokens: PageTokens) -> None:
+        super().__init__(
+            service_accounts,
+            resource="service_account",
+            fields=ACCOUNT_FIELDS,
+            lifecycle=ACCOUNT_LIFECYCLE,
+            page_tokens=page_tokens,
+        )
+
+
+_NEWEST_FIRST = Order((OrderTerm("id", api_keys.c.id, descending=True),))
+_IS_KEY = and_(
+    *(
+        api_keys.c[name] == bindparam(name, type_=api_keys.c[name].type)
+        for name in ("tenant_id", "service_account_id", "id")
+    )
+)
+_INSERT = compile_statement(
+    insert(api_keys)
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                *("tenant_id", "id", "service_account_id", "display_name"),
+                *("prefix", "key_hash", "expire_time", "created_by"),
+            )
+        }
+    )
+    .returning(*api_keys.c)
+)
+_LOCK = compile_statement(select(api_keys).where(_IS_KEY).with_for_update())
+# A second revocation changes nothing.
+_REVOKE = compile_statement(
+    update(api_keys)
+    .where(_IS_KEY)
+    .values(revoke_time=func.coalesce(api_keys.c.revoke_time, func.now()))
+    .returning(*api_keys.c)
+)
+_EXPIRE = compile_statement(
+    update(api_keys)
+    .where(_IS_KEY)
+    .values(expire_time=bindparam("new_expire_time", type_=DateTime(timezone=True)))
+    .returning(api_keys.c.id)
+)
+_WORKS = and_(
+    api_keys.c.revoke_time.is_(None),
+    or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > func.now()),
+    service_accounts.c.delete_time.is_(None),
+    service_accounts.c.state == AccountState.ACTIVE,
+)
+# Whoever calls a thousand times a second should not write as often.
+_IS_USE_NEWS = or_(api_keys.c.last_used_time.is_(None), api_keys.c.last_used_time < func.now() - timedelta(minutes=1))
+_IN_TENANT = and_(api_keys.c.tenant_id == bindparam("tenant_id"), api_keys.c.id == bindparam("id"))
+_FIND_OWNER = compile_statement(
+    select(
+        api_keys.c.service_account_id,
+        api_keys.c.key_hash,
+        api_keys.c.expire_time,
+        service_accounts.c.roles,
+        _WORKS.label("works"),
+        _IS_USE_NEWS.label("is_use_news"),
+    )
+    .join(
+        service_accounts,
+        and_(
+            service_accounts.c.tenant_id == api_keys.c.tenant_id,
+            service_accounts.c.id == api_keys.c.service_account_id,
+        ),
+    )
+    .where(_IN_TENANT)
+)
+_TOUCH = compile_statement(
+    update(api_keys).where(_IN_TENANT).values(last_used_time=func.now()).returning(api_keys.c.id)
+)
+
+
+class ApiKeyRepository:
+    """The API keys of a tenant's service accounts."""
+
+    def __init__(self, page_tokens: PageTokens) -> None:
+        self._listing = Listing(api_keys, page_tokens=page_tokens)
+
+    async def insert(self, transaction: Transaction, account_id: str, values: Mapping[str, Any]) -> Row:
+        """Stores a new key of an account and returns it."""
+        own = {"tenant_id": transaction.tenant_id, "service_account_id": account_id, **values}
+        row = await transaction.fetch_one(_INSERT, own)
+        assert row is not None  # INSERT … RETURNING
+        return row
+
+    async def page(self, transaction: Transaction, account_id: str, request: PageRequest, *, method: str) -> Page:
+        """Returns one page of the keys of an account, newest first.
+
+        Raises:
+            ValidationError: a parameter is malformed, or the page token was issued for another call.
+        """
+        query = Query(method=method, order=_NEWEST_FIRST, parent={"service_account_id": account_id})
+        return await self._listing.page(transaction, request, query)
+
+    async def lock(self, transaction: Transaction, account_id: str, id: str) -> Row:
+        """Returns a key that nobody else can change until the transaction ends.
+
+        Raises:
+            NotFoundError: the account has no such key.
+        """
+        return _found(await transaction.fetch_one(_LOCK, _identity(transaction, account_id, id)), id)
+
+    async def revoke(self, transaction: Transaction, account_id: str, id: str) -> Row:
+        """Ends a key for good and returns it.
+
+        Raises:
+            NotFoundError: the account has no such key.
+        """
+        return _found(await transaction.fetch_one(_REVOKE, _identity(transaction, account_id, id)), id)
+
+    async def expire(self, transaction: Transaction, key: Row, expire_time: datetime) -> None:
+        """Moves the end of a key, which is locked."""
+        identity = _identity(transaction, key["service_account_id"], key["id"])
+        await transaction.fetch_one(_EXPIRE, {**identity, "new_expire_time": expire_time})
+
+    async def find_owner(self, transaction: Transaction, id: str) -> Row | None:
+        """Returns whose key it is, whether it `works` and whether its use is worth noting; None if there is none."""
+        return await transaction.fetch_one(_FIND_OWNER, {"tenant_id": transaction.tenant_id, "id": id})
+
+    async def touch(self, transaction: Transaction, id: str) -> None:
+        """Notes that a key was used now."""
+        await transaction.fetch_one(_TOUCH, {"tenant_id": transaction.tenant_id, "id": id})
+
+
+def _identity(transaction: Transaction, account_id: str, id: str) -> dict[str, Any]:
+    return {"tenant_id": transaction.tenant_id, "service_account_id": account_id, "id": id}
+
+
+def _found(row: Row | None, id: str) -> Row:
+    if row is None:
+        raise NotFoundError("The service account has no API key with this id.", resource=Resource("api_key", id))
+    return row

@@ -3,22 +3,52 @@
 from functools import partial
 from pathlib import Path
 
-from ameide.user.v1 import user_pb2
+from ameide.user.v1 import service_account_pb2, user_pb2
+from api_common.internal_tokens import InternalTokenSigner
 from api_common.server import Parts, Service
+from api_common.settings import ApiKeySettings
 
+from users_service.api_keys import ApiKeys
 from users_service.errors import EmailTakenError
-from users_service.repository import UserRepository
+from users_service.key_exchange import KeyExchange
+from users_service.operations import KeyIssuer
+from users_service.repository import ApiKeyRepository, ServiceAccountRepository, UserRepository
+from users_service.service_account_servicer import ServiceAccountServicer
 from users_service.servicer import UserServicer
 
 
-def _servicer(parts: Parts) -> UserServicer:
+def _user_servicer(parts: Parts) -> UserServicer:
     return UserServicer(UserRepository(parts.page_tokens))
+
+
+def _service_account_servicer(parts: Parts) -> ServiceAccountServicer:
+    keys = ApiKeyRepository(parts.page_tokens)
+    issuer = KeyIssuer(_api_keys(_settings(parts)), keys)
+    return ServiceAccountServicer(ServiceAccountRepository(parts.page_tokens), keys, issuer)
+
+
+def _key_exchange(parts: Parts) -> KeyExchange:
+    settings = _settings(parts)
+    signer = InternalTokenSigner(settings.signing_key_path.read_bytes(), audience=parts.settings.auth.audience)
+    return KeyExchange(_api_keys(settings), ApiKeyRepository(parts.page_tokens), parts.database, signer)
+
+
+def _settings(parts: Parts) -> ApiKeySettings:
+    assert parts.settings.api_keys is not None  # SERVICE has `api_keys`
+    return parts.settings.api_keys
+
+
+def _api_keys(settings: ApiKeySettings) -> ApiKeys:
+    return ApiKeys([pepper.get_secret_value().encode() for pepper in settings.pepper])
 
 
 SERVICE = Service(
     name="users",
-    descriptors=(user_pb2.DESCRIPTOR.services_by_name["UserService"],),
-    servicer=_servicer,
+    servicers={
+        user_pb2.DESCRIPTOR.services_by_name["UserService"]: _user_servicer,
+        service_account_pb2.DESCRIPTOR.services_by_name["ServiceAccountService"]: _service_account_servicer,
+    },
+    api_keys=_key_exchange,
     constraints={
         "uq_users_tenant_id_email_folded": partial(
             EmailTakenError, "A live user of the tenant has this e-mail address."

@@ -2,7 +2,21 @@
 
 from api_common.idempotency import idempotency_table
 from api_common.tables import metadata, resource_table
-from sqlalchemy import ARRAY, Column, Computed, Index, Text, text
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Computed,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
 
 METADATA = metadata()
 
@@ -22,5 +36,34 @@ Index(None, users.c.tenant_id, users.c.display_name, users.c.id)
 Index(None, users.c.tenant_id, users.c.email, users.c.id)
 Index(None, users.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 Index(None, users.c.roles, postgresql_using="gin")
+
+service_accounts = resource_table(
+    "service_accounts", METADATA, Column("roles", ARRAY(Text), nullable=False, server_default=text("'{}'"))
+)
+Index(None, service_accounts.c.tenant_id, service_accounts.c.create_time, service_accounts.c.id)
+Index(None, service_accounts.c.tenant_id, service_accounts.c.update_time, service_accounts.c.id)
+Index(None, service_accounts.c.tenant_id, service_accounts.c.display_name, service_accounts.c.id)
+Index(None, service_accounts.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
+Index(None, service_accounts.c.roles, postgresql_using="gin")
+
+# Never the key itself: what is stolen from here opens nothing (ADR 0014). The application role may not delete them.
+api_keys = Table(
+    "api_keys",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("id", Uuid(as_uuid=False), nullable=False),
+    Column("service_account_id", Uuid(as_uuid=False), nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("key_hash", LargeBinary, nullable=False),
+    Column("expire_time", DateTime(timezone=True)),
+    Column("last_used_time", DateTime(timezone=True)),
+    Column("revoke_time", DateTime(timezone=True)),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("created_by", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "id"),
+    ForeignKeyConstraint(["tenant_id", "service_account_id"], [service_accounts.c.tenant_id, service_accounts.c.id]),
+)
+Index(None, api_keys.c.tenant_id, api_keys.c.service_account_id, api_keys.c.id)
 
 idempotency_keys = idempotency_table(METADATA)

@@ -15,8 +15,7 @@ def _servicer(parts: Parts) -> WorkflowServicer:
 
 SERVICE = Service(
     name="workflows",
-    descriptors=(workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"],),
-    servicer=_servicer,
+    servicers={workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"]: _servicer},
     constraints={},
     callers=("edge", "ipas"),
     migrations=Path(__file__).parent.parent / "migrations",

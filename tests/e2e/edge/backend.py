@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from ameide.edge.v1 import ext_authz_pb2 as edge_pb
 from ameide.user.v1 import user_pb2 as pb
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -32,7 +33,10 @@ class Call:
 
 @dataclass
 class Backend:
-    """What arrived, and what to answer; a method without a script answers with an empty message."""
+    """What arrived, and what to answer; a method without a script answers with an empty message.
+
+    `Check` is what the edge asks about an API key.
+    """
 
     calls: list[Call] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
@@ -45,6 +49,8 @@ class Backend:
         self.calls.append(Call(method, request, metadata, list(names), context.time_remaining()))
         if method in self.script:
             return await self.script[method](request, context)
+        if method == "Check":
+            return edge_pb.CheckResponse()
         return GetMessageClass(SERVICE.methods_by_name[method].output_type)()
 
 
@@ -66,7 +72,7 @@ async def serving(port: int, certs: Path) -> AsyncIterator[Backend]:
     healthy = health.HealthServicer()
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    server.add_generic_rpc_handlers((_handlers(backend), _Strays(backend)))
+    server.add_generic_rpc_handlers((_handlers(backend), _check_handler(backend), _Strays(backend)))
     pair = [((certs / "users.key").read_bytes(), (certs / "users.pem").read_bytes())]
     authority = (certs / "ca.pem").read_bytes()
     server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials(pair, authority, require_client_auth=True))
@@ -107,3 +113,15 @@ def _handlers(backend: Backend) -> grpc.GenericRpcHandler:
 
     handlers = {name: handler(name) for name in SERVICE.methods_by_name}
     return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)
+
+
+def _check_handler(backend: Backend) -> grpc.GenericRpcHandler:
+    async def behave(request: Any, context: Any) -> Any:
+        return await backend.answer("Check", request, context)
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        behave,
+        request_deserializer=edge_pb.CheckRequest.FromString,
+        response_serializer=edge_pb.CheckResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler("envoy.service.auth.v3.Authorization", {"Check": handler})

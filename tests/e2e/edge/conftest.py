@@ -61,6 +61,10 @@ class Issuer:
         chosen = {name: value for name, value in (good | claims).items() if value is not None}
         return jwt.encode(chosen, self.key, "RS256", headers={"kid": "one"})
 
+    @staticmethod
+    def now() -> int:
+        return int(time.time())
+
     def key_set(self) -> dict[str, Any]:
         public = RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
         second = ECAlgorithm.to_jwk(self.spare.public_key(), as_dict=True)
@@ -133,7 +137,8 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(tmp_path_factory: pytest.TempPathFactory, offset: int, issuer: Issuer) -> Iterator[None]:
     """The issuer's keys, where the edge looks for them."""
     folder = tmp_path_factory.mktemp("issuer")
-    (folder / "jwks.json").write_text(json.dumps(issuer.key_set()))
+    for name in ("jwks.json", "internal-jwks.json"):
+        (folder / name).write_text(json.dumps(issuer.key_set()))
     with publishing(IssuerServer(folder, ISSUER_PORT + offset)):
         yield
 

@@ -35,6 +35,8 @@ def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy) -> Layer
             raise AuthorizationError(
                 f"This needs the permission {method.permission}.", metadata={"permission": method.permission}
             )
+        if method.users_only and principal.kind != "user":
+            raise AuthorizationError("This is for users, not for service accounts.")
         call.request = _decode(method, call.payload)
         violations = _violations(call.request, call.payload, behavior)
         if violations:

@@ -1,9 +1,8 @@
 """The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
 
-import asyncio
-
 from api_common.context import RequestContext
 from api_common.database import ConstraintErrors, Database, StaleStatementError
+from api_common.errors import SecretShownOnceError
 from api_common.idempotency import claim, read_key, store
 from api_common.policy import MethodPolicy
 from api_common.rpc import Call, Handler, Layer
@@ -25,13 +24,17 @@ def transaction(
             principal.tenant_id,
             constraints=constraints,
             read_only=method.read_only,
-            timeout_seconds=call.deadline - asyncio.get_running_loop().time(),
+            timeout_seconds=call.seconds_left(),
         )
         try:
             async with unit as tx:
                 if key is not None:
                     stored = await claim(tx, key, principal=principal, method=method.path, request=request)
                     if stored is not None:
+                        if method.returns_secret:
+                            raise SecretShownOnceError(
+                                "The call was made before, and its secret was shown then; it is not kept."
+                            )
                         call.response, call.replayed = stored, True
                         metrics.replays.labels(method.path[1:]).inc()
                         return
@@ -42,7 +45,8 @@ def transaction(
                 response = await handler(request, context)
                 call.response, call.effect, call.role_changes = response.SerializeToString(), response, tx.role_changes
                 if key is not None:
-                    await store(tx, key, principal=principal, method=method.path, response=call.response)
+                    kept = b"" if method.returns_secret else call.response
+                    await store(tx, key, principal=principal, method=method.path, response=kept)
         finally:
             # Also when the caller has gone: its work may have been committed before.
             call.fate = unit.fate

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
+
+from api_common.internal_tokens import public_jwk
 
 ISSUER: Final = "https://issuer.test/"
 """The `iss` that services under test believe."""
 AUDIENCE: Final = "ameide-api"
 """The `aud` that services under test ask for."""
+PEPPER: Final = "the pepper of services under test"
+"""The key of the hash under which API keys are stored."""
 KEY_ID: Final = "test-1"
 """The `kid` of the issuer's key."""
 
@@ -44,6 +49,11 @@ class Identity:
         self.key_set: Final[dict[str, Any]] = {"keys": [{**public, "use": "sig"}]}
         self.jwks_path: Final = folder / "jwks.json"
         self.jwks_path.write_text(json.dumps(self.key_set))
+        self.signing_key_path: Final = folder / "internal.pem"
+        self.signing_key_path.write_bytes(_ecdsa_key())
+        self.internal_jwks_path: Final = folder / "internal-jwks.json"
+        internal = public_jwk(self.signing_key_path.read_bytes())
+        self.internal_jwks_path.write_text(json.dumps({"keys": [internal]}))
 
     def caller(self, tenant_id: str, *roles: str, subject: str = "ada", email: str = "", **claims: Any) -> Caller:
         """Returns a caller of ``tenant_id``; ``claims`` replace or add to the token's."""
@@ -68,3 +78,9 @@ class Identity:
     def sign(self, claims: dict[str, Any]) -> str:
         """Signs any claims, good or bad."""
         return jwt.encode(claims, self.private_key, algorithm="RS256", headers={"kid": KEY_ID})
+
+
+def _ecdsa_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from api_common.server import RunningServer, Service, running
 from api_common.settings import (
+    ApiKeySettings,
     AuthSettings,
     DatabaseSettings,
     LogSettings,
@@ -20,7 +21,7 @@ from api_common.settings import (
     TlsSettings,
 )
 from api_common.testing.database import TestDatabase
-from api_common.testing.identity import AUDIENCE, ISSUER, Identity
+from api_common.testing.identity import AUDIENCE, ISSUER, PEPPER, Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,16 @@ def settings_for(
         ),
         database=DatabaseSettings(url=SecretStr(database.url), pool_size=pool_size),
         tls=TlsSettings(certificate_path=nowhere, private_key_path=nowhere, ca_path=nowhere),
-        auth=AuthSettings(issuer=ISSUER, audience=AUDIENCE, jwks_path=identity.jwks_path),
+        auth=AuthSettings(
+            issuer=ISSUER,
+            audience=AUDIENCE,
+            jwks_path=identity.jwks_path,
+            internal_jwks_path=identity.internal_jwks_path,
+        ),
         pagination=PaginationSettings(keys=(SecretStr(Fernet.generate_key().decode()),)),
         log=LogSettings(level="warning"),
         siblings=siblings or {},
+        api_keys=ApiKeySettings(pepper=(SecretStr(PEPPER),), signing_key_path=identity.signing_key_path),
     )
 
 

@@ -1,0 +1,87 @@
+"""Answers the edge, which asks for every request with `x-api-key` whose key that is (Envoy's ext_authz).
+
+The answer replaces the key by an internal token; what a refused request is told, the edge says as it always does.
+"""
+
+from typing import Final, Protocol
+
+import grpc
+from ameide.edge.v1 import ext_authz_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from api_common.errors import AuthorizationError, ValidationError
+from api_common.interceptors.errors import errors
+from api_common.interceptors.telemetry import telemetry
+from api_common.peers import EDGE
+from api_common.policy import MethodPolicy
+from api_common.rpc import Call, Layer, method_handler
+from api_common.telemetry import AccessLog, Metrics
+
+HEADER: Final = "x-api-key"
+"""Where a client sends its key."""
+
+_CHECK: Final = MethodPolicy(
+    path="/envoy.service.auth.v3.Authorization/Check",
+    name="Check",
+    permission="",
+    rate_class="READ",
+    read_only=False,
+    users_only=False,
+    returns_secret=True,
+    request_class=pb.CheckRequest,
+    response_class=pb.CheckResponse,
+)
+_UNAUTHENTICATED: Final = 401
+_OVERWRITE: Final = 2
+_REFUSAL: Final = pb.CheckResponse(
+    status=pb.Status(code=grpc.StatusCode.UNAUTHENTICATED.value[0]),
+    denied_response=pb.DeniedHttpResponse(
+        status=pb.HttpStatus(code=_UNAUTHENTICATED),
+        headers=[pb.HeaderValueOption(header=pb.HeaderValue(key="www-authenticate", value="Bearer"))],
+    ),
+).SerializeToString()
+
+
+class ApiKeyAuthority(Protocol):
+    """Whatever knows the API keys."""
+
+    async def exchange(self, key: str, *, timeout_seconds: float) -> str | None:
+        """Returns an internal token for the owner of ``key``; None if it does not work, whatever the cause.
+
+        Raises:
+            DomainError: nobody can tell now.
+        """
+
+
+def check_handler(authority: ApiKeyAuthority, *, metrics: Metrics, access_log: AccessLog) -> grpc.GenericRpcHandler:
+    """Returns Envoy's `Authorization/Check` over ``authority``."""
+    within = errors(_check(authority))
+    return method_handler(_CHECK, telemetry(_CHECK, within, metrics=metrics, access_log=access_log))
+
+
+def _check(authority: ApiKeyAuthority) -> Layer:
+    async def layer(call: Call) -> None:
+        if call.peer is not None and call.peer.identity != EDGE:
+            raise AuthorizationError("This service does not serve this caller.")
+        headers = _headers(call.payload)
+        # A token beside the key: which of the two it is that acts, nobody should have to know.
+        unambiguous = "authorization" not in headers
+        token = await authority.exchange(headers.get(HEADER, ""), timeout_seconds=call.seconds_left()) or ""
+        call.response = _pass(token) if token and unambiguous else _REFUSAL
+
+    return layer
+
+
+def _headers(payload: bytes) -> dict[str, str]:
+    try:
+        return dict(pb.CheckRequest.FromString(payload).attributes.request.http.headers)
+    except (DecodeError, RecursionError) as error:
+        raise ValidationError("The request does not decode as the method's message.") from error
+
+
+def _pass(token: str) -> bytes:
+    header = pb.HeaderValue(key="authorization", value=f"Bearer {token}")
+    answer = pb.OkHttpResponse(
+        headers=[pb.HeaderValueOption(header=header, append_action=_OVERWRITE)], headers_to_remove=[HEADER]
+    )
+    return pb.CheckResponse(ok_response=answer).SerializeToString()

@@ -1,0 +1,262 @@
+"""What an API key opens, from the edge's question to a token that the services take."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import grpc
+import jwt
+import pytest
+from ameide.edge.v1 import ext_authz_pb2 as edge
+from ameide.user.v1 import service_account_pb2 as pb
+from ameide.user.v1 import user_pb2
+from api_common.database import Database
+from api_common.internal_tokens import INTERNAL_ISSUER, InternalTokenSigner
+from api_common.pagination import PageTokens
+from api_common.settings import DatabaseSettings
+from api_common.testing.database import TestDatabase
+from api_common.testing.identity import AUDIENCE, PEPPER, Caller, Identity
+from api_common.testing.refusals import refused
+from api_common.testing.service import TestService
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from users_service.api_keys import NOWHERE, ApiKeys, find_place
+from users_service.key_exchange import CACHE_SECONDS, KeyExchange
+from users_service.repository import ApiKeyRepository
+
+from services.users.tests.factories import create_account, create_key
+from services.users.tests.test_service_account_servicer import after
+
+if TYPE_CHECKING:
+    from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub
+    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
+
+S = grpc.StatusCode
+KEYS = ApiKeys([PEPPER.encode()])
+
+Check = Callable[..., Any]
+
+
+@pytest.fixture
+def check(users_service: TestService) -> Check:
+    """Asks what the edge asks: `check(x_api_key="…")` with the headers of a request."""
+    ask = users_service.channel.unary_unary(
+        "/envoy.service.auth.v3.Authorization/Check",
+        request_serializer=edge.CheckRequest.SerializeToString,
+        response_deserializer=edge.CheckResponse.FromString,
+    )
+
+    async def send(**headers: str) -> edge.CheckResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        http = edge.AttributeContext.HttpRequest(method="GET", path="/v1/users", headers=named)
+        request = edge.CheckRequest(attributes=edge.AttributeContext(request=edge.AttributeContext.Request(http=http)))
+        answer: edge.CheckResponse = await ask(request)
+        return answer
+
+    return send
+
+
+@dataclass
+class Clock:
+    seconds: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Exchange:
+    """An exchange of its own, over the same database, with a clock that the test moves."""
+
+    exchange: KeyExchange
+    clock: Clock
+
+    async def works(self, secret: str) -> bool:
+        return await self.exchange.exchange(secret, timeout_seconds=5) is not None
+
+
+@pytest.fixture
+async def database(users_database: TestDatabase, users_service: TestService) -> Any:
+    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=2)
+    opened = await Database.connect(settings, application_name="exchange")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def exchange(database: Database, identity: Identity) -> Exchange:
+    signer = InternalTokenSigner(identity.signing_key_path.read_bytes(), audience=AUDIENCE)
+    repository = ApiKeyRepository(PageTokens([Fernet.generate_key().decode()]))
+    clock = Clock()
+    return Exchange(KeyExchange(KEYS, repository, database, signer, now=clock), clock)
+
+
+def bearer(answer: edge.CheckResponse) -> str:
+    """Returns the token that the edge passes on."""
+    (option,) = answer.ok_response.headers
+    assert (option.header.key, option.append_action) == ("authorization", 2)
+    assert list(answer.ok_response.headers_to_remove) == ["x-api-key"]
+    return option.header.value.removeprefix("Bearer ")
+
+
+class TestKey:
+    def test_says_where_it_is_kept(self) -> None:
+        key = KEYS.make("acme")
+        place = find_place(key.secret)
+        assert (place.tenant_id, place.id) == ("acme", key.id)
+        assert KEYS.verify(key.secret, key.key_hash)
+
+    @pytest.mark.parametrize("position", [0, 7, 60, 104, -9, -1])
+    def test_with_a_wrong_character_is_nowhere(self, position: int) -> None:
+        secret = list(KEYS.make("acme").secret)
+        secret[position] = "0" if secret[position] != "0" else "1"
+        assert find_place("".join(secret)) == NOWHERE
+
+    @pytest.mark.parametrize("tenant", ["a'b", "a b", "é", "a;b"])
+    def test_of_what_is_no_tenant_is_nowhere(self, tenant: str) -> None:
+        body = f"ameide_{'0' * 96}{tenant.encode().hex()}"
+        assert find_place(f"{body}_{zlib.crc32(body.encode()):08x}") == NOWHERE
+
+    def test_is_recognised_by_an_older_pepper_too(self) -> None:
+        key = KEYS.make("acme")
+        assert ApiKeys([b"a newer pepper than the other one", PEPPER.encode()]).verify(key.secret, key.key_hash)
+        assert not ApiKeys([b"a newer pepper than the other one"]).verify(key.secret, key.key_hash)
+
+    def test_does_not_print_its_secret(self) -> None:
+        key = KEYS.make("acme")
+        assert key.secret not in repr(key)
+
+
+class TestExchange:
+    async def test_gives_a_minute_as_the_service_account(
+        self, accounts: ServiceAccountServiceAsyncStub, users: UserServiceAsyncStub, admin: Caller, check: Check
+    ) -> None:
+        account = await create_account(accounts, admin, roles=["viewer"])
+        created = await create_key(accounts, admin, account.id)
+        token = bearer(await check(x_api_key=created.secret))
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert (claims["iss"], claims["sub"], claims["tenant_id"]) == (INTERNAL_ISSUER, account.id, admin.tenant_id)
+        assert (claims["roles"], claims["exp"] - claims["iat"]) == (["viewer"], 60)
+        metadata = (("authorization", f"Bearer {token}"),)
+        await users.ListUsers(user_pb2.ListUsersRequest(), metadata=metadata)
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await users.CreateUser(user_pb2.CreateUserRequest(), metadata=metadata)
+
+    async def test_opens_nothing_that_is_for_users_only(
+        self, accounts: ServiceAccountServiceAsyncStub, users: UserServiceAsyncStub, admin: Caller, check: Check
+    ) -> None:
+        account = await create_account(accounts, admin, roles=["admin"])
+        token = bearer(await check(x_api_key=(await create_key(accounts, admin, account.id)).secret))
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await users.GetMe(user_pb2.GetMeRequest(), metadata=(("authorization", f"Bearer {token}"),))
+
+    async def test_refuses_everything_else_with_the_same_bytes(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, check: Check
+    ) -> None:
+        account = await create_account(accounts, admin)
+        good = (await create_key(accounts, admin, account.id)).secret
+        revoked = await create_key(accounts, admin, account.id)
+        await accounts.RevokeApiKey(
+            pb.RevokeApiKeyRequest(service_account_id=account.id, id=revoked.api_key.id), metadata=admin.metadata
+        )
+        forged = KEYS.make(admin.tenant_id).secret
+        other = await create_account(accounts, admin)
+        disabled = (await create_key(accounts, admin, other.id)).secret
+        await accounts.DisableServiceAccount(pb.DisableServiceAccountRequest(id=other.id), metadata=admin.metadata)
+        answers = [
+            (await check(x_api_key=key)).SerializeToString()
+            for key in ("", "x", good[:-1], f"{good},{good}", forged, revoked.secret, disabled, "ключ", "x" * 9000)
+        ]
+        answers.append((await check(x_api_key=good, authorization="Bearer x")).SerializeToString())
+        answers.append((await check()).SerializeToString())
+        assert len(set(answers)) == 1
+        refusal = edge.CheckResponse.FromString(answers[0])
+        assert (refusal.status.code, refusal.denied_response.status.code) == (16, 401)
+        assert (await check(x_api_key=good)).HasField("ok_response")
+
+    async def test_refuses_the_secret_of_one_key_under_the_id_of_another(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller, check: Check
+    ) -> None:
+        mine = (await create_key(accounts, admin, (await create_account(accounts, admin)).id)).secret
+        theirs = (await create_key(accounts, stranger, (await create_account(accounts, stranger)).id)).secret
+        # Their id and tenant, my secret; and my key said to be of their tenant.
+        for body in (theirs[:39] + mine[39:103] + theirs[103:-9], mine[:103] + theirs[103:-9]):
+            forged = f"{body}_{zlib.crc32(body.encode()):08x}"
+            assert (await check(x_api_key=forged)).HasField("denied_response")
+
+    async def test_notes_the_use_once_a_minute(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange
+    ) -> None:
+        account = await create_account(accounts, admin)
+        secret = (await create_key(accounts, admin, account.id)).secret
+
+        async def last_used() -> Any:
+            request = pb.ListApiKeysRequest(service_account_id=account.id)
+            (key,) = (await accounts.ListApiKeys(request, metadata=admin.metadata)).api_keys
+            return key.last_used_time
+
+        assert await exchange.works(secret)
+        first = await last_used()
+        assert first.ToSeconds() == pytest.approx(after().ToSeconds(), abs=5)
+        exchange.clock.seconds += CACHE_SECONDS
+        assert await exchange.works(secret)
+        assert await last_used() == first
+
+    async def test_dies_within_the_promised_time(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange
+    ) -> None:
+        account = await create_account(accounts, admin)
+        revoked, disabled, lasting = [await create_key(accounts, admin, account.id) for _ in range(3)]
+        assert all([await exchange.works(key.secret) for key in (revoked, disabled, lasting)])
+        request = pb.RevokeApiKeyRequest(service_account_id=account.id, id=revoked.api_key.id)
+        await accounts.RevokeApiKey(request, metadata=admin.metadata)
+        assert CACHE_SECONDS <= 30
+        exchange.clock.seconds += CACHE_SECONDS
+        assert not await exchange.works(revoked.secret)
+        assert await exchange.works(lasting.secret)
+        await accounts.DisableServiceAccount(pb.DisableServiceAccountRequest(id=account.id), metadata=admin.metadata)
+        exchange.clock.seconds += CACHE_SECONDS
+        assert not await exchange.works(lasting.secret)
+        await accounts.EnableServiceAccount(pb.EnableServiceAccountRequest(id=account.id), metadata=admin.metadata)
+        assert await exchange.works(lasting.secret)
+        await accounts.DeleteServiceAccount(pb.DeleteServiceAccountRequest(id=account.id), metadata=admin.metadata)
+        exchange.clock.seconds += CACHE_SECONDS
+        assert not await exchange.works(lasting.secret)
+
+    async def test_of_an_expiring_key_ends_on_time_cached_or_not(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange
+    ) -> None:
+        account = await create_account(accounts, admin)
+        created = await create_key(accounts, admin, account.id, expire_time=after(seconds=1.5))
+        expires = created.api_key.expire_time.ToMicroseconds() / 1e6
+        exchange.clock.seconds = expires - 0.5
+        assert await exchange.works(created.secret)
+        while after().ToMicroseconds() / 1e6 <= expires:
+            await asyncio.sleep(0.05)
+        exchange.clock.seconds = expires
+        assert not await exchange.works(created.secret)
+
+
+class TestStored:
+    async def test_rows_hold_no_key(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, users_database: TestDatabase
+    ) -> None:
+        account = await create_account(accounts, admin)
+        request = pb.CreateApiKeyRequest(service_account_id=account.id, api_key=pb.ApiKey(display_name="Key"))
+        metadata = (*admin.metadata, ("idempotency-key", "kept"))
+        secret = (await accounts.CreateApiKey(request, metadata=metadata)).secret
+        connection = await asyncpg.connect(users_database.admin_url)
+        rows = [
+            str(row["line"])
+            for table in ("api_keys", "idempotency_keys")
+            for row in await connection.fetch(f"SELECT {table}::text AS line FROM {table}")
+        ]
+        await connection.close()
+        assert any(account.id in row for row in rows)
+        for form in (secret, secret[39:103], secret.encode().hex(), secret[39:103].encode().hex()):
+            assert not [row for row in rows if form in row]

@@ -1,0 +1,85 @@
+"""What the edge does with `x-api-key`: it asks, and passes on what it is told."""
+
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from ameide.edge.v1 import ext_authz_pb2 as pb
+from api_common.internal_tokens import INTERNAL_ISSUER
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import REPLIES, rest_refusal
+from tests.e2e.edge.conftest import Edge, Issuer
+
+KEY = "ameide_key"
+
+
+def passing(token: str, *, removing: tuple[str, ...] = ("x-api-key",)) -> Any:
+    async def check(request: Any, context: Any) -> pb.CheckResponse:
+        header = pb.HeaderValue(key="authorization", value=f"Bearer {token}")
+        option = pb.HeaderValueOption(header=header, append_action=2)
+        return pb.CheckResponse(ok_response=pb.OkHttpResponse(headers=[option], headers_to_remove=removing))
+
+    return check
+
+
+async def test_a_request_without_a_key_is_asked_about_by_nobody(rest: httpx.AsyncClient, backend: Backend) -> None:
+    assert (await rest.get("/v1/me")).status_code == 200
+    assert [call.method for call in backend.calls] == ["GetMe"]
+
+
+@pytest.mark.parametrize("removing", [("x-api-key",), ()], ids=["told to", "not told to"])
+async def test_a_service_sees_the_token_and_never_the_key(
+    anonymous: httpx.AsyncClient, backend: Backend, issuer: Issuer, removing: tuple[str, ...]
+) -> None:
+    token = issuer.token(iss=INTERNAL_ISSUER, exp=issuer.now() + 60)
+    backend.script["Check"] = passing(token, removing=removing)
+    response = await anonymous.get("/v1/me", headers={"x-api-key": KEY, "cookie": "a=b"})
+    assert response.status_code == 200, response.text
+    check, call = backend.calls
+    assert check.method == "Check"
+    assert dict(check.request.attributes.request.http.headers) == {"x-api-key": KEY}
+    assert call.metadata["authorization"] == f"Bearer {token}"
+    assert "x-api-key" not in call.metadata
+    assert KEY not in str(call.metadata)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"iss": "https://other.example/"}, {"exp": None}, {"exp": 1}, {"aud": "other"}, {"lifetime": 90}],
+    ids=str,
+)
+async def test_a_token_that_does_not_hold_lets_nobody_in(
+    anonymous: httpx.AsyncClient, backend: Backend, issuer: Issuer, claims: dict[str, Any]
+) -> None:
+    lifetime = claims.pop("lifetime", 60)
+    token = issuer.token(**{"iss": INTERNAL_ISSUER, "exp": issuer.now() + lifetime} | claims)
+    backend.script["Check"] = passing(token)
+    response = await anonymous.get("/v1/me", headers={"x-api-key": KEY})
+    rest_refusal(response).is_row(REPLIES[401], http_status=401)
+    assert [call.method for call in backend.calls] == ["Check"]
+
+
+async def test_a_key_that_nobody_can_check_now_is_an_outage(anonymous: httpx.AsyncClient, backend: Backend) -> None:
+    async def fail(request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the database is away")
+
+    backend.script["Check"] = fail
+    response = await anonymous.get("/v1/me", headers={"x-api-key": KEY})
+    rest_refusal(response).is_row(REPLIES[503], http_status=503)
+    assert "database" not in response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/me", "/v1/nothing", "/ameide.user.v1.UserService/GetMe", "/x"])
+async def test_a_refused_key_is_refused_on_every_path(
+    edge: Edge, anonymous: httpx.AsyncClient, backend: Backend, path: str
+) -> None:
+    async def refuse(request: Any, context: Any) -> pb.CheckResponse:
+        denied = pb.DeniedHttpResponse(status=pb.HttpStatus(code=401))
+        return pb.CheckResponse(status=pb.Status(code=16), denied_response=denied)
+
+    backend.script["Check"] = refuse
+    response = await anonymous.get(path, headers={"x-api-key": KEY})
+    rest_refusal(response).is_row(REPLIES[401], http_status=401)
+    assert [call.method for call in backend.calls] == ["Check"]
