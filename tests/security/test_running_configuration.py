@@ -116,10 +116,11 @@ class TestTimes:
         assert {one["timeout"] for one in services} == {"30s"}
         assert "timeout" not in nowhere
 
-    def test_of_a_token_is_a_day(self, running: Running) -> None:
-        for provider in running.filter("jwt_authn")["providers"].values():
-            assert provider["require_expiration"]
-            assert (provider["max_lifetime"], provider["clock_skew_seconds"]) == ("86400s", 5)
+    def test_of_a_token_is_a_day_and_of_one_made_for_a_key_a_minute(self, running: Running) -> None:
+        providers = running.filter("jwt_authn")["providers"]
+        assert {name: one["max_lifetime"] for name, one in providers.items()} == {"ameide": "86400s", "internal": "60s"}
+        for provider in providers.values():
+            assert (provider["require_expiration"], provider["clock_skew_seconds"]) == (True, 5)
 
 
 class TestOverload:
