@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet
 from google.protobuf.timestamp_pb2 import Timestamp
 from users_service.service import SERVICE
 
-from tools import certificates
+from tools import certificates, internal_keys
 
 TENANT: Final = "bench"
 _USERS: Final = 1000
@@ -106,6 +106,7 @@ def _record(user: pb.User) -> tuple[object, ...]:
 
 
 def _environment(folder: Path, database: TestDatabase, identity: Identity) -> dict[str, str]:
+    internal_keys.ensure(folder)
     settings = {
         "SERVER_HOST": "127.0.0.1",
         "SERVER_GRPC_PORT": 0,
@@ -118,6 +119,9 @@ def _environment(folder: Path, database: TestDatabase, identity: Identity) -> di
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "AUTH_JWKS_PATH": identity.jwks_path,
+        "AUTH_INTERNAL_JWKS_PATH": folder / "internal-jwks.json",
+        "APIKEYS_PEPPER": (folder / "pepper").read_text(),
+        "APIKEYS_SIGNING_KEY_PATH": folder / "internal.pem",
         "PAGINATION_KEYS": Fernet.generate_key().decode(),
     }
     named = {f"USERS_{name}": str(value) for name, value in settings.items()}

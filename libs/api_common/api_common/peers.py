@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
+import grpc
+
 from api_common.auth_provider import AuthProvider
 from api_common.context import Principal
 from api_common.errors import AuthorizationError, UnauthenticatedError
@@ -20,7 +22,23 @@ TRUST_DOMAIN: Final = "spiffe://ameide.local/"
 EDGE: Final = f"{TRUST_DOMAIN}edge"
 """The name of Envoy."""
 
+_EDGE_NAME: Final = EDGE.encode()
+_EDGE_PEER: Final = Peer(EDGE, b"")
 _CACHE_SIZE: Final = 10_000
+
+
+def peer_of(transport: "grpc.aio.ServicerContext[bytes, bytes]") -> Peer | None:
+    """Returns the peer of a call.
+
+    Nearly all calls come from the edge, whose certificate nobody needs to look at again: to read all properties of the
+    connection takes ten times as long as to read its names (docs/performance.md).
+    """
+    names = transport.peer_identities()
+    if names is not None and transport.peer_identity_key() == "x509_subject_alternative_name":
+        spiffe = [name for name in names if name.startswith(b"spiffe:")]
+        if spiffe == [_EDGE_NAME]:
+            return _EDGE_PEER
+    return read_peer(transport.auth_context())
 
 
 def read_peer(connection: Mapping[str, Iterable[bytes]]) -> Peer | None:

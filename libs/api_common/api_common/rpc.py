@@ -19,7 +19,7 @@ from api_common.context import Principal, RequestContext
 from api_common.correlation import RequestHeaders, read_headers
 from api_common.error_details import render
 from api_common.errors import DomainError, MethodNotFoundError
-from api_common.peers import read_peer
+from api_common.peers import peer_of
 from api_common.policy import MethodPolicy, PolicyError, read_policies
 from api_common.service_tokens import Peer
 from api_common.unit_of_work import Fate, RoleChange
@@ -120,7 +120,7 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
         seconds = MAX_CALL_SECONDS if remaining is None else min(remaining, MAX_CALL_SECONDS)
         headers = read_headers(transport.invocation_metadata() or ())
         deadline = asyncio.get_running_loop().time() + seconds
-        call = Call(policy, payload, headers, deadline, read_peer(transport.auth_context()))
+        call = Call(policy, payload, headers, deadline, peer_of(transport))
         await layer(call)
         if call.error is not None:
             code, message, trailers = render(call.error, request_id=call.headers.request_id)

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import jwt
 import pytest
 from api_common.context import Principal
 from api_common.errors import AuthorizationError, UnauthenticatedError
-from api_common.peers import EDGE, TRUST_DOMAIN, PeerPolicy, read_peer
+from api_common.peers import EDGE, TRUST_DOMAIN, PeerPolicy, peer_of, read_peer
 from api_common.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
+from api_common.settings import TlsSettings
+from api_common.tls import channel_credentials, server_credentials
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tools.certificates import ensure
@@ -158,6 +161,34 @@ class TestReadPeer:
 
     def test_is_none_without_tls(self) -> None:
         assert read_peer({}) is None
+
+
+class TestPeerOf:
+    """Over real connections: what gRPC tells of a peer decides who may call."""
+
+    @pytest.mark.parametrize("name", ["edge", "ipas"])
+    async def test_is_who_the_certificate_names(self, folder: Path, name: str) -> None:
+        found: list[Peer | None] = []
+
+        async def handle(_: bytes, transport: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            found.append(peer_of(transport))
+            return b""
+
+        def files(who: str) -> TlsSettings:
+            paths = {"certificate_path": folder / f"{who}.pem", "private_key_path": folder / f"{who}.key"}
+            return TlsSettings(**paths, ca_path=folder / "ca.pem")
+
+        server = grpc.aio.server()
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(handle)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.S", {"Do": method}),))
+        port = server.add_secure_port("127.0.0.1:0", server_credentials(files("agents")))
+        await server.start()
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", channel_credentials(files(name))) as channel:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/t.S/Do")
+            await call(b"")
+        await server.stop(None)
+        certificate = b"" if name == "edge" else (folder / f"{name}.pem").read_bytes()
+        assert found == [Peer(f"{TRUST_DOMAIN}{name}", certificate)]
 
 
 class TestServiceTokenSigner:
