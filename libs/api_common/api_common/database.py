@@ -1,27 +1,24 @@
 """The bridge: SQLAlchemy Core builds the statements, asyncpg executes them (ADR 0003). Nobody else sees the driver.
 
 The async engine's layers cost more than two round trips (docs/performance.md), so statements are compiled once with the
-asyncpg dialect and run on asyncpg's own pool, whose codecs make rows ready for protobuf.
+asyncpg dialect and run on the driver's connections, whose codecs make rows ready for protobuf.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Self, TypeAlias, cast
+from typing import Any, Final, NoReturn, Self, cast
 
 import asyncpg
 import orjson
-from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from api_common import errors
+from api_common.pool import Connection, Pool
 from api_common.settings import DatabaseSettings
-
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
-"""A connection out of the pool."""
 
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
@@ -30,6 +27,7 @@ _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
 """How long a statement runs at most where no request sets a shorter time."""
+_CONNECT_SECONDS: Final = 10
 _SESSION: Final = {
     # Ends what a request left behind even if this process is frozen or cut off.
     "statement_timeout": f"{DEFAULT_STATEMENT_TIMEOUT_SECONDS}s",
@@ -67,25 +65,19 @@ def compile_statement(clause: ClauseElement) -> Statement:
 class Database:
     """The connections of one process to its service's database."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
-        self._pool = pool
+    def __init__(self, settings: DatabaseSettings, *, application_name: str) -> None:
         self._url = settings.url.get_secret_value()
         self._acquire_timeout = settings.acquire_timeout_seconds
+        self._session = {**_SESSION, "application_name": application_name}
+        self._pool = Pool(self._open, size=settings.pool_size)
         self._probe: asyncpg.Connection[asyncpg.Record] | None = None
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings, *, application_name: str) -> Self:
-        """Opens the pool; one connection at once, so that a wrong URL is noticed at start."""
-        pool = await asyncpg.create_pool(
-            settings.url.get_secret_value(),
-            min_size=1,
-            max_size=settings.pool_size,
-            init=_set_codecs,
-            # Nothing outlives a transaction (the tenant is set LOCAL), so a reset would be a round trip for nothing.
-            reset=_keep,
-            server_settings={**_SESSION, "application_name": application_name},
-        )
-        return cls(pool, settings)
+        """Opens one connection at once, so that a wrong URL is noticed at start."""
+        database = cls(settings, application_name=application_name)
+        database.release(await database._pool.acquire(timeout_seconds=_CONNECT_SECONDS))
+        return database
 
     async def acquire(self) -> Connection:
         """Takes a connection out of the pool.
@@ -94,22 +86,20 @@ class Database:
             ExternalServiceError: none is free in time, or the server does not answer.
         """
         try:
-            return await self._pool.acquire(timeout=self._acquire_timeout)
+            return await self._pool.acquire(timeout_seconds=self._acquire_timeout)
         except TimeoutError as error:
             raise errors.ExternalServiceError("The database is busy.", retry_after_seconds=1) from error
         except DRIVER_ERRORS as error:
             raise errors.ExternalServiceError("The database does not answer.", retry_after_seconds=1) from error
 
-    async def release(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Gives a connection back for the next transaction."""
-        await self._pool.release(connection)
+        self._pool.release(connection)
 
-    async def discard(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
         """Ends a connection whose session is in an unknown state; another one takes its place when it is needed."""
-        # Of a connection that was lost the pool has taken leave already.
-        with contextlib.suppress(asyncpg.InterfaceError):
-            connection.terminate()
-        await self._pool.release(connection)
+        connection.terminate()
+        self._pool.release(connection)
 
     async def ping(self, *, timeout_seconds: float) -> bool:
         """Tells whether the server answers in time; on its own connection, so that a busy pool is not an outage."""
@@ -127,22 +117,33 @@ class Database:
 
     async def fetch_value(self, sql: str) -> Any:
         """Runs one query outside any tenant; for the checks at start."""
-        return await self._pool.fetchval(sql)
+        connection = await self.acquire()
+        try:
+            return await connection.fetchval(sql)
+        finally:
+            self.release(connection)
 
     @property
     def connections(self) -> tuple[int, int]:
         """How many connections are open, and how many of these are idle."""
-        return self._pool.get_size(), self._pool.get_idle_size()
+        return self._pool.connections
 
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; after 2 s it does not wait any longer."""
         if self._probe is not None:
             self._probe.terminate()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+
+    async def _open(self) -> Connection:
+        connection = await asyncpg.connect(self._url, server_settings=self._session, timeout=_CONNECT_SECONDS)
+        try:
+            await _set_codecs(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
 
 CONNECTION_ERRORS: Final = (
@@ -188,7 +189,7 @@ def reraise(error: Exception, constraints: ConstraintErrors) -> NoReturn:
     raise known from error
 
 
-async def _set_codecs(connection: "asyncpg.Connection[asyncpg.Record] | Connection") -> None:
+async def _set_codecs(connection: Connection) -> None:
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_dump_json, decoder=orjson.loads, format="text"
@@ -197,7 +198,3 @@ async def _set_codecs(connection: "asyncpg.Connection[asyncpg.Record] | Connecti
 
 def _dump_json(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-async def _keep(_: object) -> None:
-    """Leaves the session as it is."""

@@ -13,12 +13,12 @@ from api_common import errors
 from api_common.database import (
     CONNECTION_ERRORS,
     DRIVER_ERRORS,
-    Connection,
     ConstraintErrors,
     Database,
     Statement,
     reraise,
 )
+from api_common.pool import Connection
 
 Row = Mapping[str, Any]
 """A row as the driver gives it: by column name."""
@@ -144,7 +144,7 @@ class UnitOfWork:
                 remaining = self._deadline - asyncio.get_running_loop().time()
                 await connection.execute(self._prologue + _limits(remaining))
             except BaseException as error:
-                await self._database.discard(connection)
+                self._database.discard(connection)
                 # A connection that died while idle; nothing ran yet, so another one may.
                 if isinstance(error, CONNECTION_ERRORS) and attempt < _ATTEMPTS:
                     continue
@@ -166,14 +166,14 @@ class UnitOfWork:
         except BaseException as failure:
             if isinstance(failure, DRIVER_ERRORS) and not isinstance(failure, CONNECTION_ERRORS):
                 self.fate = Fate.NOTHING
-            await self._database.discard(self.connection)
+            self._database.discard(self.connection)
             if kind is None:
                 if isinstance(failure, DRIVER_ERRORS):
                     reraise(failure, self._constraints)
                 raise
             return
         self.fate = Fate.COMMITTED if done == "COMMIT" else Fate.NOTHING
-        await self._database.release(self.connection)
+        self._database.release(self.connection)
         # Postgres answers so, and not with an error, if a statement was refused and the handler went on.
         if kind is None and done != "COMMIT":
             raise RuntimeError("the transaction was not committed: a handler must let the errors of statements pass")

@@ -244,7 +244,7 @@ class TestWhatIsLeftBehind:
             assert await connection.fetchval("SELECT count(*) FROM users") == 0
             assert await connection.fetchval("SHOW statement_timeout") == "30s"
         finally:
-            await database.release(connection)
+            database.release(connection)
 
     @every_end
     async def test_no_transaction_no_lock_no_query(

@@ -1,0 +1,88 @@
+"""The connections of a process: opened when they are needed, used again the last one first.
+
+asyncpg's own pool makes a task, two timers and a proxy for every use, which is a tenth of the CPU of a read
+(docs/performance.md). It needs them to reset sessions and to close idle connections; here nothing of a transaction
+outlives it (ADR 0003).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import asyncpg
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+"""A connection out of the pool."""
+
+MAX_IDLE_SECONDS: Final = 300
+"""A connection that was idle for longer may have been dropped on its way without a word: it is not used again."""
+
+
+class Pool:
+    """At most ``size`` connections; who comes first is served first.
+
+    Args:
+        connect: opens a connection.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int) -> None:
+        self._connect = connect
+        self._size = size
+        self._free = asyncio.Semaphore(size)
+        self._open: set[Connection] = set()
+        self._idle: list[tuple[Connection, float]] = []
+
+    async def acquire(self, *, timeout_seconds: float) -> Connection:
+        """Takes a connection.
+
+        Raises:
+            TimeoutError: none came free, or none could be opened, in time.
+        """
+        if self._idle and not self._free.locked():
+            # Nothing to wait for, so no timer: the usual case.
+            await self._free.acquire()
+            if connection := self._pop():
+                return connection
+            self._free.release()
+        async with asyncio.timeout(timeout_seconds):
+            await self._free.acquire()
+            try:
+                connection = self._pop() or await self._connect()
+            except BaseException:
+                self._free.release()
+                raise
+        self._open.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Gives a connection back; a closed one makes room for another."""
+        if connection.is_closed():
+            self._open.discard(connection)
+        else:
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+        self._free.release()
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are open, and how many of these are idle."""
+        return len(self._open), len(self._idle)
+
+    async def close(self) -> None:
+        """Waits for the connections in use, then closes all; if it is cancelled, all end at once."""
+        try:
+            for _ in range(self._size):
+                await self._free.acquire()
+            for connection, _ in self._idle:
+                await connection.close()
+        finally:
+            for connection in self._open:
+                connection.terminate()
+
+    def _pop(self) -> "Connection | None":
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and asyncio.get_running_loop().time() - since < MAX_IDLE_SECONDS:
+                return connection
+            connection.terminate()
+            self._open.discard(connection)
+        return None

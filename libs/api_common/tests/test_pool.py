@@ -1,0 +1,190 @@
+"""The pool against a real Postgres: how many connections there are, who gets one, and what becomes of broken ones."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+import pytest
+from api_common import pool as module
+from api_common.pool import Connection, Pool
+from api_common.testing.database import TestDatabase
+
+
+class Server:
+    """Opens real connections, or fails and blocks as a test tells it to."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.opened: list[Connection] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.is_down = False
+
+    async def connect(self) -> Connection:
+        await self.gate.wait()
+        if self.is_down:
+            raise ConnectionRefusedError
+        connection = await asyncpg.connect(self._url)
+        self.opened.append(connection)
+        return connection
+
+
+@pytest.fixture
+async def server(users_database: TestDatabase) -> AsyncIterator[Server]:
+    server = Server(users_database.url)
+    yield server
+    assert all(connection.is_closed() for connection in server.opened)
+
+
+@pytest.fixture
+async def pool(server: Server) -> AsyncIterator[Pool]:
+    """Two connections."""
+    pool = Pool(server.connect, size=2)
+    yield pool
+    async with asyncio.timeout(5):
+        await pool.close()
+
+
+def take(pool: Pool) -> Coroutine[Any, Any, Connection]:
+    return pool.acquire(timeout_seconds=5)
+
+
+async def is_full(pool: Pool) -> bool:
+    """Takes what there is and says whether it was both."""
+    taken = [await take(pool), await take(pool)]
+    with pytest.raises(TimeoutError):
+        await pool.acquire(timeout_seconds=0.01)
+    for connection in taken:
+        pool.release(connection)
+    return len(set(taken)) == 2
+
+
+async def start_waiting(call: Coroutine[Any, Any, Connection]) -> asyncio.Task[Connection]:
+    """Runs ``call`` until it waits for something."""
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+class TestPool:
+    async def test_opens_nothing_before_it_is_needed(self, pool: Pool, server: Server) -> None:
+        assert pool.connections == (0, 0)
+        pool.release(await take(pool))
+        pool.release(await take(pool))
+        assert pool.connections == (1, 1)
+        assert len(server.opened) == 1
+
+    async def test_uses_the_last_one_first(self, pool: Pool) -> None:
+        first, second = await take(pool), await take(pool)
+        pool.release(first)
+        pool.release(second)
+        assert await take(pool) is second
+        assert await take(pool) is first
+        pool.release(first)
+        pool.release(second)
+
+    async def test_serves_who_waits_in_the_order_of_arrival(self, pool: Pool) -> None:
+        first, second = await take(pool), await take(pool)
+        early, late = await start_waiting(take(pool)), await start_waiting(take(pool))
+        pool.release(first)
+        # It arrives while a connection is idle, which is meant for `early`.
+        last = await start_waiting(take(pool))
+        assert await early is first
+        pool.release(second)
+        assert await late is second
+        pool.release(first)
+        assert await last is first
+        pool.release(first)
+        pool.release(second)
+
+    async def test_gives_up_when_none_comes_free(self, pool: Pool) -> None:
+        assert await is_full(pool)
+        assert await is_full(pool)
+
+
+class TestPlaces:
+    """A place is free again, whatever happens to who holds it or waits for it."""
+
+    async def test_when_a_connection_cannot_be_opened(self, pool: Pool, server: Server) -> None:
+        server.is_down = True
+        for _ in range(3):
+            with pytest.raises(ConnectionRefusedError):
+                await take(pool)
+        server.is_down = False
+        assert await is_full(pool)
+
+    async def test_when_opening_takes_too_long(self, pool: Pool, server: Server) -> None:
+        server.gate.clear()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await pool.acquire(timeout_seconds=0.01)
+        server.gate.set()
+        assert await is_full(pool)
+
+    @pytest.mark.parametrize("granted", [False, True])
+    async def test_when_who_waits_is_cancelled(self, pool: Pool, granted: bool) -> None:
+        first, second = await take(pool), await take(pool)
+        waiting = await start_waiting(take(pool))
+        if granted:
+            pool.release(first)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            pool.release(await waiting)
+        if not granted:
+            pool.release(first)
+        pool.release(second)
+        assert await is_full(pool)
+
+    async def test_when_a_connection_breaks_in_use(self, pool: Pool) -> None:
+        broken = await take(pool)
+        broken.terminate()
+        pool.release(broken)
+        assert pool.connections == (0, 0)
+        assert await is_full(pool)
+
+    async def test_when_idle_connections_break(self, pool: Pool, server: Server) -> None:
+        assert await is_full(pool)
+        for connection in server.opened:
+            connection.terminate()
+        assert not (await take_and_release(pool)).is_closed()
+        assert await is_full(pool)
+
+    async def test_when_connections_are_idle_for_too_long(
+        self, pool: Pool, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert await is_full(pool)
+        monkeypatch.setattr(module, "MAX_IDLE_SECONDS", 0)
+        assert await take_and_release(pool) not in server.opened[:2]
+        assert all(connection.is_closed() for connection in server.opened[:2])
+
+
+async def take_and_release(pool: Pool) -> Connection:
+    connection = await take(pool)
+    pool.release(connection)
+    return connection
+
+
+class TestClose:
+    async def test_waits_for_the_connections_in_use(self, server: Server) -> None:
+        pool = Pool(server.connect, size=2)
+        used = await take(pool)
+        closing = asyncio.create_task(pool.close())
+        await asyncio.sleep(0)
+        assert await used.fetchval("SELECT 1") == 1
+        assert not closing.done()
+        pool.release(used)
+        await closing
+        assert used.is_closed()
+
+    async def test_ends_them_when_it_is_cancelled(self, server: Server) -> None:
+        pool = Pool(server.connect, size=2)
+        used, idle = await take(pool), await take(pool)
+        pool.release(idle)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await pool.close()
+        assert used.is_closed()
+        assert idle.is_closed()
