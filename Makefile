@@ -49,7 +49,7 @@ bench: $(READY) ## measure the server's CPU per call against a bare echo
 # -- checking ----------------------------------------------------------------------------------------------------
 
 test: lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
-	@$(PY) -m pytest --cov --cov-report=term $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 test-%: $(READY) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)

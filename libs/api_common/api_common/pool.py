@@ -59,7 +59,13 @@ class Pool:
         if connection.is_closed():
             self._open.discard(connection)
         else:
-            self._idle.append((connection, asyncio.get_running_loop().time()))
+            now = asyncio.get_running_loop().time()
+            self._idle.append((connection, now))
+            # The first ones are those that only a burst needed; each call that ends takes one of them back.
+            oldest, since = self._idle[0]
+            if now - since > MAX_IDLE_SECONDS:
+                del self._idle[0]
+                self._end(oldest)
         self._free.release()
 
     @property
@@ -83,6 +89,9 @@ class Pool:
             connection, since = self._idle.pop()
             if not connection.is_closed() and asyncio.get_running_loop().time() - since < MAX_IDLE_SECONDS:
                 return connection
-            connection.terminate()
-            self._open.discard(connection)
+            self._end(connection)
         return None
+
+    def _end(self, connection: Connection) -> None:
+        connection.terminate()
+        self._open.discard(connection)

@@ -160,6 +160,15 @@ class TestPlaces:
         assert await take_and_release(pool) not in server.opened[:2]
         assert all(connection.is_closed() for connection in server.opened[:2])
 
+    async def test_after_a_burst(self, pool: Pool, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = await take(pool), await take(pool)
+        pool.release(first)
+        monkeypatch.setattr(module, "MAX_IDLE_SECONDS", -1)
+        pool.release(second)
+        assert first.is_closed()
+        assert pool.connections == (1, 1)
+        assert await is_full(pool)
+
 
 async def take_and_release(pool: Pool) -> Connection:
     connection = await take(pool)

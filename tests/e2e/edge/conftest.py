@@ -165,11 +165,13 @@ def layout(
 
 
 @pytest.fixture(scope="session")
-def offset() -> int:
+def offset(worker_id: str) -> int:
     """How far the ports of services and edge are moved, so that nothing else is there."""
+    # Two processes of one run (pytest-xdist) look at the same time: each has offsets of its own.
+    first = 12_000 + EDGES * NEXT * (worker_id == "gw1")
     edges = [port + number * NEXT for port in (8080, 8443, 9901) for number in range(EDGES)]
     ports = (*edges, ISSUER_PORT, USERS_PORT, WORKFLOWS_PORT)
-    return next(n for n in range(12_000, 15_000, EDGES * NEXT) if all(_is_free(port + n) for port in ports))
+    return next(n for n in range(first, 15_000, 2 * EDGES * NEXT) if all(_is_free(port + n) for port in ports))
 
 
 @pytest.fixture(scope="session")
