@@ -12,7 +12,14 @@ import yaml
 ENVOY: Final = Path(__file__).resolve().parent.parent / "envoy"
 
 
-def lay_out(target: Path, *, certs: Path, port_offset: int = 0, environment: Path = ENVOY / "local") -> None:
+def lay_out(
+    target: Path,
+    *,
+    certs: Path,
+    port_offset: int = 0,
+    environment: Path = ENVOY / "local",
+    claims: str = "generic",
+) -> None:
     """Fills ``target`` with what `envoy.yaml` names; what is there of an earlier layout is replaced.
 
     Certificates are linked, not copied, so that a renewed one is the edge's, too.
@@ -20,11 +27,14 @@ def lay_out(target: Path, *, certs: Path, port_offset: int = 0, environment: Pat
     Args:
         certs: the folder that `certificates.ensure` fills.
         port_offset: added to every port, also those of services and issuer; nothing else in the files changes.
-        environment: the folder that holds `clusters.yaml` and `secrets/`.
+        environment: the folder that holds `authentication.yaml`, `clusters.yaml` and `secrets/`.
+        claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
     """
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ENVOY / "ameide.pb", target / "ameide.pb")
     shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
+    shutil.copyfile(environment / "authentication.yaml", target / "authentication.yaml")
+    shutil.copyfile(ENVOY / "claims" / f"{claims}.lua", target / "claims.lua")
     for source in (ENVOY / "envoy.yaml", environment / "clusters.yaml"):
         _copy_shifted(source, target / source.name, port_offset)
     _link(target / "certs", certs)

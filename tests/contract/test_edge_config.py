@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from ameide.common.v1 import policy_pb2
-from api_common.auth_provider import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
+from api_common.auth_provider import CLAIM_MAPS, CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
 from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS
 from api_common.key_set import MAX_AGE_SECONDS
@@ -26,7 +26,11 @@ CONFIG: Final = yaml.safe_load((edge.ENVOY / "envoy.yaml").read_text())
 LISTENERS: Final = CONFIG["static_resources"]["listeners"]
 MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]
 ROUTES: Final = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
-FILTERS: Final = {one["name"].split(".")[-1]: one["typed_config"] for one in MANAGER["http_filters"]}
+(AUTHENTICATION,) = yaml.safe_load((edge.ENVOY / "local" / "authentication.yaml").read_text())["resources"]
+FILTERS: Final = {
+    one["name"].split(".")[-1]: (AUTHENTICATION if "config_discovery" in one else one)["typed_config"]
+    for one in MANAGER["http_filters"]
+}
 MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
 
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
@@ -208,6 +212,8 @@ class TestFilters:
         assert open_paths == [{"match": {"path": path}} for path in ("/healthz", "/docs", "/openapi.json")]
         either = [{"provider_name": "ameide"}, {"provider_name": "internal"}]
         assert last == {"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": either}}}
+        opened = ", ".join(f'["{rule["match"]["path"]}"] = true' for rule in open_paths)
+        assert f"local OPEN = {{{opened}}}\n" in FILTERS["claims"]["default_source_code"]["inline_string"]
 
     def test_verify_tokens_strictly(self) -> None:
         provider = FILTERS["jwt_authn"]["providers"]["ameide"]
@@ -218,6 +224,25 @@ class TestFilters:
         source = FILTERS["claims"]["default_source_code"]["inline_string"]
         figures = f'"{AUDIENCE}", {MAX_TOKEN_LIFETIME_SECONDS}, {CLOCK_SKEW_SECONDS}, {MAX_TOKEN_BYTES}'
         assert f"local AUDIENCE, MAX_LIFETIME, SKEW, MAX_TOKEN_BYTES = {figures}\n" in source
+        assert f'local INTERNAL_ISSUER = "{INTERNAL_ISSUER}"\n' in source
+
+    def test_are_told_whose_tokens_are_believed_by_the_environment(self) -> None:
+        (told,) = (one for one in MANAGER["http_filters"] if "config_discovery" in one)
+        assert told["name"] == AUTHENTICATION["name"]
+        assert told["config_discovery"] == {
+            "config_source": {"path_config_source": {"path": "./authentication.yaml"}},
+            "type_urls": [AUTHENTICATION["typed_config"]["@type"]],
+        }
+
+    def test_find_tenant_and_roles_where_the_services_do(self) -> None:
+        files = {path.stem: path.read_text() for path in (edge.ENVOY / "claims").iterdir()}
+        paths = {
+            name: [", ".join(f'"{step}"' for step in path) for path in (map_.tenant, map_.roles)]
+            for name, map_ in CLAIM_MAPS.items()
+        }
+        assert files == {
+            name: f"return {{tenant = {{{tenant}}}, roles = {{{roles}}}}}\n" for name, (tenant, roles) in paths.items()
+        }
 
     def test_follow_the_keys_of_the_issuer(self) -> None:
         remote = FILTERS["jwt_authn"]["providers"]["ameide"]["remote_jwks"]
@@ -247,7 +272,7 @@ class TestRateLimits:
         rate_class = policy_pb2.RateClass.Name(option(method, policy_pb2.policy).rate_class)
         keys = {tuple(descriptor_of(action, path) for action in one["actions"]) for one in self.limits("identity")}
         counted = {key for key in keys if None not in key}
-        tenant, principal = ("tenant", "claims/tenant_id"), ("principal", "claims/sub")
+        tenant, principal = ("tenant", "ameide.identity/tenant"), ("principal", "ameide.identity/principal")
         assert counted == {(("class", rate_class), tenant), (("class", rate_class), tenant, principal)}
 
     def test_have_a_bucket_for_every_key(self) -> None:
@@ -279,8 +304,8 @@ class TestRateLimits:
 def descriptor_of(action: dict[str, Any], path: str) -> tuple[str, str] | None:
     """Returns key and value that a path gives an action of a rate limit, or None, which drops the whole limit."""
     if "metadata" in action:
-        named = action["metadata"]
-        return named["descriptor_key"], "/".join(step["key"] for step in named["metadata_key"]["path"])
+        place = action["metadata"]["metadata_key"]
+        return action["metadata"]["descriptor_key"], "/".join([place["key"], *(step["key"] for step in place["path"])])
     match = action["header_value_match"]
     (header,) = match["headers"]
     matches = re.fullmatch(header["string_match"]["safe_regex"]["regex"], path) is not None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import jwt
@@ -17,7 +17,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.e2e.edge.conftest import Edge, Layout, filter_named, publishing, running
+from tests.e2e.edge.conftest import Edge, Layout, publishing, running
 from tools import identity
 from tools.issuer import IssuerServer
 
@@ -81,13 +81,14 @@ async def publisher(layout: Layout, tmp_path_factory: pytest.TempPathFactory) ->
     with IssuerServer(folder, 0) as server:
         port = server.server_port
 
-    def hasten(manager: Any) -> None:
-        remote = filter_named(manager, "jwt_authn")["providers"]["ameide"]["remote_jwks"]
-        remote["cache_duration"] = f"{CACHE_SECONDS}s"
-        remote["async_fetch"]["failed_refetch_duration"] = "0.2s"
-        remote["retry_policy"]["num_retries"] = 0
-
-    laid = layout("rotation", 2, hasten)
+    laid = layout("rotation", 2)
+    authentication = laid.folder / "authentication.yaml"
+    document = yaml.safe_load(authentication.read_text())
+    remote = document["resources"][0]["typed_config"]["providers"]["ameide"]["remote_jwks"]
+    remote["cache_duration"] = f"{CACHE_SECONDS}s"
+    remote["async_fetch"]["failed_refetch_duration"] = "0.2s"
+    remote["retry_policy"]["num_retries"] = 0
+    authentication.write_text(yaml.safe_dump(document))
     clusters = laid.folder / "clusters.yaml"
     document = yaml.safe_load(clusters.read_text())
     (cluster,) = (one for one in document["resources"] if one["name"] == "issuer")

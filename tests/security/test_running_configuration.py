@@ -24,11 +24,11 @@ class Running:
         managers = [one["filter_chains"][0]["filters"][0]["typed_config"] for one in self.listeners]
         assert managers[0] == managers[1], "the listeners differ"
         self.manager: dict[str, Any] = managers[0]
+        self.discovered = [one["ecds_filter"] for one in by_type["EcdsConfigDump"]["ecds_filters"]]
 
     def filter(self, name: str) -> dict[str, Any]:
-        named: list[dict[str, Any]] = [
-            one["typed_config"] for one in self.manager["http_filters"] if one["name"].endswith(f".{name}")
-        ]
+        known = [one for one in (*self.discovered, *self.manager["http_filters"]) if "typed_config" in one]
+        named: list[dict[str, Any]] = [one["typed_config"] for one in known if one["name"].endswith(f".{name}")]
         return named[0]
 
     def monitor(self, name: str) -> dict[str, Any]:

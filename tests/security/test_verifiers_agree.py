@@ -1,17 +1,22 @@
 """Two programs verify every token; where they disagree, somebody gets in through one that trusts the other."""
 
 import json
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import httpx
 import pytest
-from api_common.auth_provider import OidcAuthProvider, bearer_token
+import yaml
+from api_common.auth_provider import CLAIM_MAPS, ClaimMap, OidcAuthProvider, bearer_token
 from api_common.errors import UnauthenticatedError
+from api_common.internal_tokens import INTERNAL_ISSUER
 from api_common.key_set import FileKeySet
 
-from tests.e2e.edge.conftest import Edge, Issuer
-from tests.security.tokens import rows
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.conftest import Edge, Issuer, Layout, filter_named, running
+from tests.security.test_rate_limits import statuses
+from tests.security.tokens import Forge, rows
 from tools.topology import AUDIENCE, ISSUER
 
 EXCEPTIONS: Final[Mapping[str, str]] = {
@@ -21,34 +26,61 @@ EXCEPTIONS: Final[Mapping[str, str]] = {
 """Rows that the edge lets pass and the service refuses, reviewed, each with its reason. Never the other way round."""
 
 
-@pytest.fixture(scope="module")
-def verifier(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> OidcAuthProvider:
+PRINCIPAL: Final = 60
+TENANT: Final = 90
+
+
+@dataclass(frozen=True)
+class Verifiers:
+    """Edge and service, told of the same issuer."""
+
+    places: ClaimMap
+    edge: Edge
+    service: OidcAuthProvider
+
+    async def believe(self, client: httpx.AsyncClient, authorization: str) -> tuple[int, bool]:
+        """Returns the edge's answer and the service's."""
+        try:
+            status = (await client.get("/v1/me", headers={"authorization": authorization})).status_code
+        except httpx.TransportError:
+            status = 0
+        try:
+            await self.service.authenticate(bearer_token((authorization,)))
+        except UnauthenticatedError:
+            return status, False
+        return status, True
+
+
+@pytest.fixture(scope="module", params=CLAIM_MAPS)
+async def verifiers(
+    request: pytest.FixtureRequest,
+    layout: Layout,
+    published: None,
+    issuer: Issuer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Verifiers]:
+    """Both, for each kind of issuer; the edge with buckets that do not fill again while a test runs."""
+
+    def change(manager: Any) -> None:
+        for descriptor in filter_named(manager, "identity")["descriptors"]:
+            size = PRINCIPAL if descriptor["entries"][-1]["key"] == "principal" else TENANT
+            descriptor["token_bucket"] = {"max_tokens": size, "tokens_per_fill": size, "fill_interval": "600s"}
+
     path = tmp_path_factory.mktemp("verifier") / "jwks.json"
     path.write_text(json.dumps(issuer.key_set()))
-    return OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=FileKeySet(path))
+    places = CLAIM_MAPS[request.param]
+    service = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=FileKeySet(path), claims=places)
+    async with running(layout(request.param, 1, change, request.param)) as edge:
+        yield Verifiers(places, edge, service)
 
 
-async def believes(verifier: OidcAuthProvider, authorization: str) -> bool:
-    try:
-        await verifier.authenticate(bearer_token((authorization,)))
-    except UnauthenticatedError:
-        return False
-    return True
-
-
-async def test_the_edge_and_the_service_believe_the_same_tokens(
-    edge: Edge, issuer: Issuer, verifier: OidcAuthProvider
-) -> None:
-    table = list(rows(issuer))
+async def test_believe_the_same_tokens(verifiers: Verifiers, issuer: Issuer, backend: Backend) -> None:
+    table = list(rows(issuer, verifiers.places))
     assert len({row.name for row in table}) == len(table) >= 40
     wrong, excused = [], set()
-    async with edge.client() as client:
+    async with verifiers.edge.client() as client:
         for row in table:
-            try:
-                status = (await client.get("/v1/me", headers={"authorization": row.authorization})).status_code
-            except httpx.TransportError:
-                status = 0
-            verdicts = (status, await believes(verifier, row.authorization))
+            verdicts = await verifiers.believe(client, row.authorization)
             if verdicts == ((200, True) if row.good else (401, False)):
                 continue
             if verdicts == (200, False) and row.name in EXCEPTIONS:
@@ -57,3 +89,46 @@ async def test_the_edge_and_the_service_believe_the_same_tokens(
                 wrong.append(f"{row.name}: edge {verdicts[0]}, service {verdicts[1]}")
     assert not wrong, "\n".join(wrong)
     assert excused == set(EXCEPTIONS), "no longer needed"
+
+
+async def test_count_by_the_tenant_and_the_principal_of_any_issuer(
+    verifiers: Verifiers, issuer: Issuer, backend: Backend
+) -> None:
+    def caller(sub: str, tenant: str) -> dict[str, str]:
+        token = Forge(issuer, verifiers.places).token(sub=sub, tenant_id=tenant)
+        return {"authorization": f"Bearer {token}"}
+
+    assert await statuses(verifiers.edge, PRINCIPAL + 5, caller("ada", "one")) == {200: PRINCIPAL, 429: 5}
+    assert await statuses(verifiers.edge, PRINCIPAL, caller("bob", "one")) == {
+        200: TENANT - PRINCIPAL,
+        429: 2 * PRINCIPAL - TENANT,
+    }
+    assert await statuses(verifiers.edge, 5, caller("ada", "two")) == {200: 5}
+
+
+async def test_find_the_claims_of_our_own_tokens_where_we_put_them(
+    verifiers: Verifiers, issuer: Issuer, backend: Backend
+) -> None:
+    own = {
+        name: Forge(issuer, places).token(iss=INTERNAL_ISSUER, exp=issuer.now() + 60)
+        for name, places in CLAIM_MAPS.items()
+    }
+    answers = {
+        name: await statuses(verifiers.edge, 1, {"authorization": f"Bearer {token}"}) for name, token in own.items()
+    }
+    assert answers == {"generic": {200: 1}, "keycloak": {401: 1}, "auth0": {401: 1}}
+
+
+async def test_believe_nobody_where_nobody_was_to_be_asked(layout: Layout, published: None, backend: Backend) -> None:
+    # Two edges on one port would share its connections.
+    laid = layout("gullible", 2)
+    authentication = laid.folder / "authentication.yaml"
+    document = yaml.safe_load(authentication.read_text())
+    document["resources"][0]["typed_config"]["rules"] = []
+    authentication.write_text(yaml.safe_dump(document))
+    async with running(laid) as edge, edge.client() as client:
+        paths = ("/v1/me", "/v1/users?pageSize=1", "/ameide.user.v1.UserService/GetMe", "/docs/..%2fv1/me", "/nothing")
+        assert [(await client.get(path)).status_code for path in paths] == [401, 401, 401, 400, 401]
+        assert (await client.options("/v1/me")).status_code == 401
+        assert (await client.get("/docs?v=1")).status_code == 404
+    assert backend.calls == []

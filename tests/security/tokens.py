@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api_common.auth_provider import CLAIM_MAPS, ClaimMap
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -34,14 +35,22 @@ def encoded(part: object) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def rows(issuer: Issuer) -> Iterator[Row]:
-    """Yields good tokens and bad ones, in the classes of AU-3 to AU-11."""
-    forge = Forge(issuer)
+def rows(issuer: Issuer, places: ClaimMap) -> Iterator[Row]:
+    """Yields good tokens and bad ones, in the classes of AU-3 to AU-11, with tenant and roles in ``places``."""
+    forge = Forge(issuer, places)
     for name, token in forge.good():
         yield Row(name, f"Bearer {token}", good=True)
-    for tokens in (forge.signatures, forge.headers, forge.claims, forge.numbers, forge.twice, forge.shapes):
+    for tokens in (
+        forge.signatures,
+        forge.headers,
+        forge.claims,
+        forge.numbers,
+        forge.twice,
+        forge.shapes,
+        forge.places,
+    ):
         yield from (Row(name, f"Bearer {token}") for name, token in tokens())
-    token = issuer.token()
+    token = forge.token()
     for spelling in (
         "bearer {}",
         "BEARER {}",
@@ -55,12 +64,30 @@ def rows(issuer: Issuer) -> Iterator[Row]:
         yield Row(f"spelled {spelling!r}", spelling.format(token))
 
 
+def placed(claims: dict[str, object], places: ClaimMap) -> dict[str, object]:
+    """Returns ``claims``, which have `tenant_id` and `roles`, as an issuer says them that puts these in ``places``."""
+    result = {name: value for name, value in claims.items() if name not in ("tenant_id", "roles")}
+    for name, path in (("tenant_id", places.tenant), ("roles", places.roles)):
+        if name in claims:
+            value = claims[name]
+            for step in reversed(path):
+                value = {step: value}
+            assert isinstance(value, dict)
+            result |= value
+    return result
+
+
 class Forge:
     """Signs anything with the issuer's key, and a few things without."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: Issuer, places: ClaimMap) -> None:
         self._issuer = issuer
+        self._places = places
         self._now = int(time.time())
+
+    def token(self, **changes: object) -> str:
+        """Returns a good token, changed by ``changes``."""
+        return self._signed(self._header(), self._claims(**changes))
 
     def _claims(self, **changes: object) -> dict[str, object]:
         good = {
@@ -72,7 +99,7 @@ class Forge:
             "iat": self._now,
             "exp": self._now + 3600,
         }
-        return {name: value for name, value in (good | changes).items() if value is not GONE}
+        return placed({name: value for name, value in (good | changes).items() if value is not GONE}, self._places)
 
     @staticmethod
     def _header(**changes: object) -> dict[str, object]:
@@ -124,7 +151,7 @@ class Forge:
             start = f"{encoded(self._header(alg='HS256'))}.{encoded(self._claims())}"
             signature = hmac.new(secret, start.encode(), hashlib.sha256).digest()
             yield f"HS256 keyed with {name}", f"{start}.{encoded(signature)}"
-        foreign = Forge(Issuer(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+        foreign = Forge(Issuer(rsa.generate_private_key(public_exponent=65537, key_size=2048)), self._places)
         yield "signed by somebody else", foreign._signed(self._header(), self._claims())
         header, payload, signature_text = self._signed(self._header(), self._claims()).split(".")
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -157,7 +184,7 @@ class Forge:
         for extra in critical:
             yield f"header {extra}", self._signed(self._header(**extra), self._claims())
         url = "http://127.0.0.1:1/jwks.json"
-        foreign = Forge(Issuer(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+        foreign = Forge(Issuer(rsa.generate_private_key(public_exponent=65537, key_size=2048)), self._places)
         own = foreign._issuer.key_set()["keys"][0]
         named: list[dict[str, object]] = [{"jku": url}, {"x5u": url}, {"jwk": own}, {"x5c": ["MIIB"]}]
         for extra in named:
@@ -238,11 +265,12 @@ class Forge:
 
     def twice(self) -> Iterator[tuple[str, str]]:
         good = json.dumps(self._claims())
+        roles, *inner = self._places.roles
         for name, other in (
             ("sub", '"root"'),
-            ("tenant_id", '"other"'),
+            (self._places.tenant[0], '"other"'),
             ("exp", "99999999999"),
-            ("roles", "[]"),
+            (roles, json.dumps({inner[0]: []}) if inner else "[]"),
             ("aud", '"x"'),
         ):
             yield f"{name} twice, ours last", self._signed(self._header(), f'{{"{name}": {other}, {good[1:]}')
@@ -250,6 +278,20 @@ class Forge:
         header = json.dumps(self._header())
         for name, other in (("alg", "none"), ("kid", "two"), ("typ", "x")):
             yield f"{name} twice", self._signed(f'{{"{name}": "{other}", {header[1:]}', self._claims())
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Tokens of issuers that put tenant and roles elsewhere."""
+        for name, other in CLAIM_MAPS.items():
+            if other != self._places:
+                yield f"shaped by {name}", self._signed(self._header(), Forge(self._issuer, other)._claims())
+        outer, *inner = self._places.roles
+        for value in (GONE, None, "admin", ["admin"], [["admin"]], 1, {}, {"Roles": ["admin"]}) if inner else ():
+            claims = {**self._claims(), outer: value}
+            kept = {claim: held for claim, held in claims.items() if held is not GONE}
+            yield f"{outer} {'missing' if value is GONE else repr(value)}", self._signed(self._header(), kept)
+        for name in inner:
+            text = json.dumps(self._claims()).replace(f'{{"{name}": ', f'{{"{name}": [], "{name}": ')
+            yield f"{outer}.{name} twice", self._signed(self._header(), text)
 
     def shapes(self) -> Iterator[tuple[str, str]]:
         payloads: list[Any] = [

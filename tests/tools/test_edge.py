@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from api_common.auth_provider import CLAIM_MAPS
 
 from tools import edge
 
@@ -18,12 +19,18 @@ class TestLayOut:
     def test_lays_what_the_configuration_names(self, tmp_path: Path, certs: Path) -> None:
         target = tmp_path / "envoy"
         edge.lay_out(target, certs=certs)
-        for laid in ("envoy.yaml", "clusters.yaml", "ameide.pb"):
+        for laid in ("envoy.yaml", "clusters.yaml", "authentication.yaml", "ameide.pb"):
             source = next(path for path in (edge.ENVOY / laid, edge.ENVOY / "local" / laid) if path.exists())
             assert (target / laid).read_bytes() == source.read_bytes()
         named = re.findall(r"\./([\w.]+)", (target / "envoy.yaml").read_text() + (target / "clusters.yaml").read_text())
         assert {name for name in named if not (target / name).exists()} == set()
         assert (target / "certs").resolve() == certs
+
+    @pytest.mark.parametrize("claims", CLAIM_MAPS)
+    def test_lays_the_claims_that_were_chosen(self, tmp_path: Path, certs: Path, claims: str) -> None:
+        edge.lay_out(tmp_path / "envoy", certs=certs, claims=claims)
+        chosen = edge.ENVOY / "claims" / f"{claims}.lua"
+        assert (tmp_path / "envoy" / "claims.lua").read_bytes() == chosen.read_bytes()
 
     def test_moves_every_port_and_nothing_else(self, tmp_path: Path, certs: Path) -> None:
         edge.lay_out(tmp_path / "here", certs=certs)

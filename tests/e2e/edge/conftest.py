@@ -149,9 +149,9 @@ def layout(
 ) -> Layout:
     """Fills a folder for an edge: `layout(name, number, change)`; numbers move its own ports, 0 moves them not."""
 
-    def make(name: str, number: int = 0, change: Change | None = None) -> Edge:
+    def make(name: str, number: int = 0, change: Change | None = None, claims: str = "generic") -> Edge:
         folder = tmp_path_factory.mktemp(name)
-        edge_tool.lay_out(folder, certs=certs, port_offset=offset)
+        edge_tool.lay_out(folder, certs=certs, port_offset=offset, claims=claims)
         path = folder / "envoy.yaml"
         config = yaml.safe_load(path.read_text())
         for one in (config["admin"], *config["static_resources"]["listeners"]):

@@ -1,0 +1,1 @@
+return {tenant = {"org_id"}, roles = {"https://ameide.dev/roles"}}

@@ -1,0 +1,1 @@
+return {tenant = {"tenant_id"}, roles = {"realm_access", "roles"}}
