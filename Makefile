@@ -12,7 +12,7 @@ READY := .venv/.ready envoy/ameide.pb
 .DELETE_ON_ERROR:
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help up down status reset migrate token demo test lint types breaking format proto lock bench rotate-keys
+.PHONY: help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,9 @@ format: $(READY) ## format Python and protos
 
 proto: .venv/.ready ## generate code and the edge's descriptors from proto/
 	@$(PY) tools/make_protos.py
+
+openapi: $(READY) ## write docs/openapi.json from proto/
+	@$(PY) -m tools.openapi
 
 lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes newer releases
 	@.venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url \

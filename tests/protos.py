@@ -1,37 +1,20 @@
 """The contract as the tests see it: whatever lies below `proto/`, so that nothing has to be listed."""
 
-import importlib
-import tempfile
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
-import grpc_tools
 from google.protobuf.descriptor import (
     Descriptor,
     EnumDescriptor,
     FieldDescriptor,
-    FileDescriptor,
     MethodDescriptor,
     ServiceDescriptor,
 )
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from grpc_tools import protoc
+
+from tools.contract import files
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_PROTO: Final = ROOT / "proto"
-_INCLUDES: Final = (_PROTO, ROOT / "third_party", Path(grpc_tools.__file__).parent / "_proto")
-# The numbers of descriptor.proto's own fields, by which source locations name what they are about.
-_SERVICE, _METHOD = 6, 2
-
-
-@cache
-def files() -> tuple[FileDescriptor, ...]:
-    """Every .proto of ours."""
-    names = sorted(str(path.relative_to(_PROTO)) for path in _PROTO.rglob("*.proto"))
-    modules = [importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2") for name in names]
-    return tuple(module.DESCRIPTOR for module in modules)
 
 
 def services() -> tuple[ServiceDescriptor, ...]:
@@ -80,29 +63,6 @@ def is_map_entry(message: Descriptor) -> bool:
 def option(described: FieldDescriptor | MethodDescriptor, extension: object) -> Any:
     """Returns the value of a custom option."""
     return described.GetOptions().Extensions[cast(Any, extension)]
-
-
-@cache
-def comments() -> dict[str, str]:
-    """What stands above each RPC, by its full name."""
-    with tempfile.NamedTemporaryFile(suffix=".pb") as output:
-        arguments = [
-            *(f"-I{path}" for path in _INCLUDES),
-            "--include_source_info",
-            f"--descriptor_set_out={output.name}",
-        ]
-        if protoc.main(["protoc", *arguments, *(file.name for file in files())]) != 0:
-            raise RuntimeError("protoc failed; its message is above")
-        described = FileDescriptorSet.FromString(Path(output.name).read_bytes())
-    found = {}
-    for file in described.file:
-        for location in file.source_code_info.location:
-            match list(location.path):
-                case [number, service, kind, method] if (number, kind) == (_SERVICE, _METHOD):
-                    owner = file.service[service]
-                    name = f"{file.package}.{owner.name}.{owner.method[method].name}"
-                    found[name] = location.leading_comments
-    return found
 
 
 def _within(message: Descriptor) -> Iterator[Descriptor]:

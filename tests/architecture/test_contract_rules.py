@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 from tests import protos
 from tests.architecture import sources
 from tests.services import owner_of
+from tools.contract import comments
 
 CODES: Final = {code.name for code in grpc.StatusCode}
 LIMITS: Final = ("max_len", "max_bytes", "len", "const", "uuid", "pattern", "in")
@@ -62,7 +63,7 @@ def test_an_rpc_declares_who_may_call_it_and_how_it_is_counted(method: MethodDes
 
 @every_method
 def test_the_comment_of_an_rpc_names_its_errors(method: MethodDescriptor) -> None:
-    does, _, fails = protos.comments()[method.full_name].partition("\n Errors: ")
+    does, _, fails = comments()[method.full_name].partition("\n Errors: ")
     assert len(does) > 10, "begin the comment with what the method does"
     assert CODES & set(re.findall(r"[A-Z_]+", fails)), "end the comment with its errors: `Errors: NOT_FOUND if …`"
     reasons = {value.name for enum in protos.enums() if enum.name == "Reason" for value in enum.values}

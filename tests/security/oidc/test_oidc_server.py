@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -14,31 +13,18 @@ from api_common.auth_provider import CLAIM_MAPS, OidcAuthProvider
 from api_common.errors import UnauthenticatedError
 from api_common.key_set import DiscoveredKeySet
 
-from tools.topology import AUDIENCE, ROOT
+from tests import node_packages
+from tools.topology import AUDIENCE
 
 HERE: Final = Path(__file__).parent
-INSTALLED: Final = ROOT / ".cache" / "oidc-server"
 
 
 @pytest.fixture(scope="session")
 def server_folder() -> Path:
-    """The server with its dependencies, installed when package-lock.json has changed."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.fail(
-                f"The real OIDC server needs {program}, and it is not here: install Node.js 20 or newer with npm."
-            )
-    INSTALLED.mkdir(parents=True, exist_ok=True)
-    lock, done = HERE / "package-lock.json", INSTALLED / "installed-lock.json"
-    if not done.exists() or done.read_bytes() != lock.read_bytes():
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, INSTALLED)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        installed = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, check=False)
-        assert installed.returncode == 0, installed.stderr
-        shutil.copy(lock, done)
-    shutil.copy(HERE / "server.mjs", INSTALLED)
-    return INSTALLED
+    """The server with its dependencies."""
+    folder = node_packages.installed(HERE)
+    shutil.copy(HERE / "server.mjs", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

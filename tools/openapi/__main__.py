@@ -1,0 +1,5 @@
+"""Writes the document: `python -m tools.openapi`."""
+
+from tools.openapi.document import PATH, render
+
+PATH.write_text(render())

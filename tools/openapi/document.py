@@ -1,0 +1,201 @@
+"""The document as a whole: what OpenAPI says of the routes that the protos declare."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+from api_common.policy import MethodPolicy, read_policies
+from google.api import annotations_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+
+from tools.contract import files
+from tools.make_protos import ROOT
+from tools.openapi import refusals
+from tools.openapi.schemas import Json, Schemas, example, text_of
+
+PATH: Final = ROOT / "docs" / "openapi.json"
+
+_TEXT: Final = {"type": "string"}
+_ID: Final = {"type": "string", "format": "uuid"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_ABOUT: Final = """\
+Users, workflows, agents and IPAs (a workflow bound to agents) of a tenant. The tenant comes from the credential: a
+bearer token, or the API key of a service account.
+
+Every error has one shape, `Error`, whichever layer it comes from; its `reason` is for programs. An `Idempotency-Key`
+makes any call that writes safe to repeat for 24 hours. An `etag` guards against lost updates.
+
+The same API is spoken over gRPC and gRPC-Web."""
+_PARAMETERS: Final = {
+    "X-Request-Id": (_ID, "Names the call in answers and logs; made when absent or not a UUID."),
+    "traceparent": (_TEXT | {"maxLength": 55}, "The caller's trace (W3C Trace Context); continued."),
+    "Idempotency-Key": (
+        _TEXT | {"pattern": "^[!-~]{1,255}$"},
+        "Makes the call safe to repeat: for 24 hours the same key with the same request gets the stored answer.",
+    ),
+}
+_HEADERS: Final = {
+    "X-Request-Id": (_ID, "The name of the call in our logs."),
+    "Error-Type": ({"$ref": "#/components/schemas/Reason"}, "The `reason` of the error."),
+    "Error-Id": (_TEXT, "The name of the call in our logs, as in `X-Request-Id`."),
+    "Idempotent-Replayed": (_TEXT | {"const": "true"}, "There when the answer is the stored one of an earlier call."),
+    "Retry-After": (_COUNT, "When to call again, in seconds."),
+    "X-RateLimit-Limit": (_TEXT, "How many calls the nearest limit allows, and in which time (seconds)."),
+    "X-RateLimit-Remaining": (_COUNT, "How many of them are left."),
+    "X-RateLimit-Reset": (_COUNT, "When all of them are back, in seconds."),
+}
+_CREDENTIALS: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the identity provider; in development, what `make -s token` prints.",
+    },
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "An API key of a service account.",
+    },
+}
+_LIMITS: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+
+
+def render() -> str:
+    """Returns the document as it is committed."""
+    return json.dumps(build(), indent=1, ensure_ascii=False) + "\n"
+
+
+def build() -> Json:
+    """Returns the document."""
+    schemas = Schemas()
+    paths: dict[str, Json] = {}
+    tags = []
+    for service in _services():
+        tags.append({"name": _tag(service), "description": text_of(service.full_name)})
+        policies = read_policies(service)
+        for method in filter(_has_route, _methods(service)):
+            verb, path, operation = _operation(method, policies[method.name], schemas)
+            paths.setdefault(path, {})[verb] = operation
+    refusals.add_error_schema(schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Ameide API", "version": "1", "description": _ABOUT},
+        "servers": [{"url": "/", "description": "The edge that this document comes from."}],
+        "security": [{"bearer": []}, {"apiKey": []}],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.components.items())),
+            "responses": refusals.shared_responses(),
+            "parameters": {
+                name: {"name": name, "in": "header", "schema": schema, "description": description}
+                for name, (schema, description) in _PARAMETERS.items()
+            },
+            "headers": {
+                name: {"schema": schema, "description": description} for name, (schema, description) in _HEADERS.items()
+            },
+            "securitySchemes": _CREDENTIALS,
+        },
+    }
+
+
+def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas) -> tuple[str, str, Json]:
+    """Returns verb, path and operation."""
+    rule = cast(Any, method.GetOptions()).Extensions[annotations_pb2.http]
+    if rule.additional_bindings:
+        raise SystemExit(f"{method.full_name} has two routes; tools/openapi documents one")
+    verb, path = rule.WhichOneof("pattern"), getattr(rule, rule.WhichOneof("pattern"))
+    variables = {name: _field_at(method, name) for name in re.findall(r"{([^}]*)}", path)}
+    parameters = [_parameter(field, "path", schemas) for field in variables.values()]
+    if rule.body != "*":
+        bound = {name.partition(".")[0] for name in (*variables, rule.body)}
+        free = [field for field in method.input_type.fields if field.name not in bound]
+        parameters += [_parameter(field, "query", schemas) for field in free]
+    writes = not policy.read_only
+    names = [name for name in _PARAMETERS if writes or name != "Idempotency-Key"]
+    about = text_of(method.full_name).partition("Errors: ")[0].strip()
+    operation: Json = {
+        "operationId": method.name,
+        "tags": [_tag(method.containing_service)],
+        "summary": re.split(r"[.;:,]", about)[0],
+        "description": f"{about}\n\nNeeds the permission `{policy.permission}`; counted as {policy.rate_class}.",
+        "parameters": [*parameters, *({"$ref": f"#/components/parameters/{name}"} for name in names)],
+    }
+    if policy.users_only:
+        operation["security"] = [{"bearer": []}]
+    if rule.body:
+        operation["requestBody"] = _request_body(method, rule.body, list(variables), schemas)
+    refused = refusals.responses(method, writes=writes, has_body=bool(rule.body), has_variables=bool(variables))
+    operation["responses"] = {"200": _success(method, schemas, writes=writes)} | refused
+    for name, field in variables.items():
+        path = path.replace(f"{{{name}}}", f"{{{field.json_name}}}")
+    return verb, path, operation
+
+
+def _parameter(field: FieldDescriptor, where: str, schemas: Schemas) -> Json:
+    schema = schemas.value(field)
+    if "$ref" in schema:
+        raise SystemExit(f"{field.full_name} is a message and cannot travel in the {where}")
+    found = {"name": field.json_name, "in": where, "description": text_of(field.full_name), "schema": schema}
+    return found | ({"required": True} if where == "path" or schema.get("minLength") else {})
+
+
+def _request_body(method: MethodDescriptor, body: str, variables: list[str], schemas: Schemas) -> Json:
+    if body == "*":
+        message, elsewhere, partial = method.input_type, frozenset(variables), False
+    else:
+        message = _message_of(method.input_type.fields_by_name[body])
+        elsewhere = frozenset(name.removeprefix(f"{body}.") for name in variables if name.startswith(f"{body}."))
+        partial = "update_mask" in method.input_type.fields_by_name
+    content = {
+        "schema": schemas.message(message, partial=partial, without=elsewhere),
+        "example": example(message, request=True, without=elsewhere),
+    }
+    return {"required": body != "*" or not elsewhere, "content": {"application/json": content}}
+
+
+def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Json:
+    schema: Json = schemas.message(method.output_type)
+    shown: Any = example(method.output_type, request=False)
+    if method.server_streaming:
+        schema, shown = {"type": "array", "items": schema}, [shown]
+    names = ("X-Request-Id", *(("Idempotent-Replayed",) if writes else ()), *_LIMITS)
+    return {
+        "description": text_of(method.output_type.full_name),
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
+        "content": {"application/json": {"schema": schema, "example": shown}},
+    }
+
+
+def _services() -> list[ServiceDescriptor]:
+    """Returns the services that have routes."""
+    found = [service for file in files() for service in file.services_by_name.values()]
+    return [service for service in found if any(_has_route(method) for method in _methods(service))]
+
+
+def _methods(service: ServiceDescriptor) -> Iterable[MethodDescriptor]:
+    return cast(Iterable[MethodDescriptor], service.methods)
+
+
+def _has_route(method: MethodDescriptor) -> bool:
+    return bool(cast(Any, method.GetOptions()).HasExtension(annotations_pb2.http))
+
+
+def _field_at(method: MethodDescriptor, path: str) -> FieldDescriptor:
+    """Returns the field of the request that a path such as `user.id` leads to."""
+    *parents, name = path.split(".")
+    message = method.input_type
+    for parent in parents:
+        message = _message_of(message.fields_by_name[parent])
+    return message.fields_by_name[name]
+
+
+def _message_of(field: FieldDescriptor) -> Descriptor:
+    assert field.message_type is not None
+    return field.message_type
+
+
+def _tag(service: ServiceDescriptor) -> str:
+    return service.name.removesuffix("Service")

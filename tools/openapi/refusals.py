@@ -1,0 +1,138 @@
+"""How an operation can fail: the rows of the error registry, and what the comment of its RPC says."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
+from google.protobuf.descriptor import MethodDescriptor
+from google.rpc import error_details_pb2
+
+from tools.contract import files
+from tools.openapi.schemas import Json, Schemas, enum_schema, text_of
+
+ANYWHERE: Final = frozenset({400, 401, 403, 429, 431, 500, 503, 504})
+"""Statuses that any operation can answer with; each is a row of EDGE_REPLIES."""
+WITH_BODY: Final = frozenset({408, 413, 415})
+"""And those that take a body."""
+OF_MUTATIONS: Final = {
+    "INVALID_ARGUMENT": ["IDEMPOTENCY_KEY_REUSED"],
+    "ABORTED": ["CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE"],
+}
+"""Reasons, by gRPC code, with which anything that writes can be refused."""
+
+# Of two rows with one code the first is the general one.
+_ROWS: Final[dict[str, ErrorSpec]] = {spec.code.name: spec for spec in reversed(REGISTRY)}
+_DETAILS: Final = {
+    "ErrorInfo": "Which error it is, for programs.",
+    "RequestInfo": "Which call it was; our logs name it, too.",
+    "BadRequest": "Which fields of the request are malformed.",
+    "ResourceInfo": "Which resource it is about.",
+    "RetryInfo": "When the same call may succeed.",
+}
+_HEADERS: Final = ("X-Request-Id", "Error-Type", "Error-Id")
+
+
+def add_error_schema(schemas: Schemas) -> None:
+    """Adds the one shape of errors, with every package's reasons and the details that we send."""
+    named = dict(sorted(reasons().items()))
+    schemas.components["Reason"] = enum_schema("Reason", "Why a call failed, for programs.", named)
+    for name, description in _DETAILS.items():
+        schemas.message(error_details_pb2.DESCRIPTOR.message_types_by_name[name])
+        component = schemas.components[name]
+        kind = {"@type": {"type": "string", "const": f"type.googleapis.com/google.rpc.{name}"}}
+        component["description"] = description
+        component["properties"] = kind | component["properties"]
+        component["required"] = ["@type", *component.get("required", [])]
+    info = schemas.components["ErrorInfo"]["properties"]
+    info["reason"] = {"$ref": "#/components/schemas/Reason"}
+    info["domain"]["const"] = ERROR_DOMAIN
+    codes = sorted({spec.code.value[0] for spec in REGISTRY})
+    one = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in _DETAILS]}
+    facts = "The facts, first the `ErrorInfo`, then the `RequestInfo`."
+    schemas.components["Error"] = {
+        "title": "Error",
+        "type": "object",
+        "description": "What every error looks like, whichever layer it comes from (`google.rpc.Status`).",
+        "properties": {
+            "code": {"type": "integer", "enum": codes, "description": "The gRPC status code."},
+            "message": {"type": "string", "description": "One sentence for people."},
+            "details": {"type": "array", "minItems": 2, "items": one, "description": facts},
+        },
+        "required": ["code", "message", "details"],
+    }
+
+
+def shared_responses() -> dict[str, Json]:
+    """Returns the responses that look the same everywhere, by HTTP status."""
+    rows = (row for row in EDGE_REPLIES if row.http_status in ANYWHERE | WITH_BODY)
+    return {str(row.http_status): _response(_bullet(row.reason), row.code.value[0], row.reason) for row in rows}
+
+
+def responses(method: MethodDescriptor, *, writes: bool, has_body: bool, has_variables: bool) -> dict[str, Json]:
+    """Returns the refusals of an operation by HTTP status, in order."""
+    statuses = ANYWHERE | (WITH_BODY if has_body else frozenset())
+    found = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+    said = list(_clauses(method))
+    if has_variables:
+        said.append(("NOT_FOUND", ["METHOD_NOT_FOUND"], ""))
+    if writes:
+        said += [(code, reasons, "") for code, reasons in OF_MUTATIONS.items()]
+    for status in sorted({_ROWS[code].http_status for code, _, _ in said}):
+        here = [(code, reasons, text) for code, reasons, text in said if _ROWS[code].http_status == status]
+        named = [reason for _, reasons, _ in here for reason in reasons]
+        if status in ANYWHERE:
+            named.append(next(row.reason for row in EDGE_REPLIES if row.http_status == status))
+        texts = [f"{text}." for _, _, text in here if text]
+        lines = [" ".join(texts), "", *map(_bullet, dict.fromkeys(named))]
+        code, (first, *_), _ = here[0]
+        found[str(status)] = _response("\n".join(lines).strip(), _ROWS[code].code.value[0], first)
+    return dict(sorted(found.items()))
+
+
+def reasons() -> dict[str, str]:
+    """Returns every reason of the contract and its full name, under which it has its comment."""
+    enums = [file.enum_types_by_name["Reason"] for file in files() if "Reason" in file.enum_types_by_name]
+    return {value.name: f"{enum.full_name}.{value.name}" for enum in enums for value in enum.values[1:]}
+
+
+def _clauses(method: MethodDescriptor) -> Iterator[tuple[str, list[str], str]]:
+    """Yields code, reasons and text of each part of a comment ending: `Errors: NOT_FOUND if …; ABORTED (…).`."""
+    _, _, errors = text_of(method.full_name).partition("Errors: ")
+    for clause in errors.rstrip(".").split("; "):
+        code = clause.split()[0] if clause else ""
+        if code not in _ROWS:
+            raise SystemExit(
+                f"{method.full_name}: `Errors:` must be `; ` between parts that begin with a code: {clause!r}"
+            )
+        named = [reason for group in re.findall(r"\(([A-Z_, ]+)\)", clause) for reason in group.split(", ")]
+        yield code, named or [_ROWS[code].error.reason], clause
+
+
+def _response(description: str, code: int, reason: str) -> Json:
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason,
+        "domain": ERROR_DOMAIN,
+        "metadata": {},
+    }
+    request = {
+        "@type": "type.googleapis.com/google.rpc.RequestInfo",
+        "requestId": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10",
+        "servingData": "",
+    }
+    names = (*_HEADERS, "Retry-After", "X-RateLimit-Reset") if reason == "RATE_LIMITED" else _HEADERS
+    return {
+        "description": description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/Error"},
+                "example": {"code": code, "message": text_of(reasons()[reason]), "details": [info, request]},
+            }
+        },
+    }
+
+
+def _bullet(reason: str) -> str:
+    return f"- `{reason}`: {text_of(reasons()[reason])}"

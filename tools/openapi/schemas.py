@@ -1,0 +1,227 @@
+"""Messages, enums and `buf.validate` rules as JSON Schema, the dialect of OpenAPI 3.1."""
+
+import json
+from collections.abc import Mapping, Set
+from typing import Any, Final, cast
+
+from ameide.common.v1 import example_pb2
+from buf.validate import validate_pb2
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+
+from tools.contract import comments
+
+Json = dict[str, Any]
+
+_INT32: Final = {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}
+_SCALARS: Final[dict[int, Json]] = {
+    FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
+    FieldDescriptor.TYPE_STRING: {"type": "string"},
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64"},
+    FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
+}
+_WELL_KNOWN: Final[dict[str, Json]] = {
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
+    "google.protobuf.FieldMask": {"type": "string"},
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+}
+_KEYWORDS: Final = {
+    ("string", "in"): "enum",
+    ("string", "max_len"): "maxLength",
+    ("string", "min_len"): "minLength",
+    ("string", "pattern"): "pattern",
+    # No text has more characters than bytes; the comment says what is meant.
+    ("string", "max_bytes"): "maxLength",
+    ("int32", "gte"): "minimum",
+    ("int32", "lte"): "maximum",
+    ("repeated", "min_items"): "minItems",
+    ("repeated", "max_items"): "maxItems",
+    ("repeated", "unique"): "uniqueItems",
+    ("map", "min_pairs"): "minProperties",
+    ("map", "max_pairs"): "maxProperties",
+}
+_FORMATS: Final = {("string", "uuid"): "uuid", ("string", "email"): "email", ("string", "uri"): "uri"}
+_WITHIN: Final = {
+    ("repeated", "items"): "items",
+    ("map", "keys"): "propertyNames",
+    ("map", "values"): "additionalProperties",
+}
+# What JSON Schema has no word for, or says already: the zero value of an enum is never listed.
+_LEFT_TO_COMMENTS: Final = {("timestamp", "gt_now"), ("enum", "defined_only"), ("enum", "not_in")}
+
+
+class Schemas:
+    """Collects the components of a document while its parts ask for them."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Json] = {}
+        self._owners: dict[str, str] = {}
+
+    def message(self, message: Descriptor, *, partial: bool = False, without: Set[str] = frozenset()) -> Json:
+        """Returns a reference to the schema of ``message``.
+
+        Args:
+            partial: nothing is required, and the id may be given: what a field mask chooses from.
+            without: fields that travel elsewhere, in the path.
+        """
+        if message.full_name in _WELL_KNOWN:
+            return dict(_WELL_KNOWN[message.full_name])
+        name = f"{_short(message)}{'Patch' if partial else ''}{'Body' if without else ''}"
+        if self._is_new(name, message.full_name):
+            component: Json = {"title": name, "type": "object"} | described(message.full_name)
+            # Before its fields: a message may hold itself.
+            self.components[name] = component
+            fields = [field for field in message.fields if field.name not in without]
+            # An update chooses among the fields of a resource, so there none of them is required.
+            chooses = any(field.name == "update_mask" for field in fields)
+            properties = {field.json_name: self._property(field, named=partial, partial=chooses) for field in fields}
+            required = [] if partial else [field.json_name for field in fields if _is_always_there(field)]
+            component["properties"] = properties
+            if required:
+                component["required"] = required
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _property(self, field: FieldDescriptor, *, named: bool, partial: bool) -> Json:
+        schema = self.value(field, partial=partial) | described(field.full_name)
+        if is_output_only(field) and not (named and "IDENTIFIER" in behavior_of(field)):
+            schema["readOnly"] = True
+        return schema
+
+    def value(self, field: FieldDescriptor, *, partial: bool = False) -> Json:
+        """Returns the schema of what ``field`` holds, by its type and its rules."""
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            entry = field.message_type.fields_by_name["value"]
+            schema: Json = {"type": "object", "additionalProperties": self._of_type(entry, partial=partial)}
+        elif field.is_repeated:
+            schema = {"type": "array", "items": self._of_type(field, partial=partial)}
+        else:
+            schema = self._of_type(field, partial=partial)
+        behavior = behavior_of(field)
+        if schema.get("type") == "string" and "REQUIRED" in behavior:
+            schema["minLength"] = 1
+        rules = cast(Any, field.GetOptions()).Extensions[validate_pb2.field]
+        _constrain(schema, rules, field.full_name)
+        if "format" in schema and "OPTIONAL" in behavior and rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
+            schema["anyOf"] = [{"format": schema.pop("format")}, {"const": ""}]
+        return schema
+
+    def enum(self, enum: EnumDescriptor) -> Json:
+        """Returns a reference to the schema of ``enum``; its zero value is no value."""
+        name = _short(enum)
+        if self._is_new(name, enum.full_name):
+            values = {value.name: f"{enum.full_name}.{value.name}" for value in enum.values[1:]}
+            self.components[name] = enum_schema(name, text_of(enum.full_name), values)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _of_type(self, field: FieldDescriptor, *, partial: bool) -> Json:
+        if field.message_type is not None:
+            return self.message(field.message_type, partial=partial)
+        if field.enum_type is not None:
+            return self.enum(field.enum_type)
+        return dict(_SCALARS[field.type])
+
+    def _is_new(self, name: str, full_name: str) -> bool:
+        if self._owners.setdefault(name, full_name) != full_name:
+            raise SystemExit(f"{full_name} and {self._owners[name]} would both be `{name}` in the OpenAPI document")
+        return name not in self.components
+
+
+def enum_schema(name: str, comment: str, values: Mapping[str, str]) -> Json:
+    """Returns a text with fixed ``values``, by what is sent, and what each of them means.
+
+    Args:
+        values: the full names of the values, by what is sent.
+    """
+    meanings = [f"- `{value}`: {text_of(full_name)}" for value, full_name in values.items()]
+    description = "\n".join([comment, "", *meanings])
+    return {"title": name, "type": "string", "enum": list(values), "description": description}
+
+
+def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset()) -> Json:
+    """Returns the example that ``message`` declares, or one made of what it must hold; parts declare their own.
+
+    Args:
+        request: whether to leave out what only the server sets, and what guards against other writers.
+        without: fields that travel elsewhere, in the path.
+    """
+    declared = _declared(message)
+    found: Json = {}
+    for field in message.fields:
+        hidden = request and (is_output_only(field) or field.name == "etag")
+        if hidden or field.name in without:
+            continue
+        if field.json_name in declared:
+            found[field.json_name] = declared[field.json_name]
+        elif (field.message_type and _declared(field.message_type)) or not (
+            declared or "OPTIONAL" in behavior_of(field)
+        ):
+            found[field.json_name] = _example_of(field, request=request)
+    return found
+
+
+def text_of(full_name: str) -> str:
+    """Returns the comment above what is called so, as paragraphs."""
+    lines = [line.strip() for line in comments().get(full_name, "").strip().splitlines()]
+    return "\n\n".join(part.replace("\n", " ") for part in "\n".join(lines).split("\n\n"))
+
+
+def described(full_name: str) -> Json:
+    """Returns the comment as the `description` that it is, if there is one."""
+    text = text_of(full_name)
+    return {"description": text} if text else {}
+
+
+def behavior_of(field: FieldDescriptor) -> set[str]:
+    """Returns the names of the field's `google.api.field_behavior`."""
+    values = cast(Any, field.GetOptions()).Extensions[field_behavior_pb2.field_behavior]
+    return {field_behavior_pb2.FieldBehavior.Name(value) for value in values}
+
+
+def is_output_only(field: FieldDescriptor) -> bool:
+    """Tells whether only the server sets ``field``."""
+    return "OUTPUT_ONLY" in behavior_of(field)
+
+
+def _is_always_there(field: FieldDescriptor) -> bool:
+    """Required of clients; or answered even when empty, as the edge prints everything that has no presence."""
+    behavior = behavior_of(field)
+    return "REQUIRED" in behavior or (not field.has_presence and behavior <= {"OUTPUT_ONLY", "IDENTIFIER"})
+
+
+def _declared(message: Descriptor) -> Json:
+    declared: Json = json.loads(cast(Any, message.GetOptions()).Extensions[example_pb2.example] or "{}")
+    return declared
+
+
+def _example_of(field: FieldDescriptor, *, request: bool) -> Any:
+    if field.message_type is not None:
+        one: Any = example(field.message_type, request=request)
+    elif field.enum_type is not None:
+        one = field.enum_type.values[1].name
+    else:
+        one = field.default_value
+    return [one] if field.is_repeated else one
+
+
+def _constrain(schema: Json, rules: validate_pb2.FieldRules, name: str) -> None:
+    """Adds ``rules`` to ``schema``. One without a form here stops the generator: nothing is lost in silence."""
+    kind = rules.WhichOneof("type")
+    if {field.name for field, _ in rules.ListFields()} - {kind, "ignore"}:
+        raise SystemExit(f"{name} has a rule that tools/openapi/schemas.py cannot express: {rules}")
+    for field, value in getattr(rules, kind).ListFields() if kind else ():
+        rule = (kind, field.name)
+        if rule in _KEYWORDS:
+            schema[_KEYWORDS[rule]] = list(value) if field.is_repeated else value
+        elif rule in _FORMATS:
+            schema["format"] = _FORMATS[rule]
+        elif rule in _WITHIN:
+            _constrain(schema.setdefault(_WITHIN[rule], {}), value, name)
+        elif rule not in _LEFT_TO_COMMENTS:
+            raise SystemExit(f"{name} has the rule {kind}.{field.name}, which tools/openapi/schemas.py cannot express")
+
+
+def _short(described: Descriptor | EnumDescriptor) -> str:
+    return described.full_name.removeprefix(f"{described.file.package}.")
