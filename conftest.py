@@ -4,7 +4,13 @@ import pytest
 
 pytest_plugins = ["api_common.testing.plugin"]
 
-_TOGETHER = {"tests/e2e/edge": "edge", "tests/security": "security", "tests/e2e": "mesh", "tests/tools": "mesh"}
+_TOGETHER = {
+    "tests/e2e/edge": "edge",
+    "tests/security": "security",
+    "tests/e2e": "mesh",
+    "tests/tools": "mesh",
+    "tests/api": "api",
+}
 """Folders whose tests share ports, or something that takes long to start; the longest first."""
 
 

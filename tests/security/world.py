@@ -161,12 +161,17 @@ class World:
         return await self.send(rpc, request, metadata)
 
     async def send(self, rpc: Rpc, request: Message, metadata: tuple[tuple[str, str], ...]) -> Any:
+        return await self.start(rpc, request, metadata)
+
+    def start(
+        self, rpc: Rpc, request: Message, metadata: tuple[tuple[str, str], ...]
+    ) -> "grpc.aio.UnaryUnaryCall[Any, Any]":
         method: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self.mesh[rpc.service].service.channel.unary_unary(
             rpc.policy.path,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=rpc.policy.response_class.FromString,
         )
-        return await method(request, metadata=metadata)
+        return method(request, metadata=metadata)
 
     async def prepare(self, one: Rpc) -> None:
         """Brings this tenant's resources to where ``one`` works on them."""

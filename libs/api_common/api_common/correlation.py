@@ -16,6 +16,11 @@ AUTHORIZATION: Final = "authorization"
 """Metadata key of the credential, `Bearer <token>`."""
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Metadata key under which a client may repeat a call without a second effect."""
+IF_MATCH: Final = "if-match"
+"""Metadata key of the etag that a client expects."""
+_ORIGINAL_PATH: Final = "x-envoy-original-path"
+# Where two values are one too many: all are kept, so that the caller hears of it.
+_NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -33,6 +38,10 @@ class RequestHeaders:
     """Every `authorization` value: more than one is refused, so none is chosen here."""
     idempotency_key: tuple[str, ...]
     """Every `idempotency-key` value."""
+    if_match: tuple[str, ...] = ()
+    """Every `if-match` value."""
+    from_rest: bool = False
+    """The edge made this call of a REST request: it sets the header, and removes it from what clients send."""
 
     @property
     def trace_id(self) -> str:
@@ -45,22 +54,25 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
 
     Source: https://www.w3.org/TR/trace-context/ for `traceparent`.
     """
-    request_id = traceparent = ""
-    authorization: tuple[str, ...] = ()
-    idempotency_key: tuple[str, ...] = ()
+    last: dict[str, str] = {}
+    every: dict[str, tuple[str, ...]] = {}
     for key, value in metadata:
         if isinstance(value, bytes):
             continue
-        if key == AUTHORIZATION:
-            authorization += (value,)
-        elif key == REQUEST_ID:
-            request_id = value
-        elif key == TRACEPARENT:
-            traceparent = value
-        elif key == IDEMPOTENCY_KEY:
-            idempotency_key += (value,)
+        if key in _NEVER_CHOSEN:
+            every[key] = (*every.get(key, ()), value)
+        else:
+            last[key] = value
+    request_id, traceparent = last.get(REQUEST_ID, ""), last.get(TRACEPARENT, "")
     if not _UUID.fullmatch(request_id):
         request_id = str(uuid_utils.uuid4())
     if not _TRACEPARENT.fullmatch(traceparent):
         traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
-    return RequestHeaders(request_id, traceparent, authorization, idempotency_key)
+    return RequestHeaders(
+        request_id=request_id,
+        traceparent=traceparent,
+        authorization=every.get(AUTHORIZATION, ()),
+        idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
+        if_match=every.get(IF_MATCH, ()),
+        from_rest=_ORIGINAL_PATH in last,
+    )

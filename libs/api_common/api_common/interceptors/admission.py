@@ -12,6 +12,7 @@ from api_common.errors import AuthorizationError, FieldViolation, PayloadTooLarg
 from api_common.field_behavior import FieldBehavior
 from api_common.peers import PeerPolicy
 from api_common.policy import MethodPolicy, is_granted
+from api_common.preconditions import Precondition
 from api_common.rpc import Call, Layer
 from api_common.text import nul_fields
 
@@ -27,6 +28,7 @@ _validator: Final = Validator()
 def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy) -> Layer:
     """Checks credential, permission and form of every call of ``method``, in this order (AIP-193, AIP-211)."""
     behavior = FieldBehavior(method.request_class.DESCRIPTOR)
+    precondition = Precondition(method.request_class.DESCRIPTOR)
 
     async def layer(call: Call) -> None:
         call.token = bearer_token(call.headers.authorization)
@@ -38,7 +40,8 @@ def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy) -> Layer
         if method.users_only and principal.kind != "user":
             raise AuthorizationError("This is for users, not for service accounts.")
         call.request = _decode(method, call.payload)
-        violations = _violations(call.request, call.payload, behavior)
+        violations = precondition.bind(call.request, call.headers.if_match)
+        violations += _violations(call.request, call.payload, behavior)
         if violations:
             raise ValidationError("The request is malformed.", violations=violations)
         await within(call)

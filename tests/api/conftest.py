@@ -1,0 +1,41 @@
+"""All four services in this process, and a tenant with one of everything: what holds for every RPC alike."""
+
+from tests.security.conftest import (
+    agents,
+    agents_database,
+    agents_service,
+    found,
+    ipas,
+    ipas_database,
+    ipas_service,
+    mesh,
+    neighbour,
+    siblings,
+    users,
+    users_database,
+    users_service,
+    workflows,
+    workflows_database,
+    workflows_service,
+    world,
+)
+
+__all__ = [
+    "agents",
+    "agents_database",
+    "agents_service",
+    "found",
+    "ipas",
+    "ipas_database",
+    "ipas_service",
+    "mesh",
+    "neighbour",
+    "siblings",
+    "users",
+    "users_database",
+    "users_service",
+    "workflows",
+    "workflows_database",
+    "workflows_service",
+    "world",
+]
