@@ -34,6 +34,10 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "5s",
     "lock_timeout": "0",
+    # One request occupies one core: a filter that reads a whole tenant must not take those of everybody else (ADR 20).
+    "max_parallel_workers_per_gather": "0",
+    # Compiling such a query would take longer than running it.
+    "jit": "off",
 }
 
 

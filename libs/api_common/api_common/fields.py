@@ -9,15 +9,15 @@
         "roles": TextListField(users.c.roles),
     })
 
-Indexes that a service's migration creates for them:
-- one per sortable field, `(tenant_id, field, id)`: it serves both directions, and `=`, `<`, … on the field;
+Indexes that a service's migration creates for them (tests/queries reads the plans):
+- one per sortable field, `(tenant_id, field, id)`: it serves both directions, `=`, `<`, … and `"abc*"` on the field;
+- one per other field, `(tenant_id, field, create_time, id)`: it serves `=` in the default order;
 - for labels and lists `GIN (labels jsonb_path_ops)` (serves `labels.team = "a"`) and `GIN (roles)` (`roles:admin`);
-- for `:` on a text `GIN (lower(display_name) gin_trgm_ops)` where the extension pg_trgm exists; elsewhere, as in the
-  embedded Postgres, the tenant's rows are read.
+- none for `:` and wildcards elsewhere in a text, nor for the mere presence of a label: these read the tenant's rows.
 
-Under row-level security Postgres uses an index only for conditions made of LEAKPROOF functions: `=`, `<`, … are, but
-`lower`, `LIKE` and `@>` are not until a superuser says so (`ALTER FUNCTION jsonb_contains(jsonb, jsonb) LEAKPROOF`).
-So a text looked up without case needs a stored column in lower case (`folded`), not an index over `lower(email)`.
+Under row-level security Postgres uses an index only for conditions made of LEAKPROOF functions (ADR 20): `=`, `<` and
+`^@` are, `@>` is where `provisioning` was allowed to say so, `lower` and `LIKE` are not. So a text looked up without
+case needs a stored column in lower case (`folded`), not an index over `lower(email)`.
 """
 
 import enum
@@ -56,6 +56,8 @@ class Literal:
     """Without quotes and escapes."""
     pattern: str | None
     """The LIKE pattern of a value with wildcards; None if it has none."""
+    prefix: str | None
+    """What stands before the wildcard of a value whose only one is at its end."""
 
     @classmethod
     def read(cls, raw: str) -> "Literal":
@@ -63,7 +65,9 @@ class Literal:
         pieces = re.findall(r"\\(.)|(\*)|([^\\*]+)", raw, re.DOTALL)
         text = "".join(escaped or star or plain for escaped, star, plain in pieces)
         pattern = "".join("%" if star else _escape_like(escaped or plain) for escaped, star, plain in pieces)
-        return cls(text, pattern if any(star for _, star, _ in pieces) else None)
+        stars = [index for index, (_, star, _) in enumerate(pieces) if star]
+        prefix = text[:-1] if stars == [len(pieces) - 1] else None
+        return cls(text, pattern if stars else None, prefix)
 
     @property
     def exact(self) -> str:
@@ -110,6 +114,11 @@ class Field:
         """
         return text
 
+    @property
+    def order_column(self) -> Column[Any]:
+        """What `order_by` compares."""
+        return self.column
+
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
         """Builds the SQL of a test."""
         return _COMPARE[test](self.column, self._bind(parameter))
@@ -124,13 +133,20 @@ class TextField(Field):
 
     comparators: ClassVar[frozenset[str]] = frozenset("=:")
 
-    folded: ColumnElement[str] | None = field(default=None, kw_only=True)
-    """A stored column with the text in lower case; with it `=` compares without case, too."""
+    folded: Column[str] | None = field(default=None, kw_only=True)
+    """A stored column with the text in lower case; with it `=` and orders compare without case, too."""
+
+    @property
+    def order_column(self) -> Column[Any]:
+        """The folded text if there is one."""
+        return self.column if self.folded is None else self.folded
 
     def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
-        """Turns wildcards into LIKE patterns."""
+        """Turns wildcards into LIKE patterns, but for the one at the end alone, which an index can serve."""
         _refuse_key(key)
         if comparator == "=":
+            if literal.prefix is not None:
+                return "starts", literal.prefix
             return ("=", literal.text) if literal.pattern is None else ("like", literal.pattern)
         if literal.pattern == "%":
             return "contains", "%_%"
@@ -144,7 +160,12 @@ class TextField(Field):
             column, value = self.folded, func.lower(value)
         elif test == "contains":
             column, value = func.lower(column), func.lower(value)
-        return column == value if test == "=" else column.like(value)
+        match test:
+            case "=":
+                return column == value
+            case "starts":
+                return column.bool_op("^@")(value)
+        return column.like(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def parse_order_by(text: str, fields: Fields, *, default: str = DEFAULT_ORDER) -
             raise _order_error(f"cannot name `{name[:64]}`; sortable are {', '.join(fields.sortable)}")
         if name in terms:
             raise _order_error(f"must not name `{name}` twice")
-        terms[name] = OrderTerm(name, fields.by_name[name].column, direction == "desc")
+        terms[name] = OrderTerm(name, fields.by_name[name].order_column, direction == "desc")
     if "id" not in terms:
         terms["id"] = OrderTerm("id", fields.by_name["id"].column, next(reversed(terms.values())).descending)
     return Order(tuple(terms.values()))

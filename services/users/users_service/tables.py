@@ -33,18 +33,31 @@ Index("uq_users_tenant_id_email_folded", users.c.tenant_id, users.c.email_folded
 Index(None, users.c.tenant_id, users.c.create_time, users.c.id)
 Index(None, users.c.tenant_id, users.c.update_time, users.c.id)
 Index(None, users.c.tenant_id, users.c.display_name, users.c.id)
-Index(None, users.c.tenant_id, users.c.email, users.c.id)
+Index(None, users.c.tenant_id, users.c.email_folded, users.c.id)
+Index(None, users.c.tenant_id, users.c.state, users.c.create_time, users.c.id)
+Index(None, users.c.tenant_id, users.c.created_by, users.c.create_time, users.c.id)
 Index(None, users.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 Index(None, users.c.roles, postgresql_using="gin")
 
 service_accounts = resource_table(
     "service_accounts", METADATA, Column("roles", ARRAY(Text), nullable=False, server_default=text("'{}'"))
 )
-Index(None, service_accounts.c.tenant_id, service_accounts.c.create_time, service_accounts.c.id)
-Index(None, service_accounts.c.tenant_id, service_accounts.c.update_time, service_accounts.c.id)
-Index(None, service_accounts.c.tenant_id, service_accounts.c.display_name, service_accounts.c.id)
-Index(None, service_accounts.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
-Index(None, service_accounts.c.roles, postgresql_using="gin")
+_accounts = service_accounts.c
+Index(None, _accounts.tenant_id, _accounts.create_time, _accounts.id)
+Index(None, _accounts.tenant_id, _accounts.update_time, _accounts.id)
+Index(None, _accounts.tenant_id, _accounts.display_name, _accounts.id)
+Index(
+    None, service_accounts.c.tenant_id, service_accounts.c.state, service_accounts.c.create_time, service_accounts.c.id
+)
+Index(
+    None,
+    service_accounts.c.tenant_id,
+    service_accounts.c.created_by,
+    service_accounts.c.create_time,
+    service_accounts.c.id,
+)
+Index(None, _accounts.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
+Index(None, _accounts.roles, postgresql_using="gin")
 
 # Never the key itself: what is stolen from here opens nothing (ADR 0014). The application role may not delete them.
 api_keys = Table(

@@ -29,6 +29,9 @@ workflows = resource_table(
 Index(None, workflows.c.tenant_id, workflows.c.create_time, workflows.c.id)
 Index(None, workflows.c.tenant_id, workflows.c.update_time, workflows.c.id)
 Index(None, workflows.c.tenant_id, workflows.c.display_name, workflows.c.id)
+Index(None, workflows.c.tenant_id, workflows.c.state, workflows.c.create_time, workflows.c.id)
+Index(None, workflows.c.tenant_id, workflows.c.revision, workflows.c.create_time, workflows.c.id)
+Index(None, workflows.c.tenant_id, workflows.c.created_by, workflows.c.create_time, workflows.c.id)
 Index(None, workflows.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 
 # Snapshots: the application role may not change or delete them.
