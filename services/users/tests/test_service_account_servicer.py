@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from api_common.testing.paging import all_pages
 from api_common.testing.refusals import refused
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
+from users_service.domain import MAX_LIVE_KEYS
 
 from services.users.tests.factories import an_account, create_account, create_key
 
@@ -280,6 +283,40 @@ class TestCreateApiKey:
             with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST"):
                 await create_key(accounts, admin, account.id, expire_time=expires)
 
+    async def test_gives_an_account_ten_keys_that_live(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller
+    ) -> None:
+        account, other = [await create_account(accounts, admin) for _ in range(2)]
+        first, *_ = [(await create_key(accounts, admin, account.id)).api_key for _ in range(MAX_LIVE_KEYS)]
+        with refused(S.FAILED_PRECONDITION, "API_KEY_LIMIT_REACHED") as refusal:
+            await create_key(accounts, admin, account.id)
+        assert refusal.metadata == {"limit": "10"}
+        await create_key(accounts, admin, other.id)
+        # One that has ended makes room.
+        request = pb.RevokeApiKeyRequest(service_account_id=account.id, id=first.id)
+        await accounts.RevokeApiKey(request, metadata=admin.metadata)
+        await create_key(accounts, admin, account.id)
+
+    async def test_gives_the_last_place_to_one_of_fifty(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller
+    ) -> None:
+        account = await create_account(accounts, admin)
+        for _ in range(MAX_LIVE_KEYS - 1):
+            await create_key(accounts, admin, account.id)
+        # So that each of the service's connections is open and the attempts meet.
+        listing = pb.ListApiKeysRequest(service_account_id=account.id)
+        await asyncio.gather(*(accounts.ListApiKeys(listing, metadata=admin.metadata) for _ in range(50)))
+        attempts = (create_key(accounts, admin, account.id) for _ in range(50))
+        answers = await asyncio.gather(*attempts, return_exceptions=True)
+        refusals = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert len(refusals) == 49
+        # On a busy machine some wait too long for a connection.
+        assert (
+            S.FAILED_PRECONDITION in {refusal.code() for refusal in refusals} <= {S.FAILED_PRECONDITION, S.UNAVAILABLE}
+        )
+        kept = (await accounts.ListApiKeys(listing, metadata=admin.metadata)).api_keys
+        assert len(kept) == MAX_LIVE_KEYS
+
     async def test_refuses_a_replay_and_keeps_no_secret_for_it(
         self, accounts: ServiceAccountServiceAsyncStub, admin: Caller
     ) -> None:
@@ -410,6 +447,23 @@ class TestRotateApiKey:
             await accounts.RotateApiKey(
                 pb.RotateApiKeyRequest(service_account_id=account.id, id=key.id), metadata=admin.metadata
             )
+
+    async def test_works_at_the_limit_but_does_not_go_round_it(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller
+    ) -> None:
+        account = await create_account(accounts, admin)
+        first, second, *_ = [(await create_key(accounts, admin, account.id)).api_key for _ in range(MAX_LIVE_KEYS)]
+
+        def rotate(key: pb.ApiKey, *, overlap: int) -> Awaitable[pb.RotateApiKeyResponse]:
+            request = pb.RotateApiKeyRequest(
+                service_account_id=account.id, id=key.id, rotation=pb.ApiKeyRotation(overlap_seconds=overlap)
+            )
+            return accounts.RotateApiKey(request, metadata=admin.metadata)
+
+        successor = (await rotate(first, overlap=0)).api_key
+        await rotate(successor, overlap=600)
+        with refused(S.FAILED_PRECONDITION, "API_KEY_LIMIT_REACHED"):
+            await rotate(second, overlap=600)
 
     async def test_refuses_more_than_a_week_of_overlap(
         self, accounts: ServiceAccountServiceAsyncStub, admin: Caller

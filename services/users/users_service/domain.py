@@ -2,9 +2,15 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from api_common.errors import FailedPreconditionError
 from api_common.lifecycle import Lifecycle
+
+from users_service.errors import ApiKeyLimitReachedError
+
+MAX_LIVE_KEYS: Final = 10
+"""Of one service account. Two are enough to rotate; a leak is easier to find among few."""
 
 
 class State(StrEnum):
@@ -37,6 +43,19 @@ ACCOUNT_LIFECYCLE = Lifecycle(
         "enable": ({AccountState.DISABLED}, AccountState.ACTIVE),
     },
 )
+
+
+def check_room(*, live_keys: int) -> None:
+    """Refuses another key where there are enough; one that is about to be replaced is not counted.
+
+    Raises:
+        ApiKeyLimitReachedError: there are.
+    """
+    if live_keys >= MAX_LIVE_KEYS:
+        raise ApiKeyLimitReachedError(
+            f"The service account has {MAX_LIVE_KEYS} live API keys; revoke one first.",
+            metadata={"limit": str(MAX_LIVE_KEYS)},
+        )
 
 
 def check_rotatable(*, revoke_time: datetime | None, expire_time: datetime | None, now: datetime) -> None:

@@ -7,7 +7,7 @@ from api_common.context import RequestContext
 from api_common.unit_of_work import Row
 
 from users_service.api_keys import ApiKeys
-from users_service.domain import check_rotatable, overlap_expiry, successor_expiry
+from users_service.domain import check_room, check_rotatable, overlap_expiry, successor_expiry
 from users_service.repository import ApiKeyRepository
 
 
@@ -27,9 +27,20 @@ class KeyIssuer:
         self._repository = repository
 
     async def issue(
-        self, ctx: RequestContext, account_id: str, display_name: str, expire_time: datetime | None
+        self,
+        ctx: RequestContext,
+        account_id: str,
+        display_name: str,
+        *,
+        expire_time: datetime | None,
+        replaced: str | None = None,
     ) -> IssuedKey:
-        """Makes a key of an account, which is locked."""
+        """Makes a key of an account, which is locked.
+
+        Raises:
+            ApiKeyLimitReachedError: it has enough.
+        """
+        check_room(live_keys=await self._repository.count_live(ctx.transaction, account_id, but=replaced))
         key = self._keys.make(ctx.tenant_id)
         values = {
             "id": key.id,
@@ -48,6 +59,7 @@ class KeyIssuer:
 
         Raises:
             FailedPreconditionError: it has ended already.
+            ApiKeyLimitReachedError: the account has enough others.
         """
         expires, created = old["expire_time"], old["create_time"]
         check_rotatable(revoke_time=old["revoke_time"], expire_time=expires, now=now)
@@ -55,4 +67,5 @@ class KeyIssuer:
         await self._repository.expire(
             ctx.transaction, old, overlap_expiry(expire_time=expires, now=now, overlap=overlap)
         )
-        return await self.issue(ctx, old["service_account_id"], old["display_name"], chosen)
+        account_id, name = old["service_account_id"], old["display_name"]
+        return await self.issue(ctx, account_id, name, expire_time=chosen, replaced=old["id"])

@@ -125,9 +125,20 @@ _EXPIRE = compile_statement(
     .values(expire_time=bindparam("new_expire_time", type_=DateTime(timezone=True)))
     .returning(api_keys.c.id)
 )
-_WORKS = and_(
+_IS_LIVE = and_(
     api_keys.c.revoke_time.is_(None),
     or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > func.now()),
+)
+_COUNT_LIVE = compile_statement(
+    select(func.count().label("live")).where(
+        api_keys.c.tenant_id == bindparam("tenant_id"),
+        api_keys.c.service_account_id == bindparam("service_account_id"),
+        api_keys.c.id.is_distinct_from(bindparam("but")),
+        _IS_LIVE,
+    )
+)
+_WORKS = and_(
+    _IS_LIVE,
     service_accounts.c.delete_time.is_(None),
     service_accounts.c.state == AccountState.ACTIVE,
 )
@@ -194,6 +205,13 @@ class ApiKeyRepository:
             NotFoundError: the account has no such key.
         """
         return _found(await transaction.fetch_one(_REVOKE, _identity(transaction, account_id, id)), id)
+
+    async def count_live(self, transaction: Transaction, account_id: str, *, but: str | None) -> int:
+        """Returns how many keys of an account work now, without the one with the id ``but``."""
+        scope = {"tenant_id": transaction.tenant_id, "service_account_id": account_id, "but": but}
+        row = await transaction.fetch_one(_COUNT_LIVE, scope)
+        assert row is not None  # an aggregate
+        return int(row["live"])
 
     async def expire(self, transaction: Transaction, key: Row, expire_time: datetime) -> None:
         """Moves the end of a key, which is locked."""

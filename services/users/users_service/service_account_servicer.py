@@ -77,7 +77,8 @@ class ServiceAccountServicer:
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, ctx: RequestContext) -> pb.CreateApiKeyResponse:
         account = await self._accounts.lock(ctx.transaction, request.service_account_id)
         expire_time = expire_time_from_proto(request.api_key)
-        issued = await self._issuer.issue(ctx, account["id"], request.api_key.display_name, expire_time)
+        name = request.api_key.display_name
+        issued = await self._issuer.issue(ctx, account["id"], name, expire_time=expire_time)
         return pb.CreateApiKeyResponse(api_key=api_key_to_proto(issued.row), secret=issued.secret)
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, ctx: RequestContext) -> pb.ListApiKeysResponse:
