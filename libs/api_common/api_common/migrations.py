@@ -12,7 +12,7 @@ from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from api_common.unit_of_work import TENANT_SETTING
+from api_common.unit_of_work import TASK_SETTING, TENANT_SETTING
 
 _LOCK: Final = 0x616D65696465
 """Advisory lock: two jobs that migrate the same database run one after the other."""
@@ -72,6 +72,17 @@ def protect_table(table: str, *, application_role: str, rights: str = "SELECT, I
     op.execute(f"CREATE POLICY {table}_tenant ON {table} USING ({bound}) WITH CHECK ({bound})")
     op.execute(f"GRANT {rights} ON {table} TO {application_role}")
     op.execute(f"GRANT SELECT ON alembic_version TO {application_role}")
+
+
+def open_to_task(table: str, *, task: str, rows: str) -> None:
+    """Lets a background task see and delete some rows of every tenant, in transactions that name it (ADR 0019).
+
+    Args:
+        task: the `task` of its units of work.
+        rows: the condition in SQL for what it may see; nothing else is there for it.
+    """
+    bound = f"current_setting('{TASK_SETTING}', true) = '{task}' AND {rows}"
+    op.execute(f"CREATE POLICY {table}_{task} ON {table} USING ({bound}) WITH CHECK (false)")
 
 
 def create_idempotency_keys(*, application_role: str) -> None:

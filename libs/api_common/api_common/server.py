@@ -24,6 +24,7 @@ from api_common.auth_provider import CLAIM_MAPS, IssuerRouter, OidcAuthProvider
 from api_common.clients import Siblings
 from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
 from api_common.edge_authorization import ApiKeyAuthority, check_handler
+from api_common.idempotency_reaper import reap_forever
 from api_common.interceptors import Pipeline
 from api_common.internal_tokens import INTERNAL_ISSUER
 from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
@@ -237,7 +238,8 @@ async def running(
         result.grpc_port = _bind(server, settings.server, credentials)
         await result.start()
         stack.push_async_callback(server.stop, None)
-        for background in (result.watch_readiness(), *map(_keep_fresh, key_sets.values())):
+        reaper = reap_forever(database, metrics, interval_seconds=settings.server.reap_interval_seconds)
+        for background in (result.watch_readiness(), reaper, *map(_keep_fresh, key_sets.values())):
             stack.callback(asyncio.create_task(background).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()

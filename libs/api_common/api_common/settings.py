@@ -45,6 +45,8 @@ class ServerSettings(_Concern):
     """From SIGTERM to exit at most; below the 30 s after which Kubernetes kills."""
     drain_delay_seconds: float = Field(default=2, ge=0)
     """How long new calls are still served after readiness went off, so that balancers notice."""
+    reap_interval_seconds: float = Field(default=60, gt=0)
+    """Between two looks for expired idempotency keys, about."""
 
 
 class DatabaseSettings(_Concern):

@@ -38,6 +38,9 @@ class Metrics:
         self.replays = Counter(
             "idempotent_replays", "Calls answered from a stored response.", ("rpc_method",), registry=registry
         )
+        self.reaped = Counter(
+            "idempotency_keys_reaped", "Expired idempotency keys that were deleted.", registry=registry
+        )
         self._breakers = Gauge(
             "circuit_breaker_state",
             "1 for the state that the breaker of a dependency is in.",

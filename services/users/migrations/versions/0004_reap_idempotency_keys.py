@@ -1,0 +1,10 @@
+"""Lets the reaper see expired idempotency keys."""
+
+from api_common.migrations import open_to_task
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    open_to_task("idempotency_keys", task="reap", rows="expire_time <= now()")
