@@ -11,8 +11,11 @@ from api_common.testing.database import TestDatabase, create_database
 from api_common.unit_of_work import UnitOfWork
 from pydantic import SecretStr
 
+from services.users.tests.conftest import accounts, users, users_database, users_service
 from tests.queries.lists import LISTS, TENANT, Explaining, fill_statement
 from tests.services import built_services
+
+__all__ = ["accounts", "users", "users_database", "users_service"]
 
 Explain = Callable[[str], AbstractAsyncContextManager[Explaining]]
 

@@ -1,8 +1,8 @@
 r"""Filters (AIP-160) and orders (AIP-132) over the fields that a service declares, as SQLAlchemy clauses.
 
 The language of filters: `AND`, `OR` (it binds tighter than AND), `NOT` or `-`, parentheses, `field comparator value`;
-in quotes `\` takes the meaning from the next character. A NULL fails every test, so its negation holds. Left out of
-AIP-160: values without a field, terms side by side without AND, functions.
+in quotes `\` takes the meaning from the next character. Fields go by the proto's names or by JSON's. A NULL fails every
+test, so its negation holds. Left out of AIP-160: values without a field, terms side by side without AND, functions.
 """
 
 import re
@@ -136,9 +136,10 @@ def parse_order_by(text: str, fields: Fields, *, default: str = DEFAULT_ORDER) -
         match = re.fullmatch(r"\s*([A-Za-z0-9_.]+)(?:\s+(asc|desc))?\s*", part)
         if match is None:
             raise _order_error("must look like `display_name, create_time desc`")
-        name, direction = match.groups()
+        written, direction = match.groups()
+        name = _contract_name(written)
         if name not in fields.sortable:
-            raise _order_error(f"cannot name `{name[:64]}`; sortable are {', '.join(fields.sortable)}")
+            raise _order_error(f"cannot name `{written[:64]}`; sortable are {', '.join(fields.sortable)}")
         if name in terms:
             raise _order_error(f"must not name `{name}` twice")
         terms[name] = OrderTerm(name, fields.by_name[name].order_column, direction == "desc")
@@ -190,8 +191,9 @@ def _resolve(tree: Tree[Token], fields: Fields, values: dict[str, Any]) -> Shape
     if tree.data != "test":
         return (str(tree.data), *(_resolve(part, fields, values) for part in tree.children if isinstance(part, Tree)))
     path, comparator, value = (part for part in tree.children if isinstance(part, Token))
-    name, _, key = str(path).partition(".")
-    where = f"`{name[:64]}` at column {(path.start_pos or 0) + 1}"
+    written, _, key = str(path).partition(".")
+    where = f"`{written[:64]}` at column {(path.start_pos or 0) + 1}"
+    name = _contract_name(written)
     field = fields.by_name.get(name)
     if field is None:
         raise _filter_error(f"names {where}; the fields are {', '.join(fields.by_name)}")
@@ -220,6 +222,11 @@ def _clause(shape: Shape, fields: Fields, parameters: Iterator[str]) -> ColumnEl
             clauses = [_clause(part, fields, parameters) for part in parts if isinstance(part, tuple)]
             return and_(*clauses) if kind == "and" else or_(*clauses)
     raise AssertionError(shape)
+
+
+def _contract_name(written: str) -> str:
+    """Returns `create_time` for `createTime`, too: clients of JSON know the fields by those names."""
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", written)
 
 
 def _filter_error(description: str) -> InvalidFilterError:

@@ -276,6 +276,15 @@ class TestMeaning:
         other = parse_filter("create_time > 2030-01-01t00:00:00.500z", FIELDS)
         assert one.values == other.values == {"f0": datetime(2030, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)}
 
+    def test_fields_go_by_the_names_of_json_too(self) -> None:
+        assert parse_filter('displayName = "a"', FIELDS).shape == parse_filter('display_name = "a"', FIELDS).shape
+        assert parse_filter("labels.teamName:*", FIELDS).values == {"f0": "teamName"}
+        assert parse_order_by("displayName desc", FIELDS).shape == "display_name desc, id desc"
+        for text in ("DisplayName = 1", "display_Name = 1", "State = ACTIVE"):
+            assert text.split()[0] in complaint(text)
+        with pytest.raises(InvalidOrderByError):
+            parse_order_by("create_time, createTime", FIELDS)
+
     def test_words_that_begin_like_operators_are_names(self) -> None:
         assert "`NOTE`" in complaint("NOTE = 1")
         assert "`ORder`" in complaint("revision = 1 AND ORder = 2")
