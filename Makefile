@@ -75,8 +75,8 @@ format: $(READY) ## format Python and protos
 	@.venv/bin/ruff format .
 	@.venv/bin/buf format -w proto
 
-proto: .venv/.ready ## generate code and the edge's descriptors from proto/
-	@$(PY) tools/make_protos.py
+proto: .venv/.ready ## generate code and what the edge knows of the contract from proto/
+	@$(PY) -m tools.make_protos
 
 openapi: $(READY) ## write docs/openapi.json from proto/
 	@$(PY) -m tools.openapi
@@ -105,6 +105,6 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 	touch $@; } >&2
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
-envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py .venv/.ready
+envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py .venv/.ready
 	@echo "Generating code from proto/" >&2
-	@$(PY) tools/make_protos.py >&2
+	@$(PY) -m tools.make_protos >&2

@@ -31,7 +31,8 @@ def lay_out(
         claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
     """
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(ENVOY / "ameide.pb", target / "ameide.pb")
+    for name in ("ameide.pb", "contract.lua", "strict.lua"):
+        shutil.copyfile(ENVOY / name, target / name)
     shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
     shutil.copyfile(environment / "authentication.yaml", target / "authentication.yaml")
     shutil.copyfile(ENVOY / "claims" / f"{claims}.lua", target / "claims.lua")

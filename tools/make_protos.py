@@ -1,4 +1,4 @@
-"""Builds everything that is generated from `proto/`: Python code, type stubs and the edge's descriptor set.
+"""Builds all that is generated from `proto/`: Python code, type stubs, and the edge's `ameide.pb` and `contract.lua`.
 
 Imports that are not ours come from their own packages, so nothing of theirs is committed: googleapis' from
 `googleapis-common-protos`, `buf/validate/validate.proto` from the source distribution of `protovalidate`.
@@ -13,13 +13,17 @@ import tempfile
 from pathlib import Path
 
 import grpc_tools
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
+
+from tools import edge_contract
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 THIRD_PARTY = ROOT / "third_party"
 OUT = ROOT / "libs" / "ameide_protos"
 DESCRIPTOR_SET = ROOT / "envoy" / "ameide.pb"
+EDGE_CONTRACT = ROOT / "envoy" / "contract.lua"
 
 GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "launch_stage", "resource")
 # Envoy prints error details as JSON only if their types are in its descriptor set.
@@ -69,6 +73,7 @@ def generate() -> None:
     _protoc(*includes, *plugins, *code, *ours, "buf/validate/validate.proto")
     _protoc(*includes, *plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
     _protoc(*includes, *descriptors, *ours, *EDGE_EXTRAS)
+    EDGE_CONTRACT.write_text(edge_contract.render(FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())))
 
 
 def _protoc(*arguments: str) -> None:

@@ -181,12 +181,13 @@ def _addresses(mesh: Mesh) -> str:
         "Services (mTLS gRPC)": "  ".join(f"{one.name} :{ports[f'{one.name} grpc']}" for one in SERVICES),
         "Metrics and probes": "  ".join(f"{one.name} :{ports[f'{one.name} operations']}" for one in SERVICES),
     }
+    headers = '-H "Authorization: Bearer $(make -s token)" -H "Content-Type: application/json"'
     return f"""
 {chr(10).join(f"  {name:<22}{value}" for name, value in rows.items())}
 
 Try it from another terminal:
 
-  curl {mesh.url}/v1/workflows -H "Authorization: Bearer $(make -s token)" -d '{{"displayName": "Hello"}}'"""
+  curl {mesh.url}/v1/workflows {headers} -d '{{"displayName": "Hello"}}'"""
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
 
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 # What is said where Envoy's own status is not what we mean; see the comments there.
-BY_DETAILS: Final = {"ambiguous_id": 400, "jwt_authn_access_denied": 401, "headers_too_large": 431}
+BY_DETAILS: Final = {"ambiguous_host": 400, "jwt_authn_access_denied": 401, "headers_too_large": 431}
 
 
 def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
@@ -199,6 +199,7 @@ class TestFilters:
             "claims",
             "rbac",
             "buffer",
+            "strict",
             "rest",
             "grpc_json_transcoder",
             "identity",

@@ -12,7 +12,7 @@ from ameide.user.v1 import user_pb2 as pb
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.edge.backend import MIB, Backend
-from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, ask_rest, rest_refusal
+from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, ask_rest
 from tests.e2e.edge.conftest import Edge, Issuer
 
 ME = Ask("/v1/me", f"{USERS}/GetMe")
@@ -91,33 +91,6 @@ class TestRefusal:
         writer.close()
         assert answer.startswith("HTTP/1.1 408 ")
         assert REPLIES[408].message in answer
-
-
-class TestMalformedJson:
-    @pytest.mark.parametrize(
-        ("body", "said"),
-        [
-            (b'{"email": "x", }}', "Parsing terminated before end of input"),
-            (b'{"email": ', "Unexpected end of string"),
-            (b'{"email": "\xff\xfe"}', "non UTF-8"),
-            (b'{"roles": {"a": 1}}', "roles"),
-            (b'{"email":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep"),
-        ],
-        ids=["rest", "unfinished", "bytes", "type", "deep"],
-    )
-    async def test_is_told_where(self, rest: httpx.AsyncClient, body: bytes, said: str) -> None:
-        response = await rest.post("/v1/users", content=body)
-        rest_refusal(response).is_row(REPLIES[400], http_status=400)
-        bad_request = response.json()["details"][2]
-        assert bad_request["@type"] == "type.googleapis.com/google.rpc.BadRequest"
-        assert said in bad_request["fieldViolations"][0]["description"]
-
-    @pytest.mark.parametrize("query", ["nothing=1", "pageSize=many"])
-    async def test_in_a_query_is_told_where(self, rest: httpx.AsyncClient, query: str) -> None:
-        response = await rest.get(f"/v1/users?{query}")
-        rest_refusal(response).is_row(REPLIES[400], http_status=400)
-        violations = response.json()["details"][2]["fieldViolations"]
-        assert query.partition("=")[0].replace("pageSize", "page_size") in violations[0]["description"]
 
 
 class TestErrorOfAService:

@@ -1,0 +1,455 @@
+-- Refuses REST requests of which the transcoder would drop or bend a part: it ignores what it does not know, takes the last of two, and
+-- reads more than JSON (ADR 16). What a request may hold is in contract.lua, which `make proto` writes.
+--
+-- A body is read once, from left to right, and nothing is built of it. What is left to the transcoder, which refuses it well: ranges of
+-- numbers, forms of timestamps and the like, and bytes that are no UTF-8.
+local CONTRACT = dofile("contract.lua")
+
+-- A message of gRPC nests a hundred deep at most, and a level of a Struct takes three.
+local MAX_DEPTH = 32
+-- To the transcoder each value costs about a microsecond, whatever its size, and its worker serves nobody meanwhile.
+local MAX_VALUES = 100000
+-- More than any number needs; with millions the transcoder is busy for seconds.
+local MAX_DIGITS = 1000
+
+local byte, find, sub = string.byte, string.find, string.sub
+local QUOTE, COMMA, COLON, BACKSLASH, MINUS = byte('",:\\-', 1, 5)
+local OPEN_OBJECT, CLOSE_OBJECT, OPEN_LIST, CLOSE_LIST = byte("{}[]", 1, 4)
+local ESCAPES = {[byte("b")] = "\b", [byte("f")] = "\f", [byte("n")] = "\n", [byte("r")] = "\r", [byte("t")] = "\t"}
+for character in ('"\\/'):gmatch(".") do
+  ESCAPES[byte(character)] = character
+end
+local HEX = {}
+for digit = 0, 15 do
+  HEX[byte(("%x"):format(digit))], HEX[byte(("%X"):format(digit))] = digit, digit
+end
+
+-- The body and how far it is read; how many values may still come; the way to the value that is being read, by names and by numbers of
+-- items; what the path binds.
+local text, at, values_left
+local way, depth = {}, 0
+local prefix, bound
+
+local function refuse(description)
+  local field = prefix
+  for level = 1, depth do
+    local step = way[level]
+    step = type(step) == "number" and ("[%d]"):format(step) or step:sub(1, 64)
+    field = field .. (step:find("^%[") and "" or ".") .. step
+  end
+  error({field = field:gsub("^%.", ""), description = description}, 0)
+end
+
+local function refuse_body(description)
+  error({field = "", description = "The body " .. description}, 0)
+end
+
+local function refuse_text()
+  refuse_body(("is not JSON: it goes wrong at byte %d of %d."):format(at, #text))
+end
+
+-- Moves to the next byte that is not blank, and returns it.
+local function peek()
+  local c = byte(text, at)
+  while c == 32 or c == 10 or c == 13 or c == 9 do
+    at = at + 1
+    c = byte(text, at)
+  end
+  return c
+end
+
+local function code_unit(position)
+  local a, b, c, d = byte(text, position, position + 3)
+  if not d then
+    return nil
+  end
+  a, b, c, d = HEX[a], HEX[b], HEX[c], HEX[d]
+  return a and b and c and d and ((a * 16 + b) * 16 + c) * 16 + d
+end
+
+local function pass_escape()
+  local c = byte(text, at + 1)
+  if ESCAPES[c] then
+    at = at + 2
+    return
+  end
+  local unit = c == 117 and code_unit(at + 2)
+  if not unit then
+    refuse_text()
+  end
+  if unit >= 0xD800 and unit < 0xE000 then
+    -- Half a character; the other half follows.
+    local low = byte(text, at + 6) == BACKSLASH and byte(text, at + 7) == 117 and code_unit(at + 8)
+    if unit >= 0xDC00 or not low or low < 0xDC00 or low >= 0xE000 then
+      refuse_text()
+    end
+    at = at + 6
+  end
+  at = at + 6
+end
+
+-- Moves behind the string that starts here, and returns where its content begins and ends.
+local function pass_string()
+  local start = at + 1
+  at = start
+  while true do
+    local c = byte(text, at)
+    if c == QUOTE then
+      at = at + 1
+      return start, at - 2
+    elseif c == BACKSLASH then
+      pass_escape()
+    elseif not c or c < 32 then
+      refuse_text()
+    else
+      at = at + 1
+    end
+  end
+end
+
+local function utf8(unit)
+  if unit < 0x80 then
+    return string.char(unit)
+  elseif unit < 0x800 then
+    return string.char(0xC0 + math.floor(unit / 64), 0x80 + unit % 64)
+  end
+  return string.char(0xE0 + math.floor(unit / 4096), 0x80 + math.floor(unit / 64) % 64, 0x80 + unit % 64)
+end
+
+-- Moves behind the string that starts here, and returns its content.
+local function read_string()
+  local content = sub(text, pass_string())
+  if not find(content, "\\", 1, true) then
+    return content
+  end
+  return (content:gsub("\\(.)(%x?%x?%x?%x?)", function(kind, rest)
+    return kind == "u" and utf8(tonumber(rest, 16)) or ESCAPES[byte(kind)] .. rest
+  end))
+end
+
+-- Returns where the number ends that starts at `position` of `source`, if one does.
+local function number_end(source, position)
+  local _, last = find(source, "^-?%d+", position)
+  if not last or find(source, "^-?0%d", position) then
+    return nil
+  end
+  local _, fraction = find(source, "^%.%d+", last + 1)
+  local _, exponent = find(source, "^[eE][-+]?%d+", (fraction or last) + 1)
+  last = exponent or fraction or last
+  return last - position < MAX_DIGITS and last or nil
+end
+
+-- Moves behind one of these words, if it is here.
+local function pass_word(...)
+  for _, word in ipairs({...}) do
+    if sub(text, at, at + #word - 1) == word then
+      at = at + #word
+      return true
+    end
+  end
+  return false
+end
+
+local function read_number(description, names)
+  if byte(text, at) == QUOTE then
+    -- As a string, too: JavaScript loses digits of large ones.
+    local content = read_string()
+    if not names[content] and number_end(content, 1) ~= #content then
+      refuse(description)
+    end
+    return
+  end
+  local last = number_end(text, at)
+  if not last then
+    refuse(description)
+  end
+  at = last + 1
+end
+
+local read, read_field
+
+local function enter()
+  depth = depth + 1
+  at = at + 1
+  if depth > MAX_DEPTH then
+    refuse_body(("nests more than %d levels deep."):format(MAX_DEPTH))
+  end
+end
+
+-- Moves behind a comma if another element follows; to `close`, which ends the object or list, if none does.
+local function another(close)
+  if peek() == close then
+    return false
+  end
+  if byte(text, at) ~= COMMA then
+    refuse_text()
+  end
+  at = at + 1
+  if peek() == close then
+    refuse_text()
+  end
+  return true
+end
+
+-- Reads an object: of a message if there are `fields`, else of any names and values of one kind.
+local function read_object(fields, kind)
+  if byte(text, at) ~= OPEN_OBJECT then
+    refuse("must be an object")
+  end
+  enter()
+  local seen = {}
+  local more = peek() ~= CLOSE_OBJECT
+  while more do
+    if byte(text, at) ~= QUOTE then
+      refuse_text()
+    end
+    local name = read_string()
+    local field = fields and fields[name]
+    if field then
+      name = field.name
+    end
+    way[depth] = fields and name or "[" .. name .. "]"
+    if fields and not field then
+      refuse("is unknown")
+    end
+    if seen[name] then
+      refuse("is there twice")
+    end
+    seen[name] = true
+    if peek() ~= COLON then
+      refuse_text()
+    end
+    at = at + 1
+    peek()
+    if field then
+      read_field(field)
+    else
+      read(kind)
+    end
+    more = another(CLOSE_OBJECT)
+  end
+  at = at + 1
+  depth = depth - 1
+end
+
+local function read_list(kind)
+  if byte(text, at) ~= OPEN_LIST then
+    refuse("must be a list")
+  end
+  enter()
+  local more, number = peek() ~= CLOSE_LIST, 0
+  while more do
+    way[depth] = number
+    number = number + 1
+    read(kind)
+    more = another(CLOSE_LIST)
+  end
+  at = at + 1
+  depth = depth - 1
+end
+
+local NONE, NOT_FINITE = {}, {["NaN"] = true, ["Infinity"] = true, ["-Infinity"] = true}
+local KINDS = {
+  text = function()
+    if byte(text, at) ~= QUOTE then
+      refuse("must be a string")
+    end
+    pass_string()
+  end,
+  bool = function()
+    if not pass_word("true", "false") then
+      refuse("must be true or false")
+    end
+  end,
+  integer = function()
+    read_number("must be a whole number", NONE)
+  end,
+  number = function()
+    read_number("must be a number", NOT_FINITE)
+  end,
+  struct = function()
+    read_object(nil, "any")
+  end,
+  array = function()
+    read_list("any")
+  end,
+  any = function()
+    local c = byte(text, at)
+    if c == QUOTE then
+      pass_string()
+    elseif c == OPEN_OBJECT then
+      read_object(nil, "any")
+    elseif c == OPEN_LIST then
+      read_list("any")
+    elseif not pass_word("true", "false", "null") then
+      local last = number_end(text, at)
+      if not last then
+        refuse_text()
+      end
+      at = last + 1
+    end
+  end,
+}
+for name, type in pairs(CONTRACT.types) do
+  if type.fields then
+    KINDS[name] = function()
+      read_object(type.fields)
+    end
+  else
+    KINDS[name] = function()
+      if byte(text, at) == QUOTE then
+        if not type.values[read_string()] then
+          refuse("must be a value of its enum")
+        end
+      else
+        read_number("must be a value of its enum", NONE)
+      end
+    end
+  end
+end
+
+function read(kind)
+  values_left = values_left - 1
+  if values_left < 0 then
+    refuse_body(("holds more than %d values."):format(MAX_VALUES))
+  end
+  KINDS[kind]()
+end
+
+-- Reads the value of a message's field, which null leaves out.
+function read_field(field)
+  local start = at
+  if field.kind ~= "any" and pass_word("null") then
+    return
+  elseif field.form == "list" then
+    read_list(field.kind)
+  elseif field.form == "map" then
+    read_object(nil, field.kind)
+  else
+    read(field.kind)
+    local said = depth == 1 and bound[field.name]
+    if said then
+      local stop = at
+      at = start
+      local repeated = byte(text, at) == QUOTE and read_string() or sub(text, start, stop - 1)
+      at = stop
+      if repeated ~= said then
+        refuse("is not what the path says")
+      end
+    end
+  end
+end
+
+local function read_body(type)
+  peek()
+  read(type)
+  if peek() then
+    refuse_text()
+  end
+end
+
+-- How the paths of REST begin.
+local ROOTS = {}
+for _, node in pairs(CONTRACT.routes) do
+  for segment in pairs(node) do
+    ROOTS[segment] = true
+  end
+end
+
+-- Returns the route of a path and the values of its variables.
+local function find_route(method, path)
+  local node, values = CONTRACT.routes[method], {}
+  local rest, verb = path:match("^(.*):([^:/]*)$")
+  for segment in (rest or path):gmatch("/([^/]*)") do
+    if not node then
+      return nil
+    end
+    if type(node[segment]) == "table" then
+      node = node[segment]
+    elseif segment ~= "" then
+      node = node[2]
+      values[#values + 1] = segment:gsub("%%(%x%x)", function(code)
+        return string.char(tonumber(code, 16))
+      end)
+    else
+      return nil
+    end
+  end
+  return node and node[1] and node[1][verb or ""], values
+end
+
+local function check_query(query, parameters)
+  local seen = {}
+  for pair in query:gmatch("[^&]+") do
+    local key, equals, value = pair:match("^([^=]*)(=?)(.*)$")
+    local parameter = parameters[key]
+    prefix = key:sub(1, 64)
+    if not parameter then
+      refuse("is unknown")
+    end
+    prefix = parameter.name
+    if equals == "" then
+      refuse("needs a value")
+    elseif parameter.kind == "bool" and value ~= "true" and value ~= "false" then
+      refuse("must be true or false")
+    elseif seen[parameter.name] and not parameter.many then
+      refuse("is there twice")
+    end
+    seen[parameter.name] = true
+  end
+end
+
+local function check_body(content, body, values)
+  if not body then
+    refuse_body("must be empty: this method takes none.")
+  end
+  text, at, values_left = content, 1, MAX_VALUES
+  prefix, bound = body.prefix, {}
+  for name, number in pairs(body.bound) do
+    bound[name] = values[number]
+  end
+  read_body(body.type)
+end
+
+local function is_json(content_type)
+  local plain = content_type:lower():gsub('[%s"]', "")
+  return plain == "application/json" or plain == "application/json;charset=utf-8"
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
+  local route, values = find_route(headers:get(":method"), path)
+  if not route then
+    -- Not for the transcoder to find a way in that was not found here.
+    if ROOTS[path:match("^/([^/:]*)")] then
+      handle:respond({[":status"] = "404"}, "")
+    end
+    return
+  end
+  -- A service would compress its answer, which the transcoder does not read.
+  headers:remove("grpc-accept-encoding")
+  local is_read = is_json(headers:get("content-type") or "application/json") and not headers:get("content-encoding")
+  -- The headers cannot be asked any more once the body has been waited for.
+  local buffer = handle:body()
+  local size = buffer and buffer:length() or 0
+  if size > 0 and not is_read then
+    handle:respond({[":status"] = "415"}, "")
+    return
+  end
+  depth = 0
+  local passed, refusal = pcall(check_query, query, route.query)
+  if passed and size > 0 then
+    passed, refusal = pcall(check_body, buffer:getBytes(0, size), route.body, values)
+  end
+  text = nil
+  if not passed and type(refusal) ~= "table" then
+    handle:logErr(refusal)
+    handle:respond({[":status"] = "500"}, "")
+  elseif not passed then
+    local metadata = handle:streamInfo():dynamicMetadata()
+    metadata:set("strict", "field", refusal.field)
+    metadata:set("strict", "description", refusal.description)
+    handle:respond({[":status"] = "400"}, "")
+  end
+end

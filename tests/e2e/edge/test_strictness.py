@@ -1,0 +1,393 @@
+"""What the edge refuses of a REST request because nobody would act on it, or two readers would differently (ADR 16)."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import pytest
+from google.api import annotations_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import REPLIES, rest_refusal
+from tests.e2e.edge.conftest import Layout, running
+from tests.protos import methods, option
+
+JSON: Final = {"content-type": "application/json"}
+VERBS: Final = ("get", "post", "patch", "delete")
+
+
+@pytest.fixture(scope="module")
+async def everywhere(layout: Layout, published: None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an edge that calls the scripted service for every method, whosoever it is."""
+
+    def change(manager: Any) -> None:
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"][:-1]:
+            route["route"]["cluster"] = "users"
+
+    async with running(layout("everywhere", 2, change)) as edge, edge.client(headers=edge.credentials) as client:
+        yield client
+
+
+def violation(response: httpx.Response) -> tuple[str, str]:
+    """Returns field and description of a refusal that has the shape of every other."""
+    rest_refusal(response).is_row(REPLIES[400], http_status=400)
+    bad_request = response.json()["details"][2]
+    assert bad_request["@type"] == "type.googleapis.com/google.rpc.BadRequest"
+    (found,) = bad_request["fieldViolations"]
+    return found["field"], found["description"]
+
+
+class TestField:
+    @pytest.mark.parametrize(
+        ("path", "body", "field"),
+        [
+            ("/v1/users", '{"nick": 1}', "user.nick"),
+            ("/v1/users", '{"DisplayName": "a"}', "user.DisplayName"),
+            ("/v1/users", '{"user": {"displayName": "a"}}', "user.user"),
+            ("/v1/users", '{"": 1}', "user."),
+            ("/v1/users", '{"[ameide.user.v1.nick]": 1}', "user[ameide.user.v1.nick]"),
+            ("/v1/users/a:suspend", '{"force": true}', "force"),
+            ("/v1/workflows", '{"definition": {"nodes": [{}, {"colour": 1}]}}', "workflow.definition.nodes[1].colour"),
+            ("/v1/serviceAccounts/a/keys/b:rotate", '{"overlap": 1}', "rotation.overlap"),
+            ("/v1/users", '{"%s": 1}' % ("x" * 5000), "user." + "x" * 64),
+        ],
+        ids=["top", "case", "envelope", "empty", "extension", "verb", "deep", "part", "long"],
+    )
+    async def test_that_is_unknown_is_named(
+        self, rest: httpx.AsyncClient, backend: Backend, path: str, body: str, field: str
+    ) -> None:
+        response = await rest.post(path, content=body, headers=JSON)
+        assert violation(response) == (field, "is unknown")
+        assert backend.calls == []
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ('{"email": "a", "email": "b"}', "user.email"),
+            ('{"email": "a", "email": "a"}', "user.email"),
+            ('{"displayName": "a", "display_name": "b"}', "user.display_name"),
+            ('{"email": "a", "\\u0065mail": "b"}', "user.email"),
+            ('{"email": null, "email": "b"}', "user.email"),
+            ('{"labels": {"a": "1", "a": "2"}}', "user.labels[a]"),
+            ('{"labels": {"\\u00e9": "1", "é": "2"}}', "user.labels[é]"),
+        ],
+        ids=["differs", "same", "spelling", "escape", "null", "map", "map escape"],
+    )
+    async def test_that_is_there_twice_is_named(
+        self, rest: httpx.AsyncClient, backend: Backend, body: str, field: str
+    ) -> None:
+        response = await rest.post("/v1/users", content=body.encode(), headers=JSON)
+        assert violation(response) == (field, "is there twice")
+        assert backend.calls == []
+
+    @pytest.mark.parametrize(
+        ("path", "body", "field", "description"),
+        [
+            ("/v1/users", '{"displayName": 5}', "user.display_name", "must be a string"),
+            ("/v1/users", '{"displayName": ["a"]}', "user.display_name", "must be a string"),
+            ("/v1/users", '{"roles": "admin"}', "user.roles", "must be a list"),
+            ("/v1/users", '{"roles": ["viewer", 5]}', "user.roles[1]", "must be a string"),
+            ("/v1/users", '{"roles": [null]}', "user.roles[0]", "must be a string"),
+            ("/v1/users", '{"roles": {"a": 1}}', "user.roles", "must be a list"),
+            ("/v1/users", '{"labels": []}', "user.labels", "must be an object"),
+            ("/v1/users", '{"labels": {"a": 1}}', "user.labels[a]", "must be a string"),
+            ("/v1/users", '{"labels": {"a": null}}', "user.labels[a]", "must be a string"),
+            ("/v1/users", '{"state": "ASLEEP"}', "user.state", "must be a value of its enum"),
+            ("/v1/users", '{"state": true}', "user.state", "must be a value of its enum"),
+            ("/v1/users", '{"createTime": 5}', "user.create_time", "must be a string"),
+            ("/v1/ipas", '{"workflowRevision": "5x"}', "ipa.workflow_revision", "must be a whole number"),
+            ("/v1/ipas", '{"workflowRevision": ""}', "ipa.workflow_revision", "must be a whole number"),
+            ("/v1/ipas", '{"workflowRevision": true}', "ipa.workflow_revision", "must be a whole number"),
+            ("/v1/agents", '{"parameters": []}', "agent.parameters", "must be an object"),
+            ("/v1/agents", '{"tools": [[]]}', "agent.tools[0]", "must be an object"),
+            ("/v1/agents", "[]", "agent", "must be an object"),
+            ("/v1/agents", "null", "agent", "must be an object"),
+            ("/v1/agents/a:disable", '"a"', "", "must be an object"),
+        ],
+    )
+    async def test_of_another_type_is_named(
+        self, rest: httpx.AsyncClient, path: str, body: str, field: str, description: str
+    ) -> None:
+        response = await rest.post(path, content=body, headers=JSON)
+        assert violation(response) == (field, description)
+
+    @pytest.mark.parametrize("value", ["1.5", '"1.5"', "2147483648", '"-2147483649"', "1e99", "NaN", '"NaN"'])
+    async def test_that_is_no_integer_is_refused(self, rest: httpx.AsyncClient, value: str) -> None:
+        body = f'{{"workflowRevision": {value}}}'
+        assert "workflow_revision" in "".join(violation(await rest.post("/v1/ipas", content=body, headers=JSON)))
+
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            ('{"display_name": "a"}', {"display_name": "a"}),
+            ('{"\\u0065mail": "\\ud83d\\ude00\\n\\/"}', {"email": "\U0001f600\n/"}),
+            (' \t\r\n{ "email" : "a" }\n', {"email": "a"}),
+            ('{"email": null, "labels": null, "roles": null, "state": null}', {}),
+            ('{"state": "SUSPENDED"}', {"state": 2}),
+            ('{"state": 2}', {"state": 2}),
+            ('{"createTime": "2026-01-02T03:04:05.5Z"}', {"create_time": None}),
+            ('{"labels": {"a": "1", "b": "2"}, "roles": []}', {"labels": {"a": "1", "b": "2"}}),
+            ("{}", {}),
+            ("", {}),
+        ],
+    )
+    async def test_as_the_json_of_protobuf_has_it_passes(
+        self, rest: httpx.AsyncClient, backend: Backend, body: str, expected: dict[str, Any]
+    ) -> None:
+        response = await rest.post("/v1/users", content=body, headers=JSON)
+        assert response.status_code == 200, response.text
+        user = backend.calls[0].request.user
+        assert {field.name for field, _ in user.ListFields()} == set(expected)
+        assert {name: value for name, value in expected.items() if value and getattr(user, name) != value} == {}
+
+    @pytest.mark.parametrize("value", ["5", '"5"', "5.0", "5e0", "-0"])
+    async def test_may_be_a_number_in_every_spelling(self, everywhere: httpx.AsyncClient, value: str) -> None:
+        body = f'{{"workflowRevision": {value}}}'
+        assert (await everywhere.post("/v1/ipas", content=body, headers=JSON)).status_code == 200
+
+    async def test_that_the_path_holds_must_agree(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        for path, body in (
+            ("/v1/serviceAccounts/a", {"id": "b"}),
+            ("/v1/users/a", {"id": ""}),
+            ("/v1/users/a%62", {"id": "a%62"}),
+        ):
+            found = violation(await rest.patch(path, json=body))
+            assert found[0].endswith(".id")
+            assert found[1] == "is not what the path says"
+        for path, body in (
+            ("/v1/users/a:suspend", {"id": "b"}),
+            ("/v1/serviceAccounts/a/keys", {"serviceAccountId": "b"}),
+            ("/v1/serviceAccounts/a/keys", {"service_account_id": "b"}),
+        ):
+            assert violation(await rest.post(path, json=body))[1] == "is not what the path says"
+        assert backend.calls == []
+        assert (await rest.patch("/v1/users/a%62", json={"id": "ab"})).status_code == 200
+        assert backend.calls[0].request.user.id == "ab"
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"{",
+            b'{"email": "a"',
+            b'{"email": "a',
+            b'{"email": "a"}}',
+            b'{"email": "a"} {}',
+            b'{"email": "a",}',
+            b'{"roles": ["a",]}',
+            b'{"roles": ["a" "b"]}',
+            b'{"roles": [,"a"]}',
+            b"{'email': 'a'}",
+            b'{email: "a"}',
+            b'{"email" "a"}',
+            b'{"email": "a"; "state": 1}',
+            b'{"email": "\\x61"}',
+            b'{"email": "\\u12"}',
+            b'{"email": "\\ud83d"}',
+            b'{"email": "\\ude00\\ud83d"}',
+            b'{"email": "a\tb"}',
+            b'{"email": "\xff\xfe"}',
+            b'{"email": "\xed\xa0\x80"}',
+            b'{"state": 01}',
+            b'{"state": +1}',
+            b'{"state": 1.}',
+            b'{"state": .5}',
+            b'{"state": 0x1}',
+            b'{"email": nul}',
+            b'{"email": nullx}',
+            b'{"email": /* a */ "b"}',
+            b'{"email": "a"} // b',
+            b'\xef\xbb\xbf{"email": "a"}',
+            b" ",
+            b"a",
+            b"\0",
+        ],
+    )
+    async def test_that_is_no_json_is_refused(self, rest: httpx.AsyncClient, backend: Backend, body: bytes) -> None:
+        violation(await rest.post("/v1/users", content=body, headers=JSON))
+        assert backend.calls == []
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    async def test_is_read_as_json_is(self, everywhere: httpx.AsyncClient, data: st.DataObject) -> None:
+        """Any JSON, a few of its characters changed: the edge takes what Python's parser takes, made strict."""
+        leaves = (
+            st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+        )
+        texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+        trees = st.recursive(
+            leaves | texts,
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+            max_leaves=12,
+        )
+        ascii_only, indent = data.draw(st.booleans()), data.draw(st.sampled_from([None, 1]))
+        body = json.dumps({"a": data.draw(trees)}, ensure_ascii=ascii_only, indent=indent)
+        for _ in range(data.draw(st.integers(0, 2))):
+            start = data.draw(st.integers(1, len(body) - 1))
+            put = data.draw(
+                st.sampled_from(["", *'"\\{}[]:,', "\\u", "d83d", "0", "1", ".", "e", "-", "true", " ", "\n"])
+            )
+            body = body[:start] + put + body[start + data.draw(st.integers(0, 1)) :]
+        text = f'{{"parameters": {body}}}'.encode()
+        response = await everywhere.post("/v1/agents", content=text, headers=JSON)
+        assert response.status_code == (200 if is_strict_json(text) else 400), response.text
+
+
+def is_strict_json(text: bytes) -> bool:
+    """Whether this is JSON, and means the same to everybody (RFC 7493)."""
+
+    def unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in members}) < len(members):
+            raise ValueError("a name twice")
+        return dict(members)
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    def finite(number: str) -> float:
+        if float(number) in {float("inf"), float("-inf")}:
+            raise ValueError(number)
+        return float(number)
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_float=finite, parse_int=finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
+        return False
+    return isinstance(value["parameters"], dict | None)
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        ("value", "status"),
+        [
+            ("[" * 30 + "]" * 30, 200),
+            ("[" * 31 + "]" * 31, 400),
+            ("[" * 100_000, 400),
+            ('{"a":' * 100_000, 400),
+            ("[" + "1," * 99_996 + "1]", 200),
+            ("[" + "1," * 99_998 + "1]", 400),
+            ("1" * 300, 200),
+            ("1" * 1001, 400),
+            ("0." + "1" * 5_000_000, 400),
+        ],
+        ids=["deep", "deeper", "abyss", "abyss of objects", "many", "more", "long", "longer", "endless"],
+    )
+    async def test_is_bounded(self, everywhere: httpx.AsyncClient, value: str, status: int) -> None:
+        body = f'{{"parameters": {{"a": {value}}}}}'
+        response = await everywhere.post("/v1/agents", content=body, headers=JSON)
+        assert response.status_code == status, response.text
+
+
+class TestParameter:
+    @pytest.mark.parametrize(
+        ("path", "field", "description"),
+        [
+            ("/v1/users?nothing=1", "nothing", "is unknown"),
+            ("/v1/users?pageSize=1&nothing", "nothing", "is unknown"),
+            ("/v1/users?page%53ize=1", "page%53ize", "is unknown"),
+            ("/v1/users?pagesize=1", "pagesize", "is unknown"),
+            ("/v1/users?=1", "", "is unknown"),
+            ("/v1/users?user.email=a", "user.email", "is unknown"),
+            ("/v1/users?access_token=a", "access_token", "is unknown"),
+            ("/v1/users/a?id=a", "id", "is unknown"),
+            ("/v1/users?pageSize=1&pageSize=2", "page_size", "is there twice"),
+            ("/v1/users?page_size=1&pageSize=1", "page_size", "is there twice"),
+            ("/v1/users?showDeleted", "show_deleted", "needs a value"),
+            ("/v1/users?" + "x" * 5000 + "=1", "x" * 64, "is unknown"),
+        ],
+    )
+    async def test_that_is_not_one_is_named(
+        self, rest: httpx.AsyncClient, backend: Backend, path: str, field: str, description: str
+    ) -> None:
+        assert violation(await rest.get(path)) == (field, description)
+        assert backend.calls == []
+
+    @pytest.mark.parametrize(
+        "query",
+        ["pageSize=many", "pageSize=", "pageSize=1.5", "pageSize=2147483648", "showDeleted=yes", "showDeleted=1"],
+    )
+    async def test_of_another_type_is_refused(self, rest: httpx.AsyncClient, query: str) -> None:
+        said = "".join(violation(await rest.get(f"/v1/users?{query}")))
+        assert query.partition("=")[0].replace("S", "_s").replace("D", "_d") in said
+
+    async def test_beside_a_body_is_not_of_the_body(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        assert violation(await rest.patch("/v1/users/a?user.email=b", json={}))[0] == "user.email"
+        assert violation(await rest.post("/v1/users/a:suspend?etag=1", json={}))[0] == "etag"
+        assert backend.calls == []
+
+
+class TestBody:
+    @pytest.mark.parametrize(
+        ("verb", "path"),
+        [("GET", "/v1/me"), ("DELETE", "/v1/users/a"), ("POST", KEY := "/v1/serviceAccounts/a/keys/b:revoke")],
+    )
+    @pytest.mark.parametrize("body", ["{}", " ", '{"id": "b"}'])
+    async def test_where_none_belongs_is_refused(
+        self, rest: httpx.AsyncClient, backend: Backend, verb: str, path: str, body: str
+    ) -> None:
+        response = await rest.request(verb, path, content=body, headers=JSON)
+        assert violation(response) == ("", "The body must be empty: this method takes none.")
+        assert backend.calls == []
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=a",
+            "application/json; charset=latin1",
+            "application/jsonp",
+            "application/merge-patch+json",
+            "application/json, text/plain",
+            "application/xml",
+            "",
+        ],
+    )
+    async def test_of_another_type_is_415(self, rest: httpx.AsyncClient, backend: Backend, content_type: str) -> None:
+        response = await rest.post("/v1/users", content=b'{"email": "a"}', headers={"content-type": content_type})
+        rest_refusal(response).is_row(REPLIES[415], http_status=415)
+        assert backend.calls == []
+
+    async def test_of_grpc_on_a_path_of_rest_is_refused_as_grpc(
+        self, rest: httpx.AsyncClient, backend: Backend
+    ) -> None:
+        response = await rest.post("/v1/users", content=b"{}", headers={"content-type": "application/grpc"})
+        assert (response.status_code, response.headers["error-type"]) == (200, "UNSUPPORTED_MEDIA_TYPE")
+        assert backend.calls == []
+
+    @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON;charset=UTF-8", None])
+    async def test_of_json_passes(self, rest: httpx.AsyncClient, content_type: str | None) -> None:
+        headers = {"content-type": content_type} if content_type else {}
+        assert (await rest.post("/v1/users", content=b'{"email": "a"}', headers=headers)).status_code == 200
+
+    @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", "gzip, gzip"])
+    async def test_in_a_coding_is_415(self, rest: httpx.AsyncClient, backend: Backend, coding: str) -> None:
+        response = await rest.post("/v1/users", content=b"{}", headers=JSON | {"content-encoding": coding})
+        rest_refusal(response).is_row(REPLIES[415], http_status=415)
+        assert backend.calls == []
+
+
+def rest_of(method: MethodDescriptor) -> tuple[str, str]:
+    """Returns verb and path of a method, with an id for every variable."""
+    rule = option(method, annotations_pb2.http)
+    verb = rule.WhichOneof("pattern")
+    assert verb in VERBS
+    return verb.upper(), re.sub(r"\{[^}]*\}", "1", getattr(rule, verb))
+
+
+@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+class TestEveryMethod:
+    async def test_knows_its_fields_and_parameters(self, rest: httpx.AsyncClient, method: MethodDescriptor) -> None:
+        verb, path = rest_of(method)
+        assert violation(await rest.request(verb, f"{path}?x-ray=1")) == ("x-ray", "is unknown")
+        response = await rest.request(verb, path, content='{"x-ray": 1}', headers=JSON)
+        body = option(method, annotations_pb2.http).body
+        field = {"": "", "*": "x-ray"}.get(body, f"{body}.x-ray")
+        assert violation(response)[0] == field
