@@ -122,6 +122,35 @@ class TestEffects:
         changes = [(event["before"], event["after"]) for event in audited(events)]
         assert changes == [((), ("viewer",)), (("viewer",), ("admin", "viewer")), (("admin", "viewer"), ())]
 
+    async def test_of_a_batch_are_one_event_for_each_resource(
+        self, users: UserServiceAsyncStub, admin: Caller, events: list[Event]
+    ) -> None:
+        creation = pb.BatchCreateUsersRequest(
+            requests=[pb.CreateUserRequest(user=a_user(roles=roles)) for roles in ([], ["admin"])]
+        )
+        first, second = (await users.BatchCreateUsers(creation, metadata=admin.metadata)).users
+        changes = pb.BatchUpdateUsersRequest(
+            requests=[
+                pb.UpdateUserRequest(user=pb.User(id=first.id, roles=["editor"])),
+                pb.UpdateUserRequest(user=pb.User(id=second.id, display_name="New")),
+            ]
+        )
+        await users.BatchUpdateUsers(changes, metadata=admin.metadata)
+        deletion = pb.BatchDeleteUsersRequest(requests=[pb.DeleteUserRequest(id=user.id) for user in (second, first)])
+        await users.BatchDeleteUsers(deletion, metadata=admin.metadata)
+        found = [(event["action"].rpartition("/")[2], event["subject"]["id"]) for event in audited(events)]
+        roles = "user.roles"
+        assert found == [
+            (roles, second.id),
+            (roles, first.id),
+            ("BatchDeleteUsers", second.id),
+            ("BatchDeleteUsers", first.id),
+        ]
+        assert [(event["before"], event["after"]) for event in audited(events)[:2]] == [
+            ((), ("admin",)),
+            ((), ("editor",)),
+        ]
+
     async def test_that_were_rolled_back_are_none(
         self, users: UserServiceAsyncStub, admin: Caller, events: list[Event]
     ) -> None:
@@ -134,6 +163,9 @@ class TestEffects:
             await users.ActivateUser(pb.ActivateUserRequest(id=user.id), metadata=admin.metadata)
         with refused(S.ABORTED, "ETAG_MISMATCH"):
             await users.DeleteUser(pb.DeleteUserRequest(id=user.id, etag='"7"'), metadata=admin.metadata)
+        batch = [pb.UpdateUserRequest(user=one) for one in (pb.User(id=user.id, roles=["admin"]), pb.User(id=NEVER))]
+        with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND"):
+            await users.BatchUpdateUsers(pb.BatchUpdateUsersRequest(requests=batch), metadata=admin.metadata)
         assert audited(events) == []
 
     async def test_are_told_once_when_the_answer_is_replayed(
@@ -181,6 +213,14 @@ class TestDenials:
         assert event.keys() == FIELDS | {"permission"}
         assert (event["outcome"], event["permission"], event["tenant_id"]) == ("denied", "users.admin", tenant_id)
         assert (event["actor"]["subject"], event["subject"]) == ("mallory", {"type": "user", "id": NEVER})
+
+    async def test_of_a_batch_are_one_event_about_nobody(
+        self, users: UserServiceAsyncStub, nobody: Caller, events: list[Event]
+    ) -> None:
+        items = [pb.DeleteUserRequest(id=NEVER)] * 2
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await users.BatchDeleteUsers(pb.BatchDeleteUsersRequest(requests=items), metadata=nobody.metadata)
+        assert [event["subject"] for event in audited(events)] == [None]
 
     async def test_are_told_for_every_method(
         self, users: UserServiceAsyncStub, nobody: Caller, events: list[Event]

@@ -1,7 +1,7 @@
 """What the server owns in a resource, no request can write: each such field, by every way into the store."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests import protos
-from tests.security.world import Rpc, World, rpc, snake
+from tests.security.world import Rpc, World, rpc, rpcs, snake
 
 TIME: Final = "google.protobuf.Timestamp"
 MOVES: Final = {"update_time", "etag"}
@@ -41,6 +41,11 @@ class Owned:
     def update(self) -> Rpc:
         return rpc(f"Update{self.message.name}")
 
+    def batch(self, verb: str) -> Rpc | None:
+        """Returns the batch method of the resource, if it has one."""
+        found = (one for one in rpcs() if one.method.name.startswith(f"Batch{verb}") and one.subject == self.resource)
+        return next(found, None)
+
     def forge(self, message: Any) -> Any:
         """Writes a value that the server would never choose, and returns it."""
         name = self.field.name
@@ -67,6 +72,15 @@ def owned_fields() -> list[Owned]:
     ]
 
 
+def updates() -> Iterator[tuple[Owned, Rpc]]:
+    """Every field with every RPC that changes its resource."""
+    for owned in owned_fields():
+        yield owned, owned.update
+        if batch := owned.batch("Update"):
+            yield owned, batch
+
+
+every_update = pytest.mark.parametrize(("owned", "update"), list(updates()), ids=str)
 every_field = pytest.mark.parametrize("owned", owned_fields(), ids=str)
 
 
@@ -75,20 +89,36 @@ async def read(world: World, owned: Owned, id: str) -> Any:
     return await world.call(get, get.policy.request_class(id=id))
 
 
+def held(response: Any) -> list[Any]:
+    """Returns the resources of a batch's answer."""
+    ((_, resources),) = response.ListFields()
+    return list(resources)
+
+
 @every_field
 async def test_create_does_not_store_it(world: World, owned: Owned) -> None:
     request = world.request(owned.create)
     forged = owned.forge(getattr(request, owned.resource))
-    created = await world.call(owned.create, request)
-    stored = await read(world, owned, created.id)
-    assert stored == created
-    assert getattr(stored, owned.field.name) != forged
-    assert stored.tenant_id == world.caller.tenant_id
+    created = [await world.call(owned.create, request)]
+    batch = owned.batch("Create")
+    if batch is not None:
+        several: Any = batch.policy.request_class()
+        for _ in range(2):
+            one = world.request(owned.create)
+            owned.forge(getattr(one, owned.resource))
+            several.requests.append(one)
+        created += held(await world.call(batch, several))
+        assert len(created) == 3
+    for one in created:
+        stored = await read(world, owned, one.id)
+        assert stored == one
+        assert getattr(stored, owned.field.name) != forged
+        assert stored.tenant_id == world.caller.tenant_id
 
 
-@every_field
+@every_update
 @pytest.mark.parametrize("way", ["no mask", "star", "named"])
-async def test_update_does_not_store_it(world: World, owned: Owned, way: str) -> None:
+async def test_update_does_not_store_it(world: World, owned: Owned, update: Rpc, way: str) -> None:
     id = world.ids[owned.resource]
     before = await read(world, owned, id)
     request: Any = owned.update.policy.request_class()
@@ -101,7 +131,11 @@ async def test_update_does_not_store_it(world: World, owned: Owned, way: str) ->
         resource.id = id
     masks = {"no mask": [], "star": ["*"], "named": [owned.field.name, "display_name"]}
     request.update_mask.CopyFrom(FieldMask(paths=masks[way]))
-    call = world.call(owned.update, request)
+    if update != owned.update:
+        several: Any = update.policy.request_class()
+        several.requests.append(request)
+        request = several
+    call = world.call(update, request)
     result: object = (await asyncio.gather(call, return_exceptions=True))[0]
     if isinstance(result, grpc.aio.AioRpcError):
         assert result.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,5 +1,6 @@
 """One tenant cannot reach, change or even notice another: every RPC, every id, every caller, from the descriptors."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from api_common.fields import IdField as IdFilter
 from api_common.testing.hiding import NEVER
 from api_common.testing.identity import Identity
 from api_common.testing.refusals import refused
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from tests import protos
 from tests.security.conftest import Founding
 from tests.security.world import Rpc, Running, World, rpcs
 from tests.services import built_services, owner_of
@@ -24,6 +27,10 @@ S: Final = grpc.StatusCode
 every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=str)
 every_list = pytest.mark.parametrize("rpc", [one for one in rpcs() if one.method.name.startswith("List")], ids=str)
 every_write = pytest.mark.parametrize("rpc", [one for one in rpcs() if not one.policy.read_only], ids=str)
+
+every_batch = pytest.mark.parametrize(
+    "rpc", [one for one in rpcs() if re.match("Batch(Get|Update|Delete)", one.method.name)], ids=str
+)
 
 Checksum = Callable[[World], Awaitable[dict[str, str]]]
 
@@ -147,10 +154,30 @@ class TestIds:
                     assert etag or there.code is S.NOT_FOUND, f"{field}: {there}"
                 else:
                     # An id that is the server's to choose: what the client sends does not count.
-                    assert rpc.method.name.startswith("Create"), f"{field} was accepted"
+                    assert rpc.creates, f"{field} was accepted"
                     assert field.output_only
                     assert stolen not in str(there.message)
             assert await checksum(victim) == before, field
+
+    @every_batch
+    async def test_behind_an_own_one_are_as_if_they_never_existed(
+        self, rpc: Rpc, found: Founding, checksum: Checksum
+    ) -> None:
+        """Nothing happens to the attacker's own resource either: all or nothing."""
+        victim, attacker = await found(), await found()
+        before, own = await checksum(victim), await checksum(attacker)
+        answers = []
+        for id in (victim.ids[rpc.subject], NEVER):
+            request = attacker.request(rpc)
+            if rpc.method.name.startswith("BatchGet"):
+                request.ids.append(id)
+            else:
+                _put_id(request.requests.add(), request.requests[0], id)
+            answers.append(await answer(attacker.call(rpc, request), without=id))
+        assert answers[0] == answers[1]
+        assert answers[0].code is S.NOT_FOUND
+        assert await checksum(victim) == before
+        assert await checksum(attacker) == own
 
     @every_list
     async def test_in_filters_find_nothing(self, rpc: Rpc, world: World, neighbour: World) -> None:
@@ -209,10 +236,14 @@ class TestIdempotencyKeys:
         if got.message is None:
             assert got.code is S.NOT_FOUND
         else:
-            assert rpc.method.name.startswith("Create")
+            assert rpc.creates
             assert victim.caller.tenant_id not in str(got.message)
             assert attacker.caller.tenant_id in str(got.message)
         assert await checksum(victim) == before
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and protos.is_map_entry(field.message_type)
 
 
 def _with_etag(request: Any) -> Iterator[Any]:
@@ -220,8 +251,16 @@ def _with_etag(request: Any) -> Iterator[Any]:
     if "etag" in request.DESCRIPTOR.fields_by_name:
         yield request
     for field, value in request.ListFields():
-        if field.message_type is not None and not field.is_repeated and "etag" in field.message_type.fields_by_name:
-            yield value
+        if field.message_type is not None and field.message_type.full_name.startswith("ameide.") and not _is_map(field):
+            for inner in value if field.is_repeated else (value,):
+                yield from _with_etag(inner)
+
+
+def _put_id(item: Any, like: Any, id: str) -> None:
+    """Makes of ``item`` the same as ``like``, about another resource."""
+    item.CopyFrom(like)
+    holder = item if "id" in item.DESCRIPTOR.fields_by_name else next(value for _, value in item.ListFields())
+    holder.id = id
 
 
 async def _fill_two_pages(world: World, rpc: Rpc) -> None:

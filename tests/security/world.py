@@ -102,6 +102,11 @@ class Rpc:
         held = [kind for kind, field in messages if field.is_repeated or "id" in kind.fields_by_name]
         return snake(output.name if "id" in output.fields_by_name or not held else held[0].name)
 
+    @property
+    def creates(self) -> bool:
+        """Whether ids in the request's own resources are the server's to choose."""
+        return self.method.name.startswith(("Create", "BatchCreate"))
+
     def __str__(self) -> str:
         return self.method.name
 
@@ -183,7 +188,7 @@ class World:
         request = rpc.policy.request_class()
         _fill(request, self.ids)
         for field in rpc.ids():
-            if not rpc.method.name.startswith(("Create", "BatchCreate")) or field.path[-1] != "id":
+            if not rpc.creates or field.path[-1] != "id":
                 field.put(request, self.ids[field.names])
         return request
 

@@ -43,6 +43,7 @@ _KEYWORDS: Final = {
     ("map", "min_pairs"): "minProperties",
     ("map", "max_pairs"): "maxProperties",
 }
+_SOME_ID: Final = "019b7b1c-52ce-7c1e-8a54-3f6d2b9e4c10"
 _FORMATS: Final = {("string", "uuid"): "uuid", ("string", "email"): "email", ("string", "uri"): "uri"}
 _WITHIN: Final = {
     ("repeated", "items"): "items",
@@ -201,6 +202,8 @@ def _example_of(field: FieldDescriptor, *, request: bool) -> Any:
         one: Any = example(field.message_type, request=request)
     elif field.enum_type is not None:
         one = field.enum_type.values[1].name
+    elif cast(Any, field.GetOptions()).Extensions[validate_pb2.field].string.uuid:
+        one = _SOME_ID
     else:
         one = field.default_value
     return [one] if field.is_repeated else one

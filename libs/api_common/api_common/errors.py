@@ -64,6 +64,16 @@ class DomainError(Exception):
         self.resource = resource
         self.retry_after_seconds = retry_after_seconds
 
+    def blame(self, item: str) -> None:
+        """Says which item of a batch the error is about: in front of every field, and in the metadata.
+
+        Args:
+            item: path of the item in proto names, e.g. `requests[3]`.
+        """
+        self.metadata = {"item": item, **self.metadata}
+        about = [FieldViolation(f"{item}.{one.field}", one.description) for one in self.violations]
+        self.violations = tuple(about) or (FieldViolation(item, self.message),)
+
 
 class ValidationError(DomainError):
     """The request is malformed, whatever the state of the system."""

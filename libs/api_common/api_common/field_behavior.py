@@ -6,8 +6,10 @@ The descriptors are read once per method, at start: a call visits only the field
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 from typing import Any, Final
 
+from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -18,6 +20,7 @@ MAX_VIOLATIONS: Final = 100
 """A few bytes make an empty item, so a small request could ask for millions of violations."""
 
 _BEHAVIOR: Final[Any] = field_behavior_pb2.field_behavior
+_RULES: Final[Any] = validate_pb2.field
 
 
 def has_behavior(declared: FieldDescriptor, name: str) -> bool:
@@ -58,6 +61,8 @@ class _Nested:
     plan: "_Plan"
     repeated: bool
     mapped: bool
+    most: float
+    """How many items the contract allows. A longer list is refused for that, and nobody looks at its items."""
 
 
 @dataclass(slots=True)
@@ -114,7 +119,8 @@ def _items(nested: _Nested, message: Message) -> Iterator[tuple[str, Message]]:
         for key, item in getattr(message, name).items():
             yield f"{name}[{key!r}]", item
     elif nested.repeated:
-        for index, item in enumerate(getattr(message, name)):
+        items = getattr(message, name)
+        for index, item in enumerate(items if len(items) <= nested.most else ()):
             yield f"{name}[{index}]", item
     elif message.HasField(name):
         yield name, getattr(message, name)
@@ -136,7 +142,9 @@ def _plan(descriptor: Descriptor, known: dict[Descriptor, _Plan]) -> _Plan:
         held = _held(declared)
         if held is None:
             continue
-        nested = _Nested(declared.name, _plan(held, known), declared.is_repeated, held is not declared.message_type)
+        most = declared.GetOptions().Extensions[_RULES].repeated.max_items or inf
+        is_map = held is not declared.message_type
+        nested = _Nested(declared.name, _plan(held, known), declared.is_repeated, is_map, most)
         if _reaches(held, "REQUIRED", set()) or plan.masked:
             plan.checked.append(nested)
         if _reaches(held, "OUTPUT_ONLY", set()):

@@ -26,6 +26,7 @@ from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
 from api_common.edge_authorization import ApiKeyAuthority, check_handler
 from api_common.idempotency_reaper import reap_forever
 from api_common.interceptors import Pipeline
+from api_common.interceptors.transaction import MAX_RESPONSE_BYTES
 from api_common.internal_tokens import INTERNAL_ISSUER
 from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
 from api_common.operations import OperationsServer
@@ -45,7 +46,7 @@ _SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Heal
 _OPTIONS: Final = (
     # Above the 10 MiB that admission accepts, so that the refusal is ours, in our shape.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", 1000),

@@ -97,6 +97,11 @@ class Transaction:
             reraise(error, self._constraints)
         return cast(Sequence[Row], rows)
 
+    def refusal(self, constraint: str) -> errors.DomainError:
+        """Returns what it means to the caller that ``constraint`` is broken, where that was found out by looking."""
+        known = self._constraints.get(constraint)
+        return known() if known else errors.ConflictError("A resource with this identity exists.")
+
 
 class UnitOfWork:
     """`async with UnitOfWork(...) as transaction:` commits if the block ends, rolls back if it raises.

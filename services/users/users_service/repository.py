@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from api_common.batch_repository import BatchRepository
 from api_common.context import Principal
 from api_common.database import compile_statement
 from api_common.errors import NotFoundError, Resource
@@ -59,7 +60,7 @@ _FIND_PRINCIPAL = compile_statement(
 )
 
 
-class UserRepository(Repository):
+class UserRepository(BatchRepository):
     """The users of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:

@@ -1,6 +1,9 @@
 """The RPCs of UserService, in the order of the proto."""
 
+from typing import Any
+
 from ameide.user.v1 import user_pb2 as pb
+from api_common.batches import Change, deletion, each
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
 
@@ -16,8 +19,8 @@ class UserServicer:
         self._users = users
 
     async def CreateUser(self, request: pb.CreateUserRequest, ctx: RequestContext) -> pb.User:
-        values = {**user_from_proto(request.user), "state": State.ACTIVE}
-        return user_to_proto(await self._users.insert(ctx.transaction, values, created_by=ctx.principal.subject))
+        row = await self._users.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
+        return user_to_proto(row)
 
     async def GetUser(self, request: pb.GetUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.get(ctx.transaction, request.id))
@@ -30,10 +33,8 @@ class UserServicer:
         return pb.ListUsersResponse(users=map(user_to_proto, page.rows), next_page_token=page.next_page_token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, ctx: RequestContext) -> pb.User:
-        user = request.user
-        fields = paths_to_write(user, request.update_mask, mutable=MUTABLE)
-        values = user_from_proto(user, fields)
-        return user_to_proto(await self._users.update(ctx.transaction, user.id, values, etag=user.etag))
+        change = _changed(request)
+        return user_to_proto(await self._users.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteUser(self, request: pb.DeleteUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.delete(ctx.transaction, request.id, etag=request.etag))
@@ -41,8 +42,44 @@ class UserServicer:
     async def UndeleteUser(self, request: pb.UndeleteUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.undelete(ctx.transaction, request.id, etag=request.etag))
 
+    async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, ctx: RequestContext) -> pb.BatchGetUsersResponse:
+        rows = await self._users.get_many(ctx.transaction, request.ids)
+        return pb.BatchGetUsersResponse(users=map(user_to_proto, rows))
+
+    async def BatchCreateUsers(
+        self, request: pb.BatchCreateUsersRequest, ctx: RequestContext
+    ) -> pb.BatchCreateUsersResponse:
+        items = each(request.requests, _created)
+        rows = await self._users.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
+        return pb.BatchCreateUsersResponse(users=map(user_to_proto, rows))
+
+    async def BatchUpdateUsers(
+        self, request: pb.BatchUpdateUsersRequest, ctx: RequestContext
+    ) -> pb.BatchUpdateUsersResponse:
+        changes = each(request.requests, _changed)
+        before = await self._users.lock_many(ctx.transaction, changes)
+        rows = await self._users.update_many(ctx.transaction, changes, before)
+        return pb.BatchUpdateUsersResponse(users=map(user_to_proto, rows))
+
+    async def BatchDeleteUsers(
+        self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
+    ) -> pb.BatchDeleteUsersResponse:
+        before = await self._users.lock_many(ctx.transaction, each(request.requests, deletion))
+        rows = await self._users.delete_many(ctx.transaction, before)
+        return pb.BatchDeleteUsersResponse(users=map(user_to_proto, rows))
+
     async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.move(ctx.transaction, request.id, "suspend", etag=request.etag))
 
     async def ActivateUser(self, request: pb.ActivateUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.move(ctx.transaction, request.id, "activate", etag=request.etag))
+
+
+def _created(request: pb.CreateUserRequest) -> dict[str, Any]:
+    return {**user_from_proto(request.user), "state": State.ACTIVE}
+
+
+def _changed(request: pb.UpdateUserRequest) -> Change:
+    user = request.user
+    fields = paths_to_write(user, request.update_mask, mutable=MUTABLE)
+    return Change(user.id, user.etag, user_from_proto(user, fields))

@@ -1,13 +1,20 @@
 """The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
 
+from typing import Final
+
+from google.protobuf.message import Message
+
 from api_common.context import RequestContext
 from api_common.database import ConstraintErrors, Database, StaleStatementError
-from api_common.errors import SecretShownOnceError
+from api_common.errors import PayloadTooLargeError, SecretShownOnceError
 from api_common.idempotency import claim, read_key, store
 from api_common.policy import MethodPolicy
 from api_common.rpc import Call, Handler, Layer
 from api_common.telemetry import Metrics
 from api_common.unit_of_work import UnitOfWork
+
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+"""The largest response; what a request of 10 MiB creates comes back with a little more."""
 
 
 def transaction(
@@ -43,7 +50,7 @@ def transaction(
                     principal, headers.request_id, tx, call.deadline, headers.traceparent, call.token
                 )
                 response = await handler(request, context)
-                call.response, call.effect, call.role_changes = response.SerializeToString(), response, tx.role_changes
+                call.response, call.effect, call.role_changes = _encode(response), response, tx.role_changes
                 if key is not None:
                     kept = b"" if method.returns_secret else call.response
                     await store(tx, key, principal=principal, method=method.path, response=kept)
@@ -59,3 +66,14 @@ def transaction(
             await once(call)
 
     return layer
+
+
+def _encode(response: Message) -> bytes:
+    """Returns the bytes of a response; gRPC would refuse to send too many of them only after the commit."""
+    encoded = response.SerializeToString()
+    if len(encoded) > MAX_RESPONSE_BYTES:
+        raise PayloadTooLargeError(
+            f"The answer would hold more than {MAX_RESPONSE_BYTES} bytes; ask for less at once.",
+            metadata={"max_bytes": str(MAX_RESPONSE_BYTES)},
+        )
+    return encoded

@@ -10,6 +10,8 @@ import uuid_utils
 
 from api_common.testing.database import postgres_server
 from api_common.testing.identity import Caller, Identity
+from api_common.testing.statements import Statements, recording
+from api_common.unit_of_work import Transaction
 
 _TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
 
@@ -62,3 +64,12 @@ def stranger(identity: Identity) -> Caller:
 def nobody(identity: Identity, tenant_id: str) -> Caller:
     """Belongs to the test's tenant and has no role."""
     return identity.caller(tenant_id, subject="norole")
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    """What the services in this process ask of their databases from now on."""
+    seen: Statements = []
+    for name in ("fetch_one", "fetch_all"):
+        monkeypatch.setattr(Transaction, name, recording(seen, getattr(Transaction, name)))
+    return seen
