@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import httpx
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
+from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.edge.conftest import Edge
@@ -39,6 +40,8 @@ class Refusal:
     reason: str
     request_id: str
     headers: Mapping[str, str]
+    status: status_pb2.Status
+    """All of it, whatever form it travelled in."""
 
     def is_row(self, reply: EdgeReply, *, http_status: int) -> None:
         """Asserts that this is ``reply``, word for word."""
@@ -55,13 +58,17 @@ class Refusal:
         assert "server" not in self.headers
 
 
-async def ask_rest(edge: Edge, ask: Ask) -> Refusal:
-    async with edge.client() as client:
+async def ask_rest(edge: Edge, ask: Ask, **options: bool) -> Refusal:
+    async with edge.client(**options) as client:
         if ask.body_bytes:
             response = await client.post(ask.rest, headers=dict(ask.headers), content=b" " * ask.body_bytes)
         else:
             response = await client.get(ask.rest, headers=dict(ask.headers))
     return rest_refusal(response)
+
+
+async def ask_rest_h2(edge: Edge, ask: Ask) -> Refusal:
+    return await ask_rest(edge, ask, http1=False, http2=True)
 
 
 async def ask_grpc(edge: Edge, ask: Ask) -> Refusal:
@@ -86,7 +93,7 @@ async def ask_grpc_web(edge: Edge, ask: Ask) -> Refusal:
     return grpc_web_refusal(response)
 
 
-CALLERS: Final = {"rest": ask_rest, "grpc": ask_grpc, "grpc-web": ask_grpc_web}
+CALLERS: Final = {"rest": ask_rest, "rest-h2": ask_rest_h2, "grpc": ask_grpc, "grpc-web": ask_grpc_web}
 
 
 def rest_refusal(response: httpx.Response) -> Refusal:
@@ -99,13 +106,14 @@ def rest_refusal(response: httpx.Response) -> Refusal:
         _without_type(detail, name)
         for detail, name in zip(body["details"][:2], ("ErrorInfo", "RequestInfo"), strict=True)
     )
-    assert info == {"reason": info["reason"], "domain": ERROR_DOMAIN, "metadata": {}}
+    assert info == {"reason": info["reason"], "domain": ERROR_DOMAIN, "metadata": info["metadata"]}
     assert request == {"requestId": request["requestId"], "servingData": ""}
-    if info["reason"] == "RATE_LIMITED":
+    if "retry-after" in response.headers:
         assert _without_type(body["details"][2], "RetryInfo") == {"retryDelay": "1s"}
     code, message = body["code"], body["message"]
     headers = dict(response.headers)
-    return Refusal(response.status_code, code, message, info["reason"], request["requestId"], headers)
+    status = json_format.ParseDict(body, status_pb2.Status())
+    return Refusal(response.status_code, code, message, info["reason"], request["requestId"], headers, status)
 
 
 def grpc_web_refusal(response: httpx.Response) -> Refusal:
@@ -124,11 +132,12 @@ def _from_status(packed: bytes, http_status: int, headers: Mapping[str, str]) ->
     assert status.details[0].Unpack(info)
     assert status.details[1].Unpack(request)
     assert info.domain == ERROR_DOMAIN
-    retry = error_details_pb2.RetryInfo()
-    assert [detail.Unpack(retry) for detail in status.details[2:]] == [True] * (info.reason == "RATE_LIMITED")
-    assert retry.retry_delay.seconds == (info.reason == "RATE_LIMITED")
+    if "retry-after" in headers:
+        retry = error_details_pb2.RetryInfo()
+        assert status.details[2].Unpack(retry)
+        assert str(retry.retry_delay.seconds) == headers["retry-after"]
     assert not LEAKS.search(status.message)
-    return Refusal(http_status, status.code, status.message, info.reason, request.request_id, headers)
+    return Refusal(http_status, status.code, status.message, info.reason, request.request_id, headers, status)
 
 
 def _without_type(detail: dict[str, Any], name: str) -> dict[str, Any]:

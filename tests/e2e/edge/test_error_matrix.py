@@ -1,0 +1,129 @@
+"""Every error that there is, in every language of the edge: the same facts, whoever says no and wherever.
+
+The rows come from the registry: a new error, or a new reply of the edge, is here without anybody thinking of it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, Final
+from uuid import uuid4
+
+import grpc
+import pytest
+from ameide.user.v1 import user_pb2 as pb
+from api_common.error_details import render
+from api_common.error_registry import EDGE_REPLIES, REGISTRY, EdgeReply, spec_of
+from api_common.errors import DomainError, FieldViolation, Resource
+
+from tests.architecture.test_reasons import error_classes
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import CALLERS, LEAKS, USERS, Ask, Refusal
+from tests.e2e.edge.conftest import Edge, Layout, running
+
+SECRET: Final = "ValueError: SELECT secret FROM users at 10.0.0.1:5432"
+PROBE: Final = """
+function envoy_on_request(handle)
+  local status = handle:headers():get("x-probe-%s")
+  if status then
+    handle:respond({[":status"] = status}, "%s")
+  end
+end
+"""
+
+
+@pytest.fixture(scope="session")
+async def probed(layout: Layout, published: None) -> AsyncIterator[Edge]:
+    """The edge with two filters more, before the transcoder and before the router, that refuse with any status."""
+
+    def change(manager: Any) -> None:
+        filters = manager["http_filters"]
+        names = [one["name"].removeprefix("envoy.filters.http.") for one in filters]
+        for place, before in (("late", "router"), ("early", "grpc_json_transcoder")):
+            lua = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
+            code = {"@type": lua, "default_source_code": {"inline_string": PROBE % (place, SECRET)}}
+            probe = {"name": f"envoy.filters.http.lua.{place}", "typed_config": code}
+            filters.insert(names.index(before), probe)
+
+    async with running(layout("probed", 2, change)) as result:
+        yield result
+
+
+def an_error(kind: type[DomainError]) -> DomainError:
+    """Returns an error that knows all that one can know."""
+    return kind(
+        "This cannot be done.",
+        metadata={"limit": "10"},
+        violations=[FieldViolation("user.email", "must be an address")],
+        resource=Resource("user", "u1"),
+        retry_after_seconds=1,
+    )
+
+
+async def ask_everybody(edge: Edge, headers: dict[str, str]) -> dict[str, Refusal]:
+    """Asks the same in each language, under one request id, and checks what all answers share."""
+    request_id = str(uuid4())
+    ask = Ask("/v1/me", f"{USERS}/GetMe", {**edge.credentials, "x-request-id": request_id, **headers})
+    refusals = dict(zip(CALLERS, await asyncio.gather(*(call(edge, ask) for call in CALLERS.values())), strict=True))
+    for language, refusal in refusals.items():
+        said = refusal.headers
+        assert (said["x-request-id"], said["error-id"], refusal.request_id) == (request_id,) * 3, language
+        assert said["error-type"] == refusal.reason, language
+        assert refusal.status == refusals["grpc"].status, language
+        assert not LEAKS.search(str(refusal.status)), language
+    return refusals
+
+
+def http_statuses(refusals: dict[str, Refusal]) -> dict[str, int]:
+    return {language: refusal.http_status for language, refusal in refusals.items()}
+
+
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+async def test_of_a_service_is_the_same_in_every_language(
+    edge: Edge, backend: Backend, kind: type[DomainError]
+) -> None:
+    error = an_error(kind)
+
+    async def fail(_request: pb.GetMeRequest, context: Any) -> None:
+        request_id = dict(context.invocation_metadata())["x-request-id"]
+        code, message, trailers = render(error, request_id=request_id)
+        await context.abort_with_status(SimpleNamespace(code=code, details=message, trailing_metadata=trailers))
+
+    backend.script["GetMe"] = fail
+    refusals = await ask_everybody(edge, {})
+    row = spec_of(error)
+    assert http_statuses(refusals) == {
+        "rest": row.http_status,
+        "rest-h2": row.http_status,
+        "grpc": 200,
+        "grpc-web": 200,
+    }
+    said = refusals["grpc"].status
+    assert (said.code, said.message) == (row.code.value[0], "This cannot be done.")
+    assert refusals["grpc"].reason == kind.reason
+    names = [detail.TypeName().removeprefix("google.rpc.") for detail in said.details]
+    assert names == ["ErrorInfo", "RequestInfo", "RetryInfo", "ResourceInfo", "BadRequest"]
+
+
+@pytest.mark.parametrize("place", ["early", "late"])
+@pytest.mark.parametrize("reply", EDGE_REPLIES, ids=lambda reply: str(reply.http_status))
+async def test_of_the_edge_is_the_same_in_every_language(probed: Edge, reply: EdgeReply, place: str) -> None:
+    status = reply.http_status
+    refusals = await ask_everybody(probed, {f"x-probe-{place}": str(status)})
+    for refusal in refusals.values():
+        assert (refusal.code, refusal.reason, refusal.message) == (reply.code.value[0], reply.reason, reply.message)
+    assert http_statuses(refusals) == {"rest": status, "rest-h2": status, "grpc": 200, "grpc-web": 200}
+
+
+@pytest.mark.parametrize(("status", "row"), [(402, 400), (418, 400), (499, 400), (505, 500), (599, 500)])
+async def test_of_the_edge_that_nobody_thought_of_has_our_shape(probed: Edge, status: int, row: int) -> None:
+    reply = next(one for one in EDGE_REPLIES if one.http_status == row)
+    for refusal in (await ask_everybody(probed, {"x-probe-early": str(status)})).values():
+        assert (refusal.code, refusal.reason, refusal.message) == (reply.code.value[0], reply.reason, reply.message)
+
+
+def test_every_code_that_can_occur_is_reached() -> None:
+    reached = {spec_of(an_error(kind)).code for kind in error_classes()} | {reply.code for reply in EDGE_REPLIES}
+    # What gRPC itself says for an exception that nobody caught becomes INTERNAL on its way (test_errors.py).
+    assert set(grpc.StatusCode) - reached == {grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN}
+    assert {spec.error for spec in REGISTRY} <= set(error_classes())
