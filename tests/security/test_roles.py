@@ -5,8 +5,10 @@ from typing import Final
 
 import grpc
 import pytest
+from api_common.internal_tokens import InternalTokenSigner
 from api_common.policy import ROLE_PERMISSIONS
-from api_common.testing.identity import Identity
+from api_common.testing.hiding import NEVER
+from api_common.testing.identity import AUDIENCE, Identity
 
 from tests.security.world import Rpc, Running, rpcs
 
@@ -26,6 +28,9 @@ ALLOWED: Final[Mapping[str, set[str]]] = {
 }
 """Written down a second time on purpose: a change of the contract or of the table of roles must be meant."""
 
+USERS_ONLY: Final = {"GetMe"}
+"""Closed to service accounts, whatever their roles."""
+
 OTHERS: Final = ("root", "Admin", "ADMIN", "admin ", "*", "*.admin", "users.admin", "", "administrator")
 
 
@@ -38,15 +43,20 @@ async def test_a_method_serves_the_roles_that_it_should(
     assert allowed is not None, f"say in ALLOWED who has {rpc.policy.permission}"
     method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
     method = mesh[rpc.service].service.channel.unary_unary(rpc.policy.path)
-    found = set()
+    signer = InternalTokenSigner(identity.signing_key_path.read_bytes(), audience=AUDIENCE)
+    users: set[str] = set()
+    programs: set[str] = set()
     for role in (*ROLE_PERMISSIONS, *OTHERS):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await method(b"\xff", metadata=identity.caller(tenant_id, role).metadata)
-        if caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            found.add(role)
-        else:
-            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert found == allowed
+        of_api_key = signer.token(subject=NEVER, tenant_id=tenant_id, roles=[role])
+        for found, token in ((users, identity.caller(tenant_id, role).token), (programs, of_api_key)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(b"\xff", metadata=(("authorization", f"Bearer {token}"),))
+            if caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                found.add(role)
+            else:
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert users == allowed
+    assert programs == (set() if rpc.method.name in USERS_ONLY else allowed)
 
 
 async def test_roles_that_are_unknown_take_nothing_away(

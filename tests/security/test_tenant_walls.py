@@ -1,6 +1,7 @@
 """One tenant cannot reach, change or even notice another: every RPC, every id, every caller, from the descriptors."""
 
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import asyncpg
 import grpc
 import pytest
 from api_common.fields import IdField as IdFilter
+from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner
 from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Identity
+from api_common.testing.identity import AUDIENCE, Caller, Identity
 from api_common.testing.refusals import refused
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -19,7 +21,7 @@ from google.rpc import status_pb2
 
 from tests import protos
 from tests.security.conftest import Founding
-from tests.security.world import Rpc, Running, World, rpcs
+from tests.security.world import Rpc, Running, World, make_program, rpcs
 from tests.services import built_services, owner_of
 
 S: Final = grpc.StatusCode
@@ -55,6 +57,12 @@ async def checksum(mesh: Mapping[str, Running]) -> AsyncIterator[Checksum]:
         yield read
 
 
+@pytest.fixture(scope="session")
+async def powerless(world: World) -> Caller:
+    """A program with an API key and no role."""
+    return await make_program(world)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """All that a caller learns from a call, without the ids that it sent itself and without the request's own id."""
@@ -88,9 +96,24 @@ class TestEveryRpc:
         assert isinstance(response, rpc.policy.response_class)
 
     @every_rpc
+    async def test_serves_an_api_key_of_its_tenant_or_users_only(self, rpc: Rpc, found: Founding) -> None:
+        world = await found()
+        await world.prepare(rpc)
+        program = await make_program(world, "admin")
+        got = await answer(world.call(rpc, world.request(rpc), caller=program), without=NEVER)
+        assert got.code is (S.PERMISSION_DENIED if rpc.policy.users_only else S.OK)
+
+    @every_rpc
     async def test_refuses_whoever_is_not_known_in_the_same_way(
         self, rpc: Rpc, world: World, identity: Identity, checksum: Checksum
     ) -> None:
+        def of_api_key(issued_at: int) -> str:
+            signer = InternalTokenSigner(
+                identity.signing_key_path.read_bytes(), audience=AUDIENCE, now=lambda: issued_at
+            )
+            account = world.ids["service_account"]
+            return signer.token(subject=account, tenant_id=world.caller.tenant_id, roles=["admin"])
+
         before = await checksum(world)
         good = identity.caller(world.caller.tenant_id, "admin").token
         head, payload, signature = good.split(".")
@@ -101,6 +124,8 @@ class TestEveryRpc:
             "unsigned": f"{head}.{payload}.",
             "other audience": identity.sign(claims | {"aud": "elsewhere"}),
             "without tenant": identity.sign({key: value for key, value in claims.items() if key != "tenant_id"}),
+            "expired, of an API key": of_api_key(int(time.time()) - 2 * LIFETIME_SECONDS),
+            "forged, of an API key": identity.sign(claims | {"iss": INTERNAL_ISSUER}),
         }
         answers = set()
         for token in tokens.values():
@@ -114,16 +139,16 @@ class TestEveryRpc:
 
     @every_rpc
     async def test_refuses_who_has_no_role_for_it_before_it_looks(
-        self, rpc: Rpc, world: World, identity: Identity, checksum: Checksum
+        self, rpc: Rpc, world: World, identity: Identity, powerless: Caller, checksum: Checksum
     ) -> None:
         before = await checksum(world)
-        nobody = identity.caller(world.caller.tenant_id, "no-such-role")
-        existing = await answer(world.call(rpc, world.request(rpc), caller=nobody), without=NEVER)
         never = world.request(rpc)
         for field in rpc.ids():
             field.put(never, NEVER)
-        assert existing.code is S.PERMISSION_DENIED
-        assert await answer(world.call(rpc, never, caller=nobody), without=NEVER) == existing
+        for nobody in (identity.caller(world.caller.tenant_id, "no-such-role"), powerless):
+            existing = await answer(world.call(rpc, world.request(rpc), caller=nobody), without=NEVER)
+            assert existing.code is S.PERMISSION_DENIED
+            assert await answer(world.call(rpc, never, caller=nobody), without=NEVER) == existing
         assert await checksum(world) == before
 
 
@@ -136,17 +161,19 @@ class TestIds:
         victim, attacker = await found(), await found()
         await victim.prepare(rpc)
         await attacker.prepare(rpc)
+        program = await make_program(attacker, "admin")
+        etags = ("", '"1"', '"2"') if list(_with_etag(attacker.request(rpc))) else ("",)
         before = await checksum(victim)
         for field in rpc.ids():
             stolen = victim.ids[field.names]
-            for etag in ("", '"1"', '"2"') if list(_with_etag(attacker.request(rpc))) else ("",):
+            for caller, etag in [*((attacker.caller, etag) for etag in etags), (program, "")]:
                 answers = []
                 for id in (stolen, NEVER):
                     request = attacker.request(rpc)
                     field.put(request, id)
                     for holder in _with_etag(request):
                         holder.etag = etag
-                    answers.append(await answer(attacker.call(rpc, request), without=id))
+                    answers.append(await answer(attacker.call(rpc, request, caller=caller), without=id))
                 there, never = answers
                 assert there.code is never.code, field
                 if there.message is None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from ameide.edge.v1 import ext_authz_pb2
 from ameide.user.v1 import service_account_pb2
 from ameide.workflow.v1 import workflow_pb2
 from api_common.field_behavior import has_behavior
@@ -191,6 +192,25 @@ class World:
             if not rpc.creates or field.path[-1] != "id":
                 field.put(request, self.ids[field.names])
         return request
+
+
+async def make_program(world: World, *roles: str) -> Caller:
+    """Returns a service account of ``world`` that calls with an API key, exchanged as the edge does it."""
+    create, create_key = rpc("CreateServiceAccount"), rpc("CreateApiKey")
+    account = await world.call(
+        create, service_account_pb2.CreateServiceAccountRequest(service_account=an_account(roles=roles))
+    )
+    request = create_key.policy.request_class(service_account_id=account.id, api_key=SAMPLES["api_key"](world.ids))
+    secret = (await world.call(create_key, request)).secret
+    check: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = world.mesh["users"].service.channel.unary_unary(
+        "/envoy.service.auth.v3.Authorization/Check",
+        request_serializer=ext_authz_pb2.CheckRequest.SerializeToString,
+        response_deserializer=ext_authz_pb2.CheckResponse.FromString,
+    )
+    http = ext_authz_pb2.AttributeContext.HttpRequest(headers={"x-api-key": secret})
+    asked = ext_authz_pb2.AttributeContext(request=ext_authz_pb2.AttributeContext.Request(http=http))
+    (option,) = (await check(ext_authz_pb2.CheckRequest(attributes=asked))).ok_response.headers
+    return Caller(option.header.value.removeprefix("Bearer "), world.caller.tenant_id, account.id)
 
 
 async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:
