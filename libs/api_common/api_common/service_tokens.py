@@ -45,10 +45,14 @@ def spiffe_id(certificate: bytes) -> str:
     """Returns the one URI that a certificate (PEM) names as its subject.
 
     Raises:
-        ValueError: it names none, or more than one.
+        ValueError: it names none, or more than one, or cannot be read.
     """
-    names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    try:
+        extensions = x509.load_pem_x509_certificate(certificate).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError("the certificate has no names that can be read") from error
+    (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
     return uri
 
 

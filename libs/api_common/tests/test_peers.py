@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ from api_common.peers import EDGE, TRUST_DOMAIN, PeerPolicy, peer_of, read_peer
 from api_common.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
 from api_common.settings import TlsSettings
 from api_common.tls import channel_credentials, server_credentials
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 from tools.certificates import ensure
 
@@ -48,6 +54,28 @@ def signer(folder: Path, name: str, now: float | None = None) -> ServiceTokenSig
 def peer(folder: Path, name: str) -> Peer:
     certificate = (folder / f"{name}.pem").read_bytes()
     return Peer(spiffe_id(certificate), certificate)
+
+
+def issue(folder: Path, target: Path, names: Sequence[x509.GeneralName]) -> None:
+    """Makes `odd.pem` and `odd.key`: our authority's word for ``names``, whatever they are."""
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    authority_key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(authority_key, EllipticCurvePrivateKey)
+    key = generate_private_key(SECP256R1())
+    today = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, EDGE)]))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - timedelta(hours=1))
+        .not_valid_after(today + timedelta(days=1))
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    (target / "odd.pem").write_bytes(builder.sign(authority_key, SHA256()).public_bytes(Encoding.PEM))
+    (target / "odd.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 @pytest.fixture
@@ -138,24 +166,8 @@ class TestPeerPolicy:
 
 
 class TestReadPeer:
-    def test_reads_the_one_spiffe_id(self) -> None:
-        found = read_peer({"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": [b"localhost", EDGE.encode()]})
-        assert found == Peer(EDGE, b"pem")
-
-    @pytest.mark.parametrize(
-        "names",
-        [
-            [],
-            [b"localhost"],
-            [EDGE.encode(), EDGE.encode() + b"x"],
-            [EDGE.encode() + b"\0.evil"],
-            [b"\xff" + EDGE.encode()],
-        ],
-    )
-    async def test_gives_any_other_certificate_a_name_that_no_policy_has(
-        self, policy: PeerPolicy, names: list[bytes]
-    ) -> None:
-        found = read_peer({"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": names})
+    async def test_gives_what_is_no_certificate_a_name_that_no_policy_has(self, policy: PeerPolicy) -> None:
+        found = read_peer({"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": [EDGE.encode()]})
         with pytest.raises(AuthorizationError):
             await policy.authenticate("users-own", peer=found, method=METHOD)
 
@@ -168,27 +180,73 @@ class TestPeerOf:
 
     @pytest.mark.parametrize("name", ["edge", "ipas"])
     async def test_is_who_the_certificate_names(self, folder: Path, name: str) -> None:
+        assert await self.seen(folder, name) == Peer(f"{TRUST_DOMAIN}{name}", (folder / f"{name}.pem").read_bytes())
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            [],
+            ["spiffe://ameide.local/intruder"],
+            ["spiffe://ameide.local.evil.example/edge"],
+            ["spiffe://other.example/edge"],
+            ["SPIFFE://ameide.local/edge"],
+            ["spiffe://ameide.local/edge/"],
+            ["https://ameide.local/edge"],
+            [EDGE, f"{TRUST_DOMAIN}ipas"],
+            [f"{TRUST_DOMAIN}ipas", EDGE],
+            [EDGE, EDGE],
+            [f"{EDGE}\0.evil.example"],
+            [f"{TRUST_DOMAIN}ipas\0"],
+            [f"\0{EDGE}"],
+            [f"https://other.example/\0{EDGE}", "\0"],
+        ],
+        ids=repr,
+    )
+    async def test_is_nobody_with_another_certificate_of_our_authority(
+        self, policy: PeerPolicy, folder: Path, tmp_path: Path, names: list[str]
+    ) -> None:
+        issue(folder, tmp_path, [x509.UniformResourceIdentifier(name) for name in names])
+        found = await self.seen(folder, "odd", tmp_path)
+        assert found is not None
+        for credential in ("users-own", signer(folder, "ipas").token(ADA, audience="x", method=METHOD)):
+            with pytest.raises(AuthorizationError):
+                await policy.authenticate(credential, peer=found, method=METHOD)
+
+    @pytest.mark.parametrize("name", [EDGE, f"{TRUST_DOMAIN}ipas"])
+    async def test_is_not_who_a_name_of_another_kind_says(
+        self, policy: PeerPolicy, folder: Path, tmp_path: Path, name: str
+    ) -> None:
+        """GRPC gives names without their kind; a URI's is to come from a URI."""
+        issue(folder, tmp_path, [x509.DNSName(name), x509.RFC822Name("edge@ameide.local")])
+        found = await self.seen(folder, "odd", tmp_path)
+        with pytest.raises(AuthorizationError):
+            await policy.authenticate("users-own", peer=found, method=METHOD)
+
+    @staticmethod
+    async def seen(folder: Path, name: str, place: Path | None = None) -> Peer | None:
+        """Connects with a certificate and returns who the server believes to see."""
         found: list[Peer | None] = []
 
         async def handle(_: bytes, transport: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             found.append(peer_of(transport))
             return b""
 
-        def files(who: str) -> TlsSettings:
-            paths = {"certificate_path": folder / f"{who}.pem", "private_key_path": folder / f"{who}.key"}
+        def files(who: str, place: Path) -> TlsSettings:
+            paths = {"certificate_path": place / f"{who}.pem", "private_key_path": place / f"{who}.key"}
             return TlsSettings(**paths, ca_path=folder / "ca.pem")
 
         server = grpc.aio.server()
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(handle)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.S", {"Do": method}),))
-        port = server.add_secure_port("127.0.0.1:0", server_credentials(files("agents")))
+        port = server.add_secure_port("127.0.0.1:0", server_credentials(files("agents", folder)))
         await server.start()
-        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", channel_credentials(files(name))) as channel:
+        credentials = channel_credentials(files(name, place or folder))
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/t.S/Do")
             await call(b"")
         await server.stop(None)
-        certificate = b"" if name == "edge" else (folder / f"{name}.pem").read_bytes()
-        assert found == [Peer(f"{TRUST_DOMAIN}{name}", certificate)]
+        (one,) = found
+        return one
 
 
 class TestServiceTokenSigner:
