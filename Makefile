@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-PACKAGES := api_common users_service workflows_service agents_service ipas_service
-LOOSE := tools tests conftest.py $(wildcard libs/*/tests/*.py services/*/tests/*.py services/*/migrations/*.py \
+PACKAGES := api_common users_service workflows_service agents_service ipas_service ameide_client
+LOOSE := tools tests conftest.py $(wildcard clients/*/tests/*.py libs/*/tests/*.py services/*/tests/*.py services/*/migrations/*.py \
     services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
 READY := .venv/.ready envoy/ameide.pb
@@ -12,7 +12,8 @@ READY := .venv/.ready envoy/ameide.pb
 .DELETE_ON_ERROR:
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
-.PHONY: help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys
+# `clients` is a folder, too.
+.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +78,10 @@ format: $(READY) ## format Python and protos
 
 proto: .venv/.ready ## generate code and what the edge knows of the contract from proto/
 	@$(PY) -m tools.make_protos
+	@$(PY) -m tools.clients python
+
+clients: $(READY) ## build the Python and TypeScript clients into dist/
+	@$(PY) -m tools.clients
 
 openapi: $(READY) ## write docs/openapi.json from proto/
 	@$(PY) -m tools.openapi
@@ -88,7 +93,7 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 # -- setting up --------------------------------------------------------------------------------------------------
 
 # Everything it prints goes to stderr: `make -s token` prints a token and nothing else, on the first run, too.
-.venv/.ready: requirements.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+.venv/.ready: requirements.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/*/pyproject.toml)
 	@{ command -v $(PYTHON) >/dev/null || \
 	    { echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=python3.11"; exit 1; }; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -105,6 +110,7 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 	touch $@; } >&2
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
-envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py .venv/.ready
+envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py $(wildcard tools/clients/*.py) .venv/.ready
 	@echo "Generating code from proto/" >&2
 	@$(PY) -m tools.make_protos >&2
+	@$(PY) -m tools.clients python >&2

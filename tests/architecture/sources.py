@@ -42,7 +42,17 @@ def product() -> tuple[Source, ...]:
 
 def everything() -> tuple[Source, ...]:
     """All Python that somebody wrote."""
-    return (*product(), *read("services/*/migrations/**/*.py", "services/*/tests/**/*.py"), *tools_and_tests())
+    return (
+        *product(),
+        *clients(),
+        *read("services/*/migrations/**/*.py", "services/*/tests/**/*.py"),
+        *tools_and_tests(),
+    )
+
+
+def clients() -> tuple[Source, ...]:
+    """What runs at the clients' side, without what is generated."""
+    return tuple(source for source in read("clients/python/**/*.py") if not source.text.startswith("# Generated"))
 
 
 def tools_and_tests() -> tuple[Source, ...]:

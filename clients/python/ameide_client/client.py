@@ -1,0 +1,97 @@
+"""The two clients: they differ in the stack of gRPC that they stand on, and in nothing else."""
+
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from ameide_client.calls import AsyncCalls, AsyncToken, Caller, Calls, Token
+from ameide_client.connection import OPTIONS, Address
+from ameide_client.retries import RetryPolicy
+from ameide_client.services import AsyncServices, Services
+
+
+class Client(Services):
+    """The API, for threads: one client serves any number of them.
+
+    Args:
+        url: `https://api.example.com`; `http://` is for this machine only.
+        token: of the issuer, or what returns one; asked before each attempt, so it should keep what it fetched.
+        api_key: of a service account, instead of a token.
+        ca: certificates of authorities to trust (PEM) instead of the system's.
+        timeout_seconds: for a call with all its retries, if the call does not say it.
+        retry: how often a call is made again.
+
+    Raises:
+        ValueError: the URL cannot be used, or there are two credentials.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None = None,
+        api_key: str | None = None,
+        ca: bytes | None = None,
+        timeout_seconds: float = 30.0,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        caller, address = _caller(token, api_key, timeout_seconds, retry), Address.parse(url, ca=ca)
+        self._channel = (
+            grpc.insecure_channel(address.target, options=OPTIONS)
+            if address.credentials is None
+            else grpc.secure_channel(address.target, address.credentials, options=OPTIONS)
+        )
+        super().__init__(Calls(self._channel, caller, token))
+
+    def close(self) -> None:
+        """Ends the connection and what is under way."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(AsyncServices):
+    """The API, for asyncio. Arguments are those of `Client`; ``token`` may also return an awaitable."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: AsyncToken | None = None,
+        api_key: str | None = None,
+        ca: bytes | None = None,
+        timeout_seconds: float = 30.0,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        caller, address = _caller(token, api_key, timeout_seconds, retry), Address.parse(url, ca=ca)
+        self._channel = (
+            grpc.aio.insecure_channel(address.target, options=OPTIONS)
+            if address.credentials is None
+            else grpc.aio.secure_channel(address.target, address.credentials, options=OPTIONS)
+        )
+        super().__init__(AsyncCalls(self._channel, caller, token))
+
+    async def close(self) -> None:
+        """Ends the connection and what is under way."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _caller(token: object, api_key: str | None, timeout_seconds: float, retry: RetryPolicy | None) -> Caller:
+    if token is not None and api_key is not None:
+        raise ValueError("a token or an API key, not both: the edge refuses such calls")
+    return Caller(api_key=api_key, timeout_seconds=timeout_seconds, retry=retry or RetryPolicy())

@@ -1,0 +1,53 @@
+"""Reads a failed gRPC call into the error of its reason."""
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from ameide_client.api_error import ApiError, Violation
+from ameide_client.errors import BY_REASON
+
+
+class _Call(Protocol):
+    """What an RpcError is, too, in both of gRPC's stacks."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Sequence[tuple[str, str | bytes]] | None: ...
+
+
+def read_failure(failure: grpc.RpcError) -> ApiError:
+    """Returns ``failure`` as the error to raise."""
+    call = cast(_Call, failure)
+    code, message = call.code(), call.details() or ""
+    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+    retry, bad = error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
+    delay: float | None = None
+    for detail in _status(call).details:
+        detail.Unpack(info)
+        detail.Unpack(request)
+        detail.Unpack(bad)
+        if detail.Unpack(retry):
+            delay = retry.retry_delay.ToTimedelta().total_seconds()
+    # What no server said (no connection, the deadline passed here) has the reason that a server would give.
+    reason = info.reason or (code.name if code.name in BY_REASON else "")
+    return BY_REASON.get(reason, ApiError)(
+        message,
+        code=code,
+        reason=reason,
+        request_id=request.request_id,
+        retry_after_seconds=delay,
+        violations=[Violation(one.field, one.description) for one in bad.field_violations],
+        metadata=info.metadata,
+    )
+
+
+def _status(call: _Call) -> status_pb2.Status:
+    packed = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    try:
+        return status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
+    except DecodeError:
+        return status_pb2.Status()

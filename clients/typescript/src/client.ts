@@ -1,0 +1,76 @@
+import type { DescService } from "@bufbuild/protobuf";
+import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { createGrpcWebTransport } from "@connectrpc/connect-web";
+
+import { readFailure } from "./failures.js";
+import { services } from "./gen/services.js";
+import { PATIENCE, type RetryPolicy, retrying } from "./retries.js";
+
+/** A token of the issuer, or what returns one. */
+export type Token = string | (() => string | Promise<string>);
+
+/** Who calls, and how patiently. */
+export interface Options {
+  /** Asked for before each attempt, so a function should keep what it fetches. */
+  readonly token?: Token;
+  /** Of a service account, instead of a token. */
+  readonly apiKey?: string;
+  /** For a call with all its retries, if the call does not say it. */
+  readonly timeoutMs?: number;
+  /** How often a call is made again. */
+  readonly retry?: Partial<RetryPolicy>;
+}
+
+/** The services of the API. */
+export type Ameide = { readonly [Name in keyof typeof services]: Client<(typeof services)[Name]> };
+
+/**
+ * Opens the API over gRPC-Web, which browsers and Node.js speak alike.
+ *
+ * @param url `https://api.example.com`; `http://` is for this machine only.
+ * @throws TypeError if the URL cannot be used, or there are two credentials.
+ */
+export function connect(url: string, { token, apiKey, timeoutMs = 30_000, retry }: Options = {}): Ameide {
+  const { protocol, hostname } = new URL(url);
+  if (protocol !== "https:" && !(protocol === "http:" && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname))) {
+    throw new TypeError(`${url} would send credentials in plain text; use https`);
+  }
+  if (token !== undefined && apiKey !== undefined) {
+    throw new TypeError("a token or an API key, not both: the edge refuses such calls");
+  }
+  const transport = createGrpcWebTransport({
+    baseUrl: url,
+    defaultTimeoutMs: timeoutMs,
+    interceptors: [retrying({ ...PATIENCE, ...retry }), identifying(token, apiKey)],
+  });
+  const clients = Object.entries(services).map(([name, service]) => [name, open(service, transport)]);
+  return Object.fromEntries(clients) as Ameide;
+}
+
+type Call = (...wanted: unknown[]) => Promise<unknown>;
+
+/** Makes a client whose calls throw ApiErrors: connect itself ends a call at its deadline, past the interceptors. */
+function open(service: DescService, transport: Transport): unknown {
+  const client = createClient(service, transport) as unknown as Record<string, Call>;
+  const calls = service.methods.map(({ localName, methodKind }) => {
+    const call = client[localName] as Call;
+    const typed: Call = (...wanted) =>
+      call(...wanted).catch((thrown: unknown) => {
+        throw readFailure(thrown);
+      });
+    return [localName, methodKind === "unary" ? typed : call];
+  });
+  return Object.fromEntries(calls);
+}
+
+/** Says who calls, anew for each attempt. */
+function identifying(token: Token | undefined, apiKey: string | undefined): Interceptor {
+  return (next) => async (request) => {
+    if (token !== undefined) {
+      request.header.set("authorization", `Bearer ${typeof token === "string" ? token : await token()}`);
+    } else if (apiKey !== undefined) {
+      request.header.set("x-api-key", apiKey);
+    }
+    return next(request);
+  };
+}

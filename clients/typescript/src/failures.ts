@@ -1,0 +1,36 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+
+import { ApiError } from "./api-error.js";
+import { byReason } from "./gen/errors.js";
+import { BadRequestSchema, ErrorInfoSchema, RequestInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+
+/** Returns what a call threw as the error of its reason. */
+export function readFailure(thrown: unknown): ApiError {
+  if (thrown instanceof ApiError) {
+    return thrown;
+  }
+  const failure = asConnectError(thrown);
+  const [info] = failure.findDetails(ErrorInfoSchema);
+  const [request] = failure.findDetails(RequestInfoSchema);
+  const [retry] = failure.findDetails(RetryInfoSchema);
+  const [bad] = failure.findDetails(BadRequestSchema);
+  // What no server said (no connection, the deadline passed here) has the reason that a server would give.
+  const fallback = Code[failure.code].replaceAll(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase();
+  const reason = info?.reason ?? (fallback in byReason ? fallback : "");
+  return new (byReason[reason] ?? ApiError)(failure, {
+    reason,
+    requestId: request?.requestId ?? "",
+    retryAfterMs: retry?.retryDelay && durationMs(retry.retryDelay),
+    violations: (bad?.fieldViolations ?? []).map(({ field, description }) => ({ field, description })),
+    values: info?.metadata ?? {},
+  });
+}
+
+function asConnectError(thrown: unknown): ConnectError {
+  // fetch throws a TypeError when there is no answer at all.
+  if (thrown instanceof TypeError || (thrown instanceof ConnectError && thrown.cause instanceof TypeError)) {
+    return new ConnectError("There is no connection.", Code.Unavailable, undefined, undefined, thrown);
+  }
+  return ConnectError.from(thrown);
+}

@@ -1,0 +1,264 @@
+"""The Python client, in both its kinds, through the real edge to a service that fails as it is told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+from ameide.edge.v1 import ext_authz_pb2 as edge_pb
+from ameide_client import ApiError, AsyncClient, Client, RetryPolicy, errors, types
+from api_common.error_details import render
+from api_common.errors import AuthorizationError, DomainError, ExternalServiceError, FieldViolation, RateLimitError
+from api_common.errors import ValidationError as InvalidError
+from api_common.internal_tokens import INTERNAL_ISSUER
+from users_service.errors import EmailTakenError
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.conftest import Edge, Issuer
+
+Use = Callable[[Callable[[Any], Any]], Awaitable[Any]]
+Open = Callable[..., Use]
+
+QUICK = RetryPolicy(first_pause_seconds=0.01)
+ADA = types.User(display_name="Ada", email="ada@example.com")
+
+
+@pytest.fixture(params=[Client, AsyncClient], ids=["threads", "asyncio"])
+async def connect(request: pytest.FixtureRequest, edge: Edge) -> AsyncIterator[Open]:
+    """Opens a client of each kind; a test then says `await call(lambda api: api.users.get(id))`."""
+    clients: list[Client | AsyncClient] = []
+
+    def open_client(**options: Any) -> Use:
+        client = request.param(edge.url, **{"retry": QUICK} | options)
+        clients.append(client)
+
+        async def use(what: Callable[[Any], Any]) -> Any:
+            return await (what(client) if isinstance(client, AsyncClient) else asyncio.to_thread(what, client))
+
+        return use
+
+    yield open_client
+    for client in clients:
+        await (client.close() if isinstance(client, AsyncClient) else asyncio.to_thread(client.close))
+
+
+@pytest.fixture
+def call(connect: Open, edge: Edge) -> Use:
+    """Calls with a good token."""
+    return connect(token=edge.token)
+
+
+def failing(error: DomainError, *, times: int = 99) -> Any:
+    """Answers with ``error`` as a service would, so many times; then with Ada."""
+    left = times
+
+    async def answer(request: Any, context: Any) -> types.User:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            code, message, trailers = render(error, request_id="the-id")
+            await context.abort(code, message, trailers)
+        return ADA
+
+    return answer
+
+
+class TestRetry:
+    async def test_of_a_write_has_the_key_of_the_first_attempt(self, call: Use, backend: Backend) -> None:
+        backend.script["CreateUser"] = failing(ExternalServiceError("away"), times=2)
+        assert await call(lambda api: api.users.create(ADA)) == ADA
+        keys = [one.metadata["idempotency-key"] for one in backend.calls]
+        assert len(keys) == 3
+        assert len(set(keys)) == 1
+
+    async def test_of_another_call_has_another_key(self, call: Use, backend: Backend) -> None:
+        await call(lambda api: api.users.create(ADA))
+        await call(lambda api: api.users.create(ADA))
+        await call(lambda api: api.users.create(ADA, idempotency_key="mine"))
+        first, second, third = (one.metadata["idempotency-key"] for one in backend.calls)
+        assert first != second
+        assert third == "mine"
+
+    async def test_of_a_read_needs_no_key(self, call: Use, backend: Backend) -> None:
+        # The edge itself asks a second time, so this reaches the client twice.
+        backend.script["GetUser"] = failing(ExternalServiceError("away"), times=3)
+        assert await call(lambda api: api.users.get("a")) == ADA
+        assert len(backend.calls) == 4
+        assert not any("idempotency-key" in one.metadata for one in backend.calls)
+
+    async def test_waits_as_long_as_the_server_asks(self, call: Use, backend: Backend) -> None:
+        backend.script["CreateUser"] = failing(RateLimitError("later", retry_after_seconds=0.2), times=1)
+        started = asyncio.get_running_loop().time()
+        assert await call(lambda api: api.users.create(ADA)) == ADA
+        assert asyncio.get_running_loop().time() - started >= 0.2
+
+    async def test_is_not_begun_when_the_server_asks_for_longer_than_there_is(
+        self, call: Use, backend: Backend
+    ) -> None:
+        backend.script["CreateUser"] = failing(RateLimitError("later", retry_after_seconds=60))
+        with pytest.raises(errors.RateLimitedError) as raised:
+            await call(lambda api: api.users.create(ADA, timeout=5))
+        assert raised.value.retry_after_seconds == 60
+        assert len(backend.calls) == 1
+
+    async def test_does_not_happen_when_it_cannot_help(self, call: Use, backend: Backend) -> None:
+        backend.script["CreateUser"] = failing(EmailTakenError("taken"))
+        with pytest.raises(errors.EmailTakenError):
+            await call(lambda api: api.users.create(ADA))
+        assert len(backend.calls) == 1
+
+    async def test_can_be_turned_off(self, connect: Open, edge: Edge, backend: Backend) -> None:
+        call = connect(token=edge.token, retry=RetryPolicy(max_attempts=1))
+        backend.script["CreateUser"] = failing(ExternalServiceError("away"))
+        with pytest.raises(errors.UnavailableError):
+            await call(lambda api: api.users.create(ADA))
+        assert len(backend.calls) == 1
+
+    async def test_has_a_budget(self, call: Use, backend: Backend) -> None:
+        backend.script["CreateUser"] = failing(ExternalServiceError("away"), times=10_000)
+        for _ in range(20):
+            with pytest.raises(errors.UnavailableError):
+                await call(lambda api: api.users.create(ADA))
+        assert len(backend.calls) < 30
+
+
+class TestError:
+    async def test_tells_what_the_server_told(self, call: Use, backend: Backend) -> None:
+        backend.script["CreateUser"] = failing(
+            InvalidError("Malformed.", violations=[FieldViolation("user.email", "must be an address")])
+        )
+        with pytest.raises(errors.InvalidRequestError) as raised:
+            await call(lambda api: api.users.create(ADA))
+        error = raised.value
+        assert (error.code, error.reason, error.message) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_REQUEST",
+            "Malformed.",
+        )
+        assert error.request_id == "the-id"
+        assert [(one.field, one.description) for one in error.violations] == [("user.email", "must be an address")]
+        assert str(error) == "INVALID_REQUEST: Malformed."
+
+    async def test_of_the_edge_is_of_the_same_kind(self, connect: Open, backend: Backend) -> None:
+        call = connect(token="not a token")
+        with pytest.raises(errors.UnauthenticatedError) as raised:
+            await call(lambda api: api.users.get("a"))
+        assert raised.value.request_id
+        assert backend.calls == []
+
+    async def test_of_a_reason_that_is_newer_than_the_client_is_an_api_error(self, call: Use, backend: Backend) -> None:
+        class NewerError(AuthorizationError):
+            reason = "NEWER"
+
+        backend.script["CreateUser"] = failing(NewerError("no"))
+        with pytest.raises(ApiError) as raised:
+            await call(lambda api: api.users.create(ADA))
+        assert type(raised.value) is ApiError
+        assert raised.value.reason == "NEWER"
+
+    async def test_without_a_server_has_a_reason_too(self) -> None:
+        async with AsyncClient("http://127.0.0.1:9", token="t", retry=QUICK) as client:
+            with pytest.raises(errors.UnavailableError):
+                await client.users.get("a")
+
+
+class TestDeadline:
+    async def test_is_known_to_the_service(self, call: Use, backend: Backend) -> None:
+        await call(lambda api: api.users.get("a", timeout=7))
+        await call(lambda api: api.users.get("a"))
+        asked, usual = (one.seconds_left or 0 for one in backend.calls)
+        assert 6 < asked < 8
+        assert 29 < usual < 31
+
+    async def test_ends_the_call(self, call: Use, backend: Backend) -> None:
+        async def sleep(request: Any, context: Any) -> types.User:
+            await asyncio.sleep(20)
+            return ADA
+
+        backend.script["GetUser"] = sleep
+        with pytest.raises(errors.DeadlineExceededError):
+            await call(lambda api: api.users.get("a", timeout=0.2))
+
+
+class TestCredential:
+    async def test_is_asked_for_before_each_attempt(self, connect: Open, backend: Backend, issuer: Issuer) -> None:
+        tokens = [issuer.token(sub=name) for name in ("first", "second")]
+        call = connect(token=iter(tokens).__next__)
+        backend.script["CreateUser"] = failing(ExternalServiceError("away"), times=1)
+        await call(lambda api: api.users.create(ADA))
+        assert [one.metadata["authorization"] for one in backend.calls] == [f"Bearer {token}" for token in tokens]
+
+    async def test_may_be_waited_for(self, edge: Edge, backend: Backend) -> None:
+        async def token() -> str:
+            return edge.token
+
+        async with AsyncClient(edge.url, token=token) as client:
+            await client.users.get("a")
+        assert backend.calls[0].metadata["authorization"] == f"Bearer {edge.token}"
+
+    async def test_may_be_an_api_key(self, connect: Open, backend: Backend, issuer: Issuer) -> None:
+        async def check(request: Any, context: Any) -> edge_pb.CheckResponse:
+            token = issuer.token(iss=INTERNAL_ISSUER, exp=issuer.now() + 60)
+            value = edge_pb.HeaderValue(key="authorization", value=f"Bearer {token}")
+            option = edge_pb.HeaderValueOption(header=value, append_action=2)
+            return edge_pb.CheckResponse(ok_response=edge_pb.OkHttpResponse(headers=[option]))
+
+        backend.script["Check"] = check
+        call = connect(api_key="the-key")
+        await call(lambda api: api.users.get("a"))
+        asked, _ = backend.calls
+        assert asked.request.attributes.request.http.headers["x-api-key"] == "the-key"
+
+
+class TestList:
+    @pytest.fixture
+    def pages(self, backend: Backend) -> list[list[str]]:
+        """Five users on three pages, one of them empty."""
+        held = [["a", "b"], [], ["c", "d", "e"]]
+
+        async def answer(request: types.ListUsersRequest, context: Any) -> types.ListUsersResponse:
+            number = int(request.page_token or 0)
+            following = str(number + 1) if number + 1 < len(held) else ""
+            return types.ListUsersResponse(users=[types.User(id=id) for id in held[number]], next_page_token=following)
+
+        backend.script["ListUsers"] = answer
+        return held
+
+    async def test_goes_through_all_pages(self, call: Use, backend: Backend, pages: list[list[str]]) -> None:
+        users = await call(lambda api: all_of(api.users.list(filter='state = "ACTIVE"', page_size=2)))
+        assert [user.id for user in users] == ["a", "b", "c", "d", "e"]
+        assert {(one.request.filter, one.request.page_size) for one in backend.calls} == {('state = "ACTIVE"', 2)}
+
+    async def test_may_be_gone_through_again(self, call: Use, pages: list[list[str]]) -> None:
+        kept: list[Any] = []
+
+        def use(api: Any) -> Any:
+            kept.append(api.users.list())
+            return all_of(kept[0])
+
+        await call(use)
+        assert len(await call(lambda api: all_of(kept[0]))) == 5
+
+    async def test_fetches_a_page_when_it_is_needed(self, call: Use, backend: Backend, pages: list[list[str]]) -> None:
+        await call(lambda api: first_of(api.users.list()))
+        assert len(backend.calls) == 1
+
+    async def test_is_resumed_with_a_token(self, call: Use, pages: list[list[str]]) -> None:
+        page = await call(lambda api: first_of(api.users.list().pages()))
+        users = await call(lambda api: all_of(api.users.list(page_token=page.next_page_token)))
+        assert [user.id for user in users] == ["c", "d", "e"]
+
+
+def all_of(pager: Any) -> Any:
+    """Returns everything in a list of either kind."""
+
+    async def gather() -> list[Any]:
+        return [one async for one in pager]
+
+    return gather() if hasattr(pager, "__aiter__") else list(pager)
+
+
+def first_of(pager: Any) -> Any:
+    """Returns the first of what a list of either kind holds."""
+    return anext(aiter(pager)) if hasattr(pager, "__aiter__") else next(iter(pager))
