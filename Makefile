@@ -6,7 +6,8 @@ PACKAGES := api_common users_service workflows_service agents_service ipas_servi
 LOOSE := tools tests conftest.py $(wildcard clients/*/tests/*.py libs/*/tests/*.py services/*/tests/*.py services/*/migrations/*.py \
     services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
-READY := .venv/.ready envoy/ameide.pb
+PAGE := third_party/swagger-ui/swagger-ui-bundle.js
+READY := .venv/.ready envoy/ameide.pb $(PAGE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -76,7 +77,7 @@ format: $(READY) ## format Python and protos
 	@.venv/bin/ruff format .
 	@.venv/bin/buf format -w proto
 
-proto: .venv/.ready ## generate code and what the edge knows of the contract from proto/
+proto: .venv/.ready $(PAGE) ## generate code and what the edge knows of the contract from proto/
 	@$(PY) -m tools.make_protos
 	@$(PY) -m tools.clients python
 
@@ -114,3 +115,7 @@ envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge
 	@echo "Generating code from proto/" >&2
 	@$(PY) -m tools.make_protos >&2
 	@$(PY) -m tools.clients python >&2
+
+$(PAGE): tools/docs_page.py .venv/.ready
+	@echo "Fetching Swagger UI, for the page /docs" >&2
+	@$(PY) -m tools.docs_page >&2

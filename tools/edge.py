@@ -9,7 +9,8 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-ENVOY: Final = Path(__file__).resolve().parent.parent / "envoy"
+ROOT: Final = Path(__file__).resolve().parent.parent
+ENVOY: Final = ROOT / "envoy"
 
 
 def lay_out(
@@ -31,8 +32,12 @@ def lay_out(
         claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("ameide.pb", "contract.lua", "strict.lua"):
-        shutil.copyfile(ENVOY / name, target / name)
+    made = (ENVOY / name for name in ("ameide.pb", "contract.lua", "strict.lua"))
+    for source in (*made, ROOT / "docs" / "openapi.json"):
+        shutil.copyfile(source, target / source.name)
+    # The page, and the program that it loads.
+    for folder in (ENVOY / "docs", ROOT / "third_party" / "swagger-ui"):
+        shutil.copytree(folder, target / "docs", dirs_exist_ok=True)
     shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
     shutil.copyfile(environment / "authentication.yaml", target / "authentication.yaml")
     shutil.copyfile(ENVOY / "claims" / f"{claims}.lua", target / "claims.lua")

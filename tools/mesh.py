@@ -177,13 +177,14 @@ def _addresses(mesh: Mesh) -> str:
     ports = mesh.ports
     rows = {
         "REST, gRPC, gRPC-Web": f"{mesh.url}  https://127.0.0.1:{ports['edge https']}",
+        "The API, to read and try": f"{mesh.url}/docs",
         "Edge admin": f"http://127.0.0.1:{ports['edge admin']}",
         "Services (mTLS gRPC)": "  ".join(f"{one.name} :{ports[f'{one.name} grpc']}" for one in SERVICES),
         "Metrics and probes": "  ".join(f"{one.name} :{ports[f'{one.name} operations']}" for one in SERVICES),
     }
     headers = '-H "Authorization: Bearer $(make -s token)" -H "Content-Type: application/json"'
     return f"""
-{chr(10).join(f"  {name:<22}{value}" for name, value in rows.items())}
+{chr(10).join(f"  {name:<26}{value}" for name, value in rows.items())}
 
 Try it from another terminal:
 

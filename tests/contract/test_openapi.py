@@ -88,6 +88,15 @@ class TestOperation:
             assert "X-Request-Id" in answer["headers"]
 
 
+def test_what_has_an_etag_takes_and_gives_it_as_a_header() -> None:
+    with_condition = {name for name in OPERATIONS if "If-Match" in parameters_of(name)}
+    assert {"UpdateUser", "DeleteUser", "UndeleteUser", "SuspendUser"} <= with_condition
+    assert not {"CreateUser", "GetUser", "ListUsers", "RotateApiKey"} & with_condition
+    with_etag = {name for name, (*_, one) in OPERATIONS.items() if "ETag" in one["responses"]["200"]["headers"]}
+    assert {"CreateUser", "GetUser", "UpdateUser"} <= with_etag
+    assert not {"ListUsers", "CreateApiKey"} & with_etag
+
+
 def test_an_rpc_says_which_error_it_is_by_its_status() -> None:
     taken = OPERATIONS["CreateUser"][2]["responses"]["409"]
     assert "- `EMAIL_TAKEN`: A live user of the tenant has this e-mail address." in taken["description"]

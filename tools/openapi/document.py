@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from api_common.policy import MethodPolicy, read_policies
+from api_common.preconditions import Precondition
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
@@ -34,8 +35,14 @@ _PARAMETERS: Final = {
         _TEXT | {"pattern": "^[!-~]{1,255}$"},
         "Makes the call safe to repeat: for 24 hours the same key with the same request gets the stored answer.",
     ),
+    "If-Match": (
+        _TEXT | {"pattern": r'^(\*|"[!#-~]{0,62}")$'},
+        "The `etag` that the resource must have for the call to happen: the same condition as the field. `*` is any.",
+    ),
 }
+_ETAG: Final = _TEXT | {"examples": ['"1"']}
 _HEADERS: Final = {
+    "ETag": (_ETAG, "The version of the resource, as in its `etag`."),
     "X-Request-Id": (_ID, "The name of the call in our logs."),
     "Error-Type": ({"$ref": "#/components/schemas/Reason"}, "The `reason` of the error."),
     "Error-Id": (_TEXT, "The name of the call in our logs, as in `X-Request-Id`."),
@@ -114,7 +121,8 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         free = [field for field in method.input_type.fields if field.name not in bound]
         parameters += [_parameter(field, "query", schemas) for field in free]
     writes = not policy.read_only
-    names = [name for name in _PARAMETERS if writes or name != "Idempotency-Key"]
+    known = {"Idempotency-Key": writes, "If-Match": writes and Precondition(method.input_type).known}
+    names = [name for name in _PARAMETERS if known.get(name, True)]
     about = text_of(method.full_name).partition("Errors: ")[0].strip()
     operation: Json = {
         "operationId": method.name,
@@ -161,7 +169,8 @@ def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Jso
     shown: Any = example(method.output_type, request=False)
     if method.server_streaming:
         schema, shown = {"type": "array", "items": schema}, [shown]
-    names = ("X-Request-Id", *(("Idempotent-Replayed",) if writes else ()), *_LIMITS)
+    known = {"ETag": "etag" in method.output_type.fields_by_name, "Idempotent-Replayed": writes}
+    names = [name for name in ("ETag", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]
     return {
         "description": text_of(method.output_type.full_name),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},

@@ -30,13 +30,14 @@ class Precondition:
 
     def __init__(self, descriptor: Any) -> None:
         self._resource = _updated(descriptor)
-        self._known = self._resource is not None or "etag" in descriptor.fields_by_name
+        self.known = self._resource is not None or "etag" in descriptor.fields_by_name
+        """Whether the method takes a condition."""
 
     def bind(self, request: Message, values: tuple[str, ...]) -> list[FieldViolation]:
         """Writes the tag of the `if-match` headers into ``request``; returns what is wrong with them."""
         if not values:
             return []
-        if not self._known:
+        if not self.known:
             # Nobody would check it, and the caller would believe that somebody did.
             return [FieldViolation(IF_MATCH, "this method takes no condition")]
         if len(values) > 1 or not (values[0] == ANY or _STRONG_TAG.fullmatch(values[0])):

@@ -203,7 +203,8 @@ async def impatient(layout: Layout, published: None) -> AsyncIterator[Edge]:
     def change(manager: Any) -> None:
         manager["request_timeout"] = "0.5s"
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-            route["route"]["timeout"] = "0.3s"
+            if "route" in route:
+                route["route"]["timeout"] = "0.3s"
         any_address, _ = filter_named(manager, "address")["descriptors"]
         any_address["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
 

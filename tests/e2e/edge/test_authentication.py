@@ -89,10 +89,6 @@ class TestOpenPath:
         assert (response.status_code, response.content) == (200, b"")
         assert not [name for name in response.headers if name.startswith(("x-envoy", "server"))]
 
-    @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-    async def test_is_not_there_yet(self, anonymous: httpx.AsyncClient, path: str) -> None:
-        rest_refusal(await anonymous.get(path)).is_row(REPLIES[404], http_status=404)
-
 
 class TestService:
     async def test_is_spoken_to_with_the_identity_of_the_edge(self, rest: httpx.AsyncClient, backend: Backend) -> None:

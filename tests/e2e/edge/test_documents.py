@@ -1,0 +1,69 @@
+"""What the edge says about the API to anybody: the OpenAPI document and the page that shows it."""
+
+import re
+from typing import Final
+
+import httpx
+import pytest
+from api_common.error_registry import EDGE_REPLIES
+
+from tests.e2e.edge.callers import rest_refusal
+from tests.e2e.edge.conftest import Edge
+from tools import docs_page
+from tools import edge as edge_tool
+from tools.openapi.document import PATH
+
+NOT_FOUND: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 404)
+FILES: Final = {
+    "/openapi.json": (PATH, "application/json", "no-cache"),
+    "/docs": (edge_tool.ENVOY / "docs" / "index.html", "text/html; charset=utf-8", "no-cache"),
+    "/docs/start.js": (edge_tool.ENVOY / "docs" / "start.js", "text/javascript; charset=utf-8", "no-cache"),
+    "/docs/swagger-ui.css": (docs_page.FOLDER / "swagger-ui.css", "text/css; charset=utf-8", "max-age=3600"),
+    "/docs/swagger-ui-bundle.js": (
+        *(docs_page.FOLDER / "swagger-ui-bundle.js", "text/javascript; charset=utf-8", "max-age=3600"),
+    ),
+}
+
+
+@pytest.mark.parametrize("path", FILES)
+class TestDocument:
+    async def test_is_served_to_anybody(self, anonymous: httpx.AsyncClient, path: str) -> None:
+        file, content_type, cache_control = FILES[path]
+        answer = await anonymous.get(path)
+        assert (answer.status_code, answer.content) == (200, file.read_bytes())
+        assert answer.headers.get_list("content-type") == [content_type]
+        assert answer.headers.get_list("cache-control") == [cache_control]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+    async def test_is_served_to_those_with_a_token_and_over_tls(self, edge: Edge, path: str) -> None:
+        async with httpx.AsyncClient(base_url=edge.secure_url, verify=edge.trust, headers=edge.credentials) as client:
+            answer = await client.get(path)
+        assert (answer.status_code, answer.content) == (200, FILES[path][0].read_bytes())
+        assert answer.headers["strict-transport-security"]
+
+    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+    async def test_is_there_to_be_read_only(self, anonymous: httpx.AsyncClient, path: str, method: str) -> None:
+        rest_refusal(await anonymous.request(method, path)).is_row(NOT_FOUND, http_status=404)
+
+
+class TestPage:
+    async def test_allows_nothing_from_elsewhere_and_no_script_inside(self, anonymous: httpx.AsyncClient) -> None:
+        answer = await anonymous.get("/docs")
+        (policy,) = answer.headers.get_list("content-security-policy")
+        allowed = dict(part.split(" ", 1) for part in policy.split("; "))
+        assert allowed == {
+            "default-src": "'none'",
+            "script-src": "'self'",
+            "style-src": "'self'",
+            "connect-src": "'self'",
+            "img-src": "'self' data:",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+        }
+
+    async def test_names_only_files_that_are_served(self, anonymous: httpx.AsyncClient) -> None:
+        page = (await anonymous.get("/docs")).text
+        named = set(re.findall(r'(?:src|href)="([^"]*)"', page))
+        assert named == {path for path in FILES if path.startswith("/docs/")} | {"data:,"}
+        assert 'url: "/openapi.json"' in FILES["/docs/start.js"][0].read_text()
