@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ameide.common.v1 import policy_pb2
 from google.protobuf.descriptor import (
     Descriptor,
     EnumDescriptor,
@@ -24,12 +25,32 @@ def services() -> tuple[ServiceDescriptor, ...]:
 
 def methods() -> tuple[MethodDescriptor, ...]:
     """Every RPC of the contract."""
-    return tuple(method for service in services() for method in cast(Iterable[MethodDescriptor], service.methods))
+    return tuple(method for service in services() for method in methods_of(service))
 
 
 def messages() -> tuple[Descriptor, ...]:
     """Every message, nested ones too; entries of maps are none."""
     return tuple(message for file in files() for top in file.message_types_by_name.values() for message in _within(top))
+
+
+def public_services() -> tuple[ServiceDescriptor, ...]:
+    """Every service that clients may call; the edge knows these and no others."""
+    return tuple(service for service in services() if not any(map(is_internal, methods_of(service))))
+
+
+def public_methods() -> tuple[MethodDescriptor, ...]:
+    """Every RPC that clients may call."""
+    return tuple(method for service in public_services() for method in methods_of(service))
+
+
+def internal_methods() -> tuple[MethodDescriptor, ...]:
+    """Every RPC that only services of the mesh may call."""
+    return tuple(method for method in methods() if is_internal(method))
+
+
+def is_internal(method: MethodDescriptor) -> bool:
+    """Tells whether a permission that no user can have guards an RPC."""
+    return bool(option(method, policy_pb2.policy).permission.endswith(".internal"))
 
 
 def enums() -> tuple[EnumDescriptor, ...]:
@@ -63,6 +84,11 @@ def is_map_entry(message: Descriptor) -> bool:
 def option(described: FieldDescriptor | MethodDescriptor, extension: object) -> Any:
     """Returns the value of a custom option."""
     return described.GetOptions().Extensions[cast(Any, extension)]
+
+
+def methods_of(service: ServiceDescriptor) -> Iterable[MethodDescriptor]:
+    """Every RPC of one service."""
+    return cast(Iterable[MethodDescriptor], service.methods)
 
 
 def _within(message: Descriptor) -> Iterator[Descriptor]:

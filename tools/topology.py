@@ -32,9 +32,9 @@ class Service:
 
 SERVICES: Final = (
     Service("users", 50051, 9101, issues_api_keys=True),
-    Service("workflows", 50052, 9102),
-    Service("agents", 50053, 9103),
-    Service("ipas", 50054, 9104, siblings=("workflows", "agents")),
+    Service("workflows", 50052, 9102, siblings=("users",)),
+    Service("agents", 50053, 9103, siblings=("users",)),
+    Service("ipas", 50054, 9104, siblings=("users", "workflows", "agents")),
 )
 EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901}
 ISSUER_PORT: Final = 9100

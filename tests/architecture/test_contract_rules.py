@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 import pytest
@@ -21,7 +21,7 @@ from tools.contract import comments
 CODES: Final = {code.name for code in grpc.StatusCode}
 LIMITS: Final = ("max_len", "max_bytes", "len", "const", "uuid", "pattern", "in")
 """Rules that leave a text no room to grow; a pattern has to say how often."""
-READS: Final = ("Get", "List", "BatchGet", "Watch")
+READS: Final = ("Get", "List", "BatchGet", "Watch", "Resolve")
 FIRST_TESTS: Final = ["test_rejects_anonymous", "test_hides_other_tenants"]
 STANDARD_FIELDS: Final = (
     *("id", "tenant_id", "display_name", "labels", "state"),
@@ -30,6 +30,10 @@ STANDARD_FIELDS: Final = (
 """The fields 1 to 10 of every resource, in this order."""
 
 every_method = pytest.mark.parametrize("method", protos.methods(), ids=lambda method: method.full_name)
+every_public_method = pytest.mark.parametrize("method", protos.public_methods(), ids=lambda method: method.full_name)
+every_internal_method = pytest.mark.parametrize(
+    "method", protos.internal_methods(), ids=lambda method: method.full_name
+)
 every_resource = pytest.mark.parametrize("resource", protos.resources(), ids=lambda resource: resource.full_name)
 every_request = pytest.mark.parametrize("message", protos.request_messages(), ids=lambda message: message.full_name)
 every_enum = pytest.mark.parametrize("enum", protos.enums(), ids=lambda enum: enum.full_name)
@@ -52,13 +56,26 @@ def behavior_of(field: FieldDescriptor) -> set[str]:
     }
 
 
-@every_method
+@every_public_method
 def test_an_rpc_declares_who_may_call_it_and_how_it_is_counted(method: MethodDescriptor) -> None:
     routes = [route_of(one)[0] for one in method.containing_service.methods if one.name.startswith("List")]
     (collection,) = (path.rpartition("/")[2] for path in routes if path.count("/") == 2)
     policy = policy_of(method)
     assert re.fullmatch(rf"{collection}\.[a-z]+", policy.permission), f"the permission must be `{collection}.<action>`"
     assert policy.rate_class != policy_pb2.RATE_CLASS_UNSPECIFIED, "the policy must name a rate_class"
+
+
+@every_internal_method
+def test_an_internal_rpc_is_only_for_services(method: MethodDescriptor) -> None:
+    service = method.containing_service
+    assert all(map(protos.is_internal, protos.methods_of(service))), f"{service.name}: give public RPCs another service"
+    assert not method.GetOptions().HasExtension(cast(Any, annotations_pb2.http)), "an internal RPC has no REST form"
+    name = service.name.removesuffix("Service").lower()
+    assert policy_of(method).permission == f"{name}.internal"
+    owner = owner_of(service)
+    assert owner, f"no services/*/*_service/service.py serves {service.full_name}"
+    assert owner.service.internal_callers, f"say in {owner}/service.py which services may call it"
+    assert "edge" not in owner.service.internal_callers, "what the edge may call, everybody may"
 
 
 @every_method
@@ -79,7 +96,7 @@ def test_only_reads_declare_that_they_have_no_side_effects(method: MethodDescrip
     )
 
 
-@every_method
+@every_public_method
 def test_variables_in_paths_cannot_be_given_twice(method: MethodDescriptor) -> None:
     path, body = route_of(method)
     for variable in re.findall(r"{([^}]*)}", path):

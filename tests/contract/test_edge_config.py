@@ -17,7 +17,7 @@ from api_common.server import MAX_METADATA_BYTES
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tests.protos import methods, option, services
+from tests.protos import internal_methods, option, public_methods, public_services
 from tools import certificates, edge, identity
 from tools.topology import AUDIENCE, ISSUER, ISSUER_PORT, SERVICES
 
@@ -121,13 +121,13 @@ class TestLocalReplies:
 
 class TestService:
     def test_is_transcoded_and_counted(self) -> None:
-        assert set(FILTERS["grpc_json_transcoder"]["services"]) == {one.full_name for one in services()}
+        assert set(FILTERS["grpc_json_transcoder"]["services"]) == {one.full_name for one in public_services()}
         counted = FILTERS["grpc_stats"]["individual_method_stats_allowlist"]["services"]
         assert {one["name"]: set(one["method_names"]) for one in counted} == {
-            one.full_name: {method.name for method in one.methods} for one in services()
+            one.full_name: {method.name for method in one.methods} for one in public_services()
         }
 
-    @pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+    @pytest.mark.parametrize("method", public_methods(), ids=lambda method: method.full_name)
     def test_gets_its_methods_and_the_safe_ones_again(self, method: MethodDescriptor) -> None:
         route = route_of(f"/{method.containing_service.full_name}/{method.name}")
         aggregate = method.containing_service.full_name.split(".")[1]
@@ -147,6 +147,7 @@ class TestService:
             "/v1/users",
             "/",
             "/ameide.user.v2.UserService/GetUser",
+            *(f"/{method.containing_service.full_name}/{method.name}" for method in internal_methods()),
         ],
     )
     def test_gets_nothing_else(self, path: str) -> None:
@@ -271,7 +272,7 @@ class TestFilters:
 
 
 class TestRateLimits:
-    @pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+    @pytest.mark.parametrize("method", public_methods(), ids=lambda method: method.full_name)
     def test_count_a_method_in_its_class_for_tenant_and_principal(self, method: MethodDescriptor) -> None:
         path = f"/{method.containing_service.full_name}/{method.name}"
         rate_class = policy_pb2.RateClass.Name(option(method, policy_pb2.policy).rate_class)

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests import protos
 
-UNARY = [method for method in protos.methods() if not method.server_streaming]
+UNARY = [method for method in protos.public_methods() if not method.server_streaming]
 each_rpc = pytest.mark.parametrize("rpc", UNARY, ids=lambda rpc: rpc.name)
 
 

@@ -18,7 +18,7 @@ from services.ipas.tests.conftest import (
     workflows_database,
     workflows_service,
 )
-from services.users.tests.conftest import users, users_database, users_service
+from services.users.tests.conftest import certificates, guarded_users, users, users_database, users_service
 from tests.e2e.edge.conftest import anonymous, backend, certs, edge, issuer, layout, offset, published, rest, service
 from tests.security.world import Running, World, make_world
 
@@ -28,8 +28,10 @@ __all__ = [
     "agents_service",
     "anonymous",
     "backend",
+    "certificates",
     "certs",
     "edge",
+    "guarded_users",
     "ipas",
     "ipas_database",
     "ipas_service",

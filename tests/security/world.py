@@ -144,8 +144,8 @@ class IdField:
 
 
 def rpcs() -> list[Rpc]:
-    """Every RPC of the contract."""
-    return [Rpc(method, read_policies(method.containing_service)[method.name]) for method in protos.methods()]
+    """Every RPC that clients may call; tests/security/test_directory.py is about the others."""
+    return [Rpc(method, read_policies(method.containing_service)[method.name]) for method in protos.public_methods()]
 
 
 def rpc(name: str) -> Rpc:

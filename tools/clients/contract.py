@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from google.api import field_behavior_pb2
+from google.api import annotations_pb2, field_behavior_pb2
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     FieldDescriptorProto,
@@ -119,7 +119,7 @@ def read() -> Contract:
         path = Path(folder) / "contract.pb"
         names = sorted(str(one.relative_to(PROTO)) for one in PROTO.rglob("*.proto"))
         compile_descriptors(path, names, "--include_source_info")
-        files = FileDescriptorSet.FromString(path.read_bytes()).file
+        files = [one for one in FileDescriptorSet.FromString(path.read_bytes()).file if not _is_internal(one)]
     contract = Contract()
     for file in files:
         for message in file.message_type:
@@ -140,6 +140,12 @@ def is_required(one: FieldDescriptorProto) -> bool:
 def snake(name: str) -> str:
     """Returns `service_account` for ServiceAccount."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _is_internal(file: FileDescriptorProto) -> bool:
+    """Tells whether a file is about what services say to each other: RPCs, and none that the edge has a route to."""
+    methods = [method for service in file.service for method in service.method]
+    return bool(methods) and not any(method.options.HasExtension(cast(Any, annotations_pb2.http)) for method in methods)
 
 
 def _messages(proto: DescriptorProto, scope: str, file: str) -> Iterator[tuple[str, Message]]:

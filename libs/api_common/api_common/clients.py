@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from api_common import correlation
 from api_common.circuit_breaker import CircuitBreaker
-from api_common.context import RequestContext
+from api_common.context import CallContext
 from api_common.errors import (
     AbortedError,
     AuthorizationError,
@@ -106,7 +106,7 @@ class Sibling:
         self._closing: set[asyncio.Task[None]] = set()
         self.breaker: Final = CircuitBreaker(name, on_change=metrics.breaker_moves(name))
 
-    async def call(self, request: Message, response: type[ResponseT], ctx: RequestContext) -> ResponseT:
+    async def call(self, request: Message, response: type[ResponseT], ctx: CallContext) -> ResponseT:
         """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
 
         Nothing that the sibling says goes on to the caller but what kind of refusal it was; the rest is in our log.
@@ -132,7 +132,7 @@ class Sibling:
             await self._connection.channel.close()
         await asyncio.gather(*self._closing)
 
-    async def _call(self, request: Message, response: type[ResponseT], ctx: RequestContext) -> ResponseT:
+    async def _call(self, request: Message, response: type[ResponseT], ctx: CallContext) -> ResponseT:
         connection = self._connected()
         path = self._methods[type(request)].path
         method = connection.channel.unary_unary(
@@ -205,7 +205,7 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _log_failure(request: object, ctx: RequestContext, *, code: str, details: str | None) -> None:
+def _log_failure(request: object, ctx: CallContext, *, code: str, details: str | None) -> None:
     name = type(request).__name__
     _log.warning("sibling call failed", request=name, code=code, details=details, request_id=ctx.request_id)
 

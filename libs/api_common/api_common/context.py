@@ -27,20 +27,26 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestContext:
-    """What a servicer method knows beside its request."""
+class CallContext:
+    """Who calls, within which request and until when: what goes along to a sibling service."""
 
     principal: Principal
     request_id: str
     """UUID of the request: echoed to the client, in every log line."""
-    transaction: Transaction
-    """The tenant-bound transaction around this request; committed when the method returns."""
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
     traceparent: str
     """W3C trace context to pass on."""
     token: str = field(default="", repr=False)
     """The caller's own token, to call sibling services with."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext(CallContext):
+    """What a servicer method knows beside its request."""
+
+    transaction: Transaction = field(kw_only=True)
+    """The tenant-bound transaction around this request; committed when the method returns."""
 
     @property
     def tenant_id(self) -> str:

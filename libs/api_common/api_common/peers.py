@@ -6,6 +6,7 @@ that it made for this very call (`service_tokens`): a user's token in its hands 
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -22,6 +23,10 @@ TRUST_DOMAIN: Final = "spiffe://ameide.local/"
 EDGE: Final = f"{TRUST_DOMAIN}edge"
 """The name of Envoy."""
 
+SERVICE_ROLES: Final = frozenset({"service"})
+"""What a service is to the internal methods of another."""
+
+_NOT_SERVED: Final = "This service does not serve this caller."
 _CACHE_SIZE: Final = 10_000
 
 
@@ -55,17 +60,21 @@ class PeerPolicy:
     Args:
         users: verifies the tokens of users.
         service: this service's name, e.g. `agents`.
-        callers: the names of the processes that may call, e.g. `edge`.
+        callers: the names of the processes that may call what is public, e.g. `edge`.
+        internal_callers: the names of the services that may call what is internal.
     """
 
-    def __init__(self, users: AuthProvider, *, service: str, callers: Collection[str]) -> None:
+    def __init__(
+        self, users: AuthProvider, *, service: str, callers: Collection[str], internal_callers: Collection[str] = ()
+    ) -> None:
         self._users = users
         self._identity = f"{TRUST_DOMAIN}{service}"
         self._callers = frozenset(f"{TRUST_DOMAIN}{name}" for name in callers)
+        self._internal_callers = frozenset(f"{TRUST_DOMAIN}{name}" for name in internal_callers)
         self._verified: dict[tuple[str, Peer, str], Principal] = {}
 
     async def authenticate(self, token: str, *, peer: Peer | None, method: str) -> Principal:
-        """Returns the user for whom ``peer`` calls ``method``.
+        """Returns the user for whom ``peer`` calls the public ``method``.
 
         Without a peer, which only tests on loopback have, the token must be a user's.
 
@@ -76,10 +85,23 @@ class PeerPolicy:
         if peer is None:
             return await self._users.authenticate(token)
         if peer.identity not in self._callers:
-            raise AuthorizationError("This service does not serve this caller.")
+            raise AuthorizationError(_NOT_SERVED)
         if peer.identity == EDGE:
             return await self._users.authenticate(token)
         return self._verify(token, peer, method)
+
+    def authenticate_service(self, token: str, *, peer: Peer | None, method: str) -> Principal:
+        """Returns the user for whom the service ``peer`` calls the internal ``method``, in the role of a service.
+
+        No token of a user opens an internal method, whatever roles it names and whoever passes it on.
+
+        Raises:
+            AuthorizationError: this service does not serve the peer.
+            UnauthenticatedError: the token is not the peer's.
+        """
+        if peer is None or peer.identity not in self._internal_callers:
+            raise AuthorizationError(_NOT_SERVED)
+        return replace(self._verify(token, peer, method), roles=SERVICE_ROLES)
 
     def _verify(self, token: str, peer: Peer, method: str) -> Principal:
         # A service uses a token again for half a minute (290 µs to verify, 1 to look up).

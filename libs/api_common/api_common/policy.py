@@ -52,6 +52,11 @@ class MethodPolicy:
     response_class: type[Message]
     """The generated class of the response."""
 
+    @property
+    def internal(self) -> bool:
+        """Whether only services of the mesh may call it, with tokens of their own; the edge has no route to it."""
+        return self.permission.endswith(".internal")
+
 
 def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:
     """Returns the policy of every method of ``service``, by the method's name.

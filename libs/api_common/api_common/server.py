@@ -23,6 +23,7 @@ from api_common import migrations
 from api_common.auth_provider import CLAIM_MAPS, IssuerRouter, OidcAuthProvider
 from api_common.clients import Siblings
 from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
+from api_common.directory import Directory, UserSource, UsersService
 from api_common.edge_authorization import ApiKeyAuthority, check_handler
 from api_common.idempotency_reaper import reap_forever
 from api_common.interceptors import Pipeline
@@ -84,7 +85,11 @@ class Service:
     siblings: Sequence[str] = ()
     """Services that it calls."""
     callers: Sequence[str] = ("edge",)
-    """The processes that may call it, by the names in their certificates."""
+    """The processes that may call its public methods, by the names in their certificates."""
+    internal_callers: Sequence[str] = ()
+    """The services that may call its internal methods, and thereby no others."""
+    stored_users: Callable[[Parts], UserSource] | None = None
+    """Builds what reads the stored users, in the one service that has them; all others name `users` in `siblings`."""
     api_keys: Callable[[Parts], ApiKeyAuthority] | None = None
     """Builds what knows the API keys, in the one service that issues them; called once."""
 
@@ -188,12 +193,17 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: Service, settings: Settings, *, credentials: grpc.ServerCredentials | None
+    service: Service,
+    settings: Settings,
+    *,
+    credentials: grpc.ServerCredentials | None,
+    directory: Directory | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Starts ``service`` and stops it on exit.
 
     Args:
         credentials: None serves without TLS, on loopback in tests.
+        directory: stands in for what asks the users service, in tests.
 
     Raises:
         StartError: the database does not answer, its schema is not current, or a port, file or key cannot be used.
@@ -211,14 +221,21 @@ async def running(
                 key_sets[INTERNAL_ISSUER] = FileKeySet(settings.auth.internal_jwks_path)
         with _naming(service, "PAGINATION_KEYS"):
             page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
+        parts = Parts(page_tokens, siblings, database, settings)
+        auth = PeerPolicy(
+            _issuers(settings.auth, key_sets),
+            service=service.name,
+            callers=service.callers,
+            internal_callers=service.internal_callers,
+        )
         pipeline = Pipeline(
-            auth=PeerPolicy(_issuers(settings.auth, key_sets), service=service.name, callers=service.callers),
+            auth=auth,
+            directory=directory or Directory(_stored_users(service, parts)),
             database=database,
             constraints=service.constraints,
             metrics=metrics,
             access_log=AccessLog(service.name),
         )
-        parts = Parts(page_tokens, siblings, database, settings)
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
         with _naming(service, "SERVER_OPERATIONS_PORT"):
@@ -272,6 +289,14 @@ def _issuers(settings: AuthSettings, key_sets: Mapping[str, KeySet]) -> IssuerRo
         issuer=INTERNAL_ISSUER, audience=settings.audience, key_set=internal, kind="service_account"
     )
     return IssuerRouter({settings.issuer: users, INTERNAL_ISSUER: programs})
+
+
+def _stored_users(service: Service, parts: Parts) -> UserSource:
+    if service.stored_users is not None:
+        return service.stored_users(parts)
+    if "users" not in parts.settings.siblings:
+        raise StartError("whether a user may still call, only the users service knows: name it among the siblings.")
+    return UsersService(parts.siblings)
 
 
 async def _keep_fresh(key_set: KeySet) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -16,13 +16,13 @@ from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
 from api_common.clients import Sibling as SiblingClient
 from api_common.clients import Siblings
-from api_common.context import Principal, RequestContext
+from api_common.context import CallContext, Principal
 from api_common.peers import TRUST_DOMAIN
 from api_common.service_tokens import Peer, verify_service_token
 from api_common.settings import TlsSettings
 from api_common.telemetry import Metrics
+from api_common.testing.service import tls_of
 from api_common.tls import server_credentials
-from api_common.unit_of_work import Transaction
 from prometheus_client import CollectorRegistry
 
 from tools.certificates import ensure
@@ -120,12 +120,11 @@ async def users(sibling: Sibling) -> AsyncIterator[SiblingClient]:
         yield stub
 
 
-def context(*, seconds: float = 5) -> RequestContext:
-    """Returns a request that its caller waits for ``seconds`` for; calls do not touch its transaction."""
-    return RequestContext(
+def context(*, seconds: float = 5) -> CallContext:
+    """Returns a request that its caller waits for ``seconds`` for."""
+    return CallContext(
         principal=Principal("ada", "acme", frozenset({"viewer"}), expires_at=time.time() + 3600),
         request_id="0190a5c2-0000-4000-8000-000000000001",
-        transaction=cast(Transaction, None),
         deadline=asyncio.get_running_loop().time() + seconds,
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         token="header.payload.signature",
@@ -271,10 +270,13 @@ class TestMutualTls:
         ours, theirs = tmp_path / "ours", tmp_path / "theirs"
         ensure(ours)
         ensure(theirs)
-        async with serving(sibling, credentials=server_credentials(tls(ours, "users"))) as address:
-            async with calling(address, tls(ours, "ipas")) as users:
+        async with serving(sibling, credentials=server_credentials(tls_of(ours, "users"))) as address:
+            async with calling(address, tls_of(ours, "ipas")) as users:
                 await users.call(REQUEST, pb.User, context())
-            for foreign in (tls(theirs, "ipas"), tls(theirs, "ipas").model_copy(update={"ca_path": ours / "ca.pem"})):
+            for foreign in (
+                tls_of(theirs, "ipas"),
+                tls_of(theirs, "ipas").model_copy(update={"ca_path": ours / "ca.pem"}),
+            ):
                 async with calling(address, foreign) as users:
                     with pytest.raises(errors.ExternalServiceError):
                         await users.call(REQUEST, pb.User, context())
@@ -282,9 +284,9 @@ class TestMutualTls:
 
     async def test_puts_a_token_for_this_call_in_the_place_of_the_users(self, tmp_path: Path, sibling: Sibling) -> None:
         ensure(tmp_path)
-        own = tls(tmp_path, "ipas")
+        own = tls_of(tmp_path, "ipas")
         async with (
-            serving(sibling, credentials=server_credentials(tls(tmp_path, "users"))) as address,
+            serving(sibling, credentials=server_credentials(tls_of(tmp_path, "users"))) as address,
             calling(address, own) as users,
         ):
             ctx = context()
@@ -306,8 +308,8 @@ class TestMutualTls:
 
         sibling.answer = answer
         async with (
-            serving(sibling, credentials=server_credentials(tls(tmp_path, "users"))) as address,
-            calling(address, tls(tmp_path, "ipas")) as users,
+            serving(sibling, credentials=server_credentials(tls_of(tmp_path, "users"))) as address,
+            calling(address, tls_of(tmp_path, "ipas")) as users,
         ):
             await users.call(REQUEST, pb.User, context())
             for name in ("ipas.pem", "ipas.key"):
@@ -324,12 +326,6 @@ class TestCircuitBreaker:
             with pytest.raises(errors.ExternalServiceError):
                 await users.call(pb.CreateUserRequest(), pb.User, context())
         assert (len(sibling.calls), users.breaker.state) == (5, "open")
-
-
-def tls(folder: Path, name: str) -> TlsSettings:
-    return TlsSettings(
-        certificate_path=folder / f"{name}.pem", private_key_path=folder / f"{name}.key", ca_path=folder / "ca.pem"
-    )
 
 
 def works_until_cancelled(sibling: Sibling) -> tuple[asyncio.Event, asyncio.Event]:

@@ -18,5 +18,6 @@ SERVICE = Service(
     servicers={agent_pb2.DESCRIPTOR.services_by_name["AgentService"]: _servicer},
     constraints={},
     callers=("edge", "ipas"),
+    siblings=("users",),
     migrations=Path(__file__).parent.parent / "migrations",
 )

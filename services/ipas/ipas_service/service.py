@@ -19,5 +19,5 @@ SERVICE = Service(
     servicers={ipa_pb2.DESCRIPTOR.services_by_name["IpaService"]: _servicer},
     constraints={},
     migrations=Path(__file__).parent.parent / "migrations",
-    siblings=("workflows", "agents"),
+    siblings=("users", "workflows", "agents"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,10 @@ from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceStub
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.testing.database import TestDatabase, create_database
 from api_common.testing.identity import Identity
-from api_common.testing.service import TestService, running_service, settings_for
+from api_common.testing.service import TestService, guarded_service, running_service, settings_for, tls_of
 from users_service.service import SERVICE
+
+from tools.certificates import ensure
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub
@@ -27,6 +30,22 @@ def users_database(postgres_url: str) -> TestDatabase:
 async def users_service(users_database: TestDatabase, identity: Identity) -> AsyncIterator[TestService]:
     async with running_service(SERVICE, settings_for(users_database, identity)) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificates of all processes."""
+    folder = tmp_path_factory.mktemp("certificates")
+    ensure(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+async def guarded_users(users_database: TestDatabase, identity: Identity, certificates: Path) -> AsyncIterator[str]:
+    """The address of another process of the service, as siblings reach it: over mutual TLS."""
+    settings = settings_for(users_database, identity, tls=tls_of(certificates, "users"))
+    async with guarded_service(SERVICE, settings) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

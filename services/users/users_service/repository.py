@@ -8,6 +8,7 @@ from uuid import UUID
 from api_common.batch_repository import BatchRepository
 from api_common.context import Principal
 from api_common.database import compile_statement
+from api_common.directory import StoredUser, is_user_id
 from api_common.errors import NotFoundError, Resource
 from api_common.fields import EnumField, Fields, IdField, LabelsField, TextField, TextListField, TimestampField
 from api_common.filtering import Order, OrderTerm
@@ -60,6 +61,13 @@ _FIND_PRINCIPAL = compile_statement(
 )
 
 
+_FIND_STANDING = compile_statement(
+    select(users.c.roles, and_(users.c.state == State.ACTIVE, users.c.delete_time.is_(None)).label("is_active")).where(
+        users.c.tenant_id == bindparam("tenant_id"), users.c.id == bindparam("id")
+    )
+)
+
+
 class UserRepository(BatchRepository):
     """The users of a tenant."""
 
@@ -77,6 +85,13 @@ class UserRepository(BatchRepository):
         if row is None:
             raise NotFoundError("The caller is not a user of this tenant.")
         return row
+
+    async def find_standing(self, transaction: Transaction, subject: str) -> StoredUser | None:
+        """Returns what the bearer of a token with this subject may do; None if the subject is no id of a user."""
+        if not is_user_id(subject):
+            return None
+        row = await transaction.fetch_one(_FIND_STANDING, {"tenant_id": transaction.tenant_id, "id": subject})
+        return None if row is None else StoredUser(is_active=row["is_active"], roles=frozenset(row["roles"]))
 
 
 class ServiceAccountRepository(Repository):

@@ -3,18 +3,20 @@
 from functools import partial
 from pathlib import Path
 
-from ameide.user.v1 import service_account_pb2, user_pb2
+from ameide.user.v1 import directory_pb2, service_account_pb2, user_pb2
 from api_common.internal_tokens import InternalTokenSigner
 from api_common.server import Parts, Service
 from api_common.settings import ApiKeySettings
 
 from users_service.api_keys import ApiKeys
+from users_service.directory_servicer import DirectoryServicer
 from users_service.errors import EmailTakenError
 from users_service.key_exchange import KeyExchange
 from users_service.operations import KeyIssuer
 from users_service.repository import ApiKeyRepository, ServiceAccountRepository, UserRepository
 from users_service.service_account_servicer import ServiceAccountServicer
 from users_service.servicer import UserServicer
+from users_service.stored_users import StoredUsers
 
 
 def _user_servicer(parts: Parts) -> UserServicer:
@@ -25,6 +27,14 @@ def _service_account_servicer(parts: Parts) -> ServiceAccountServicer:
     keys = ApiKeyRepository(parts.page_tokens)
     issuer = KeyIssuer(_api_keys(_settings(parts)), keys)
     return ServiceAccountServicer(ServiceAccountRepository(parts.page_tokens), keys, issuer)
+
+
+def _directory_servicer(parts: Parts) -> DirectoryServicer:
+    return DirectoryServicer(UserRepository(parts.page_tokens))
+
+
+def _stored_users(parts: Parts) -> StoredUsers:
+    return StoredUsers(UserRepository(parts.page_tokens), parts.database)
 
 
 def _key_exchange(parts: Parts) -> KeyExchange:
@@ -47,7 +57,10 @@ SERVICE = Service(
     servicers={
         user_pb2.DESCRIPTOR.services_by_name["UserService"]: _user_servicer,
         service_account_pb2.DESCRIPTOR.services_by_name["ServiceAccountService"]: _service_account_servicer,
+        directory_pb2.DESCRIPTOR.services_by_name["DirectoryService"]: _directory_servicer,
     },
+    internal_callers=("workflows", "agents", "ipas"),
+    stored_users=_stored_users,
     api_keys=_key_exchange,
     constraints={
         "uq_users_tenant_id_email_folded": partial(

@@ -18,5 +18,6 @@ SERVICE = Service(
     servicers={workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"]: _servicer},
     constraints={},
     callers=("edge", "ipas"),
+    siblings=("users",),
     migrations=Path(__file__).parent.parent / "migrations",
 )

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, Ask, ask_grpc, rest_refusal
 from tests.e2e.edge.conftest import Edge, Issuer
-from tests.protos import methods, option
+from tests.protos import option, public_methods
 
 NOW = int(time.time())
 
@@ -25,7 +25,7 @@ def rest_call(method: MethodDescriptor) -> tuple[str, str]:
     return pattern.upper(), re.sub(r"\{[^}]+\}", "0190a1b2-0000-7000-8000-000000000000", getattr(rule, pattern))
 
 
-@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+@pytest.mark.parametrize("method", public_methods(), ids=lambda method: method.full_name)
 class TestEveryMethod:
     async def test_rejects_anonymous_over_rest(self, anonymous: httpx.AsyncClient, method: MethodDescriptor) -> None:
         response = await anonymous.request(*rest_call(method), content=b"{}")

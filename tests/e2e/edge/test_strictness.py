@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, rest_refusal
 from tests.e2e.edge.conftest import Layout, running
-from tests.protos import methods, option
+from tests.protos import option, public_methods
 
 JSON: Final = {"content-type": "application/json"}
 VERBS: Final = ("get", "post", "patch", "delete")
@@ -382,7 +382,7 @@ def rest_of(method: MethodDescriptor) -> tuple[str, str]:
     return verb.upper(), re.sub(r"\{[^}]*\}", "1", getattr(rule, verb))
 
 
-@pytest.mark.parametrize("method", methods(), ids=lambda method: method.full_name)
+@pytest.mark.parametrize("method", public_methods(), ids=lambda method: method.full_name)
 class TestEveryMethod:
     async def test_knows_its_fields_and_parameters(self, rest: httpx.AsyncClient, method: MethodDescriptor) -> None:
         verb, path = rest_of(method)

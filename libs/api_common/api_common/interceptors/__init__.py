@@ -6,8 +6,10 @@ This is the one place that composes handlers (ADR 0005).
 from dataclasses import dataclass
 
 from api_common.database import ConstraintErrors, Database
+from api_common.directory import Directory
 from api_common.interceptors.admission import admission
 from api_common.interceptors.audit import audit
+from api_common.interceptors.changed_users import changed_users
 from api_common.interceptors.errors import errors
 from api_common.interceptors.telemetry import telemetry
 from api_common.interceptors.transaction import transaction
@@ -24,6 +26,7 @@ class Pipeline:
     """The parts that the layers of a process share."""
 
     auth: PeerPolicy
+    directory: Directory
     database: Database
     constraints: ConstraintErrors
     """What a broken constraint means to the caller."""
@@ -35,6 +38,7 @@ class Pipeline:
         within = transaction(
             method, handler, database=self.database, constraints=self.constraints, metrics=self.metrics
         )
-        within = admission(method, within, auth=self.auth)
+        within = changed_users(method, within, directory=self.directory)
+        within = admission(method, within, auth=self.auth, directory=self.directory)
         within = audit(method, errors(within))
         return telemetry(method, within, metrics=self.metrics, access_log=self.access_log)

@@ -8,6 +8,8 @@ from google.protobuf.message import DecodeError, Message
 from protovalidate import Validator, Violation
 
 from api_common.auth_provider import bearer_token
+from api_common.context import CallContext, Principal
+from api_common.directory import Directory
 from api_common.errors import AuthorizationError, FieldViolation, PayloadTooLargeError, ValidationError
 from api_common.field_behavior import FieldBehavior
 from api_common.peers import PeerPolicy
@@ -25,14 +27,23 @@ MAX_EXPLAINED_PARTS: Final = 500
 _validator: Final = Validator()
 
 
-def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy) -> Layer:
+def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy, directory: Directory) -> Layer:
     """Checks credential, permission and form of every call of ``method``, in this order (AIP-193, AIP-211)."""
     behavior = FieldBehavior(method.request_class.DESCRIPTOR)
     precondition = Precondition(method.request_class.DESCRIPTOR)
 
-    async def layer(call: Call) -> None:
+    async def identify(call: Call) -> Principal:
         call.token = bearer_token(call.headers.authorization)
+        if method.internal:
+            return auth.authenticate_service(call.token, peer=call.peer, method=method.path)
+        # Kept before the directory is asked: the access log names also those whom it refuses.
         principal = call.principal = await auth.authenticate(call.token, peer=call.peer, method=method.path)
+        return directory.recall(principal) or await directory.ask(
+            CallContext(principal, call.headers.request_id, call.deadline, call.headers.traceparent, call.token)
+        )
+
+    async def layer(call: Call) -> None:
+        principal = call.principal = await identify(call)
         if not is_granted(method.permission, principal.roles):
             raise AuthorizationError(
                 f"This needs the permission {method.permission}.", metadata={"permission": method.permission}

@@ -47,7 +47,7 @@ def transaction(
                         return
                 headers = call.headers
                 context = RequestContext(
-                    principal, headers.request_id, tx, call.deadline, headers.traceparent, call.token
+                    principal, headers.request_id, call.deadline, headers.traceparent, call.token, transaction=tx
                 )
                 response = await handler(request, context)
                 call.response, call.effect, call.role_changes = _encode(response), response, tx.role_changes

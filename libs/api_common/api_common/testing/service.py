@@ -9,6 +9,8 @@ import grpc
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
+from api_common.context import CallContext
+from api_common.directory import Directory, StoredUser
 from api_common.server import RunningServer, Service, running
 from api_common.settings import (
     ApiKeySettings,
@@ -22,6 +24,7 @@ from api_common.settings import (
 )
 from api_common.testing.database import TestDatabase
 from api_common.testing.identity import AUDIENCE, ISSUER, PEPPER, Identity
+from api_common.tls import server_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,14 @@ class TestService:
 
 
 def settings_for(
-    database: TestDatabase, identity: Identity, *, siblings: Mapping[str, str] | None = None, pool_size: int = 5
+    database: TestDatabase,
+    identity: Identity,
+    *,
+    siblings: Mapping[str, str] | None = None,
+    tls: TlsSettings | None = None,
+    pool_size: int = 5,
 ) -> Settings:
-    """Returns the settings of a service under test: free ports, no TLS, no waiting before it stops."""
+    """Returns the settings of a service under test: free ports, no waiting before it stops."""
     nowhere = Path("unused")
     return Settings(
         server=ServerSettings(
@@ -52,7 +60,7 @@ def settings_for(
             reap_interval_seconds=3600,
         ),
         database=DatabaseSettings(url=SecretStr(database.url), pool_size=pool_size),
-        tls=TlsSettings(certificate_path=nowhere, private_key_path=nowhere, ca_path=nowhere),
+        tls=tls or TlsSettings(certificate_path=nowhere, private_key_path=nowhere, ca_path=nowhere),
         auth=AuthSettings(
             issuer=ISSUER,
             audience=AUDIENCE,
@@ -66,11 +74,40 @@ def settings_for(
     )
 
 
+def tls_of(folder: Path, name: str) -> TlsSettings:
+    """Returns the settings of a process whose certificate is in ``folder``."""
+    return TlsSettings(
+        certificate_path=folder / f"{name}.pem", private_key_path=folder / f"{name}.key", ca_path=folder / "ca.pem"
+    )
+
+
+class NoStoredUsers:
+    """A directory of nobody: the roles of every token count."""
+
+    async def find(self, ctx: CallContext) -> StoredUser | None:
+        """Returns None."""
+        return None
+
+
 @asynccontextmanager
 async def running_service(service: Service, settings: Settings) -> AsyncIterator[TestService]:
-    """Starts ``service`` on a free port and yields a channel to it."""
+    """Starts ``service`` on a free port and yields a channel to it.
+
+    No service but users itself knows stored users then: what is internal, as asking for them is, needs TLS.
+    """
+    directory = Directory(NoStoredUsers()) if service.stored_users is None else None
     async with (
-        running(service, settings, credentials=None) as server,
+        running(service, settings, credentials=None, directory=directory) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
     ):
         yield TestService(channel, server)
+
+
+@asynccontextmanager
+async def guarded_service(
+    service: Service, settings: Settings, *, directory: Directory | None = None
+) -> AsyncIterator[str]:
+    """Starts ``service`` on a free port, behind mutual TLS as in production, and yields its address."""
+    credentials = server_credentials(settings.tls)
+    async with running(service, settings, credentials=credentials, directory=directory) as server:
+        yield f"127.0.0.1:{server.grpc_port}"

@@ -1,0 +1,23 @@
+"""The RPC of DirectoryService."""
+
+from ameide.user.v1 import directory_pb2 as pb
+from api_common.context import RequestContext
+
+from users_service.repository import UserRepository
+
+
+class DirectoryServicer:
+    """What siblings ask about the users for whom they are called."""
+
+    def __init__(self, users: UserRepository) -> None:
+        self._users = users
+
+    async def ResolvePrincipal(
+        self, request: pb.ResolvePrincipalRequest, ctx: RequestContext
+    ) -> pb.ResolvePrincipalResponse:
+        user = await self._users.find_standing(ctx.transaction, ctx.principal.subject)
+        if user is None:
+            return pb.ResolvePrincipalResponse(standing=pb.ResolvePrincipalResponse.UNKNOWN)
+        if not user.is_active:
+            return pb.ResolvePrincipalResponse(standing=pb.ResolvePrincipalResponse.LOCKED_OUT)
+        return pb.ResolvePrincipalResponse(standing=pb.ResolvePrincipalResponse.ACTIVE, roles=sorted(user.roles))

@@ -1,0 +1,27 @@
+"""The users service's own look at a caller: what it tells its siblings, without a call to itself."""
+
+from api_common.context import CallContext
+from api_common.database import Database
+from api_common.directory import LOOK_UP_SECONDS, StoredUser
+from api_common.unit_of_work import UnitOfWork
+
+from users_service.repository import UserRepository
+
+
+class StoredUsers:
+    """The stored users, read in a transaction of their own: who calls is known before the call's own one begins."""
+
+    def __init__(self, users: UserRepository, database: Database) -> None:
+        self._users = users
+        self._database = database
+
+    async def find(self, ctx: CallContext) -> StoredUser | None:
+        """Returns what is stored of the caller; None if the tenant has no such user.
+
+        Raises:
+            DomainError: the database cannot tell now.
+        """
+        tenant_id = ctx.principal.tenant_id
+        unit = UnitOfWork(self._database, tenant_id, constraints={}, read_only=True, timeout_seconds=LOOK_UP_SECONDS)
+        async with unit as transaction:
+            return await self._users.find_standing(transaction, ctx.principal.subject)
