@@ -18,6 +18,7 @@ import httpx
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common import migrations
 from api_common import server as server_module
 from api_common.context import RequestContext
 from api_common.provisioning import provision
@@ -82,7 +83,8 @@ class TestStart:
         urls = await provision(postgres_url, "users", database=name)
         message = await start_error(with_url(settings, urls.application))
         assert message == (
-            "the schema is at revision None, this release needs 0002. Run `python -m users_service migrate`."
+            f"the schema is at revision None, this release needs {migrations.head(SERVICE.migrations)}."
+            " Run `python -m users_service migrate`."
         )
 
     @pytest.mark.parametrize(
