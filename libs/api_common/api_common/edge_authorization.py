@@ -9,7 +9,7 @@ import grpc
 from ameide.edge.v1 import ext_authz_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from api_common.errors import AuthorizationError, ValidationError
+from api_common.errors import AuthorizationError, RateLimitError, ValidationError
 from api_common.interceptors.errors import errors
 from api_common.interceptors.telemetry import telemetry
 from api_common.peers import EDGE
@@ -33,6 +33,7 @@ _CHECK: Final = MethodPolicy(
 )
 _UNAUTHENTICATED: Final = 401
 _OVERWRITE: Final = 2
+_TOO_MANY_REQUESTS: Final = 429
 _REFUSAL: Final = pb.CheckResponse(
     status=pb.Status(code=grpc.StatusCode.UNAUTHENTICATED.value[0]),
     denied_response=pb.DeniedHttpResponse(
@@ -40,15 +41,23 @@ _REFUSAL: Final = pb.CheckResponse(
         headers=[pb.HeaderValueOption(header=pb.HeaderValue(key="www-authenticate", value="Bearer"))],
     ),
 ).SerializeToString()
+_LIMITED: Final = pb.CheckResponse(
+    status=pb.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]),
+    denied_response=pb.DeniedHttpResponse(status=pb.HttpStatus(code=_TOO_MANY_REQUESTS)),
+).SerializeToString()
 
 
 class ApiKeyAuthority(Protocol):
     """Whatever knows the API keys."""
 
-    async def exchange(self, key: str, *, timeout_seconds: float) -> str | None:
+    async def exchange(self, key: str, *, address: str, timeout_seconds: float) -> str | None:
         """Returns an internal token for the owner of ``key``; None if it does not work, whatever the cause.
 
+        Args:
+            address: the client's, as the edge sees it.
+
         Raises:
+            RateLimitError: too many keys of the address did not work.
             DomainError: nobody can tell now.
         """
 
@@ -63,18 +72,24 @@ def _check(authority: ApiKeyAuthority) -> Layer:
     async def layer(call: Call) -> None:
         if call.peer is not None and call.peer.identity != EDGE:
             raise AuthorizationError("This service does not serve this caller.")
-        headers = _headers(call.payload)
+        asked = _read(call.payload)
+        headers, address = asked.request.http.headers, asked.source.address.socket_address.address
         # A token beside the key: which of the two it is that acts, nobody should have to know.
         unambiguous = "authorization" not in headers
-        token = await authority.exchange(headers.get(HEADER, ""), timeout_seconds=call.seconds_left()) or ""
+        key = headers.get(HEADER, "")
+        try:
+            token = await authority.exchange(key, address=address, timeout_seconds=call.seconds_left())
+        except RateLimitError:
+            call.response = _LIMITED
+            return
         call.response = _pass(token) if token and unambiguous else _REFUSAL
 
     return layer
 
 
-def _headers(payload: bytes) -> dict[str, str]:
+def _read(payload: bytes) -> pb.AttributeContext:
     try:
-        return dict(pb.CheckRequest.FromString(payload).attributes.request.http.headers)
+        return pb.CheckRequest.FromString(payload).attributes
     except (DecodeError, RecursionError) as error:
         raise ValidationError("The request does not decode as the method's message.") from error
 

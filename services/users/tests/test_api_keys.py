@@ -16,6 +16,7 @@ from ameide.edge.v1 import ext_authz_pb2 as edge
 from ameide.user.v1 import service_account_pb2 as pb
 from ameide.user.v1 import user_pb2
 from api_common.database import Database
+from api_common.errors import RateLimitError
 from api_common.internal_tokens import INTERNAL_ISSUER, InternalTokenSigner
 from api_common.pagination import PageTokens
 from api_common.settings import DatabaseSettings
@@ -25,7 +26,9 @@ from api_common.testing.refusals import refused
 from api_common.testing.service import TestService
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
+from users_service import failed_attempts
 from users_service.api_keys import NOWHERE, ApiKeys, find_place
+from users_service.failed_attempts import AT_ONCE, PER_SECOND, FailedAttempts
 from users_service.key_exchange import CACHE_SECONDS, KeyExchange
 from users_service.repository import ApiKeyRepository
 
@@ -51,10 +54,14 @@ def check(users_service: TestService) -> Check:
         response_deserializer=edge.CheckResponse.FromString,
     )
 
-    async def send(**headers: str) -> edge.CheckResponse:
+    async def send(address: str = "192.0.2.1", **headers: str) -> edge.CheckResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         http = edge.AttributeContext.HttpRequest(method="GET", path="/v1/users", headers=named)
-        request = edge.CheckRequest(attributes=edge.AttributeContext(request=edge.AttributeContext.Request(http=http)))
+        place = edge.AttributeContext.Address(socket_address=edge.AttributeContext.SocketAddress(address=address))
+        attributes = edge.AttributeContext(
+            source=edge.AttributeContext.Peer(address=place), request=edge.AttributeContext.Request(http=http)
+        )
+        request = edge.CheckRequest(attributes=attributes)
         answer: edge.CheckResponse = await ask(request)
         return answer
 
@@ -76,13 +83,13 @@ class Exchange:
     exchange: KeyExchange
     clock: Clock
 
-    async def works(self, secret: str) -> bool:
-        return await self.exchange.exchange(secret, timeout_seconds=5) is not None
+    async def works(self, secret: str, address: str = "192.0.2.1") -> bool:
+        return await self.exchange.exchange(secret, address=address, timeout_seconds=5) is not None
 
 
 @pytest.fixture
 async def database(users_database: TestDatabase, users_service: TestService) -> Any:
-    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=2)
+    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=2, acquire_timeout_seconds=10)
     opened = await Database.connect(settings, application_name="exchange")
     yield opened
     await opened.close()
@@ -93,7 +100,8 @@ def exchange(database: Database, identity: Identity) -> Exchange:
     signer = InternalTokenSigner(identity.signing_key_path.read_bytes(), audience=AUDIENCE)
     repository = ApiKeyRepository(PageTokens([Fernet.generate_key().decode()]))
     clock = Clock()
-    return Exchange(KeyExchange(KEYS, repository, database, signer, now=clock), clock)
+    attempts = FailedAttempts(now=clock)
+    return Exchange(KeyExchange(KEYS, repository, database, signer, attempts=attempts, now=clock), clock)
 
 
 def bearer(answer: edge.CheckResponse) -> str:
@@ -240,6 +248,59 @@ class TestExchange:
             await asyncio.sleep(0.05)
         exchange.clock.seconds = expires
         assert not await exchange.works(created.secret)
+
+
+class TestFailedAttempts:
+    async def test_of_an_address_end_its_look_ups_and_nobody_elses(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange
+    ) -> None:
+        account = await create_account(accounts, admin)
+        known, new = [(await create_key(accounts, admin, account.id)).secret for _ in range(2)]
+        assert await exchange.works(known)
+        attempts = (exchange.works(f"wrong {number}") for number in range(AT_ONCE + 10))
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        assert [type(one) for one in results] == [bool] * AT_ONCE + [RateLimitError] * 10
+        assert True not in results
+        # It does not learn whether the next one is right. What worked a moment ago goes on, and so do others.
+        with pytest.raises(RateLimitError):
+            await exchange.works(new)
+        assert await exchange.works(known)
+        assert await exchange.works(new, "192.0.2.2")
+        exchange.clock.seconds += 1
+        again = [await exchange.works("wrong") for _ in range(PER_SECOND)]
+        assert again == [False] * PER_SECOND
+        with pytest.raises(RateLimitError):
+            await exchange.works("wrong")
+
+    async def test_are_none_of_those_that_succeed(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange
+    ) -> None:
+        account = await create_account(accounts, admin)
+        secret = (await create_key(accounts, admin, account.id)).secret
+        for _ in range(AT_ONCE + 10):
+            # Forgotten at once, so that each is looked up; no time passes for the bucket.
+            exchange.exchange._exchanged.clear()
+            assert await exchange.works(secret)
+
+    async def test_are_told_to_wait_by_the_edge(self, check: Check) -> None:
+        asked = (check("192.0.2.9", x_api_key="wrong") for _ in range(4 * AT_ONCE))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        statuses = {one.denied_response.status.code for one in answers if isinstance(one, edge.CheckResponse)}
+        assert statuses == {401, 429}
+        assert (await check("192.0.2.8", x_api_key="wrong")).denied_response.status.code == 401
+
+    def test_are_remembered_for_so_many_addresses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(failed_attempts, "_ADDRESSES", 2)
+        attempts = FailedAttempts(now=lambda: 0.0)
+        for _ in range(AT_ONCE):
+            attempts.take("first")
+        with pytest.raises(RateLimitError):
+            attempts.take("first")
+        attempts.take("second")
+        with pytest.raises(RateLimitError):
+            attempts.take("first")
+        attempts.take("third")
+        attempts.take("second")
 
 
 class TestStored:

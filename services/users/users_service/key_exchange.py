@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from api_common.database import Database
+from api_common.errors import DomainError
 from api_common.internal_tokens import InternalTokenSigner
 from api_common.unit_of_work import UnitOfWork
 
 from users_service.api_keys import ApiKeys, find_place
+from users_service.failed_attempts import FailedAttempts
 from users_service.repository import ApiKeyRepository
 
 CACHE_SECONDS: Final = 20
@@ -37,29 +39,41 @@ class KeyExchange:
         database: Database,
         signer: InternalTokenSigner,
         *,
+        attempts: FailedAttempts,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._repository = repository
         self._database = database
         self._signer = signer
+        self._attempts = attempts
         self._now = now
         self._exchanged: OrderedDict[bytes, _Exchanged] = OrderedDict()
 
-    async def exchange(self, key: str, *, timeout_seconds: float) -> str | None:
+    async def exchange(self, key: str, *, address: str, timeout_seconds: float) -> str | None:
         """Returns a token for the service account that owns ``key``; None if the key does not work, whatever the cause.
 
+        Args:
+            address: where the key came from.
+
         Raises:
+            RateLimitError: too many keys of the address did not work, so this one is not looked for.
             DomainError: the database cannot tell now.
         """
         digest = hashlib.sha256(key.encode()).digest()
         known = self._exchanged.get(digest)
         if known is not None and self._now() < known.good_until:
             return known.token
-        found = await self._look_up(key, timeout_seconds)
+        self._attempts.take(address)
+        try:
+            found = await self._look_up(key, timeout_seconds)
+        except DomainError:
+            self._attempts.give_back(address)
+            raise
         if found is None:
             self._exchanged.pop(digest, None)
             return None
+        self._attempts.give_back(address)
         self._exchanged[digest] = found
         if len(self._exchanged) > _CACHE_SIZE:
             self._exchanged.popitem(last=False)

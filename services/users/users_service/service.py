@@ -11,6 +11,7 @@ from api_common.settings import ApiKeySettings
 from users_service.api_keys import ApiKeys
 from users_service.directory_servicer import DirectoryServicer
 from users_service.errors import EmailTakenError
+from users_service.failed_attempts import FailedAttempts
 from users_service.key_exchange import KeyExchange
 from users_service.operations import KeyIssuer
 from users_service.repository import ApiKeyRepository, ServiceAccountRepository, UserRepository
@@ -40,7 +41,8 @@ def _stored_users(parts: Parts) -> StoredUsers:
 def _key_exchange(parts: Parts) -> KeyExchange:
     settings = _settings(parts)
     signer = InternalTokenSigner(settings.signing_key_path.read_bytes(), audience=parts.settings.auth.audience)
-    return KeyExchange(_api_keys(settings), ApiKeyRepository(parts.page_tokens), parts.database, signer)
+    keys = ApiKeyRepository(parts.page_tokens)
+    return KeyExchange(_api_keys(settings), keys, parts.database, signer, attempts=FailedAttempts())
 
 
 def _settings(parts: Parts) -> ApiKeySettings:

@@ -9,7 +9,7 @@ from ameide.edge.v1 import ext_authz_pb2 as pb
 from api_common.internal_tokens import INTERNAL_ISSUER
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.callers import REPLIES, rest_refusal
+from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, rest_refusal
 from tests.e2e.edge.conftest import Edge, Issuer
 
 KEY = "ameide_key"
@@ -20,6 +20,14 @@ def passing(token: str, *, removing: tuple[str, ...] = ("x-api-key",)) -> Any:
         header = pb.HeaderValue(key="authorization", value=f"Bearer {token}")
         option = pb.HeaderValueOption(header=header, append_action=2)
         return pb.CheckResponse(ok_response=pb.OkHttpResponse(headers=[option], headers_to_remove=removing))
+
+    return check
+
+
+def refusing(http_status: int) -> Any:
+    async def check(request: Any, context: Any) -> pb.CheckResponse:
+        denied = pb.DeniedHttpResponse(status=pb.HttpStatus(code=http_status))
+        return pb.CheckResponse(status=pb.Status(code=16 if http_status == 401 else 8), denied_response=denied)
 
     return check
 
@@ -75,11 +83,31 @@ async def test_a_key_that_nobody_can_check_now_is_an_outage(anonymous: httpx.Asy
 async def test_a_refused_key_is_refused_on_every_path(
     edge: Edge, anonymous: httpx.AsyncClient, backend: Backend, path: str
 ) -> None:
-    async def refuse(request: Any, context: Any) -> pb.CheckResponse:
-        denied = pb.DeniedHttpResponse(status=pb.HttpStatus(code=401))
-        return pb.CheckResponse(status=pb.Status(code=16), denied_response=denied)
-
-    backend.script["Check"] = refuse
+    backend.script["Check"] = refusing(401)
     response = await anonymous.get(path, headers={"x-api-key": KEY})
     rest_refusal(response).is_row(REPLIES[401], http_status=401)
     assert [call.method for call in backend.calls] == ["Check"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+async def test_the_address_of_a_key_is_the_peers_and_never_what_a_header_says(
+    edge: Edge, backend: Backend, address: str
+) -> None:
+    backend.script["Check"] = refusing(401)
+    transport = httpx.AsyncHTTPTransport(local_address=address)
+    spoofed = {"x-forwarded-for": "203.0.113.1", "x-real-ip": "203.0.113.1", "forwarded": "for=203.0.113.1"}
+    async with httpx.AsyncClient(transport=transport, base_url=edge.url) as client:
+        await client.get("/v1/me", headers={"x-api-key": KEY, **spoofed})
+    (check,) = backend.calls
+    assert check.request.attributes.source.address.socket_address.address == address
+
+
+async def test_too_many_wrong_keys_of_an_address_are_told_to_wait_in_every_language(
+    edge: Edge, backend: Backend
+) -> None:
+    backend.script["Check"] = refusing(429)
+    for language, ask in CALLERS.items():
+        refusal = await ask(edge, Ask("/v1/me", f"{USERS}/GetMe", {"x-api-key": KEY}))
+        refusal.is_row(REPLIES[429], http_status=429 if language.startswith("rest") else 200)
+        assert refusal.headers["retry-after"] == "1"
+    assert {call.method for call in backend.calls} == {"Check"}
