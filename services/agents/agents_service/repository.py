@@ -1,8 +1,8 @@
 """The rows of agents."""
 
+from api_common.batch_repository import BatchRepository
 from api_common.fields import EnumField, Fields, IdField, LabelsField, TextField, TimestampField
 from api_common.pagination import PageTokens
-from api_common.repository import Repository
 
 from agents_service.domain import LIFECYCLE, State
 from agents_service.tables import agents
@@ -21,7 +21,7 @@ FIELDS = Fields(
 )
 
 
-class AgentRepository(Repository):
+class AgentRepository(BatchRepository):
     """The agents of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:

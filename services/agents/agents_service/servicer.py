@@ -1,6 +1,9 @@
 """The RPCs of AgentService, in the order of the proto."""
 
+from typing import Any
+
 from ameide.agent.v1 import agent_pb2 as pb
+from api_common.batches import Change, deletion, each
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
 
@@ -16,10 +19,8 @@ class AgentServicer:
         self._agents = agents
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, ctx: RequestContext) -> pb.Agent:
-        values = {**agent_from_proto(request.agent), "state": State.DRAFT}
-        validate_tools(values["tools"])
-        validate_parameters(values["parameters"] or {})
-        return agent_to_proto(await self._agents.insert(ctx.transaction, values, created_by=ctx.principal.subject))
+        row = await self._agents.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
+        return agent_to_proto(row)
 
     async def GetAgent(self, request: pb.GetAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.get(ctx.transaction, request.id))
@@ -29,11 +30,8 @@ class AgentServicer:
         return pb.ListAgentsResponse(agents=map(agent_to_proto, page.rows), next_page_token=page.next_page_token)
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, ctx: RequestContext) -> pb.Agent:
-        agent = request.agent
-        values = agent_from_proto(agent, paths_to_write(agent, request.update_mask, mutable=MUTABLE))
-        validate_tools(values.get("tools", ()))
-        validate_parameters(values.get("parameters") or {})
-        return agent_to_proto(await self._agents.update(ctx.transaction, agent.id, values, etag=agent.etag))
+        change = _changed(request)
+        return agent_to_proto(await self._agents.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteAgent(self, request: pb.DeleteAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.delete(ctx.transaction, request.id, etag=request.etag))
@@ -41,8 +39,49 @@ class AgentServicer:
     async def UndeleteAgent(self, request: pb.UndeleteAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.undelete(ctx.transaction, request.id, etag=request.etag))
 
+    async def BatchGetAgents(self, request: pb.BatchGetAgentsRequest, ctx: RequestContext) -> pb.BatchGetAgentsResponse:
+        rows = await self._agents.get_many(ctx.transaction, request.ids)
+        return pb.BatchGetAgentsResponse(agents=map(agent_to_proto, rows))
+
+    async def BatchCreateAgents(
+        self, request: pb.BatchCreateAgentsRequest, ctx: RequestContext
+    ) -> pb.BatchCreateAgentsResponse:
+        items = each(request.requests, _created)
+        rows = await self._agents.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
+        return pb.BatchCreateAgentsResponse(agents=map(agent_to_proto, rows))
+
+    async def BatchUpdateAgents(
+        self, request: pb.BatchUpdateAgentsRequest, ctx: RequestContext
+    ) -> pb.BatchUpdateAgentsResponse:
+        changes = each(request.requests, _changed)
+        before = await self._agents.lock_many(ctx.transaction, changes)
+        rows = await self._agents.update_many(ctx.transaction, changes, before)
+        return pb.BatchUpdateAgentsResponse(agents=map(agent_to_proto, rows))
+
+    async def BatchDeleteAgents(
+        self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
+    ) -> pb.BatchDeleteAgentsResponse:
+        before = await self._agents.lock_many(ctx.transaction, each(request.requests, deletion))
+        rows = await self._agents.delete_many(ctx.transaction, before)
+        return pb.BatchDeleteAgentsResponse(agents=map(agent_to_proto, rows))
+
     async def ActivateAgent(self, request: pb.ActivateAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "activate", etag=request.etag))
 
     async def DisableAgent(self, request: pb.DisableAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "disable", etag=request.etag))
+
+
+def _created(request: pb.CreateAgentRequest) -> dict[str, Any]:
+    values = {**agent_from_proto(request.agent), "state": State.DRAFT}
+    validate_tools(values["tools"])
+    validate_parameters(values["parameters"] or {})
+    return values
+
+
+def _changed(request: pb.UpdateAgentRequest) -> Change:
+    agent = request.agent
+    values = agent_from_proto(agent, paths_to_write(agent, request.update_mask, mutable=MUTABLE))
+    validate_tools(values.get("tools", ()))
+    validate_parameters(values.get("parameters") or {})
+    return Change(agent.id, agent.etag, values)

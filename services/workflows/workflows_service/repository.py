@@ -1,12 +1,12 @@
 """The rows of workflows and of their revisions."""
 
+from api_common.batch_repository import BatchRepository
 from api_common.database import compile_statement
 from api_common.errors import NotFoundError, Resource
 from api_common.fields import EnumField, Fields, IdField, IntegerField, LabelsField, TextField, TimestampField
 from api_common.filtering import Order, OrderTerm
 from api_common.listing import Listing, Page, PageRequest, Query
 from api_common.pagination import PageTokens
-from api_common.repository import Repository
 from api_common.unit_of_work import Row, Transaction
 from sqlalchemy import bindparam, insert, select
 
@@ -42,7 +42,7 @@ _INSERT_REVISION = compile_statement(
 )
 
 
-class WorkflowRepository(Repository):
+class WorkflowRepository(BatchRepository):
     """The workflows of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:

@@ -1,8 +1,12 @@
 """The RPCs of WorkflowService, in the order of the proto."""
 
+from typing import Any
+
 from ameide.workflow.v1 import workflow_pb2 as pb
+from api_common.batches import Change, deletion, each
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
+from api_common.unit_of_work import Row
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
 from workflows_service.mapping import MUTABLE, workflow_from_proto, workflow_revision_to_proto, workflow_to_proto
@@ -17,9 +21,7 @@ class WorkflowServicer:
         self._revisions = revisions
 
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
-        values = {**workflow_from_proto(request.workflow), "state": State.DRAFT}
-        validate_draft(values["definition"] or {})
-        row = await self._workflows.insert(ctx.transaction, values, created_by=ctx.principal.subject)
+        row = await self._workflows.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
         return workflow_to_proto(row)
 
     async def GetWorkflow(self, request: pb.GetWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
@@ -31,18 +33,44 @@ class WorkflowServicer:
         return pb.ListWorkflowsResponse(workflows=workflows, next_page_token=page.next_page_token)
 
     async def UpdateWorkflow(self, request: pb.UpdateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
-        workflow = request.workflow
-        values = workflow_from_proto(workflow, paths_to_write(workflow, request.update_mask, mutable=MUTABLE))
-        validate_draft(values.get("definition") or {})
-        row = await self._workflows.lock(ctx.transaction, workflow.id, etag=workflow.etag)
-        LIFECYCLE.apply("update", row["state"])
-        return workflow_to_proto(await self._workflows.update(ctx.transaction, workflow.id, values))
+        change = _changed(request)
+        _require_changeable(await self._workflows.lock(ctx.transaction, change.id, etag=change.etag))
+        return workflow_to_proto(await self._workflows.update(ctx.transaction, change.id, change.values))
 
     async def DeleteWorkflow(self, request: pb.DeleteWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         return workflow_to_proto(await self._workflows.delete(ctx.transaction, request.id, etag=request.etag))
 
     async def UndeleteWorkflow(self, request: pb.UndeleteWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         return workflow_to_proto(await self._workflows.undelete(ctx.transaction, request.id, etag=request.etag))
+
+    async def BatchGetWorkflows(
+        self, request: pb.BatchGetWorkflowsRequest, ctx: RequestContext
+    ) -> pb.BatchGetWorkflowsResponse:
+        rows = await self._workflows.get_many(ctx.transaction, request.ids)
+        return pb.BatchGetWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+
+    async def BatchCreateWorkflows(
+        self, request: pb.BatchCreateWorkflowsRequest, ctx: RequestContext
+    ) -> pb.BatchCreateWorkflowsResponse:
+        items = each(request.requests, _created)
+        rows = await self._workflows.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
+        return pb.BatchCreateWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+
+    async def BatchUpdateWorkflows(
+        self, request: pb.BatchUpdateWorkflowsRequest, ctx: RequestContext
+    ) -> pb.BatchUpdateWorkflowsResponse:
+        changes = each(request.requests, _changed)
+        before = await self._workflows.lock_many(ctx.transaction, changes, reading=("state",))
+        each(before, _require_changeable)
+        rows = await self._workflows.update_many(ctx.transaction, changes, before)
+        return pb.BatchUpdateWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+
+    async def BatchDeleteWorkflows(
+        self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
+    ) -> pb.BatchDeleteWorkflowsResponse:
+        before = await self._workflows.lock_many(ctx.transaction, each(request.requests, deletion))
+        rows = await self._workflows.delete_many(ctx.transaction, before)
+        return pb.BatchDeleteWorkflowsResponse(workflows=map(workflow_to_proto, rows))
 
     async def PublishWorkflow(self, request: pb.PublishWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.lock(ctx.transaction, request.id, etag=request.etag)
@@ -68,3 +96,20 @@ class WorkflowServicer:
         page = await self._revisions.page(ctx.transaction, workflow["id"], request, method="ListWorkflowRevisions")
         revisions = map(workflow_revision_to_proto, page.rows)
         return pb.ListWorkflowRevisionsResponse(revisions=revisions, next_page_token=page.next_page_token)
+
+
+def _created(request: pb.CreateWorkflowRequest) -> dict[str, Any]:
+    values = {**workflow_from_proto(request.workflow), "state": State.DRAFT}
+    validate_draft(values["definition"] or {})
+    return values
+
+
+def _changed(request: pb.UpdateWorkflowRequest) -> Change:
+    workflow = request.workflow
+    values = workflow_from_proto(workflow, paths_to_write(workflow, request.update_mask, mutable=MUTABLE))
+    validate_draft(values.get("definition") or {})
+    return Change(workflow.id, workflow.etag, values)
+
+
+def _require_changeable(row: Row) -> None:
+    LIFECYCLE.apply("update", row["state"])

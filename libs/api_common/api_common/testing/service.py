@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import grpc
 from cryptography.fernet import Fernet
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from api_common.context import CallContext
 from api_common.directory import Directory, StoredUser
+from api_common.interceptors.transaction import MAX_RESPONSE_BYTES
 from api_common.server import RunningServer, Service, running
 from api_common.settings import (
     ApiKeySettings,
@@ -25,6 +27,9 @@ from api_common.settings import (
 from api_common.testing.database import TestDatabase
 from api_common.testing.identity import AUDIENCE, ISSUER, PEPPER, Identity
 from api_common.tls import server_credentials
+
+# A client that wants large answers says so: without it gRPC accepts 4 MiB.
+_OPTIONS: Final = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ async def running_service(service: Service, settings: Settings) -> AsyncIterator
     directory = Directory(NoStoredUsers()) if service.stored_users is None else None
     async with (
         running(service, settings, credentials=None, directory=directory) as server,
-        grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=_OPTIONS) as channel,
     ):
         yield TestService(channel, server)
 
