@@ -8,13 +8,16 @@ LOOSE := tools tests conftest.py $(wildcard clients/*/tests/*.py libs/*/tests/*.
 TESTS_common := libs/api_common/tests
 PAGE := third_party/swagger-ui/swagger-ui-bundle.js
 READY := .venv/.ready envoy/ameide.pb $(PAGE)
+CHECKS := $(READY) .venv/.checks
+LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys
+.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys \
+    images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,7 +48,7 @@ rotate-keys: .venv/.ready ## replace the key that signs tokens: STEP=publish, th
 demo: .venv/.ready ## tell a story through REST, against a running mesh
 	@$(PY) -m tools.demo
 
-bench: $(READY) ## measure the server's CPU per call against a bare echo
+bench: $(CHECKS) ## measure the server's CPU per call against a bare echo
 	@$(PY) -m tests.load.bench
 
 # -- checking ----------------------------------------------------------------------------------------------------
@@ -53,26 +56,27 @@ bench: $(READY) ## measure the server's CPU per call against a bare echo
 test: lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
 	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
-test-%: $(READY) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
+test-%: $(CHECKS) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
 
-lint: $(READY) ## ruff, buf, import contracts
+lint: $(CHECKS) ## ruff, buf, import contracts
 	@.venv/bin/ruff check --quiet --output-format=concise .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/buf lint
+	@.venv/bin/hadolint Dockerfile
 	@.venv/bin/buf format -d --exit-code proto
 	@.venv/bin/lint-imports --no-logo
 
-types: $(READY) ## mypy --strict
+types: $(CHECKS) ## mypy --strict
 	@.venv/bin/mypy $(addprefix -p ,$(PACKAGES))
 	@.venv/bin/mypy $(LOOSE)
 
-breaking: $(READY) ## compare the contract with the main branch
+breaking: $(CHECKS) ## compare the contract with the main branch
 	@$(PY) -m tools.breaking
 
 # -- writing -----------------------------------------------------------------------------------------------------
 
-format: $(READY) ## format Python and protos
+format: $(CHECKS) ## format Python and protos
 	@.venv/bin/ruff check --fix --quiet . || true
 	@.venv/bin/ruff format .
 	@.venv/bin/buf format -w proto
@@ -88,8 +92,38 @@ openapi: $(READY) ## write docs/openapi.json from proto/
 	@$(PY) -m tools.openapi
 
 lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes newer releases
-	@.venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url \
-	    --no-header $(ARGS) requirements.in -o requirements.lock
+	@$(LOCK) $(ARGS) requirements.in -o requirements.lock
+	@$(LOCK) --constraint requirements.lock requirements-services.in -o requirements-services.lock
+	@$(LOCK) $(ARGS) --constraint requirements.lock requirements-checks.in -o requirements-checks.lock
+
+# -- delivering --------------------------------------------------------------------------------------------------
+
+IMAGES := users workflows agents ipas edge
+BUILDER ?= $(firstword $(notdir $(shell command -v docker podman)))
+IMAGE ?= ameide/api
+TAG ?= dev
+DIST := .local/dist
+
+images: ## build the images IMAGE-users, …, IMAGE-edge with BUILDER (docker or podman); IMAGE=ameide/api TAG=dev OPTIONS=
+	@test -n "$(BUILDER)" || { echo "There is no docker and no podman here. On Debian and Ubuntu: apt install podman"; exit 1; }
+	@set -e; for name in $(IMAGES); do \
+	    case $$name in edge) what="--target edge";; *) what="--build-arg SERVICE=$$name";; esac; \
+	    $(BUILDER) build $$what $(OPTIONS) --tag $(IMAGE)-$$name:$(TAG) .; \
+	done
+
+chart: $(CHECKS) ## package the chart into .local/dist
+	@mkdir -p $(DIST)
+	@$(PY) -c 'import helm_python; print(helm_python.Chart.load("helm/ameide").save("$(DIST)"))'
+
+SCAN := .venv/bin/trivy filesystem --quiet --skip-dirs .venv --skip-dirs .local --skip-dirs tests --skip-dirs '**/node_modules' \
+    --file-patterns 'pip:requirements-services\.lock$$'
+
+sbom: $(CHECKS) ## write what the images contain (CycloneDX) into .local/dist
+	@mkdir -p $(DIST)
+	@$(SCAN) --format cyclonedx --output $(DIST)/sbom.json .
+
+scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network, for the lists of today
+	@$(SCAN) --scanners vuln,secret --exit-code 1 .
 
 # -- setting up --------------------------------------------------------------------------------------------------
 
@@ -109,6 +143,11 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation \
 	    $(addprefix -e ,$(patsubst %/,%,$(dir $(filter %/pyproject.toml,$^)))) && \
 	touch $@; } >&2
+
+.venv/.checks: .venv/.ready requirements-checks.lock
+	@echo "Adding what the tests need" >&2
+	@.venv/bin/uv pip install --quiet --python $(PY) --require-hashes -r requirements-checks.lock
+	@touch $@
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
 envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py $(wildcard tools/clients/*.py) .venv/.ready

@@ -36,7 +36,7 @@ SERVICES: Final = (
     Service("agents", 50053, 9103, siblings=("users",)),
     Service("ipas", 50054, 9104, siblings=("users", "workflows", "agents")),
 )
-EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901}
+EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge metrics": 9105}
 ISSUER_PORT: Final = 9100
 
 

@@ -55,7 +55,7 @@ def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
 
 
 def test_both_listeners_share_their_filters() -> None:
-    assert [one["name"] for one in LISTENERS] == ["plain", "tls"]
+    assert [one["name"] for one in LISTENERS] == ["plain", "tls", "metrics"]
     assert LISTENERS[0]["filter_chains"][0]["filters"] is LISTENERS[1]["filter_chains"][0]["filters"]
 
 

@@ -35,7 +35,10 @@ class TestLayOut:
     def test_moves_every_port_and_nothing_else(self, tmp_path: Path, certs: Path) -> None:
         edge.lay_out(tmp_path / "here", certs=certs)
         edge.lay_out(tmp_path / "there", certs=certs, port_offset=100)
-        for name, ports in (("envoy.yaml", (9901, 8080, 8443)), ("clusters.yaml", (50051, 50052, 50053, 50054, 9100))):
+        for name, ports in (
+            ("envoy.yaml", (9901, 8080, 8443, 9105, 9901)),
+            ("clusters.yaml", (50051, 50052, 50053, 50054, 9100)),
+        ):
             here, there = (yaml.safe_load((tmp_path / side / name).read_text()) for side in ("here", "there"))
             moved = re.findall(r"'port_value': (\d+)", str(there))
             assert [int(port) for port in moved] == [port + 100 for port in ports]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -102,6 +103,7 @@ class Sibling:
         self._options = (*_OPTIONS, ("grpc.service_config", _service_config(contract)))
         self._methods = {policy.request_class: policy for policy in read_policies(contract).values()}
         self._tls = tls
+        self._metrics = metrics
         self._connection: _Connection | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.breaker: Final = CircuitBreaker(name, on_change=metrics.breaker_moves(name))
@@ -147,13 +149,18 @@ class Sibling:
             (correlation.TRACEPARENT, ctx.traceparent),
         )
         timeout = ctx.deadline - asyncio.get_running_loop().time()
+        started, code = time.perf_counter(), _S.CANCELLED
         try:
             answer: ResponseT | None = await method(request, timeout=timeout, metadata=metadata)
+            code = _S.OK
         except grpc.aio.AioRpcError as failure:
+            code = failure.code()
             error, message = _MEANING.get(failure.code(), (InternalError, "Something went wrong on our side."))
             if error not in _ORDINARY:
                 _log_failure(request, ctx, code=failure.code().name, details=failure.details())
             raise error(message, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error)) from failure
+        finally:
+            self._metrics.observe_client(path[1:], code, time.perf_counter() - started)
         if answer is None:
             # gRPC's way to say that it could not decode the answer.
             _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")

@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from api_common import errors
-from api_common.pool import Connection, Pool
+from api_common.pool import Connection, Occupancy, Pool
 from api_common.settings import DatabaseSettings
 
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
@@ -128,9 +128,9 @@ class Database:
             self.release(connection)
 
     @property
-    def connections(self) -> tuple[int, int]:
-        """How many connections are open, and how many of these are idle."""
-        return self._pool.connections
+    def occupancy(self) -> Occupancy:
+        """How full the pool is."""
+        return self._pool.occupancy
 
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; after 2 s it does not wait any longer."""

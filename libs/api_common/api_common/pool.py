@@ -7,7 +7,7 @@ outlives it (ADR 0003).
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -16,6 +16,21 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 MAX_IDLE_SECONDS: Final = 300
 """A connection that was idle for longer may have been dropped on its way without a word: it is not used again."""
+
+
+class Occupancy(NamedTuple):
+    """How full a pool is."""
+
+    size: int
+    """Connections at most."""
+    open: int
+    """Connections there are."""
+    idle: int
+    """How many of them nobody uses."""
+    waiting: int
+    """Who waits for one."""
+    timeouts: int
+    """How many waited in vain, ever."""
 
 
 class Pool:
@@ -31,6 +46,8 @@ class Pool:
         self._free = asyncio.Semaphore(size)
         self._open: set[Connection] = set()
         self._idle: list[tuple[Connection, float]] = []
+        self._waiting = 0
+        self._timeouts = 0
 
     async def acquire(self, *, timeout_seconds: float) -> Connection:
         """Takes a connection.
@@ -44,13 +61,20 @@ class Pool:
             if connection := self._pop():
                 return connection
             self._free.release()
-        async with asyncio.timeout(timeout_seconds):
-            await self._free.acquire()
-            try:
-                connection = self._pop() or await self._connect()
-            except BaseException:
-                self._free.release()
-                raise
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._free.acquire()
+                try:
+                    connection = self._pop() or await self._connect()
+                except BaseException:
+                    self._free.release()
+                    raise
+        except TimeoutError:
+            self._timeouts += 1
+            raise
+        finally:
+            self._waiting -= 1
         self._open.add(connection)
         return connection
 
@@ -69,9 +93,10 @@ class Pool:
         self._free.release()
 
     @property
-    def connections(self) -> tuple[int, int]:
-        """How many connections are open, and how many of these are idle."""
-        return len(self._open), len(self._idle)
+    def occupancy(self) -> "Occupancy":
+        """How full the pool is; also for other threads to ask."""
+        open_, idle = len(self._open), len(self._idle)
+        return Occupancy(self._size, open_, idle, self._waiting, self._timeouts)
 
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; if it is cancelled, all end at once."""

@@ -212,6 +212,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         database = await _connect(service, settings)
         stack.push_async_callback(database.close)
+        metrics.watch_pool(lambda: database.occupancy)
         siblings = Siblings(settings.siblings, None if credentials is None else settings.tls, metrics)
         stack.push_async_callback(siblings.close)
         with _naming(service, "AUTH_JWKS_PATH"):
@@ -257,7 +258,12 @@ async def running(
         await result.start()
         stack.push_async_callback(server.stop, None)
         reaper = reap_forever(database, metrics, interval_seconds=settings.server.reap_interval_seconds)
-        for background in (result.watch_readiness(), reaper, *map(_keep_fresh, key_sets.values())):
+        for background in (
+            result.watch_readiness(),
+            metrics.watch_loop(),
+            reaper,
+            *map(_keep_fresh, key_sets.values()),
+        ):
             stack.callback(asyncio.create_task(background).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()

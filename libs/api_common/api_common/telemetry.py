@@ -3,20 +3,30 @@
 Source: OpenTelemetry semantic conventions for RPC (v1.44, release candidate) for metric and label names.
 """
 
+import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import grpc
 import orjson
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api_common.pool import Occupancy
 
 DURATION_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Source: the semantic convention's advice for `rpc.server.call.duration`."""
 
+LAG_INTERVAL_SECONDS: Final = 0.25
+"""How often the lag of the event loop is measured."""
+LAG_SAMPLES: Final = 60
+"""The worst of so many measurements is shown: 15 s, a scrape's usual interval."""
 
 BREAKER_STATES: Final = ("closed", "half-open", "open")
 """What a circuit breaker can be."""
@@ -47,7 +57,30 @@ class Metrics:
             ("target", "state"),
             registry=registry,
         )
+        self._client_duration = Histogram(
+            "rpc_client_call_duration_seconds",
+            "Duration of calls to other services.",
+            ("rpc_method", "rpc_status_code"),
+            buckets=DURATION_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self._lag = Gauge("event_loop_lag_seconds", "How late the event loop was at worst lately.", registry=registry)
         self._children: dict[tuple[str, grpc.StatusCode], Histogram] = {}
+        ProcessCollector(registry=registry)
+
+    def watch_pool(self, occupancy: Callable[[], Occupancy]) -> None:
+        """Shows how full the pool of database connections is, whenever somebody looks."""
+        self.registry.register(_PoolCollector(occupancy))
+
+    async def watch_loop(self) -> None:
+        """Measures how late the event loop is: what blocks it, or too little CPU. Never returns."""
+        loop = asyncio.get_running_loop()
+        lately: deque[float] = deque(maxlen=LAG_SAMPLES)
+        while True:
+            due = loop.time() + LAG_INTERVAL_SECONDS
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            lately.append(loop.time() - due)
+            self._lag.set(max(lately))
 
     def breaker_moves(self, target: str) -> Callable[[str], None]:
         """Returns what is to be told each new state of ``target``'s breaker, which is closed now."""
@@ -59,6 +92,10 @@ class Metrics:
         move("closed")
         return move
 
+    def observe_client(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+        """Counts one call of ``method`` of another service."""
+        self._client_duration.labels(method, code.name).observe(seconds)
+
     def observe(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Counts one call of ``method``."""
         key = (method, code)
@@ -66,6 +103,23 @@ class Metrics:
         if child is None:
             child = self._children[key] = self._duration.labels(method, code.name)
         child.observe(seconds)
+
+
+class _PoolCollector(Collector):
+    """Source: OpenTelemetry semantic conventions for database clients (v1.44), `db.client.connection.*`."""
+
+    def __init__(self, occupancy: Callable[[], Occupancy]) -> None:
+        self._occupancy = occupancy
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._occupancy()
+        count = GaugeMetricFamily("db_client_connection_count", "Connections to the database.", labels=("state",))
+        count.add_metric(["idle"], now.idle)
+        count.add_metric(["used"], now.open - now.idle)
+        yield count
+        yield GaugeMetricFamily("db_client_connection_max", "Connections there may be.", now.size)
+        yield GaugeMetricFamily("db_client_connection_pending_requests", "Requests that wait for one.", now.waiting)
+        yield CounterMetricFamily("db_client_connection_timeouts", "Requests that waited in vain.", now.timeouts)
 
 
 class AccessLog:

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 from api_common import pool as module
-from api_common.pool import Connection, Pool
+from api_common.pool import Connection, Occupancy, Pool
 from api_common.testing.database import TestDatabase
 
 
@@ -71,10 +71,10 @@ async def start_waiting(call: Coroutine[Any, Any, Connection]) -> asyncio.Task[C
 
 class TestPool:
     async def test_opens_nothing_before_it_is_needed(self, pool: Pool, server: Server) -> None:
-        assert pool.connections == (0, 0)
+        assert pool.occupancy[1:3] == (0, 0)
         pool.release(await take(pool))
         pool.release(await take(pool))
-        assert pool.connections == (1, 1)
+        assert pool.occupancy[1:3] == (1, 1)
         assert len(server.opened) == 1
 
     async def test_uses_the_last_one_first(self, pool: Pool) -> None:
@@ -103,6 +103,16 @@ class TestPool:
     async def test_gives_up_when_none_comes_free(self, pool: Pool) -> None:
         assert await is_full(pool)
         assert await is_full(pool)
+        assert pool.occupancy == Occupancy(size=2, open=2, idle=2, waiting=0, timeouts=2)
+
+    async def test_counts_who_waits(self, pool: Pool) -> None:
+        first, second = await take(pool), await take(pool)
+        waiting = await start_waiting(take(pool))
+        assert pool.occupancy == Occupancy(size=2, open=2, idle=0, waiting=1, timeouts=0)
+        pool.release(first)
+        pool.release(await waiting)
+        pool.release(second)
+        assert pool.occupancy.waiting == 0
 
 
 class TestPlaces:
@@ -142,7 +152,7 @@ class TestPlaces:
         broken = await take(pool)
         broken.terminate()
         pool.release(broken)
-        assert pool.connections == (0, 0)
+        assert pool.occupancy[1:3] == (0, 0)
         assert await is_full(pool)
 
     async def test_when_idle_connections_break(self, pool: Pool, server: Server) -> None:
@@ -166,7 +176,7 @@ class TestPlaces:
         monkeypatch.setattr(module, "MAX_IDLE_SECONDS", -1)
         pool.release(second)
         assert first.is_closed()
-        assert pool.connections == (1, 1)
+        assert pool.occupancy[1:3] == (1, 1)
         assert await is_full(pool)
 
 

@@ -197,7 +197,7 @@ class TestConnections:
         for _ in range(3):
             async with unit(database, tenant_id):
                 pass
-        assert database.connections == (1, 1)
+        assert database.occupancy[1:3] == (1, 1)
 
 
 class TestFate:
@@ -252,7 +252,7 @@ class TestWhatIsLeftBehind:
     ) -> None:
         await end(database, tenant_id)
         await observer.wait_until_idle()
-        assert database.connections[0] <= 1
+        assert database.occupancy.open <= 1
 
     async def test_no_query_after_many_cancellations(
         self, opening: Opening, tenant_id: str, observer: Observer

@@ -169,7 +169,7 @@ def offset(worker_id: str) -> int:
     """How far the ports of services and edge are moved, so that nothing else is there."""
     # Two processes of one run (pytest-xdist) look at the same time: each has offsets of its own.
     first = 12_000 + EDGES * NEXT * (worker_id == "gw1")
-    edges = [port + number * NEXT for port in (8080, 8443, 9901) for number in range(EDGES)]
+    edges = [port + number * NEXT for port in (8080, 8443, 9901, 9105) for number in range(EDGES)]
     ports = (*edges, ISSUER_PORT, USERS_PORT, WORKFLOWS_PORT)
     return next(n for n in range(first, 15_000, 2 * EDGES * NEXT) if all(_is_free(port + n) for port in ports))
 
@@ -245,12 +245,16 @@ def publishing(server: IssuerServer) -> Iterator[IssuerServer]:
 
 
 @asynccontextmanager
-async def running(laid: Edge) -> AsyncIterator[Edge]:
-    """Runs the edge until the block ends; what it wrote is in `stdout` and `stderr` of its folder."""
+async def running(laid: Edge, *, alone: bool = False) -> AsyncIterator[Edge]:
+    """Runs the edge until the block ends; what it wrote is in `stdout` and `stderr` of its folder.
+
+    Args:
+        alone: no service is behind it to wait for.
+    """
     with (laid.folder / "stdout").open("wb") as stdout, (laid.folder / "stderr").open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(*edge_tool.command(laid.folder), stdout=stdout, stderr=stderr)
         try:
-            await _until_ready(laid, process)
+            await _until_ready(laid, process, alone=alone)
             yield laid
             assert process.returncode is None, "Envoy died"
         finally:
@@ -259,7 +263,7 @@ async def running(laid: Edge) -> AsyncIterator[Edge]:
             await asyncio.wait_for(process.wait(), 10)
 
 
-async def _until_ready(laid: Edge, process: asyncio.subprocess.Process) -> None:
+async def _until_ready(laid: Edge, process: asyncio.subprocess.Process, *, alone: bool) -> None:
     deadline = time.monotonic() + START_SECONDS
     async with httpx.AsyncClient(base_url=laid.admin, verify=False) as admin:
         while time.monotonic() < deadline and process.returncode is None:
@@ -268,7 +272,8 @@ async def _until_ready(laid: Edge, process: asyncio.subprocess.Process) -> None:
             except httpx.TransportError:
                 await asyncio.sleep(0.02)
                 continue
-            if ready.status_code == 200 and re.search(r"users::.*::health_flags::healthy", clusters.text):
+            served = alone or re.search(r"users::.*::health_flags::healthy", clusters.text)
+            if ready.status_code == 200 and served:
                 return
             await asyncio.sleep(0.02)
     raise AssertionError((laid.folder / "stderr").read_text())

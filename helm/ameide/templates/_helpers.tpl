@@ -1,0 +1,119 @@
+{{/* Names and what all pods share. `ameide.service` merges a service's entry over the defaults. */}}
+
+{{- define "ameide.fullname" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{/* The labels of every object; give (dict "root" $ "component" "users"). */}}
+{{- define "ameide.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: ameide
+{{ include "ameide.selector" . }}
+{{- end }}
+
+{{- define "ameide.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* A service's values, as YAML; give (dict "root" $ "name" "users"). */}}
+{{- define "ameide.service" -}}
+{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (index .root.Values.services .name)) | toYaml }}
+{{- end }}
+
+{{/* An image; give (dict "root" $ "name" "users" "digest" ""). */}}
+{{- define "ameide.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $base := printf "%s/%s-%s" $image.registry $image.repository .name -}}
+{{- if .digest }}{{ $base }}@{{ .digest }}{{ else }}{{ $base }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* The restricted profile of the Pod Security Standards. */}}
+{{- define "ameide.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "ameide.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Pods apart from each other; give (dict "root" $ "component" "users"). */}}
+{{- define "ameide.spread" -}}
+- maxSkew: 1
+  topologyKey: {{ .root.Values.topologySpread.zoneKey }}
+  whenUnsatisfiable: {{ .root.Values.topologySpread.whenZoneUnsatisfiable }}
+  labelSelector: {matchLabels: {{ include "ameide.selector" . | fromYaml | toJson }}}
+- maxSkew: 1
+  topologyKey: {{ .root.Values.topologySpread.hostKey }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector: {matchLabels: {{ include "ameide.selector" . | fromYaml | toJson }}}
+{{- end }}
+
+{{/* Where a sibling is; headless, so that callers see every pod. */}}
+{{- define "ameide.address" -}}
+{{ include "ameide.fullname" .root }}-{{ .name }}.{{ .root.Release.Namespace }}.svc.cluster.local:50051
+{{- end }}
+
+{{/* A service's whole environment; give (dict "root" $ "name" "users" "service" $service). */}}
+{{- define "ameide.environment" -}}
+{{- $prefix := .name | upper -}}
+{{- $values := .root.Values -}}
+- {name: {{ $prefix }}_SERVER_GRPC_PORT, value: "50051"}
+- {name: {{ $prefix }}_SERVER_OPERATIONS_PORT, value: "9101"}
+- {name: {{ $prefix }}_SERVER_DRAIN_SECONDS, value: {{ $values.drainSeconds | quote }}}
+- {name: {{ $prefix }}_SERVER_DRAIN_DELAY_SECONDS, value: {{ $values.drainDelaySeconds | quote }}}
+- {name: {{ $prefix }}_DATABASE_POOL_SIZE, value: {{ .service.database.poolSize | quote }}}
+- name: {{ $prefix }}_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ include "ameide.databaseSecret" . }}, key: url}}
+- {name: {{ $prefix }}_TLS_CERTIFICATE_PATH, value: /run/tls/tls.crt}
+- {name: {{ $prefix }}_TLS_PRIVATE_KEY_PATH, value: /run/tls/tls.key}
+- {name: {{ $prefix }}_TLS_CA_PATH, value: /run/tls/ca.crt}
+- {name: {{ $prefix }}_AUTH_ISSUER, value: {{ $values.auth.issuer | quote }}}
+- {name: {{ $prefix }}_AUTH_AUDIENCE, value: {{ $values.auth.audience | quote }}}
+- {name: {{ $prefix }}_AUTH_CLAIMS, value: {{ $values.auth.claims }}}
+- {name: {{ $prefix }}_AUTH_INTERNAL_JWKS_PATH, value: /run/internal/internal-jwks.json}
+- name: {{ $prefix }}_PAGINATION_KEYS
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.pagination }}, key: keys}}
+- {name: {{ $prefix }}_LOG_LEVEL, value: {{ $values.telemetry.logLevel }}}
+{{- if .service.issuesApiKeys }}
+- name: {{ $prefix }}_APIKEYS_PEPPER
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.apiKeys }}, key: pepper}}
+- {name: {{ $prefix }}_APIKEYS_SIGNING_KEY_PATH, value: /run/internal/internal.pem}
+{{- end }}
+{{- range .service.clients }}
+- {name: {{ $prefix }}_CLIENTS_{{ . | upper }}_ADDRESS, value: {{ include "ameide.address" (dict "root" $.root "name" .) | quote }}}
+{{- end }}
+{{- if $values.telemetry.otlpEndpoint }}
+- {name: {{ $prefix }}_TELEMETRY_OTLP_ENDPOINT, value: {{ $values.telemetry.otlpEndpoint | quote }}}
+{{- end }}
+{{- range $name, $value := .service.environment }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "ameide.databaseSecret" -}}
+{{ .service.database.existingSecret | default (printf "%s-%s-database" (include "ameide.fullname" .root) .name) }}
+{{- end }}
+
+{{/* Up at once, down slowly: a wave that comes back finds its pods. */}}
+{{- define "ameide.scaling" -}}
+scaleUp:
+  stabilizationWindowSeconds: 0
+  policies:
+    - {type: Percent, value: 100, periodSeconds: 15}
+    - {type: Pods, value: 4, periodSeconds: 15}
+  selectPolicy: Max
+scaleDown:
+  stabilizationWindowSeconds: 300
+  policies:
+    - {type: Percent, value: 25, periodSeconds: 60}
+{{- end }}

@@ -1,0 +1,87 @@
+"""Alerts and dashboards, by promtool. That the metrics they name exist is for tests/e2e/test_metrics.py to say."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.helm.conftest import CHART, ROOT, Release, values_of
+
+RULES: Final = CHART / "files" / "rules.yaml"
+TESTS: Final = Path(__file__).with_name("rules_test.yaml")
+DASHBOARDS: Final = sorted((CHART / "files" / "dashboards").glob("*.json"))
+ALERTS: Final[list[dict[str, Any]]] = [
+    rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
+]
+
+
+def promtool(*arguments: str) -> str:
+    program = shutil.which("promtool")
+    assert program, "promtool is missing; on Debian and Ubuntu: apt install prometheus"
+    run = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+class TestRules:
+    def test_fire_when_they_should_and_only_then(self) -> None:
+        assert "SUCCESS" in promtool("test", "rules", str(TESTS))
+
+    def test_each_alert_is_seen_to_fire(self) -> None:
+        fired = re.findall(r"ALERTS\{alertname=\"(\w+)\", alertstate=\"firing\"[^}]*\}', value: 1", TESTS.read_text())
+        assert {alert["alert"] for alert in ALERTS} == set(fired)
+
+    @pytest.mark.parametrize("alert", ALERTS, ids=[alert["alert"] for alert in ALERTS])
+    def test_each_alert_says_what_to_do(self, alert: dict[str, Any]) -> None:
+        assert alert["labels"]["severity"] in {"page", "ticket"}
+        assert {"summary", "description", "runbook_url"} == set(alert["annotations"])
+        page, _, section = alert["annotations"]["runbook_url"].partition("#")
+        headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+        assert section in {heading.lower() for heading in headings}
+
+    def test_reach_prometheus(self, production: Release) -> None:
+        assert production.of_kind("PrometheusRule")
+        (rule,) = (one for one in production.objects if one["kind"] == "PrometheusRule")
+        assert rule["spec"] == yaml.safe_load(RULES.read_text())
+
+    def test_and_dashboards_stay_away_where_nobody_reads_them(self) -> None:
+        kinds = {one["kind"] for one in Release(values_of("development")).objects}
+        assert not {"PrometheusRule", "PodMonitor"} & kinds
+
+
+class TestDashboards:
+    @pytest.mark.parametrize("path", DASHBOARDS, ids=[path.stem for path in DASHBOARDS])
+    def test_every_query_is_one(self, path: Path, tmp_path: Path) -> None:
+        panels = [panel for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
+        queries = [target["expr"] for panel in panels for target in panel["targets"]]
+        # Grafana's variables become what Grafana puts there.
+        known = {"$__rate_interval": "5m", "$job": "users"}
+        for variable, value in known.items():
+            queries = [query.replace(variable, value) for query in queries]
+        rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+        written = tmp_path / "rules.yaml"
+        written.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+        assert f"{len(queries)} rules found" in promtool("check", "rules", str(written))
+
+    @pytest.mark.parametrize("path", DASHBOARDS, ids=[path.stem for path in DASHBOARDS])
+    def test_panels_do_not_overlap_and_have_names_of_their_own(self, path: Path) -> None:
+        panels = json.loads(path.read_text())["panels"]
+        cells = [
+            (x, y)
+            for place in (panel["gridPos"] for panel in panels)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        ]
+        assert len(cells) == len(set(cells))
+        assert max(x for x, _ in cells) < 24
+        assert len({panel["id"] for panel in panels}) == len(panels)
+
+    def test_reach_grafana(self, production: Release) -> None:
+        (config,) = (one for one in production.objects if one["metadata"]["name"].endswith("-dashboards"))
+        assert set(config["data"]) == {path.name for path in DASHBOARDS}
+        assert all(json.loads(text)["uid"] for text in config["data"].values())
