@@ -16,7 +16,9 @@ COPY proto proto
 COPY libs libs
 COPY tools tools
 COPY envoy envoy
+COPY docs/openapi.json docs/
 RUN /tools/bin/python -m tools.make_protos \
+    && /tools/bin/python -m tools.docs_page \
     && cp -r libs/api_common/api_common libs/ameide_protos/ameide libs/ameide_protos/buf /app/venv/lib/python3.11/site-packages/ \
     && rm -r /app/venv/lib/python3.11/site-packages/api_common/testing \
     && python -m compileall -q /app/venv/lib \

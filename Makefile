@@ -17,7 +17,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys \
-    images chart sbom scan
+    programs images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,8 +53,21 @@ bench: $(CHECKS) ## measure the server's CPU per call against a bare echo
 
 # -- checking ----------------------------------------------------------------------------------------------------
 
-test: lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
+test: programs lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
 	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+
+# Node is not among them: its packages in Debian are older than what the tests need.
+programs: ## install what the tests need from Debian, or say what is missing
+	@missing=; for one in chromium:chromium chromedriver:chromium-driver promtool:prometheus; do \
+	    command -v $${one%%:*} >/dev/null || missing="$$missing $${one##*:}"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing$$missing" >&2; \
+	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null; \
+	elif [ -n "$$missing" ]; then \
+	    echo "The tests need:$$missing. On Debian and Ubuntu: sudo apt install$$missing" >&2; exit 1; \
+	fi; \
+	command -v node >/dev/null && command -v npm >/dev/null || \
+	    { echo "The tests need Node.js 20 or newer and npm: https://nodejs.org" >&2; exit 1; }
 
 test-%: $(CHECKS) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)

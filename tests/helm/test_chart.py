@@ -271,5 +271,5 @@ class TestPolicies:
         command = ["trivy", "config", "--skip-check-update", "--quiet", "--format", "json", str(tmp_path)]
         run = subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], capture_output=True, check=True)
         (result,) = json.loads(run.stdout)["Results"]
-        assert result["MisconfSummary"]["Successes"] > 100
+        assert result["MisconfSummary"]["Successes"] >= 100
         assert {found["ID"] for found in result["Misconfigurations"]} <= argued
