@@ -8,7 +8,8 @@ LOOSE := tools tests conftest.py $(wildcard clients/*/tests/*.py libs/*/tests/*.
 TESTS_common := libs/api_common/tests
 PAGE := third_party/swagger-ui/swagger-ui-bundle.js
 READY := .venv/.ready envoy/ameide.pb $(PAGE)
-CHECKS := $(READY) .venv/.checks
+CLIENT := clients/python/ameide_client/services.py
+CHECKS := $(READY) .venv/.checks $(CLIENT)
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
@@ -96,9 +97,8 @@ format: $(CHECKS) ## format Python and protos
 
 proto: .venv/.ready $(PAGE) ## generate code and what the edge knows of the contract from proto/
 	@$(PY) -m tools.make_protos
-	@$(PY) -m tools.clients python
 
-clients: $(READY) ## build the Python and TypeScript clients into dist/
+clients: $(CHECKS) ## build the Python and TypeScript clients into dist/
 	@$(PY) -m tools.clients
 
 openapi: $(READY) ## write docs/openapi.json from proto/
@@ -163,9 +163,11 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 	@touch $@
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
-envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py $(wildcard tools/clients/*.py) .venv/.ready
+envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py .venv/.ready
 	@echo "Generating code from proto/" >&2
 	@$(PY) -m tools.make_protos >&2
+
+$(CLIENT): envoy/ameide.pb $(wildcard tools/clients/*.py) .venv/.checks
 	@$(PY) -m tools.clients python >&2
 
 $(PAGE): tools/docs_page.py .venv/.ready
