@@ -427,8 +427,14 @@ function envoy_on_request(handle)
     end
     return
   end
-  -- A service would compress its answer, which the transcoder does not read.
+  -- A service would compress its answer, which the transcoder does not read; or take the request for compressed.
   headers:remove("grpc-accept-encoding")
+  headers:remove("grpc-encoding")
+  local timeout = headers:get("grpc-timeout")
+  if timeout and not (#timeout <= 9 and timeout:find("^%d+[HMSmun]$")) then
+    -- To a service that is no call at all.
+    headers:remove("grpc-timeout")
+  end
   local is_read = is_json(headers:get("content-type") or "application/json") and not headers:get("content-encoding")
   -- The headers cannot be asked any more once the body has been waited for.
   local buffer = handle:body()

@@ -74,6 +74,25 @@ class TestHeader:
         assert response.status_code == 200
         assert backend.calls[0].metadata.get(name) in {None, "/v1/me"}
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *((f"x{character}y", "1") for character in "!#$%&'*+^`|~"),
+            ("x-any-bin", "no base64"),
+            ("grpc-trace-bin", "!"),
+            ("grpc-internal-encoding-request", "gzip"),
+            ("grpc-encoding", "unheard-of"),
+            ("grpc-timeout", "soon"),
+            ("grpc-timeout", "123456789S"),
+        ],
+    )
+    async def test_that_grpc_cannot_carry_is_dropped(
+        self, rest: httpx.AsyncClient, backend: Backend, name: str, value: str
+    ) -> None:
+        """It would be an INTERNAL of the service's gRPC."""
+        assert (await rest.get("/v1/me", headers={name: value})).status_code == 200
+        assert backend.calls[0].metadata.get(name) is None
+
     async def test_of_earlier_hops_stays_but_ours_is_the_last(self, rest: httpx.AsyncClient, backend: Backend) -> None:
         await rest.get("/v1/me", headers={"x-forwarded-for": "203.0.113.9"})
         hops = str(backend.calls[0].metadata["x-forwarded-for"]).split(",")
