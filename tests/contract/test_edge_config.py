@@ -13,9 +13,13 @@ from api_common.auth_provider import CLAIM_MAPS, CLOCK_SKEW_SECONDS, MAX_TOKEN_B
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
 from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS
 from api_common.key_set import MAX_AGE_SECONDS
+from api_common.rpc import COMPRESSED_BYTES
 from api_common.server import MAX_METADATA_BYTES
-from google.protobuf.descriptor import MethodDescriptor
+from buf.validate import validate_pb2
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message_factory import GetMessageClass
 
 from tests.protos import internal_methods, option, public_methods, public_services
 from tools import certificates, edge, identity
@@ -197,6 +201,7 @@ class TestFilters:
             "header_mutation",
             "health_check",
             "cors",
+            "compressor",
             "grpc_web",
             "address",
             "ext_authz",
@@ -316,6 +321,37 @@ def descriptor_of(action: dict[str, Any], path: str) -> tuple[str, str] | None:
     (header,) = match["headers"]
     matches = re.fullmatch(header["string_match"]["safe_regex"]["regex"], path) is not None
     return (match["descriptor_key"], match["descriptor_value"]) if matches == match.get("expect_match", True) else None
+
+
+class TestCompression:
+    @pytest.mark.parametrize("method", public_methods(), ids=lambda method: method.full_name)
+    def test_leaves_secrets_alone(self, method: MethodDescriptor) -> None:
+        """A secret beside text of somebody else's choice tells of itself by its compressed length (BREACH)."""
+        if option(method, policy_pb2.policy).returns_secret:
+            longest = json_format.MessageToJson(
+                filled(method.output_type), always_print_fields_with_no_presence=True, indent=None
+            )
+            least = FILTERS["compressor"]["response_direction_config"]["common_config"]["min_content_length"]
+            assert len(longest) < min(least, COMPRESSED_BYTES.start)
+
+    def test_is_of_text_and_no_stream(self) -> None:
+        common = FILTERS["compressor"]["response_direction_config"]["common_config"]
+        assert common["content_type_matcher"] == [
+            {"prefix": name} for name in ("application/json", "text/html", "text/css", "text/javascript")
+        ]
+
+
+def filled(descriptor: Descriptor) -> Any:
+    """Returns a message whose texts are as long as may be: the caller's in six characters each, ours of one."""
+    message: Any = GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        assert not field.is_repeated, f"{field.full_name}: how long can it get?"
+        if field.message_type is not None and field.message_type.file.package.startswith("ameide"):
+            getattr(message, field.name).CopyFrom(filled(field.message_type))
+        elif field.type == field.TYPE_STRING:
+            most = option(field, validate_pb2.field).string.max_len
+            setattr(message, field.name, "\x01" * most if most else "x" * 255)
+    return message
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,9 @@ def grpc_channel(mesh: Mesh, tenant: str) -> grpc.aio.Channel:
         grpc.ssl_channel_credentials((mesh.certificates / "ca.pem").read_bytes()),
         grpc.access_token_call_credentials(token(mesh, tenant, "admin")),
     )
-    return grpc.aio.secure_channel(f"localhost:{mesh.ports['edge https']}", credentials)
+    # The library's own limit is 4 MiB.
+    options = [("grpc.max_receive_message_length", 10 * 1024 * 1024)]
+    return grpc.aio.secure_channel(f"localhost:{mesh.ports['edge https']}", credentials, options)
 
 
 @each_aggregate

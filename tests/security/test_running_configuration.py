@@ -52,7 +52,7 @@ class TestSizes:
         per_route = last["typed_per_filter_config"]["envoy.filters.http.buffer"]
         assert per_route["buffer"]["max_request_bytes"] == 10 * MIB
         transcoder = running.filter("grpc_json_transcoder")
-        assert (transcoder["max_request_body_size"], transcoder["max_response_body_size"]) == (16 * MIB, 32 * MIB)
+        assert (transcoder["max_request_body_size"], transcoder["max_response_body_size"]) == (16 * MIB, 64 * MIB)
 
     def test_of_headers_are_sixteen_kibibytes_and_a_hundred(self, running: Running) -> None:
         assert running.manager["max_request_headers_kb"] == 96

@@ -19,6 +19,7 @@ IDEMPOTENCY_KEY: Final = "idempotency-key"
 IF_MATCH: Final = "if-match"
 """Metadata key of the etag that a client expects."""
 _ORIGINAL_PATH: Final = "x-envoy-original-path"
+_ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
 # Where two values are one too many: all are kept, so that the caller hears of it.
 _NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
 
@@ -42,6 +43,8 @@ class RequestHeaders:
     """Every `if-match` value."""
     from_rest: bool = False
     """The edge made this call of a REST request: it sets the header, and removes it from what clients send."""
+    accepts_gzip: bool = False
+    """A client beyond the edge reads gzip. The edge tells, because gRPC keeps `grpc-accept-encoding` from us."""
 
     @property
     def trace_id(self) -> str:
@@ -75,4 +78,5 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
         idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
         if_match=every.get(IF_MATCH, ()),
         from_rest=_ORIGINAL_PATH in last,
+        accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
     )

@@ -1,6 +1,8 @@
 """Where the edge says no, to the byte."""
 
 import asyncio
+import base64
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -38,15 +40,41 @@ async def chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + 256 * 1024]
 
 
-class TestRequestBody:
-    @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1])
-    @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
-    async def test_of_ten_mebibytes_passes_over_rest(
-        self, rest: httpx.AsyncClient, backend: Backend, size: int, chunked: bool
-    ) -> None:
+def framed(body: bytes) -> bytes:
+    """A message of gRPC-Web."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def message_in(response: httpx.Response) -> bytes:
+    """Returns the message of an answer of gRPC-Web; its trailers follow."""
+    text = "text" in response.headers["content-type"]
+    # Padded chunks of base64, one after the other.
+    body = b"".join(map(base64.b64decode, re.findall(rb"[^=]+=*", response.content))) if text else response.content
+    return body[5 : 5 + int.from_bytes(body[1:5], "big")]
+
+
+async def post_rest(edge: Edge, size: int, *, http2: bool = False, chunked: bool = False) -> httpx.Response:
+    async with edge.client(headers=edge.credentials, http1=not http2, http2=http2) as client:
         body = json_body(size)
         assert len(body) == size
-        response = await rest.post("/v1/users", content=chunks(body) if chunked else body)
+        return await client.post("/v1/users", content=chunks(body) if chunked else body)
+
+
+async def post_grpc_web(edge: Edge, size: int, content_type: str) -> httpx.Response:
+    body = framed(message(size))
+    async with edge.client(headers=edge.credentials | {"content-type": content_type}) as client:
+        content = base64.b64encode(body) if "text" in content_type else body
+        return await client.post(f"{USERS}/CreateUser", content=content)
+
+
+class TestRequestBody:
+    @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
+    @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
+    @pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
+    async def test_of_ten_mebibytes_passes_over_rest(
+        self, edge: Edge, backend: Backend, size: int, chunked: bool, http2: bool
+    ) -> None:
+        response = await post_rest(edge, size, http2=http2, chunked=chunked)
         if size > LIMIT:
             rest_refusal(response).is_row(REPLIES[413], http_status=413)
             assert backend.calls == []
@@ -54,7 +82,7 @@ class TestRequestBody:
             assert response.status_code == 200
             assert len(backend.calls[0].request.user.display_name) == size - 18
 
-    @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1])
+    @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
     async def test_of_ten_mebibytes_passes_over_grpc(self, edge: Edge, backend: Backend, size: int) -> None:
         async with edge.channel() as channel:
             method = channel.unary_unary(f"{USERS}/CreateUser", request_serializer=bytes, response_deserializer=bytes)
@@ -62,20 +90,62 @@ class TestRequestBody:
             assert await call.code() == (grpc.StatusCode.OK if size <= LIMIT else grpc.StatusCode.RESOURCE_EXHAUSTED)
         assert len(backend.calls) == (size <= LIMIT)
 
+    @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
+    @pytest.mark.parametrize("content_type", ["application/grpc-web+proto", "application/grpc-web-text"])
+    async def test_of_ten_mebibytes_passes_over_grpc_web(
+        self, edge: Edge, backend: Backend, size: int, content_type: str
+    ) -> None:
+        """Base64 makes a third more of it, which does not count."""
+        response = await post_grpc_web(edge, size, content_type)
+        assert response.status_code == 200
+        assert response.headers.get("error-type") == ("PAYLOAD_TOO_LARGE" if size > LIMIT else None)
+        assert response.headers.get("grpc-status") == ("8" if size > LIMIT else None)
+        assert len(backend.calls) == (size <= LIMIT)
+
 
 class TestResponseBody:
-    @pytest.mark.parametrize("mebibytes", [1, 3, 10])
-    async def test_arrives_in_full(self, rest: httpx.AsyncClient, backend: Backend, mebibytes: int) -> None:
-        # Each quote is two characters in JSON.
-        name = '"' * (mebibytes * MIB - 10)
+    @pytest.fixture(params=[1, 3, 8, 10])
+    def name(self, request: pytest.FixtureRequest, backend: Backend) -> str:
+        """What the service answers with, in a message of so many mebibytes."""
+        mebibytes: int = request.param
+        name = "x" * (mebibytes * MIB - 5)
 
         async def answer(_request: Any, _context: Any) -> pb.User:
             return pb.User(display_name=name)
 
         backend.script["GetMe"] = answer
-        response = await rest.get("/v1/me")
+        return name
+
+    @pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
+    async def test_arrives_in_full_over_rest(self, edge: Edge, name: str, http2: bool) -> None:
+        async with edge.client(headers=edge.credentials, http1=not http2, http2=http2) as client:
+            response = await client.get("/v1/me", headers={"accept-encoding": "identity"})
         assert response.status_code == 200
         assert response.json()["displayName"] == name
+
+    async def test_arrives_in_full_when_its_json_is_six_times_as_long(
+        self, rest: httpx.AsyncClient, backend: Backend
+    ) -> None:
+        async def answer(_request: Any, _context: Any) -> pb.User:
+            return pb.User(display_name="<" * (10 * MIB - 5))
+
+        backend.script["GetMe"] = answer
+        response = await rest.get("/v1/me", headers={"accept-encoding": "identity"})
+        assert response.content.count(b"\\u003c") == 10 * MIB - 5
+
+    async def test_arrives_in_full_over_grpc(self, edge: Edge, name: str) -> None:
+        async with edge.channel() as channel:
+            method = channel.unary_unary(f"{USERS}/GetMe", request_serializer=bytes, response_deserializer=bytes)
+            response = await method(b"", metadata=tuple(edge.credentials.items()))
+        assert pb.User.FromString(response).display_name == name
+
+    @pytest.mark.parametrize("content_type", ["application/grpc-web+proto", "application/grpc-web-text"])
+    async def test_arrives_in_full_over_grpc_web(self, edge: Edge, name: str, content_type: str) -> None:
+        headers = edge.credentials | {"content-type": content_type, "accept": content_type}
+        content = base64.b64encode(framed(b"")) if "text" in content_type else framed(b"")
+        async with edge.client(headers=headers) as client:
+            response = await client.post(f"{USERS}/GetMe", content=content)
+        assert pb.User.FromString(message_in(response)).display_name == name
 
 
 class TestHeaders:

@@ -26,8 +26,10 @@ async def everywhere(layout: Layout, published: None) -> AsyncIterator[httpx.Asy
     """A client of an edge that calls the scripted service for every method, whosoever it is."""
 
     def change(manager: Any) -> None:
-        for route in manager["route_config"]["virtual_hosts"][0]["routes"][:-1]:
-            route["route"]["cluster"] = "users"
+        *routes, _nowhere = manager["route_config"]["virtual_hosts"][0]["routes"]
+        for route in routes:
+            if "route" in route:
+                route["route"]["cluster"] = "users"
 
     async with running(layout("everywhere", 2, change)) as edge, edge.client(headers=edge.credentials) as client:
         yield client
