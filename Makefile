@@ -95,8 +95,9 @@ format: $(CHECKS) ## format Python and protos
 	@.venv/bin/ruff format .
 	@.venv/bin/buf format -w proto
 
-proto: .venv/.ready $(PAGE) ## generate code and what the edge knows of the contract from proto/
+proto: .venv/.checks $(PAGE) ## generate code, the Python client and what the edge knows of the contract from proto/
 	@$(PY) -m tools.make_protos
+	@$(PY) -m tools.clients python
 
 clients: $(CHECKS) ## build the Python and TypeScript clients into dist/
 	@$(PY) -m tools.clients
