@@ -81,7 +81,8 @@ async def test_the_migrated_schema_is_the_declared_one(built: Built, database: T
 async def test_every_table_of_the_database_is_declared_and_protected(built: Built, superuser: Client) -> None:
     rows = await superuser.fetch(
         "SELECT relname, relrowsecurity AND relforcerowsecurity AS protected, relkind::text FROM pg_class"
-        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')"
+        " WHERE relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+        " AND relkind IN ('r', 'p', 'v', 'm', 'f')"
     )
     kinds = {row["relname"]: row["relkind"] for row in rows}
     assert set(kinds) == {*built.metadata.tables, "alembic_version"}
@@ -101,7 +102,8 @@ async def test_the_application_role_has_no_way_around_the_policies(application: 
     owned = await application.fetch("SELECT relname FROM pg_class WHERE pg_has_role(current_user, relowner, 'MEMBER')")
     assert not owned
     definers = await application.fetch(
-        "SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+        "SELECT proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace"
+        " WHERE prosecdef AND nspname NOT IN ('pg_catalog', 'information_schema')"
     )
     assert not definers, "a SECURITY DEFINER function sees every tenant"
     with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -24,6 +24,7 @@ from api_common.testing.database import TestDatabase
 from api_common.testing.identity import AUDIENCE, PEPPER, Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import TestService
+from api_common.unit_of_work import Transaction
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from users_service import failed_attempts
@@ -196,6 +197,46 @@ class TestExchange:
         for body in (theirs[:39] + mine[39:103] + theirs[103:-9], mine[:103] + theirs[103:-9]):
             forged = f"{body}_{zlib.crc32(body.encode()):08x}"
             assert (await check(x_api_key=forged)).HasField("denied_response")
+
+    async def test_does_the_same_work_for_every_key(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, database: Database, identity: Identity
+    ) -> None:
+        """What is told from a right key by its answer alone is not to be told by its time either."""
+        work: list[str] = []
+
+        class Repository(ApiKeyRepository):
+            async def find_owner(self, transaction: Transaction, id: str) -> Any:
+                work.append("look-up")
+                return await super().find_owner(transaction, id)
+
+        class Keys(ApiKeys):
+            def verify(self, secret: str, key_hash: bytes) -> bool:
+                work.append("comparison")
+                return super().verify(secret, key_hash)
+
+        class Signer(InternalTokenSigner):
+            def token(self, *, subject: str, tenant_id: str, roles: list[str]) -> str:
+                work.append("signature")
+                return super().token(subject=subject, tenant_id=tenant_id, roles=roles)
+
+        account = await create_account(accounts, admin)
+        good, revoked = [await create_key(accounts, admin, account.id) for _ in range(2)]
+        request = pb.RevokeApiKeyRequest(service_account_id=account.id, id=revoked.api_key.id)
+        await accounts.RevokeApiKey(request, metadata=admin.metadata)
+        exchange = KeyExchange(
+            Keys([PEPPER.encode()]),
+            Repository(PageTokens([Fernet.generate_key().decode()])),
+            database,
+            Signer(identity.signing_key_path.read_bytes(), audience=AUDIENCE),
+            attempts=FailedAttempts(),
+        )
+        other = f"{good.secret[:39]}{'0' * 64}{good.secret[103:-9]}"
+        wrong = f"{other}_{zlib.crc32(other.encode()):08x}"
+        for secret in ("", "garbled", KEYS.make(admin.tenant_id).secret, wrong, revoked.secret, good.secret):
+            work.clear()
+            token = await exchange.exchange(secret, address="192.0.2.1", timeout_seconds=5)
+            assert (token is not None) == (secret == good.secret)
+            assert work == ["look-up", "comparison", "signature"]
 
     async def test_notes_the_use_once_a_minute(
         self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange

@@ -12,7 +12,7 @@ from api_common.errors import DomainError
 from api_common.internal_tokens import InternalTokenSigner
 from api_common.unit_of_work import UnitOfWork
 
-from users_service.api_keys import ApiKeys, find_place
+from users_service.api_keys import NOWHERE, ApiKeys, find_place
 from users_service.failed_attempts import FailedAttempts
 from users_service.repository import ApiKeyRepository
 
@@ -80,7 +80,7 @@ class KeyExchange:
         return found.token
 
     async def _look_up(self, key: str, timeout_seconds: float) -> _Exchanged | None:
-        """Does the same for every text: one row looked for by its primary key, one comparison of hashes."""
+        """Does the same for every text: looks for a row by its primary key, compares hashes, signs."""
         place = find_place(key)
         unit = UnitOfWork(
             self._database, place.tenant_id, constraints={}, read_only=False, timeout_seconds=timeout_seconds
@@ -88,15 +88,17 @@ class KeyExchange:
         async with unit as transaction:
             row = await self._repository.find_owner(transaction, place.id)
             proven = self._keys.verify(key, _NO_HASH if row is None else row["key_hash"])
-            if row is None or not proven or not row["works"]:
-                return None
-            if row["is_use_news"]:
+            owner = row if row is not None and proven and row["works"] else None
+            if owner is not None and owner["is_use_news"]:
                 await self._repository.touch(transaction, place.id)
+        if owner is None:
+            # For nobody, and thrown away: a wrong key takes as long as a right one.
+            self._signer.token(subject=NOWHERE.id, tenant_id=NOWHERE.tenant_id, roles=[])
+            return None
         now = self._now()
         good_until = now + CACHE_SECONDS
-        if row["expire_time"] is not None:
-            good_until = min(good_until, row["expire_time"].timestamp())
-        token = self._signer.token(
-            subject=row["service_account_id"], tenant_id=place.tenant_id, roles=list(row["roles"])
-        )
+        if owner["expire_time"] is not None:
+            good_until = min(good_until, owner["expire_time"].timestamp())
+        subject, roles = owner["service_account_id"], list(owner["roles"])
+        token = self._signer.token(subject=subject, tenant_id=place.tenant_id, roles=roles)
         return _Exchanged(token, good_until)
