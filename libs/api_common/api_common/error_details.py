@@ -21,6 +21,9 @@ Message, metadata, resource and violations have limits of their own, so that tog
 
 MAX_VIOLATIONS: Final = 32
 """Field violations of one error; whoever has more to correct starts with these."""
+TRUNCATED: Final = "truncated"
+"""In the metadata of an error of which not everything found room, `true`."""
+
 _MAX_TEXT_BYTES: Final = 512
 _MAX_NAME_BYTES: Final = 64
 _MAX_METADATA_BYTES: Final = 1536
@@ -51,20 +54,39 @@ def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str
 
 def _details(error: DomainError, request_id: str) -> Iterator[Message]:
     """Yields the details, most useful first."""
-    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=_metadata(error))
+    metadata, bad_request, resource = _metadata(error), _bad_request(error), _resource(error)
+    if metadata != error.metadata or _is_cut(error, bad_request, resource):
+        metadata[TRUNCATED] = "true"
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)
     yield error_details_pb2.RequestInfo(request_id=request_id)
     if error.retry_after_seconds is not None:
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         yield error_details_pb2.RetryInfo(retry_delay=delay)
     if error.resource is not None:
-        yield error_details_pb2.ResourceInfo(
-            resource_type=_cut(error.resource.type, _MAX_NAME_BYTES),
-            resource_name=_cut(error.resource.id),
-            description=_cut(error.message),
-        )
+        yield resource
     if error.violations:
-        yield _bad_request(error)
+        yield bad_request
+
+
+def _resource(error: DomainError) -> error_details_pb2.ResourceInfo:
+    about = error.resource
+    if about is None:
+        return error_details_pb2.ResourceInfo()
+    return error_details_pb2.ResourceInfo(
+        resource_type=_cut(about.type, _MAX_NAME_BYTES), resource_name=_cut(about.id), description=_cut(error.message)
+    )
+
+
+def _is_cut(
+    error: DomainError, bad_request: error_details_pb2.BadRequest, resource: error_details_pb2.ResourceInfo
+) -> bool:
+    """Tells whether message, violations or resource say less than the error does."""
+    said = [(one.field, one.description) for one in bad_request.field_violations]
+    meant = [(one.field, one.description) for one in error.violations]
+    about = error.resource
+    named = about is None or (resource.resource_type, resource.resource_name) == (about.type, about.id)
+    return said != meant or not named or _cut(error.message) != error.message
 
 
 def _metadata(error: DomainError) -> dict[str, str]:

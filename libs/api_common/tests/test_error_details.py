@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+LONG = "x" * 10_000
 REQUEST_ID = "01900000-0000-4000-8000-000000000000"
 
 # Long ones, too, and of characters of up to four bytes.
@@ -59,11 +60,42 @@ class TestSize:
         assert all(len(value) <= MAX_DETAILS_BYTES for _, value in trailers)
 
     def test_of_many_violations_is_cut_and_says_so(self) -> None:
-        many = [FieldViolation(f"f{number}", "is required") for number in range(100)]
+        many = [FieldViolation(f"f{number}", "is required") for number in range(500)]
         _, found = details(errors.ValidationError("Malformed.", violations=many))
         listed = found["BadRequest"].field_violations
         assert [one.field for one in listed] == [*(f"f{number}" for number in range(MAX_VIOLATIONS)), "*"]
-        assert listed[-1].description == f"and {100 - MAX_VIOLATIONS} more"
+        assert listed[-1].description == f"and {500 - MAX_VIOLATIONS} more"
+        assert dict(found["ErrorInfo"].metadata) == {"truncated": "true"}
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"violations": [FieldViolation("f", LONG)]},
+            {"violations": [FieldViolation(LONG, "x")]},
+            {"violations": [FieldViolation("f" * 200, "x" * 200)] * 20},
+            {"resource": Resource("user", LONG)},
+            {"resource": Resource("u" * 65, "x")},
+            {"metadata": {"value": LONG}},
+            {"metadata": {LONG: "value"}},
+            {"metadata": {f"k{number}": "x" * 100 for number in range(20)}},
+        ],
+    )
+    def test_of_anything_long_is_cut_and_says_so(self, facts: dict[str, Any]) -> None:
+        status, found = details(errors.ValidationError("Malformed.", **facts))
+        assert status.ByteSize() <= MAX_DETAILS_BYTES
+        assert found["ErrorInfo"].metadata["truncated"] == "true"
+
+    def test_of_a_long_message_is_cut_and_says_so(self) -> None:
+        status, found = details(errors.ValidationError(LONG))
+        assert status.message.endswith("…")
+        assert found["ErrorInfo"].metadata["truncated"] == "true"
+
+    def test_of_what_fits_is_not_mentioned(self) -> None:
+        violations = [FieldViolation("f", "is required")] * MAX_VIOLATIONS
+        error = errors.ValidationError("Malformed.", violations=violations, resource=Resource("user", "u1"))
+        _, found = details(error)
+        assert len(found["BadRequest"].field_violations) == MAX_VIOLATIONS
+        assert dict(found["ErrorInfo"].metadata) == {}
 
 
 class TestDetails:

@@ -27,8 +27,6 @@ from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import TestService, running_service, settings_for
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from users_service.repository import UserRepository
 from users_service.service import SERVICE
@@ -139,17 +137,6 @@ class TestRequests:
     async def test_that_hold_a_broken_text_are_refused(self, users_service: TestService, admin: Caller) -> None:
         with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST"):
             await sender(users_service, "GetUser")(b"\x0a\x02\xc3\x28", metadata=admin.metadata)
-
-    @every_method
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(payload=st.binary(max_size=64))
-    async def test_of_random_bytes_are_never_our_fault(
-        self, users_service: TestService, admin: Caller, method: str, payload: bytes
-    ) -> None:
-        call = sender(users_service, method)(payload, metadata=admin.metadata)
-        (result,) = await asyncio.gather(call, return_exceptions=True)
-        codes = {result.code()} if isinstance(result, grpc.aio.AioRpcError) else set()
-        assert codes <= {S.INVALID_ARGUMENT, S.NOT_FOUND}
 
     async def test_may_be_as_large_as_the_limit(self, users_service: TestService, admin: Caller) -> None:
         send = sender(users_service, "GetUser")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httpx
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
@@ -122,7 +123,7 @@ def grpc_web_refusal(response: httpx.Response) -> Refusal:
     assert response.content == b""
     headers = dict(response.headers)
     refusal = _from_status(base64.b64decode(headers["grpc-status-details-bin"] + "=="), response.status_code, headers)
-    assert (headers["grpc-status"], headers["grpc-message"]) == (str(refusal.code), refusal.message)
+    assert (headers["grpc-status"], unquote(headers["grpc-message"])) == (str(refusal.code), refusal.message)
     return refusal
 
 

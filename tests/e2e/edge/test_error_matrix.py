@@ -12,12 +12,14 @@ from uuid import uuid4
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.error_details import render
+from api_common import errors
+from api_common.error_details import MAX_DETAILS_BYTES, render
 from api_common.error_registry import EDGE_REPLIES, REGISTRY, EdgeReply, spec_of
 from api_common.errors import DomainError, FieldViolation, Resource
+from google.rpc import error_details_pb2
 
 from tests.architecture.test_reasons import error_classes
-from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.backend import Answer, Backend
 from tests.e2e.edge.callers import CALLERS, LEAKS, USERS, Ask, Refusal
 from tests.e2e.edge.conftest import Edge, Layout, running
 
@@ -60,6 +62,17 @@ def an_error(kind: type[DomainError]) -> DomainError:
     )
 
 
+def failing(error: DomainError) -> Answer:
+    """Returns what a service does that raises ``error``."""
+
+    async def fail(_request: pb.GetMeRequest, context: Any) -> None:
+        request_id = dict(context.invocation_metadata())["x-request-id"]
+        code, message, trailers = render(error, request_id=request_id)
+        await context.abort_with_status(SimpleNamespace(code=code, details=message, trailing_metadata=trailers))
+
+    return fail
+
+
 async def ask_everybody(edge: Edge, headers: dict[str, str]) -> dict[str, Refusal]:
     """Asks the same in each language, under one request id, and checks what all answers share."""
     request_id = str(uuid4())
@@ -84,12 +97,7 @@ async def test_of_a_service_is_the_same_in_every_language(
 ) -> None:
     error = an_error(kind)
 
-    async def fail(_request: pb.GetMeRequest, context: Any) -> None:
-        request_id = dict(context.invocation_metadata())["x-request-id"]
-        code, message, trailers = render(error, request_id=request_id)
-        await context.abort_with_status(SimpleNamespace(code=code, details=message, trailing_metadata=trailers))
-
-    backend.script["GetMe"] = fail
+    backend.script["GetMe"] = failing(error)
     refusals = await ask_everybody(edge, {})
     row = spec_of(error)
     assert http_statuses(refusals) == {
@@ -103,6 +111,25 @@ async def test_of_a_service_is_the_same_in_every_language(
     assert refusals["grpc"].reason == kind.reason
     names = [detail.TypeName().removeprefix("google.rpc.") for detail in said.details]
     assert names == ["ErrorInfo", "RequestInfo", "RetryInfo", "ResourceInfo", "BadRequest"]
+
+
+async def test_with_five_hundred_long_violations_reaches_everybody(edge: Edge, backend: Backend) -> None:
+    long = "x" * 400
+    error = errors.ValidationError(
+        long * 2,
+        metadata={f"k{number}": long for number in range(20)},
+        violations=[FieldViolation(f"user.roles[{number}].{long}", long) for number in range(500)],
+        resource=Resource("user", long),
+    )
+    backend.script["GetMe"] = failing(error)
+    refusals = await ask_everybody(edge, {})
+    said = refusals["grpc"].status
+    assert 4096 < said.ByteSize() <= MAX_DETAILS_BYTES
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    assert said.details[0].Unpack(info)
+    assert said.details[-1].Unpack(bad_request)
+    assert info.metadata["truncated"] == "true"
+    assert bad_request.field_violations[-1].description.endswith(" more")
 
 
 @pytest.mark.parametrize("place", ["early", "late"])
