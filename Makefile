@@ -171,6 +171,6 @@ envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge
 $(CLIENT): envoy/ameide.pb $(wildcard tools/clients/*.py) .venv/.checks
 	@$(PY) -m tools.clients python >&2
 
-$(PAGE): tools/docs_page.py .venv/.ready
+$(PAGE): tools/docs_page.py | .venv/.ready
 	@echo "Fetching Swagger UI, for the page /docs" >&2
 	@$(PY) -m tools.docs_page >&2

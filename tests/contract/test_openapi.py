@@ -131,6 +131,20 @@ def test_a_change_requires_no_field_and_takes_the_id_from_the_path() -> None:
     assert "updateMask" in parameters_of("UpdateUser")
 
 
+def test_a_change_within_a_batch_names_what_it_changes() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["UpdateUserRequest"]["properties"]["user"]["$ref"] == "#/components/schemas/UserPatch"
+    assert schemas["UserPatch"]["required"] == ["id"]
+    assert "readOnly" not in schemas["UserPatch"]["properties"]["id"]
+    assert (
+        schemas["BatchUpdateUsersRequest"]["properties"]["requests"].items() >= {"minItems": 1, "maxItems": 100}.items()
+    )
+    body = OPERATIONS["BatchUpdateUsers"][2]["requestBody"]["content"]["application/json"]
+    assert body["example"]["requests"][0]["user"]["id"]
+    (ids,) = (one for one in OPERATIONS["BatchGetUsers"][2]["parameters"] if one.get("name") == "ids")
+    assert ids["required"]
+
+
 def test_a_rule_without_a_form_stops_the_generator() -> None:
     """Or the document would stay silent about it."""
     options = descriptor_pb2.FieldOptions()

@@ -147,7 +147,7 @@ def _parameter(field: FieldDescriptor, where: str, schemas: Schemas) -> Json:
     if "$ref" in schema:
         raise SystemExit(f"{field.full_name} is a message and cannot travel in the {where}")
     found = {"name": field.json_name, "in": where, "description": text_of(field.full_name), "schema": schema}
-    return found | ({"required": True} if where == "path" or schema.get("minLength") else {})
+    return found | ({"required": True} if where == "path" or {"minLength", "minItems"} & schema.keys() else {})
 
 
 def _request_body(method: MethodDescriptor, body: str, variables: list[str], schemas: Schemas) -> Json:

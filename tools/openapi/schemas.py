@@ -44,6 +44,7 @@ _KEYWORDS: Final = {
     ("map", "max_pairs"): "maxProperties",
 }
 _SOME_ID: Final = "019b7b1c-52ce-7c1e-8a54-3f6d2b9e4c10"
+_LEAST: Final = {"string": "minLength", "array": "minItems"}
 _FORMATS: Final = {("string", "uuid"): "uuid", ("string", "email"): "email", ("string", "uri"): "uri"}
 _WITHIN: Final = {
     ("repeated", "items"): "items",
@@ -65,7 +66,7 @@ class Schemas:
         """Returns a reference to the schema of ``message``.
 
         Args:
-            partial: nothing is required, and the id may be given: what a field mask chooses from.
+            partial: what a field mask chooses from: nothing is required but the id, which clients give.
             without: fields that travel elsewhere, in the path.
         """
         if message.full_name in _WELL_KNOWN:
@@ -79,7 +80,8 @@ class Schemas:
             # An update chooses among the fields of a resource, so there none of them is required.
             chooses = any(field.name == "update_mask" for field in fields)
             properties = {field.json_name: self._property(field, named=partial, partial=chooses) for field in fields}
-            required = [] if partial else [field.json_name for field in fields if _is_always_there(field)]
+            needed = _is_identifier if partial else _is_always_there
+            required = [field.json_name for field in fields if needed(field)]
             component["properties"] = properties
             if required:
                 component["required"] = required
@@ -87,7 +89,7 @@ class Schemas:
 
     def _property(self, field: FieldDescriptor, *, named: bool, partial: bool) -> Json:
         schema = self.value(field, partial=partial) | described(field.full_name)
-        if is_output_only(field) and not (named and "IDENTIFIER" in behavior_of(field)):
+        if is_output_only(field) and not (named and _is_identifier(field)):
             schema["readOnly"] = True
         return schema
 
@@ -101,8 +103,9 @@ class Schemas:
         else:
             schema = self._of_type(field, partial=partial)
         behavior = behavior_of(field)
-        if schema.get("type") == "string" and "REQUIRED" in behavior:
-            schema["minLength"] = 1
+        if "REQUIRED" in behavior and schema.get("type") in _LEAST:
+            # Without presence, empty is the same as absent.
+            schema[_LEAST[schema["type"]]] = 1
         rules = cast(Any, field.GetOptions()).Extensions[validate_pb2.field]
         _constrain(schema, rules, field.full_name)
         if "format" in schema and "OPTIONAL" in behavior and rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
@@ -141,17 +144,19 @@ def enum_schema(name: str, comment: str, values: Mapping[str, str]) -> Json:
     return {"title": name, "type": "string", "enum": list(values), "description": description}
 
 
-def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset()) -> Json:
+def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset(), named: bool = False) -> Json:
     """Returns the example that ``message`` declares, or one made of what it must hold; parts declare their own.
 
     Args:
         request: whether to leave out what only the server sets, and what guards against other writers.
         without: fields that travel elsewhere, in the path.
+        named: whether a request shows the id all the same, to say what it changes.
     """
     declared = _declared(message)
+    changes = "update_mask" in message.fields_by_name
     found: Json = {}
     for field in message.fields:
-        hidden = request and (is_output_only(field) or field.name == "etag")
+        hidden = request and (is_output_only(field) or field.name == "etag") and not (named and _is_identifier(field))
         if hidden or field.name in without:
             continue
         if field.json_name in declared:
@@ -159,7 +164,7 @@ def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset
         elif (field.message_type and _declared(field.message_type)) or not (
             declared or "OPTIONAL" in behavior_of(field)
         ):
-            found[field.json_name] = _example_of(field, request=request)
+            found[field.json_name] = _example_of(field, request=request, named=changes)
     return found
 
 
@@ -186,6 +191,10 @@ def is_output_only(field: FieldDescriptor) -> bool:
     return "OUTPUT_ONLY" in behavior_of(field)
 
 
+def _is_identifier(field: FieldDescriptor) -> bool:
+    return "IDENTIFIER" in behavior_of(field)
+
+
 def _is_always_there(field: FieldDescriptor) -> bool:
     """Required of clients; or answered even when empty, as the edge prints everything that has no presence."""
     behavior = behavior_of(field)
@@ -197,9 +206,9 @@ def _declared(message: Descriptor) -> Json:
     return declared
 
 
-def _example_of(field: FieldDescriptor, *, request: bool) -> Any:
+def _example_of(field: FieldDescriptor, *, request: bool, named: bool) -> Any:
     if field.message_type is not None:
-        one: Any = example(field.message_type, request=request)
+        one: Any = example(field.message_type, request=request, named=named)
     elif field.enum_type is not None:
         one = field.enum_type.values[1].name
     elif cast(Any, field.GetOptions()).Extensions[validate_pb2.field].string.uuid:
