@@ -21,6 +21,7 @@ from tools.topology import AUDIENCE, ISSUER
 
 EXCEPTIONS: Final[Mapping[str, str]] = {
     "sub 'a\\u200b'": "The edge's Lua knows control characters of ASCII only, the service all of Unicode's.",
+    "roles {}": "An empty object and an empty list are one table in Lua; neither gives a role.",
     "email None": "null and absent look the same in Envoy's metadata.",
 }
 """Rows that the edge lets pass and the service refuses, reviewed, each with its reason. Never the other way round."""
@@ -130,5 +131,5 @@ async def test_believe_nobody_where_nobody_was_to_be_asked(layout: Layout, publi
         paths = ("/v1/me", "/v1/users?pageSize=1", "/ameide.user.v1.UserService/GetMe", "/docs/..%2fv1/me", "/nothing")
         assert [(await client.get(path)).status_code for path in paths] == [401, 401, 401, 400, 401]
         assert (await client.options("/v1/me")).status_code == 401
-        assert (await client.get("/docs?v=1")).status_code == 404
+        assert (await client.get("/docs?v=1")).status_code == 200
     assert backend.calls == []

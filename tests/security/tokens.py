@@ -249,7 +249,7 @@ class Forge:
                 "acme\n",
                 "ácme",
             ],
-            "roles": [GONE, None, "admin", True, 1, {"admin": True}, [1], [["admin"]], ["admin", 1]],
+            "roles": [GONE, None, "admin", True, 1, {}, {"admin": True}, [1], [["admin"]], ["admin", 1]],
             "email": [1, True, None, ["a@example.com"]],
         }
         for name, values in odd.items():
