@@ -168,7 +168,7 @@ envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge
 	@echo "Generating code from proto/" >&2
 	@$(PY) -m tools.make_protos >&2
 
-$(CLIENT): envoy/ameide.pb $(wildcard tools/clients/*.py) .venv/.checks
+$(CLIENT): envoy/ameide.pb tools/contract.py $(wildcard tools/clients/*.py) .venv/.checks
 	@$(PY) -m tools.clients python >&2
 
 $(PAGE): tools/docs_page.py | .venv/.ready

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import grpc_tools
@@ -66,23 +65,19 @@ def generate() -> None:
         shutil.rmtree(OUT / stale, ignore_errors=True)
     ours = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     bin_folder = Path(sys.executable).parent
+    includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
     plugins = [f"--plugin=protoc-gen-{name}={bin_folder}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")]
     code = [f"--python_out={OUT}", f"--mypy_out=quiet:{OUT}"]
     services = [f"--grpc_python_out={OUT}", f"--mypy_grpc_out=quiet:{OUT}"]
-    _protoc(*plugins, *code, *ours, "buf/validate/validate.proto")
-    _protoc(*plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
-    compile_descriptors(DESCRIPTOR_SET, [*ours, *EDGE_EXTRAS])
+    descriptors = [f"--descriptor_set_out={DESCRIPTOR_SET}", "--include_imports"]
+    _protoc(*includes, *plugins, *code, *ours, "buf/validate/validate.proto")
+    _protoc(*includes, *plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
+    _protoc(*includes, *descriptors, *ours, *EDGE_EXTRAS)
     EDGE_CONTRACT.write_text(edge_contract.render(FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())))
 
 
-def compile_descriptors(output: Path, names: Sequence[str], *options: str) -> None:
-    """Writes the descriptor set of the .proto files ``names`` and all that they import."""
-    _protoc(f"--descriptor_set_out={output}", "--include_imports", *options, *names)
-
-
 def _protoc(*arguments: str) -> None:
-    includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
-    if protoc.main(["protoc", *includes, *arguments]) != 0:
+    if protoc.main(["protoc", *arguments]) != 0:
         raise SystemExit("protoc failed; its message is above")
 
 

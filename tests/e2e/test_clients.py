@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tests import protos
 from tests.e2e.conftest import token
 from tests.services import owner_of
-from tools.clients import contract, packages, typescript
+from tools.clients import packages, typescript
 from tools.topology import ROOT, Mesh
 
 PAGE: Final = ROOT / "docs" / "clients.md"
@@ -29,7 +29,7 @@ BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 @pytest.fixture(scope="module")
 def built() -> None:
     try:
-        typescript.build(contract.read())
+        typescript.build()
     except typescript.MissingProgramError as error:
         pytest.fail(str(error))
 
@@ -108,7 +108,7 @@ def test_every_service_describes_itself(mesh: Mesh) -> None:
     """Reflection, with nothing but a certificate: no generated code, no .proto."""
     certificate = {name: (mesh.certificates / name).read_bytes() for name in ("ca.pem", "edge.pem", "edge.key")}
     credentials = grpc.ssl_channel_credentials(certificate["ca.pem"], certificate["edge.key"], certificate["edge.pem"])
-    for known in protos.services():
+    for known in protos.public_services():
         owner = owner_of(known)
         assert owner is not None
         with grpc.secure_channel(f"localhost:{mesh.ports[f'{owner} grpc']}", credentials) as channel:

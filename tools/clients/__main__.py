@@ -3,22 +3,28 @@
 python -m tools.clients [python]
 """
 
+import shutil
 import subprocess
 import sys
+from typing import Final
 
-from tools.clients import contract, packages, python, typescript
+from tools.clients import packages, python, typescript
+from tools.topology import ROOT
+
+DIST: Final = ROOT / "dist"
 
 
 def main() -> None:
-    """Writes the Python client's generated modules; without an argument builds both packages, too."""
-    found = contract.read()
-    python.generate(found)
+    """Writes the Python client's generated modules; without an argument packs both clients, too."""
+    python.generate()
     if sys.argv[1:] == ["python"]:
         return
+    shutil.rmtree(DIST, ignore_errors=True)
     try:
-        typescript.build(found)
-        for path in packages.pack():
-            print(path)
+        for wheel in packages.wheels(DIST):
+            print(wheel.relative_to(ROOT))
+        typescript.build()
+        print(packages.npm_package(DIST).relative_to(ROOT))
     except typescript.MissingProgramError as error:
         raise SystemExit(str(error)) from None
     except subprocess.CalledProcessError as error:

@@ -1,24 +1,11 @@
-"""Packs the clients for whoever installs them: two wheels and an npm package, in `dist/`."""
+"""Packs the clients for whoever installs them: two wheels and an npm package."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
 
 from tools.clients.typescript import PACKAGE
 from tools.topology import ROOT
-
-DIST: Final = ROOT / "dist"
-
-
-def pack() -> list[Path]:
-    """Writes the packages, and returns where they are from the root of the repository."""
-    shutil.rmtree(DIST, ignore_errors=True)
-    wheels(DIST)
-    command = ["npm", "pack", "--silent", "--pack-destination", str(DIST)]
-    subprocess.run(command, cwd=PACKAGE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
-    return sorted(path.relative_to(ROOT) for path in DIST.iterdir() if path.suffix in {".whl", ".tgz"})
 
 
 def wheels(folder: Path) -> list[Path]:
@@ -27,3 +14,11 @@ def wheels(folder: Path) -> list[Path]:
     for package in ("libs/ameide_protos", "clients/python"):
         subprocess.run([*command, "--python", sys.executable, "--out-dir", str(folder), package], cwd=ROOT, check=True)
     return sorted(folder.glob("*.whl"))
+
+
+def npm_package(folder: Path) -> Path:
+    """Writes the TypeScript client, which has been built, into ``folder``."""
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
+    subprocess.run(command, cwd=PACKAGE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    (package,) = folder.glob("*.tgz")
+    return package

@@ -18,7 +18,7 @@ class Client(Services):
         url: `https://api.example.com`; `http://` is for this machine only.
         token: of the issuer, or what returns one; asked before each attempt, so it should keep what it fetched.
         api_key: of a service account, instead of a token.
-        ca: certificates of authorities to trust (PEM) instead of the system's.
+        ca: certificates of authorities to trust (PEM) instead of gRPC's own list.
         timeout_seconds: for a call with all its retries, if the call does not say it.
         retry: how often a call is made again.
 

@@ -18,7 +18,7 @@ import {
   UnavailableError,
 } from "../src/index.js";
 
-const { EDGE_URL = "", TOKEN = "" } = process.env;
+const { EDGE_URL = "", SECURE_URL = "", TOKEN = "" } = process.env;
 const retry = { firstPauseMs: 10 };
 const api = connect(EDGE_URL, { token: TOKEN, retry });
 
@@ -128,6 +128,10 @@ test("a list is resumed with a token", async () => {
     ids.push(id);
   }
   assert.deepEqual(ids, ["c", "d", "e"]);
+});
+
+test("a connection is with whom the caller trusts", async () => {
+  assert.equal((await create("encrypted", connect(SECURE_URL, { token: TOKEN }))).displayName, "encrypted");
 });
 
 test("a credential never travels in plain text, nor do two", () => {

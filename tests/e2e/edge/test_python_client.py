@@ -163,6 +163,22 @@ class TestError:
                 await client.users.get("a")
 
 
+class TestEncryption:
+    async def test_is_with_whom_the_caller_trusts(self, edge: Edge, backend: Backend) -> None:
+        ca = (edge.folder / "certs" / "ca.pem").read_bytes()
+        async with AsyncClient(edge.secure_url, token=edge.token, ca=ca) as client:
+            await client.users.get("a")
+        with Client(edge.secure_url, token=edge.token, ca=ca) as threads:
+            await asyncio.to_thread(threads.users.get, "a")
+        assert [one.method for one in backend.calls] == ["GetUser", "GetUser"]
+
+    async def test_is_not_with_anybody_else(self, edge: Edge, backend: Backend) -> None:
+        async with AsyncClient(edge.secure_url, token=edge.token, retry=RetryPolicy(max_attempts=1)) as client:
+            with pytest.raises(errors.UnavailableError):
+                await client.users.get("a")
+        assert backend.calls == []
+
+
 class TestDeadline:
     async def test_is_known_to_the_service(self, call: Use, backend: Backend) -> None:
         await call(lambda api: api.users.get("a", timeout=7))

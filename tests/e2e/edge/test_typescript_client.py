@@ -21,7 +21,7 @@ from users_service.errors import EmailTakenError
 
 from tests.e2e.edge.backend import Backend, Call
 from tests.e2e.edge.conftest import Edge, Issuer
-from tools.clients import contract, typescript
+from tools.clients import typescript
 
 
 class NewerError(AuthorizationError):
@@ -84,7 +84,7 @@ def scripts(issuer: Issuer) -> dict[str, Any]:
 def built() -> None:
     """Messages and services generated, everything type-checked and compiled."""
     try:
-        typescript.build(contract.read())
+        typescript.build()
     except typescript.MissingProgramError as error:
         pytest.fail(str(error))
 
@@ -92,16 +92,17 @@ def built() -> None:
 @pytest.mark.timeout(120)
 async def test_the_typescript_client(edge: Edge, backend: Backend, issuer: Issuer, built: None) -> None:
     backend.script |= scripts(issuer)
+    trust = {"NODE_EXTRA_CA_CERTS": str(edge.folder / "certs" / "ca.pem")}
     process = await asyncio.create_subprocess_exec(
         *("node", "--test", "--test-reporter=tap", "dist/test/faults.test.js"),
         cwd=typescript.PACKAGE,
-        env={**os.environ, "EDGE_URL": edge.url, "TOKEN": edge.token},
+        env={**os.environ, "EDGE_URL": edge.url, "SECURE_URL": edge.secure_url, "TOKEN": edge.token, **trust},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    assert "# pass 17" in output.decode(), output.decode()
+    assert "# pass 18" in output.decode(), output.decode()
 
     def created(name: str) -> list[Call]:
         return [one for one in backend.calls if one.method == "CreateUser" and one.request.user.display_name == name]

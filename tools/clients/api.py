@@ -1,0 +1,141 @@
+"""The contract as clients see it: what they call services, methods and errors."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from api_common.policy import MethodPolicy, read_policies
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from tools.contract import comments, files
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A unary RPC."""
+
+    rpc: MethodDescriptor
+    path: str
+    name: str
+    """In the Python client, `create` for CreateUser of UserService."""
+
+    @property
+    def comment(self) -> str:
+        return comment(self.rpc.full_name)
+
+    @property
+    def writes(self) -> bool:
+        return self.rpc.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+
+    @property
+    def fields(self) -> Iterable[FieldDescriptor]:
+        """Of the request."""
+        return cast(Iterable[FieldDescriptor], self.rpc.input_type.fields)
+
+    @property
+    def items(self) -> FieldDescriptor | None:
+        """The field of the response that a list is about, if this is a list."""
+        response = self.rpc.output_type
+        if "next_page_token" not in response.fields_by_name:
+            return None
+        (found,) = (one for one in response.fields if one.is_repeated)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service and what clients call it."""
+
+    descriptor: ServiceDescriptor
+    noun: str
+    """`ServiceAccounts`."""
+    methods: tuple[Method, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a call failed."""
+
+    name: str
+    comment: str
+
+    @property
+    def error(self) -> str:
+        """The name of its class; beside a builtin's name with an underscore."""
+        name = "".join(word.capitalize() for word in self.name.split("_")) + "Error"
+        return f"{name}_" if name == "NotImplementedError" else name
+
+
+def services() -> list[Service]:
+    """Returns every service that is there for clients, not for other services."""
+    every = (one for file in files() for one in file.services_by_name.values())
+    return [_service(one) for one in every if not any(map(_is_internal, read_policies(one).values()))]
+
+
+def reasons() -> list[Reason]:
+    """Returns the reason of every error."""
+    enums = [enum for file in files() for enum in file.enum_types_by_name.values() if enum.name == "Reason"]
+    return [
+        Reason(value.name, comment(f"{enum.full_name}.{value.name}"))
+        for enum in enums
+        for value in enum.values
+        if value.number
+    ]
+
+
+def messages() -> list[Descriptor]:
+    """Returns the messages that calls are made of, by name; nested ones are inside their own.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    found: dict[str, Descriptor] = {}
+    waiting = [kind for one in services() for method in one.methods for kind in _both(method.rpc)]
+    while waiting:
+        message = waiting.pop()
+        if not message.full_name.startswith("ameide.") or found.get(local_name(message)) is message:
+            continue
+        if local_name(message) in found:
+            raise ValueError(f"two messages are called {local_name(message)}: clients could not tell them apart")
+        found[local_name(message)] = message
+        held = [message.containing_type, *(field.message_type for field in message.fields)]
+        waiting += [kind for kind in held if kind is not None]
+    return [message for name, message in sorted(found.items()) if message.containing_type is None]
+
+
+def local_name(message: Descriptor) -> str:
+    """Returns the name inside the package, `User`."""
+    return message.full_name.removeprefix(f"{message.file.package}.")
+
+
+def comment(full_name: str) -> str:
+    """Returns what stands above something in the contract, without the indentation."""
+    return "\n".join(line.strip() for line in comments().get(full_name, "").strip().splitlines())
+
+
+def snake(name: str) -> str:
+    """Returns `service_account` for ServiceAccount."""
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _service(descriptor: ServiceDescriptor) -> Service:
+    resource = descriptor.name.removesuffix("Service")
+    rpcs = cast(Iterable[MethodDescriptor], descriptor.methods)
+    unary = [rpc for rpc in rpcs if not rpc.client_streaming and not rpc.server_streaming]
+    methods = (Method(rpc, f"/{descriptor.full_name}/{rpc.name}", _method_name(rpc.name, resource)) for rpc in unary)
+    return Service(descriptor, f"{resource}s", tuple(methods))
+
+
+def _is_internal(policy: MethodPolicy) -> bool:
+    return policy.permission.endswith(".internal")
+
+
+def _method_name(rpc: str, resource: str) -> str:
+    """Leaves out what the service's own name says: `create`, `batch_get`, `list_revisions`, but `create_api_key`."""
+    return re.sub(f"_{snake(resource)}s?(?=_|$)", "", snake(rpc), count=1)
+
+
+def _both(rpc: MethodDescriptor) -> Iterator[Descriptor]:
+    yield from (rpc.input_type, rpc.output_type)
