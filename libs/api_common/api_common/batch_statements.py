@@ -81,7 +81,7 @@ class BatchStatements:
         return self._fit(update(self._table).where(self._named).values(values).returning(*columns).cte("found"))
 
     def _compile_lock(self, names: Sequence[str]) -> Statement:
-        columns = [self._table.c[name] for name in ("id", "version", "delete_time", *names)]
+        columns = [self._table.c[name] for name in dict.fromkeys(("id", "version", "delete_time", *names))]
         # In this order for everybody: two batches over the same rows never wait for each other.
         return compile_statement(select(*columns).where(self._named).order_by(self._table.c.id).with_for_update())
 

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
 
 from api_common import correlation
 from api_common.circuit_breaker import CircuitBreaker
@@ -22,8 +23,10 @@ from api_common.errors import (
     DeadlineExceededError,
     DomainError,
     ExternalServiceError,
+    FieldViolation,
     InternalError,
     NotFoundError,
+    PayloadTooLargeError,
     RateLimitError,
     UnauthenticatedError,
 )
@@ -69,7 +72,7 @@ _MEANING: Final[Mapping[grpc.StatusCode, tuple[type[DomainError], str]]] = {
 }
 """What a sibling's status means to our caller; every other one is a defect between the two of us."""
 _RETRY_AFTER_SECONDS: Final = {RateLimitError: 1.0, ExternalServiceError: 1.0}
-_ORDINARY: Final = (NotFoundError, AuthorizationError)
+_ORDINARY: Final = (NotFoundError, AuthorizationError, PayloadTooLargeError)
 
 _log = structlog.get_logger()
 
@@ -117,7 +120,8 @@ class Sibling:
             response: the class of the method's response.
 
         Raises:
-            NotFoundError: the caller's tenant has no such resource there.
+            NotFoundError: the caller's tenant has no such resource there; the violations are the fields that name it.
+            PayloadTooLargeError: the answer would be too large.
             AuthorizationError: the caller may not do this there.
             UnauthenticatedError: the caller's credential has ended meanwhile.
             AbortedError: another request was in the way.
@@ -155,10 +159,10 @@ class Sibling:
             code = _S.OK
         except grpc.aio.AioRpcError as failure:
             code = failure.code()
-            error, message = _MEANING.get(failure.code(), (InternalError, "Something went wrong on our side."))
-            if error not in _ORDINARY:
-                _log_failure(request, ctx, code=failure.code().name, details=failure.details())
-            raise error(message, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error)) from failure
+            refusal = _meaning_of(failure)
+            if not isinstance(refusal, _ORDINARY):
+                _log_failure(request, ctx, code=code.name, details=failure.details())
+            raise refusal from failure
         finally:
             self._metrics.observe_client(path[1:], code, time.perf_counter() - started)
         if answer is None:
@@ -206,6 +210,30 @@ class Siblings:
     async def close(self) -> None:
         """Closes all connections."""
         await asyncio.gather(*(sibling.close() for sibling in self._opened))
+
+
+def _meaning_of(failure: grpc.aio.AioRpcError) -> DomainError:
+    error, message = _MEANING.get(failure.code(), (InternalError, "Something went wrong on our side."))
+    trailers = dict(failure.trailing_metadata() or ())
+    if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
+        return PayloadTooLargeError("The answer would be too large; ask for less at once.")
+    fields = _fields(trailers) if error is NotFoundError else ()
+    violations = [FieldViolation(field, "names nothing") for field in fields]
+    return error(message, violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
+
+
+def _fields(trailers: Mapping[str, str | bytes]) -> list[str]:
+    """Returns the fields that a sibling's refusal names; which items of a BatchGet are missing."""
+    named = error_details_pb2.BadRequest()
+    packed = trailers.get("grpc-status-details-bin", b"")
+    try:
+        status = status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
+        for detail in status.details:
+            if detail.Unpack(named):
+                break
+    except DecodeError:
+        return []
+    return [violation.field for violation in named.field_violations]
 
 
 def _serialize(message: Message) -> bytes:

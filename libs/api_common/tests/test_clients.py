@@ -17,6 +17,7 @@ from api_common import errors
 from api_common.clients import Sibling as SiblingClient
 from api_common.clients import Siblings
 from api_common.context import CallContext, Principal
+from api_common.error_details import render
 from api_common.peers import TRUST_DOMAIN
 from api_common.service_tokens import Peer, verify_service_token
 from api_common.settings import TlsSettings
@@ -193,6 +194,32 @@ class TestErrors:
         with pytest.raises(errors.DomainError) as caught:
             await users.call(REQUEST, pb.User, context())
         assert type(caught.value) is MEANING[code]
+        assert SECRET not in caught.value.message
+
+    async def test_say_which_fields_name_nothing_and_nothing_more(self, users: SiblingClient, sibling: Sibling) -> None:
+        fields = [errors.FieldViolation("ids[3]", SECRET), errors.FieldViolation("ids[5]", SECRET)]
+        code, message, trailers = render(errors.NotFoundError(SECRET, violations=fields), request_id="")
+
+        async def answer(transport: Transport) -> bytes:
+            await transport.abort(code, message, trailers)
+
+        sibling.answer = answer
+        with pytest.raises(errors.NotFoundError) as caught:
+            await users.call(REQUEST, pb.User, context())
+        assert [one.field for one in caught.value.violations] == ["ids[3]", "ids[5]"]
+        assert SECRET not in str(render(caught.value, request_id=""))
+        trailers = (("grpc-status-details-bin", b"\xff"),)
+        with pytest.raises(errors.NotFoundError) as caught:
+            await users.call(REQUEST, pb.User, context())
+        assert caught.value.violations == ()
+
+    async def test_tell_too_much_at_once_from_too_much_to_do(self, users: SiblingClient, sibling: Sibling) -> None:
+        async def answer(transport: Transport) -> bytes:
+            await transport.abort(*render(errors.PayloadTooLargeError(SECRET), request_id=""))
+
+        sibling.answer = answer
+        with pytest.raises(errors.PayloadTooLargeError) as caught:
+            await users.call(REQUEST, pb.User, context())
         assert SECRET not in caught.value.message
 
     async def test_tell_when_to_try_again(self, users: SiblingClient, sibling: Sibling) -> None:

@@ -1,26 +1,52 @@
 """What an IPA is made of lives in other services, which are asked whether it exists in the caller's tenant."""
 
-import asyncio
-from collections.abc import Collection, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from ameide.agent.v1 import agent_pb2
 from ameide.workflow.v1 import workflow_pb2
+from api_common.batches import each
 from api_common.clients import Siblings
 from api_common.context import RequestContext
-from api_common.errors import DomainError, FieldViolation, NotFoundError, Resource
+from api_common.errors import DomainError, FieldViolation, NotFoundError, PayloadTooLargeError, Resource
 
 from ipas_service.domain import validate_bindings, validate_selection, validate_variables
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError, WorkflowRevisionNotFoundError
 
-MAX_PARALLEL_CALLS: Final = 16
-"""An IPA binds up to 500 agents; one request must not be a flood for its sibling."""
+MAX_IDS: Final = 100
+"""How many ids a sibling takes at once. Calls follow each other: one request must not be a flood for its sibling."""
 
 _REFERENCES: Final = frozenset({"workflow_id", "workflow_revision", "agent_bindings"})
 
+ResourceT = TypeVar("ResourceT")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an IPA will be made of."""
+
+    ipa: Mapping[str, Any]
+    """Its columns."""
+    changed: Collection[str]
+    """Which of them are new; what was there before was checked before."""
+
+    @property
+    def graph(self) -> tuple[str, int] | None:
+        """The workflow and its revision (0: the graph that is edited) if they need to be looked at."""
+        workflow_id: str | None = self.ipa["workflow_id"]
+        needed = workflow_id is not None and not _REFERENCES.isdisjoint(self.changed)
+        return (workflow_id, self.ipa["workflow_revision"]) if workflow_id is not None and needed else None
+
+    @property
+    def agents(self) -> Mapping[str, str]:
+        """The bindings whose agents need to be looked at."""
+        bindings: Mapping[str, str] = self.ipa["agent_bindings"]
+        return bindings if self.graph is not None and "agent_bindings" in self.changed else {}
+
 
 class Composition:
-    """The workflow and the agents that an IPA names.
+    """The workflows and the agents that IPAs name.
 
     Another tenant's, a deleted one and one that never existed are answered alike. Nothing keeps them from being deleted
     afterwards: databases of two services know no foreign keys, so a deployment asks again.
@@ -30,8 +56,8 @@ class Composition:
         self._workflows = siblings.open("workflows", workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"])
         self._agents = siblings.open("agents", agent_pb2.DESCRIPTOR.services_by_name["AgentService"])
 
-    async def validate(self, ctx: RequestContext, ipa: Mapping[str, Any], *, changed: Collection[str]) -> None:
-        """Checks the ``changed`` fields of an IPA whose columns will be ``ipa``.
+    async def validate(self, ctx: RequestContext, choice: Choice) -> None:
+        """Checks what is new in an IPA.
 
         Raises:
             ValidationError: the choice is incomplete, or a binding names no AGENT node.
@@ -40,60 +66,138 @@ class Composition:
             AgentNotFoundError: the tenant has no such live agent.
             DomainError: a sibling could not be asked.
         """
-        if "variables" in changed:
-            validate_variables(ipa["variables"] or {})
-        if _REFERENCES.isdisjoint(changed):
-            return
-        workflow_id, revision, bindings = ipa["workflow_id"], ipa["workflow_revision"], ipa["agent_bindings"]
-        validate_selection(workflow_id=workflow_id or "", workflow_revision=revision, bindings=bindings)
-        if not workflow_id:
-            return
-        definition = await self._definition(ctx, workflow_id, revision)
-        validate_bindings(bindings, {node.id for node in definition.nodes if node.type == workflow_pb2.Node.AGENT})
-        if "agent_bindings" in changed:
-            await self._require_agents(ctx, bindings)
+        await self._validate(ctx, [choice], _visit)
 
-    async def _definition(self, ctx: RequestContext, workflow_id: str, revision: int) -> workflow_pb2.Definition:
-        """Returns the graph of the revision, or without one the graph that is edited."""
-        try:
-            request = workflow_pb2.GetWorkflowRequest(id=workflow_id)
-            workflow = await self._workflows.call(request, workflow_pb2.Workflow, ctx)
-        except NotFoundError as error:
-            raise _no_workflow(workflow_id) from error
-        if workflow.HasField("delete_time"):
-            raise _no_workflow(workflow_id)
-        if not revision:
-            return workflow.definition
-        wanted = workflow_pb2.GetWorkflowRevisionRequest(workflow_id=workflow_id, revision=revision)
-        try:
-            return (await self._workflows.call(wanted, workflow_pb2.WorkflowRevision, ctx)).definition
-        except NotFoundError as error:
-            raise WorkflowRevisionNotFoundError(
-                "The workflow has no such revision.",
-                violations=[FieldViolation("ipa.workflow_revision", "is no revision of the workflow")],
-            ) from error
+    async def validate_many(self, ctx: RequestContext, choices: Sequence[Choice]) -> None:
+        """Checks what is new in the IPAs of a batch.
 
-    async def _require_agents(self, ctx: RequestContext, bindings: Mapping[str, str]) -> None:
-        ids = sorted(set(bindings.values()))
-        turn = asyncio.Semaphore(MAX_PARALLEL_CALLS)
+        Raises:
+            DomainError: what `validate` raises, saying which item it is about.
+        """
+        await self._validate(ctx, choices, each)
 
-        async def exists(id: str) -> bool:
-            async with turn:
+    async def _validate(
+        self,
+        ctx: RequestContext,
+        choices: Sequence[Choice],
+        visit: Callable[[Iterable[Choice], Callable[[Choice], None]], object],
+    ) -> None:
+        visit(choices, _check_form)
+        graphs = [graph for choice in choices if (graph := choice.graph)]
+        nodes = await self._agent_nodes(ctx, dict.fromkeys(graphs))
+        visit(choices, lambda choice: _check_graph(choice, nodes))
+        live = await self._live_agents(ctx, sorted({id for choice in choices for id in choice.agents.values()}))
+        visit(choices, lambda choice: _check_agents(choice, live))
+
+    async def _agent_nodes(
+        self, ctx: RequestContext, graphs: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], set[str]]:
+        """Returns the AGENT nodes of each graph that there is; a workflow without its revision is there as edited."""
+
+        async def ask(ids: Sequence[str]) -> Sequence[workflow_pb2.Workflow]:
+            request = workflow_pb2.BatchGetWorkflowsRequest(ids=ids)
+            return (await self._workflows.call(request, workflow_pb2.BatchGetWorkflowsResponse, ctx)).workflows
+
+        found: dict[tuple[str, int], set[str]] = {}
+        wanted = list(graphs)
+        for workflow in await _find(list(dict.fromkeys(id for id, _ in wanted)), ask, _live_nodes):
+            if workflow is not None:
+                id, nodes = workflow
+                found[id, 0] = nodes
+        for id, revision in wanted:
+            if revision and (id, 0) in found:
+                request = workflow_pb2.GetWorkflowRevisionRequest(workflow_id=id, revision=revision)
                 try:
-                    agent = await self._agents.call(agent_pb2.GetAgentRequest(id=id), agent_pb2.Agent, ctx)
+                    snapshot = await self._workflows.call(request, workflow_pb2.WorkflowRevision, ctx)
                 except NotFoundError:
-                    return False
-            return not agent.HasField("delete_time")
+                    continue
+                found[id, revision] = _nodes_of(snapshot.definition)
+        return found
 
+    async def _live_agents(self, ctx: RequestContext, ids: Sequence[str]) -> set[str]:
+        async def ask(ids: Sequence[str]) -> Sequence[agent_pb2.Agent]:
+            request = agent_pb2.BatchGetAgentsRequest(ids=ids)
+            return (await self._agents.call(request, agent_pb2.BatchGetAgentsResponse, ctx)).agents
+
+        found = await _find(ids, ask, lambda agent: None if agent.HasField("delete_time") else agent.id)
+        return {id for id in found if id is not None}
+
+
+KeptT = TypeVar("KeptT")
+
+
+async def _find(
+    ids: Sequence[str],
+    ask: Callable[[Sequence[str]], Awaitable[Sequence[ResourceT]]],
+    keep: Callable[[ResourceT], KeptT],
+) -> list[KeptT]:
+    """Returns what is to be kept of every resource that exists; resources may be large.
+
+    Args:
+        ask: a BatchGet: all of them or none, and then it says which are missing, or that the answer would be too large.
+    """
+    waiting = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
+    found: list[KeptT] = []
+    while waiting:
+        asked = waiting.pop()
         try:
-            async with asyncio.TaskGroup() as group:
-                answers = {id: group.create_task(exists(id)) for id in ids}
-        except ExceptionGroup as failures:
-            # The first one ended all others; the caller hears of one.
-            raise failures.exceptions[0] from failures
-        missing = [id for id in ids if not answers[id].result()]
-        if missing:
-            raise _no_agent(missing, bindings)
+            found += map(keep, await ask(asked))
+        except NotFoundError as error:
+            missing = {violation.field for violation in error.violations}
+            rest = [id for place, id in enumerate(asked) if f"ids[{place}]" not in missing]
+            if len(rest) == len(asked):
+                raise
+            waiting += [rest] if rest else []
+        except PayloadTooLargeError:
+            if len(asked) == 1:
+                raise
+            waiting += [asked[: len(asked) // 2], asked[len(asked) // 2 :]]
+    return found
+
+
+def _visit(choices: Iterable[Choice], check: Callable[[Choice], None]) -> None:
+    for choice in choices:
+        check(choice)
+
+
+def _live_nodes(workflow: workflow_pb2.Workflow) -> tuple[str, set[str]] | None:
+    return None if workflow.HasField("delete_time") else (workflow.id, _nodes_of(workflow.definition))
+
+
+def _nodes_of(definition: workflow_pb2.Definition) -> set[str]:
+    return {node.id for node in definition.nodes if node.type == workflow_pb2.Node.AGENT}
+
+
+def _check_form(choice: Choice) -> None:
+    ipa = choice.ipa
+    if "variables" in choice.changed:
+        validate_variables(ipa["variables"] or {})
+    if not _REFERENCES.isdisjoint(choice.changed):
+        validate_selection(
+            workflow_id=ipa["workflow_id"] or "",
+            workflow_revision=ipa["workflow_revision"],
+            bindings=ipa["agent_bindings"],
+        )
+
+
+def _check_graph(choice: Choice, nodes: Mapping[tuple[str, int], Collection[str]]) -> None:
+    if choice.graph is None:
+        return
+    workflow_id, _ = choice.graph
+    if (workflow_id, 0) not in nodes:
+        raise _no_workflow(workflow_id)
+    if choice.graph not in nodes:
+        raise WorkflowRevisionNotFoundError(
+            "The workflow has no such revision.",
+            violations=[FieldViolation("ipa.workflow_revision", "is no revision of the workflow")],
+        )
+    validate_bindings(choice.ipa["agent_bindings"], nodes[choice.graph])
+
+
+def _check_agents(choice: Choice, live: Collection[str]) -> None:
+    missing = {id for id in choice.agents.values() if id not in live}
+    if missing:
+        raise _no_agent(missing, choice.agents)
 
 
 def _no_workflow(id: str) -> DomainError:

@@ -1,8 +1,8 @@
 """The rows of IPAs."""
 
+from api_common.batch_repository import BatchRepository
 from api_common.fields import EnumField, Fields, IdField, IntegerField, LabelsField, TextField, TimestampField
 from api_common.pagination import PageTokens
-from api_common.repository import Repository
 
 from ipas_service.domain import LIFECYCLE, State
 from ipas_service.tables import ipas
@@ -21,8 +21,11 @@ FIELDS = Fields(
     }
 )
 
+COLUMNS = tuple(column.name for column in ipas.columns)
+"""All of an IPA, whose parts are small."""
 
-class IpaRepository(Repository):
+
+class IpaRepository(BatchRepository):
     """The IPAs of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:

@@ -1,13 +1,17 @@
 """The RPCs of IpaService, in the order of the proto."""
 
+from typing import Any
+
 from ameide.ipa.v1 import ipa_pb2 as pb
+from api_common.batches import Change, deletion, each
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
+from api_common.unit_of_work import Row
 
 from ipas_service.domain import DEPLOYED_FIELDS, State, require_changeable, require_deletable
 from ipas_service.mapping import MUTABLE, changed_fields, ipa_from_proto, ipa_to_proto
-from ipas_service.operations import Composition
-from ipas_service.repository import IpaRepository
+from ipas_service.operations import Choice, Composition
+from ipas_service.repository import COLUMNS, IpaRepository
 
 
 class IpaServicer:
@@ -18,8 +22,8 @@ class IpaServicer:
         self._composition = composition
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        values = {**ipa_from_proto(request.ipa), "state": State.DRAFT}
-        await self._composition.validate(ctx, values, changed=MUTABLE)
+        values = _created(request)
+        await self._composition.validate(ctx, Choice(values, MUTABLE))
         return ipa_to_proto(await self._ipas.insert(ctx.transaction, values, created_by=ctx.principal.subject))
 
     async def GetIpa(self, request: pb.GetIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -30,19 +34,65 @@ class IpaServicer:
         return pb.ListIpasResponse(ipas=map(ipa_to_proto, page.rows), next_page_token=page.next_page_token)
 
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        ipa = request.ipa
-        values = ipa_from_proto(ipa, paths_to_write(ipa, request.update_mask, mutable=MUTABLE))
-        if not DEPLOYED_FIELDS.isdisjoint(values):
-            row = await self._ipas.lock(ctx.transaction, ipa.id, etag=ipa.etag)
-            changed = changed_fields(row, values)
-            require_changeable(row["state"], changed)
-            await self._composition.validate(ctx, {**row, **values}, changed=changed)
-        return ipa_to_proto(await self._ipas.update(ctx.transaction, ipa.id, values, etag=ipa.etag))
+        change = _changed(request)
+        if not DEPLOYED_FIELDS.isdisjoint(change.values):
+            row = await self._ipas.lock(ctx.transaction, change.id, etag=change.etag)
+            await self._composition.validate(ctx, _choice((row, change)))
+        return ipa_to_proto(await self._ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteIpa(self, request: pb.DeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        row = await self._ipas.lock(ctx.transaction, request.id, etag=request.etag)
-        require_deletable(row["state"])
+        _require_deletable(await self._ipas.lock(ctx.transaction, request.id, etag=request.etag))
         return ipa_to_proto(await self._ipas.delete(ctx.transaction, request.id))
 
     async def UndeleteIpa(self, request: pb.UndeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
         return ipa_to_proto(await self._ipas.undelete(ctx.transaction, request.id, etag=request.etag))
+
+    async def BatchGetIpas(self, request: pb.BatchGetIpasRequest, ctx: RequestContext) -> pb.BatchGetIpasResponse:
+        rows = await self._ipas.get_many(ctx.transaction, request.ids)
+        return pb.BatchGetIpasResponse(ipas=map(ipa_to_proto, rows))
+
+    async def BatchCreateIpas(
+        self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
+    ) -> pb.BatchCreateIpasResponse:
+        items = each(request.requests, _created)
+        await self._composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
+        rows = await self._ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
+        return pb.BatchCreateIpasResponse(ipas=map(ipa_to_proto, rows))
+
+    async def BatchUpdateIpas(
+        self, request: pb.BatchUpdateIpasRequest, ctx: RequestContext
+    ) -> pb.BatchUpdateIpasResponse:
+        changes = each(request.requests, _changed)
+        before = await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
+        await self._composition.validate_many(ctx, each(zip(before, changes, strict=True), _choice))
+        rows = await self._ipas.update_many(ctx.transaction, changes, before)
+        return pb.BatchUpdateIpasResponse(ipas=map(ipa_to_proto, rows))
+
+    async def BatchDeleteIpas(
+        self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
+    ) -> pb.BatchDeleteIpasResponse:
+        before = await self._ipas.lock_many(ctx.transaction, each(request.requests, deletion), reading=("state",))
+        each(before, _require_deletable)
+        rows = await self._ipas.delete_many(ctx.transaction, before)
+        return pb.BatchDeleteIpasResponse(ipas=map(ipa_to_proto, rows))
+
+
+def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:
+    return {**ipa_from_proto(request.ipa), "state": State.DRAFT}
+
+
+def _changed(request: pb.UpdateIpaRequest) -> Change:
+    ipa = request.ipa
+    values = ipa_from_proto(ipa, paths_to_write(ipa, request.update_mask, mutable=MUTABLE))
+    return Change(ipa.id, ipa.etag, values)
+
+
+def _choice(item: tuple[Row, Change]) -> Choice:
+    row, change = item
+    changed = changed_fields(row, change.values)
+    require_changeable(row["state"], changed)
+    return Choice({**row, **change.values}, changed)
+
+
+def _require_deletable(row: Row) -> None:
+    require_deletable(row["state"])

@@ -13,13 +13,14 @@ from ameide.agent.v1 import agent_pb2
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.workflow.v1 import workflow_pb2
+from api_common.error_details import render
+from api_common.errors import DomainError, FieldViolation, NotFoundError, PayloadTooLargeError
 from api_common.testing.database import TestDatabase
 from api_common.testing.hiding import NEVER
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import running_service, settings_for
 from google.protobuf.field_mask_pb2 import FieldMask
-from ipas_service.operations import MAX_PARALLEL_CALLS
 from ipas_service.service import SERVICE
 
 from services.ipas.tests.factories import (
@@ -173,55 +174,78 @@ class TestAgents:
         updated = await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=change), metadata=admin.metadata)
         assert (updated.workflow_revision, dict(updated.agent_bindings)) == (1, {"a": agent.id})
 
-    async def test_are_asked_for_once_each_and_a_few_at_a_time(
+    async def test_are_asked_for_once_each_and_a_hundred_at_a_time(
         self, ipas_database: TestDatabase, identity: Identity, admin: Caller
     ) -> None:
         nodes = [f"n{number}" for number in range(500)]
-        ids = [f"01900000-0000-7000-8000-{number:012}" for number in range(100)]
-        asked: list[str] = []
-        at_once: list[int] = []
-        now = 0
+        ids = [f"01900000-0000-7000-8000-{number:012}" for number in range(250)]
+        asked: list[list[str]] = []
 
-        async def get_agent(payload: bytes, _: Transport) -> bytes:
-            nonlocal now
-            asked.append(agent_pb2.GetAgentRequest.FromString(payload).id)
-            now += 1
-            at_once.append(now)
-            # Long enough for every call that is allowed at once to be here.
-            await asyncio.sleep(0.01)
-            now -= 1
-            return b""
+        async def get_agents(payload: bytes, _: Transport) -> bytes:
+            asked.append(list(agent_pb2.BatchGetAgentsRequest.FromString(payload).ids))
+            found = [agent_pb2.Agent(id=id) for id in asked[-1]]
+            return agent_pb2.BatchGetAgentsResponse(agents=found).SerializeToString()
 
         async with (
-            standing_in("ameide.agent.v1.AgentService", GetAgent=get_agent) as agents,
-            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=workflow_with(*nodes)) as workflows,
+            standing_in("ameide.agent.v1.AgentService", BatchGetAgents=get_agents) as agents,
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=workflow_with(*nodes)) as workflows,
             ipas_beside(ipas_database, identity, workflows=workflows, agents=agents) as ipas,
         ):
-            bindings = {node: ids[number % 100] for number, node in enumerate(nodes)}
+            bindings = {node: ids[number % 250] for number, node in enumerate(nodes)}
             ipa = await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
         assert dict(ipa.agent_bindings) == bindings
-        assert sorted(asked) == ids
-        assert 1 < max(at_once) <= MAX_PARALLEL_CALLS
+        assert sorted(id for some in asked for id in some) == ids
+        assert sorted(map(len, asked)) == [50, 100, 100]
+
+    async def test_are_asked_for_again_when_some_are_missing_or_all_are_too_large(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        nodes = [f"n{number}" for number in range(8)]
+        ids = [f"01900000-0000-7000-8000-{number:012}" for number in range(8)]
+        asked: list[int] = []
+
+        async def get_agents(payload: bytes, transport: Transport) -> bytes:
+            wanted = list(agent_pb2.BatchGetAgentsRequest.FromString(payload).ids)
+            asked.append(len(wanted))
+            if len(wanted) > 4:
+                await refuse_as(PayloadTooLargeError(SECRET), transport)
+            if missing := [place for place, id in enumerate(wanted) if id in ids[:3]]:
+                fields = [FieldViolation(f"ids[{place}]", SECRET) for place in missing]
+                await refuse_as(NotFoundError(SECRET, violations=fields), transport)
+            found = [agent_pb2.Agent(id=id) for id in wanted]
+            return agent_pb2.BatchGetAgentsResponse(agents=found).SerializeToString()
+
+        async with (
+            standing_in("ameide.agent.v1.AgentService", BatchGetAgents=get_agents) as agents,
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=workflow_with(*nodes)) as workflows,
+            ipas_beside(ipas_database, identity, workflows=workflows, agents=agents) as ipas,
+        ):
+            bindings = dict(zip(nodes, ids, strict=True))
+            with refused(S.NOT_FOUND, "AGENT_NOT_FOUND") as refusal:
+                await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
+        assert set(refusal.violations) == {f"ipa.agent_bindings[n{number}]" for number in range(3)}
+        assert SECRET.encode() not in refusal.payload
+        assert sorted(asked) == [1, 4, 4, 8]
 
     async def test_are_no_longer_asked_for_once_one_call_failed(
         self, ipas_database: TestDatabase, identity: Identity, admin: Caller
     ) -> None:
         nodes = [f"n{number}" for number in range(500)]
-        asked: list[str] = []
+        asked: list[bytes] = []
 
-        async def get_agent(payload: bytes, transport: Transport) -> bytes:
-            asked.append(agent_pb2.GetAgentRequest.FromString(payload).id)
+        async def get_agents(payload: bytes, transport: Transport) -> bytes:
+            asked.append(payload)
             await transport.abort(S.RESOURCE_EXHAUSTED, SECRET)
 
         async with (
-            standing_in("ameide.agent.v1.AgentService", GetAgent=get_agent) as agents,
-            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=workflow_with(*nodes)) as workflows,
+            standing_in("ameide.agent.v1.AgentService", BatchGetAgents=get_agents) as agents,
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=workflow_with(*nodes)) as workflows,
             ipas_beside(ipas_database, identity, workflows=workflows, agents=agents) as ipas,
         ):
             bindings = {node: f"01900000-0000-7000-8000-{number:012}" for number, node in enumerate(nodes)}
             with refused(S.RESOURCE_EXHAUSTED, "RATE_LIMITED") as refusal:
                 await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
-        assert len(asked) <= 2 * MAX_PARALLEL_CALLS
+        assert len(asked) == 1
         assert SECRET.encode() not in refusal.payload
 
 
@@ -263,7 +287,7 @@ class TestBrokenSibling:
             await transport.abort(code, SECRET)
 
         async with (
-            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=refuse) as address,
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=refuse) as address,
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
             with refused(S.INTERNAL, "INTERNAL") as refusal:
@@ -278,7 +302,7 @@ class TestBrokenSibling:
             return b"\xff" * 9
 
         async with (
-            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=answer) as address,
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=answer) as address,
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
             with refused(S.INTERNAL, "INTERNAL"):
@@ -298,7 +322,7 @@ class TestBrokenSibling:
             return b""
 
         async with (
-            standing_in("ameide.workflow.v1.WorkflowService", GetWorkflow=dawdle) as address,
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=dawdle) as address,
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
             request = pb.CreateIpaRequest(ipa=ipa)
@@ -350,12 +374,19 @@ async def standing_in(contract: str, **methods: Answer) -> AsyncIterator[str]:
 
 def workflow_with(*agent_nodes: str) -> Answer:
     """Returns what answers every id with a workflow that has these AGENT nodes."""
-    workflow = workflow_pb2.Workflow(definition=a_definition(*agent_nodes)).SerializeToString()
+    definition = a_definition(*agent_nodes)
 
-    async def get_workflow(_: bytes, __: Transport) -> bytes:
-        return workflow
+    async def get_workflows(payload: bytes, _: Transport) -> bytes:
+        ids = workflow_pb2.BatchGetWorkflowsRequest.FromString(payload).ids
+        found = [workflow_pb2.Workflow(id=id, definition=definition) for id in ids]
+        return workflow_pb2.BatchGetWorkflowsResponse(workflows=found).SerializeToString()
 
-    return get_workflow
+    return get_workflows
+
+
+async def refuse_as(error: DomainError, transport: Transport) -> None:
+    """Ends a call as a service of ours does."""
+    await transport.abort(*render(error, request_id=NEVER))
 
 
 @asynccontextmanager
