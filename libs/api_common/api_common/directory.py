@@ -49,7 +49,7 @@ class UserSource(Protocol):
         """Returns what is stored of the caller, whose subject is an id of a user; None if the tenant has no such user.
 
         Raises:
-            DomainError: nobody can tell now.
+            DomainError: nobody can tell now, or not before the deadline of ``ctx``.
         """
 
 
@@ -139,9 +139,8 @@ class Directory:
         asked_at = self._now()
         deadline = asyncio.get_running_loop().time() + LOOK_UP_SECONDS
         try:
-            async with asyncio.timeout_at(deadline):
-                answer = _Answer(await self._source.find(replace(ctx, deadline=deadline)), asked_at)
-        except (DomainError, TimeoutError):
+            answer = _Answer(await self._source.find(replace(ctx, deadline=deadline)), asked_at)
+        except DomainError:
             known = self._answers.get(key)
             return known if known is not None and asked_at - known.asked_at < MAX_STALE_SECONDS else None
         else:

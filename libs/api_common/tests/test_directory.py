@@ -12,10 +12,17 @@ import grpc
 import pytest
 from ameide.user.v1 import directory_pb2 as pb
 from api_common import directory as module
+from api_common.circuit_breaker import FAILURES_TO_OPEN
 from api_common.clients import Siblings
 from api_common.context import CallContext, Principal
 from api_common.directory import MAX_AGE_SECONDS, MAX_STALE_SECONDS, Directory, StoredUser, UsersService
-from api_common.errors import DomainError, ExternalServiceError, InternalError, UnauthenticatedError
+from api_common.errors import (
+    DeadlineExceededError,
+    DomainError,
+    ExternalServiceError,
+    InternalError,
+    UnauthenticatedError,
+)
 from api_common.telemetry import Metrics
 from prometheus_client import CollectorRegistry
 
@@ -42,7 +49,11 @@ class Source:
     async def find(self, ctx: CallContext) -> StoredUser | None:
         self.asked.append(ctx)
         answer = self.answer
-        await self.open.wait()
+        try:
+            async with asyncio.timeout_at(ctx.deadline):
+                await self.open.wait()
+        except TimeoutError as error:
+            raise DeadlineExceededError("too late") from error
         if isinstance(answer, DomainError):
             raise answer
         return answer
@@ -266,13 +277,28 @@ class TestUsersService:
             with pytest.raises(ExternalServiceError):
                 await users.find(context())
 
+    async def test_is_left_alone_when_it_keeps_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its deadline, and not the impatience of whoever asks, ends a look-up: so the breaker counts it."""
+        monkeypatch.setattr(module, "LOOK_UP_SECONDS", 0.05)
+        asked: list[None] = []
+        async with answering(None, asked=asked) as users:
+            directory = Directory(users)
+            for _ in range(3 * FAILURES_TO_OPEN):
+                with pytest.raises(ExternalServiceError):
+                    await resolved(directory)
+        assert 0 < len(asked) <= FAILURES_TO_OPEN
+
 
 @asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[UsersService]:
-    """Yields a users service that says nothing but ``answer``."""
+async def answering(answer: bytes | None, *, asked: list[None] | None = None) -> AsyncIterator[UsersService]:
+    """Yields a users service that says nothing but ``answer``, or nothing at all; ``asked`` counts the calls."""
 
     async def answer_all(_: bytes, transport: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        return answer
+        if asked is not None:
+            asked.append(None)
+        if answer is None:
+            await asyncio.Event().wait()
+        return answer or b""
 
     server = grpc.aio.server()
     method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer_all)

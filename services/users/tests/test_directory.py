@@ -5,25 +5,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.clients import Siblings
 from api_common.context import CallContext, Principal
+from api_common.database import Database
 from api_common.directory import StoredUser, UsersService
+from api_common.errors import DeadlineExceededError
+from api_common.pagination import PageTokens
 from api_common.peers import TRUST_DOMAIN
 from api_common.service_tokens import ServiceTokenSigner
+from api_common.settings import DatabaseSettings
 from api_common.telemetry import Metrics
+from api_common.testing.database import TestDatabase
 from api_common.testing.hiding import NEVER
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import TestService, tls_of
 from api_common.tls import channel_credentials
+from cryptography.fernet import Fernet
 from google.protobuf.field_mask_pb2 import FieldMask
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from users_service.repository import UserRepository
+from users_service.stored_users import StoredUsers
 
 from services.users.tests.factories import create_account, create_user
 
@@ -228,6 +239,21 @@ class TestOwnCallers:
         await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=stranger.metadata)
         namesake = identity.caller(admin.tenant_id, "admin", subject=user.id)
         await create_user(users, namesake)
+
+
+async def test_a_database_that_keeps_silent_is_not_waited_for(users_database: TestDatabase, tenant_id: str) -> None:
+    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=1)
+    database = await Database.connect(settings, application_name="test")
+    stored = StoredUsers(UserRepository(PageTokens([Fernet.generate_key().decode()])), database)
+    blocker = await asyncpg.connect(users_database.admin_url)
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        ctx = CallContext(acting(tenant_id, NEVER), NEVER, asyncio.get_running_loop().time() + 0.2, "")
+        with pytest.raises(DeadlineExceededError):
+            await asyncio.wait_for(stored.find(ctx), 10)
+    await blocker.close()
+    assert await stored.find(replace(ctx, deadline=ctx.deadline + 10)) is None
+    await database.close()
 
 
 async def give_roles(users: UserServiceAsyncStub, admin: Caller, id: str, *roles: str) -> None:

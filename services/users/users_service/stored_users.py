@@ -1,8 +1,11 @@
 """The users service's own look at a caller: what it tells its siblings, without a call to itself."""
 
+import asyncio
+
 from api_common.context import CallContext
 from api_common.database import Database
 from api_common.directory import LOOK_UP_SECONDS, StoredUser
+from api_common.errors import DeadlineExceededError
 from api_common.unit_of_work import UnitOfWork
 
 from users_service.repository import UserRepository
@@ -19,9 +22,12 @@ class StoredUsers:
         """Returns what is stored of the caller; None if the tenant has no such user.
 
         Raises:
-            DomainError: the database cannot tell now.
+            DomainError: the database cannot tell now, or not before the deadline of ``ctx``.
         """
         tenant_id = ctx.principal.tenant_id
         unit = UnitOfWork(self._database, tenant_id, constraints={}, read_only=True, timeout_seconds=LOOK_UP_SECONDS)
-        async with unit as transaction:
-            return await self._users.find_standing(transaction, ctx.principal.subject)
+        try:
+            async with asyncio.timeout_at(ctx.deadline), unit as transaction:
+                return await self._users.find_standing(transaction, ctx.principal.subject)
+        except TimeoutError as error:
+            raise DeadlineExceededError("The deadline passed before the work was done.") from error
