@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import grpc
 import pytest
+import uuid_utils
 from ameide.user.v1 import user_pb2 as pb
 from api_common.testing.database import TestDatabase
 from api_common.testing.hiding import NEVER, assert_hidden
@@ -55,16 +56,16 @@ async def stored(users: UserServiceAsyncStub, caller: Caller) -> list[pb.User]:
 
 @asynccontextmanager
 async def blocking(
-    database: TestDatabase, caller: Caller, email: str
+    database: TestDatabase, caller: Caller, email: str, *, ending: str = "ROLLBACK"
 ) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
-    """Holds an e-mail of the caller's tenant, without ever using it; yields what waits until so many others wait."""
+    """Holds an e-mail of the caller's tenant until the block ends; yields what waits until so many others wait."""
     connection = await asyncpg.connect(database.admin_url)
     try:
         await connection.execute("BEGIN")
         await connection.execute(
             "INSERT INTO users (tenant_id, id, display_name, state, email, created_by) VALUES ($1, $2, '', '', $3, '')",
             caller.tenant_id,
-            NEVER,
+            str(uuid_utils.uuid7()),
             email,
         )
 
@@ -76,6 +77,7 @@ async def blocking(
                     await connection.execute("SELECT pg_stat_clear_snapshot()")
 
         yield waiting
+        await connection.execute(ending)
     finally:
         await connection.close()
 
@@ -324,6 +326,20 @@ class TestBatchUpdateUsers:
         assert codes == [S.ALREADY_EXISTS]
         # Whatever way Postgres takes to the rows.
         assert sum(sql.endswith("ORDER BY users.id FOR UPDATE") for sql in statements) == 2
+
+    async def test_that_loses_a_race_for_an_email_is_told_to_try_again(
+        self, users: UserServiceAsyncStub, users_database: TestDatabase, admin: Caller
+    ) -> None:
+        user = await create_user(users, admin)
+        change = a_change(pb.User(id=user.id, email="race@example.com"))
+        async with blocking(users_database, admin, "race@example.com", ending="COMMIT") as waiting:
+            call = asyncio.ensure_future(users.BatchUpdateUsers(change, metadata=admin.metadata))
+            await waiting(1)
+        with refused(S.ABORTED, "CONCURRENT_UPDATE"):
+            await call
+        with refused(S.ALREADY_EXISTS, "EMAIL_TAKEN") as refusal:
+            await users.BatchUpdateUsers(change, metadata=admin.metadata)
+        assert set(refusal.violations) == {"requests[0]"}
 
     async def test_lets_one_of_twenty_with_the_same_etags_win(self, users: UserServiceAsyncStub, admin: Caller) -> None:
         several = await create(users, admin, a_user(), a_user())
