@@ -212,6 +212,31 @@ class TestParallelDuplicates:
         }
         assert await emails(users, admin) == [user.email]
 
+    async def test_make_one_row_when_the_first_dies_with_its_claim(
+        self,
+        users_database: TestDatabase,
+        identity: Identity,
+        admin: Caller,
+        observer: Observer,
+        stalled: asyncio.Event,
+    ) -> None:
+        """Forty duplicates over two replicas; the one that holds the key loses its connection before it commits."""
+        settings = settings_for(users_database, identity, pool_size=20)
+        async with running_service(SERVICE, settings) as one, running_service(SERVICE, settings) as other:
+            stubs: list[UserServiceAsyncStub] = [UserServiceStub(replica.channel) for replica in (one, other)]
+            user = a_user()
+            calls = [asyncio.create_task(create(stubs[number % 2], admin, "k", user)) for number in range(40)]
+            await observer.wait_until_blocked(connections=1, query="INSERT INTO users%")
+            await observer.wait_until_blocked(connections=39, query="INSERT INTO idempotency_keys%")
+            assert await observer.terminate(query="INSERT INTO users%") == 1
+            stalled.set()
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert await emails(stubs[0], admin) == [user.email]
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        replayed = sorted(answer[1] for answer in answers if not isinstance(answer, BaseException))
+        assert [error.code() for error in failed if isinstance(error, grpc.aio.AioRpcError)] == [S.UNAVAILABLE]
+        assert replayed == [False] + [True] * 38
+
     async def test_wait_for_the_first_until_their_deadline(
         self, users: UserServiceAsyncStub, admin: Caller, observer: Observer, stalled: asyncio.Event
     ) -> None:

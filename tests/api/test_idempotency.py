@@ -1,0 +1,46 @@
+"""Every RPC that writes may be repeated with its key, and no key is good for another request."""
+
+from typing import Final
+
+import grpc
+import pytest
+from api_common.testing.refusals import refused
+
+from tests.security.conftest import Founding
+from tests.security.world import Rpc, World, rpcs
+
+S: Final = grpc.StatusCode
+KEY: Final = ("idempotency-key", "once")
+A_FIELD_MORE: Final = b"\xfa\x7f\x02hi"
+"""Field 2047, which no message of ours has."""
+
+every_write = pytest.mark.parametrize("rpc_", [one for one in rpcs() if not one.policy.read_only], ids=str)
+
+
+@every_write
+async def test_a_second_call_changes_nothing_and_gets_the_same_answer(found: Founding, rpc_: Rpc) -> None:
+    world = await found()
+    await world.prepare(rpc_)
+    request, metadata = world.request(rpc_), (*world.caller.metadata, KEY)
+    first = world.start(rpc_, request, metadata)
+    answer = await first
+    assert ("idempotent-replayed", "true") not in tuple(await first.initial_metadata())
+    if rpc_.policy.returns_secret:
+        with refused(S.ALREADY_EXISTS, "SECRET_SHOWN_ONCE"):
+            await world.start(rpc_, request, metadata)
+    else:
+        second = world.start(rpc_, request, metadata)
+        assert await second == answer
+        assert ("idempotent-replayed", "true") in tuple(await second.initial_metadata())
+    request.MergeFromString(A_FIELD_MORE)
+    with refused(S.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"):
+        await world.start(rpc_, request, metadata)
+
+
+@every_write
+async def test_a_key_that_is_none_is_refused(world: World, rpc_: Rpc) -> None:
+    for keys in ([""], ["a" * 256], ["a b"], ["a", "a"]):
+        metadata = (*world.caller.metadata, *(("idempotency-key", key) for key in keys))
+        with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            await world.start(rpc_, world.request(rpc_), metadata)
+        assert set(refusal.violations) == {"idempotency-key"}
