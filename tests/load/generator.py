@@ -54,14 +54,7 @@ class Generator:
         self._users = users_of(folder)
         self._requests = [pb.GetUserRequest(id=user.id) for user in self._users]
         self._authorization = authorization
-        certificates = folder / "certificates"
-        self._credentials = channel_credentials(
-            TlsSettings(
-                certificate_path=certificates / "edge.pem",
-                private_key_path=certificates / "edge.key",
-                ca_path=certificates / "ca.pem",
-            )
-        )
+        self._credentials = credentials_of(folder)
         self._stubs: dict[str, list[UserServiceAsyncStub]] = {}
 
     async def run(self, order: Order) -> Mapping[str, float]:
@@ -93,6 +86,18 @@ class Generator:
         # A pool of its own, or the channels would share one connection.
         options = (("grpc.use_local_subchannel_pool", 1),)
         return UserServiceStub(grpc.aio.secure_channel(address, self._credentials, options=options))
+
+
+def credentials_of(folder: Path) -> grpc.ChannelCredentials:
+    """Returns what the edge of a stage shows to services."""
+    certificates = folder / "certificates"
+    return channel_credentials(
+        TlsSettings(
+            certificate_path=certificates / "edge.pem",
+            private_key_path=certificates / "edge.key",
+            ca_path=certificates / "ca.pem",
+        )
+    )
 
 
 async def _main(folder: Path, authorization: str) -> None:

@@ -98,15 +98,16 @@ def paired_ratio(cells: Sequence[Cell], of: str, to: str) -> Ratio:
 
 def _measure(stage: Stage, server: Server, send: Callable[[Server, int], float], *, number: int, count: int) -> Cell:
     answered = server.answered()
-    cpu, postgres = server.cpu_ns(), _postgres_cpu_ns(stage)
+    cpu, postgres = server.cpu_ns(), postgres_cpu_ns(stage)
     seconds = send(server, count)
-    cpu, postgres = server.cpu_ns() - cpu, _postgres_cpu_ns(stage) - postgres
+    cpu, postgres = server.cpu_ns() - cpu, postgres_cpu_ns(stage) - postgres
     if answered is not None and (now := server.answered()) != answered + count:
         raise ContenderError(f"{server.contender.name} counted {now} answers, not {answered} + {count}.")
     return Cell(number, server.contender.name, cpu / count / 1000, postgres / count / 1000, count / seconds)
 
 
-def _postgres_cpu_ns(stage: Stage) -> int:
+def postgres_cpu_ns(stage: Stage) -> int:
+    """Returns the CPU time that all Postgres processes of a stage have used so far, in nanoseconds."""
     if stage.postmaster is None:
         return 0
     postmaster = psutil.Process(stage.postmaster)

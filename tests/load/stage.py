@@ -35,6 +35,8 @@ class Stage:
     environment: dict[str, str]
     """What the users service is told; the other contenders read the same."""
     caller: Caller
+    admin_url: str
+    """A superuser's connection to the users' database."""
     postmaster: int | None
     """Process id of Postgres, if it runs on this machine."""
 
@@ -51,7 +53,7 @@ def set_stage() -> Iterator[Stage]:
         (folder / "users.pb").write_bytes(pb.ListUsersResponse(users=users).SerializeToString())
         postmaster = asyncio.run(_fill(database.admin_url, users))
         environment = _environment(folder, database, identity)
-        yield Stage(folder, environment, identity.caller(TENANT, "viewer"), postmaster)
+        yield Stage(folder, environment, identity.caller(TENANT, "viewer"), database.admin_url, postmaster)
 
 
 def users_of(folder: Path) -> Sequence[pb.User]:

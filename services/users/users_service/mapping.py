@@ -8,6 +8,7 @@ from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import FieldViolation, ValidationError
 from api_common.repository import etag_of
+from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,9 +26,9 @@ def user_to_proto(row: Row) -> pb.User:
         display_name=row["display_name"],
         labels=row["labels"],
         state=row["state"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        delete_time=row["delete_time"],
+        create_time=timestamp_to_proto(row["create_time"]),
+        update_time=timestamp_to_proto(row["update_time"]),
+        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         email=row["email"],
@@ -54,9 +55,9 @@ def service_account_to_proto(row: Row) -> account_pb.ServiceAccount:
         display_name=row["display_name"],
         labels=row["labels"],
         state=row["state"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        delete_time=row["delete_time"],
+        create_time=timestamp_to_proto(row["create_time"]),
+        update_time=timestamp_to_proto(row["update_time"]),
+        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         roles=row["roles"],
@@ -83,10 +84,10 @@ def api_key_to_proto(row: Row) -> account_pb.ApiKey:
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         prefix=row["prefix"],
-        expire_time=row["expire_time"],
-        last_used_time=row["last_used_time"],
-        revoke_time=row["revoke_time"],
-        create_time=row["create_time"],
+        expire_time=timestamp_to_proto(row["expire_time"]),
+        last_used_time=timestamp_to_proto(row["last_used_time"]),
+        revoke_time=timestamp_to_proto(row["revoke_time"]),
+        create_time=timestamp_to_proto(row["create_time"]),
         created_by=row["created_by"],
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
+from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
 
 MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
@@ -22,9 +23,9 @@ def workflow_to_proto(row: Row) -> pb.Workflow:
         display_name=row["display_name"],
         labels=row["labels"],
         state=row["state"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        delete_time=row["delete_time"],
+        create_time=timestamp_to_proto(row["create_time"]),
+        update_time=timestamp_to_proto(row["update_time"]),
+        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         description=row["description"],
@@ -40,7 +41,7 @@ def workflow_revision_to_proto(row: Row) -> pb.WorkflowRevision:
         workflow_id=row["workflow_id"],
         revision=row["revision"],
         definition=_definition_to_proto(row["definition"]),
-        create_time=row["create_time"],
+        create_time=timestamp_to_proto(row["create_time"]),
         created_by=row["created_by"],
     )
 
