@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -71,9 +72,7 @@ class Table:
     def calls(self) -> dict[str, Callable[[], Awaitable[object]]]:
         """Returns what is measured, by name."""
         lists = {**_LISTS, "deep page": self.deep}
-        return {"GetUser": self._get} | {
-            name: lambda request=request: self._list(request) for name, request in lists.items()
-        }
+        return {"GetUser": self._get, **{name: partial(self._list, request) for name, request in lists.items()}}
 
     async def _get(self) -> None:
         request = pb.GetUserRequest(id=random.choice(self.ids))

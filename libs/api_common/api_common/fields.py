@@ -12,7 +12,8 @@
 Indexes that a service's migration creates for them (tests/queries reads the plans):
 - one per sortable field, `(tenant_id, field, id)`: it serves both directions, `=`, `<`, … and `"abc*"` on the field;
 - one per other field, `(tenant_id, field, create_time, id)`: it serves `=` in the default order;
-- for labels and lists `GIN (labels jsonb_path_ops)` (serves `labels.team = "a"`) and `GIN (roles)` (`roles:admin`);
+- for labels `GIN (labels jsonb_path_ops)`, which serves `labels.team = "a"`;
+- for a list of few possible texts `(tenant_id, create_time, id) WHERE roles @> '{admin}'`, one for each;
 - none for `:` and wildcards elsewhere in a text, nor for the mere presence of a label: these read the tenant's rows.
 
 Under row-level security Postgres uses an index only for conditions made of LEAKPROOF functions (ADR 20): `=`, `<` and

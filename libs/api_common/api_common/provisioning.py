@@ -14,8 +14,8 @@ import asyncpg
 _LOCK: Final = 4_263_371_912
 
 _FIRST_WITH_BUILTIN_LOCALES: Final = 17
-_LEAKPROOF: Final = ("jsonb_contains(jsonb, jsonb)", "arraycontains(anyarray, anyarray)")
-"""What lists filter by beside `=` and `<`, which are leakproof already (ADR 20)."""
+_LEAKPROOF: Final = "jsonb_contains(jsonb, jsonb)"
+"""What lists look labels up by; `=`, `<` and the like are leakproof already (ADR 20)."""
 
 
 class UnsafeRoleError(Exception):
@@ -92,14 +92,13 @@ async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | Non
 
 
 async def _let_filters_use_indexes(inside: asyncpg.Connection) -> None:
-    """Declares what labels and roles are looked up by leakproof, or row-level security keeps their indexes idle.
+    """Declares what labels are looked up by leakproof, or row-level security keeps their index idle.
 
     Every time, not only in a new database: neither a dump nor `pg_upgrade` carries it over. Only a superuser may, so on
     a managed server these filters read the rows of the tenant instead.
     """
     with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
-        for function in _LEAKPROOF:
-            await inside.execute(f"ALTER FUNCTION pg_catalog.{function} LEAKPROOF")
+        await inside.execute(f"ALTER FUNCTION pg_catalog.{_LEAKPROOF} LEAKPROOF")
 
 
 def _locale(version: int) -> str:

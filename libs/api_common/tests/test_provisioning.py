@@ -37,7 +37,7 @@ def older_postgres_url() -> Iterator[str]:
 
 
 ORDER = "SELECT string_agg(x, ',' ORDER BY x) FROM unnest(ARRAY['a', 'ä', 'z', '日', 'Z', 'A', 'Ä']) x"
-LEAKPROOF = "SELECT array_agg(proleakproof) FROM pg_proc WHERE proname IN ('jsonb_contains', 'arraycontains')"
+LEAKPROOF = "SELECT proleakproof FROM pg_proc WHERE proname = 'jsonb_contains'"
 
 
 async def read(urls: DatabaseUrls, query: str) -> Any:
@@ -117,15 +117,13 @@ class TestProvision:
         assert await read(urls, ORDER) == "A,Z,a,z,Ä,ä,日"
         assert await read(urls, "SELECT lower('ÄЖ')") == "äж"
 
-    async def test_lets_row_level_security_use_the_indexes_of_labels_and_roles(
-        self, postgres_url: str, name: str
-    ) -> None:
+    async def test_lets_row_level_security_use_the_index_of_labels(self, postgres_url: str, name: str) -> None:
         urls = await provision(postgres_url, name)
-        assert await read(urls, LEAKPROOF) == [True, True]
+        assert await read(urls, LEAKPROOF) is True
         # As after `pg_upgrade`, or a restored dump.
         inside = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
         await execute(inside, "ALTER FUNCTION jsonb_contains(jsonb, jsonb) NOT LEAKPROOF")
-        assert await read(await provision(postgres_url, name), LEAKPROOF) == [True, True]
+        assert await read(await provision(postgres_url, name), LEAKPROOF) is True
 
     async def test_works_without_a_superuser(self, postgres_url: str, name: str) -> None:
         """As on a managed server; what only a superuser may say stays unsaid."""
@@ -141,7 +139,7 @@ class TestProvision:
             urls = await provision(parts._replace(netloc=f"{admin}@{host}").geturl(), name)
             await execute(urls.owner, "CREATE TABLE things (id int)", f"GRANT SELECT ON things TO {name}_app")
             await execute(urls.application, "SELECT * FROM things")
-            assert await read(urls, LEAKPROOF) == [False, False]
+            assert await read(urls, LEAKPROOF) is False
         finally:
             await execute(
                 postgres_url,
