@@ -129,5 +129,12 @@ class TestOverload:
         heap = running.monitor("fixed_heap")
         assert (int(heap["max_heap_size_bytes"]), overload["refresh_interval"]) == (1024 * MIB, "0.250s")
         thresholds = {one["name"].rpartition(".")[2]: one["triggers"] for one in overload["actions"]}
+        assert thresholds.pop("reset_high_memory_stream") == [
+            {
+                "name": "envoy.resource_monitors.fixed_heap",
+                "scaled": {"scaling_threshold": 0.8, "saturation_threshold": 0.95},
+            }
+        ]
+        assert overload["buffer_factory_config"] == {"minimum_account_to_track_power_of_two": 20}
         expected = {"shrink_heap": 0.9, "disable_http_keepalive": 0.92, "stop_accepting_requests": 0.95}
         assert {name: trigger["threshold"]["value"] for name, (trigger,) in thresholds.items()} == expected

@@ -1,0 +1,106 @@
+"""How much of the edge's memory one client can hold: it asks over HTTP/2 and never reads."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import h2.config
+import h2.connection
+import httpx
+import pytest
+import yaml
+from ameide.user.v1 import user_pb2 as pb
+
+from tests.e2e.edge.backend import MIB, Backend
+from tests.e2e.edge.callers import USERS
+from tests.e2e.edge.conftest import Edge, Layout, running
+
+STREAMS: Final = 30
+HEAP: Final = 160 * MIB
+FRAME: Final = b"\0" * 5
+
+
+@pytest.fixture
+async def small(layout: Layout, published: None) -> AsyncIterator[Edge]:
+    """An edge with a heap that a test can fill."""
+    laid = layout("small", 2)
+    path = laid.folder / "envoy.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"] = HEAP
+    path.write_text(yaml.safe_dump(config))
+    async with running(laid) as edge:
+        yield edge
+
+
+@pytest.fixture
+def large(backend: Backend) -> Backend:
+    """The service answers with 10 MiB."""
+    name = "x" * (10 * MIB - 5)
+
+    async def answer(_request: Any, _context: Any) -> pb.User:
+        return pb.User(display_name=name)
+
+    backend.script["GetMe"] = answer
+    return backend
+
+
+@asynccontextmanager
+async def asking(edge: Edge, method: str, path: str, **headers: str) -> AsyncIterator[None]:
+    """Makes as many requests, on one connection that nobody reads from until the block ends."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    connection.initiate_connection()
+    lines = {":method": method, ":path": path, ":scheme": "http", ":authority": "x", **edge.credentials, **headers}
+    for stream in range(1, 2 * STREAMS, 2):
+        connection.send_headers(stream, lines.items(), end_stream=method == "GET")
+        if method != "GET":
+            connection.send_data(stream, FRAME, end_stream=True)
+    _reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(connection.data_to_send())
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+async def ask_admin(edge: Edge, path: str) -> Any:
+    async with httpx.AsyncClient(base_url=edge.admin, verify=False) as admin:
+        return (await admin.get(path)).json()
+
+
+async def allocated(edge: Edge) -> int:
+    return int((await ask_admin(edge, "/memory"))["allocated"])
+
+
+async def count(edge: Edge, name: str) -> int:
+    stats = (await ask_admin(edge, f"/stats?format=json&filter={name}$"))["stats"]
+    return sum(one["value"] for one in stats)
+
+
+class TestUnreadAnswers:
+    async def test_of_grpc_wait_in_the_service(self, edge: Edge, large: Backend) -> None:
+        before, still, arrived = await allocated(edge), 0, 0
+        deadline = time.monotonic() + 20
+        async with asking(edge, "POST", f"{USERS}/GetMe", **{"content-type": "application/grpc", "te": "trailers"}):
+            # Until nothing more comes from the service.
+            while len(large.calls) < STREAMS or still < 10:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+                now = await count(edge, "cluster.users.upstream_cx_rx_bytes_total")
+                still, arrived = (still + 1 if now == arrived else 0), now
+            # 64 KiB of window on either side, and what is on its way between them.
+            assert await allocated(edge) - before < STREAMS * MIB // 4
+
+    async def test_of_rest_are_dropped_so_that_others_are_served(self, small: Edge, large: Backend) -> None:
+        deadline = time.monotonic() + 30
+        async with asking(small, "GET", "/v1/me"), small.client(headers=small.credentials) as somebody:
+            while not await count(small, "reset_high_memory_stream.count"):
+                assert time.monotonic() < deadline, f"of {await allocated(small)} bytes nothing was dropped"
+                await asyncio.sleep(0.05)
+            # While the heap is full, nobody is served.
+            while (response := await somebody.get("/v1/users/a")).status_code != 200:
+                assert (response.status_code, time.monotonic() < deadline) == (503, True)
+                await asyncio.sleep(0.05)
+            # Of the answers nobody reads, 300 MiB.
+            assert await allocated(small) < HEAP
