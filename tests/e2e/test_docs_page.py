@@ -18,6 +18,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.e2e.conftest import token
 from tools.topology import Mesh
 
+# The start of mesh and browser is the first test's.
+pytestmark = pytest.mark.timeout(180)
 FLAGS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

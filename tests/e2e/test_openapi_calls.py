@@ -25,6 +25,8 @@ from tests.e2e.conftest import token
 from tools.openapi.document import PATH
 from tools.topology import Mesh
 
+# The start of the mesh is the first test's, and making up calls takes long where much else runs.
+pytestmark = pytest.mark.timeout(180)
 CALLS: Final = 4
 """For each operation and kind; each is made twice."""
 CHECKS: Final = [
