@@ -86,8 +86,9 @@ class BatchStatements:
         return compile_statement(select(*columns).where(self._named).order_by(self._table.c.id).with_for_update())
 
     def _compile_insert(self, names: Sequence[str]) -> Statement:
-        items = self._items((*names, POSITION))
-        rows = select(*(items.c[name] for name in names)).order_by(items.c[POSITION])
+        items = self._items(names)
+        # In no order: sorting large rows took as long as storing them, and ids are made in the order of the request.
+        rows = select(*(items.c[name] for name in names))
         # A row that is refused does not come back; an error would end the transaction and name no row.
         statement = insert(self._table).from_select(list(names), rows).on_conflict_do_nothing()
         return compile_statement(statement.returning(*self._table.c))
