@@ -61,7 +61,7 @@ def test_stored_roles_count_in_every_service(bearer: Callable[..., tuple[str, ht
     for collection in COLLECTIONS:
         assert viewer.get(collection).status_code == 200
     for collection in COLLECTIONS[1:]:
-        assert viewer.post(collection, json={"displayName": "X", "model": "reader-1"}).status_code == 403
+        assert viewer.post(collection, json=body).status_code == 403
     workflow = editor.post("/v1/workflows", json=body).json()
     # The IPA service asks the workflow service in her name, and that one looks at what is stored, too.
     ipa = editor.post("/v1/ipas", json={**body, "workflowId": workflow["id"]})
