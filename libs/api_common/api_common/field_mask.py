@@ -27,13 +27,13 @@ def paths_to_write(message: Message, mask: FieldMask, *, mutable: frozenset[str]
     paths = mask.paths
     if not paths:
         return tuple(sorted(field.name for field, _ in message.ListFields() if field.name in mutable))
-    if "*" in paths:
-        return tuple(sorted(mutable))
     descriptor = cast(Descriptor, message.DESCRIPTOR)
     ignored = _ignored(descriptor)
     for path in paths:
-        if path not in mutable and path not in ignored:
+        if path != "*" and path not in mutable and path not in ignored:
             _refuse(path, descriptor)
+    if "*" in paths:
+        return tuple(sorted(mutable))
     return tuple(sorted(mutable.intersection(paths)))
 
 

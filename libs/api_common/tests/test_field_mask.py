@@ -50,6 +50,11 @@ class TestPathsToWrite:
     def test_an_unknown_field_is_named(self, path: str) -> None:
         assert complaint("email", path) == f"`{path}` is not a field"
 
+    def test_an_unknown_field_is_named_beside_a_star_too(self) -> None:
+        assert complaint("*", "password") == "`password` is not a field"
+        assert complaint("password", "*") == "`password` is not a field"
+        assert written(pb.User(), "*", "email") == written(pb.User(), "*")
+
     @pytest.mark.parametrize("path", ["labels.team", "create_time.seconds", "roles.0"])
     def test_only_whole_fields_can_be_named(self, path: str) -> None:
         assert complaint(path) == f"`{path}` is a part of a field; name all of it: `{path.partition('.')[0]}`"
