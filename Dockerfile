@@ -26,7 +26,7 @@ RUN /tools/bin/python -m tools.make_protos \
     && mkdir -p /certs \
     && /tools/bin/python -c "from pathlib import Path; from tools.edge import lay_out; lay_out(Path('/edge'), certs=Path('/certs'))" \
     && ln -sfn /run/tls /edge/certs \
-    && for name in envoy.yaml clusters.yaml authentication.yaml claims.lua secrets; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
+    && for name in envoy.yaml clusters.yaml authentication.yaml claims.lua secrets runtime; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
 
 # -- what every process of ours stands on
 FROM ${BASE} AS api-base

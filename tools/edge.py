@@ -20,6 +20,7 @@ def lay_out(
     port_offset: int = 0,
     environment: Path = ENVOY / "local",
     claims: str = "generic",
+    traced_percent: int = 0,
 ) -> None:
     """Fills ``target`` with what `envoy.yaml` names; what is there of an earlier layout is replaced.
 
@@ -29,6 +30,7 @@ def lay_out(
         certs: the folder that `certificates.ensure` fills.
         port_offset: added to every port, also those of services and issuer; nothing else in the files changes.
         environment: the folder that holds `authentication.yaml`, `clusters.yaml` and `secrets/`.
+        traced_percent: of the requests that bring no trace, how many begin one.
         claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
     """
     target.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,9 @@ def lay_out(
     shutil.copyfile(ENVOY / "claims" / f"{claims}.lua", target / "claims.lua")
     for source in (ENVOY / "envoy.yaml", environment / "clusters.yaml"):
         _copy_shifted(source, target / source.name, port_offset)
+    sampling = target / "runtime" / "tracing" / "random_sampling"
+    sampling.parent.mkdir(parents=True, exist_ok=True)
+    sampling.write_text(str(traced_percent))
     _link(target / "certs", certs)
 
 

@@ -61,7 +61,8 @@ def _prepare(mesh: Mesh) -> Urls:
     _done("databases")
     preparation.migrate(urls)
     _done(f"schemas of {', '.join(service.name for service in SERVICES)}")
-    edge.lay_out(mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset)
+    traced = 100 if mesh.collector else 0
+    edge.lay_out(mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset, traced_percent=traced)
     return urls
 
 

@@ -79,6 +79,11 @@ def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
     if service.issues_api_keys:
         settings["APIKEYS_PEPPER"] = (mesh.issuer / "pepper").read_text()
         settings["APIKEYS_SIGNING_KEY_PATH"] = mesh.issuer / "internal.pem"
+    if mesh.collector:
+        # Everything, and soon: somebody is looking.
+        settings["TELEMETRY_OTLP_ENDPOINT"] = mesh.collector
+        settings["TELEMETRY_SAMPLE_RATIO"] = 1
+        settings["TELEMETRY_METRICS_INTERVAL_SECONDS"] = 2
     named = {f"{service.name.upper()}_{name}": str(value) for name, value in settings.items()}
     return {**os.environ, **named, "PYTHONUNBUFFERED": "1"}
 

@@ -38,6 +38,7 @@ SERVICES: Final = (
 )
 EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge metrics": 9105}
 ISSUER_PORT: Final = 9100
+COLLECTOR_PORT: Final = 4317
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Mesh:
         services = {f"{service.name} grpc": service.grpc_port for service in SERVICES}
         operations = {f"{service.name} operations": service.operations_port for service in SERVICES}
         return {name: port + self.port_offset for name, port in (fixed | services | operations).items()}
+
+    @property
+    def collector(self) -> str:
+        """Where somebody may wait for traces and metrics; empty if nobody does: `make up TELEMETRY=on`."""
+        return f"http://127.0.0.1:{COLLECTOR_PORT + self.port_offset}" if os.environ.get("TELEMETRY") == "on" else ""
 
     @property
     def url(self) -> str:

@@ -23,10 +23,12 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.protos import internal_methods, option, public_methods, public_services
 from tools import certificates, edge, identity
-from tools.topology import AUDIENCE, ISSUER, ISSUER_PORT, SERVICES
+from tools.topology import AUDIENCE, COLLECTOR_PORT, ISSUER, ISSUER_PORT, SERVICES
 
 CONFIG: Final = yaml.safe_load((edge.ENVOY / "envoy.yaml").read_text())
-*CLUSTERS, ISSUER_CLUSTER = yaml.safe_load((edge.ENVOY / "local" / "clusters.yaml").read_text())["resources"]
+# The services; what else the edge speaks to comes after them.
+_CLUSTERS: Final = yaml.safe_load((edge.ENVOY / "local" / "clusters.yaml").read_text())["resources"]
+*CLUSTERS, ISSUER_CLUSTER, COLLECTOR_CLUSTER = _CLUSTERS
 LISTENERS: Final = CONFIG["static_resources"]["listeners"]
 MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]
 ROUTES: Final = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
@@ -175,6 +177,7 @@ class TestCluster:
         found = {cluster["name"]: dig(cluster, *address) for cluster in CLUSTERS}
         assert found == {one.name: {"address": "127.0.0.1", "port_value": one.grpc_port} for one in SERVICES}
         assert dig(ISSUER_CLUSTER, *address)["port_value"] == ISSUER_PORT
+        assert dig(COLLECTOR_CLUSTER, *address)["port_value"] == COLLECTOR_PORT
 
     @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster["name"])
     def test_is_guarded(self, cluster: dict[str, Any]) -> None:

@@ -257,7 +257,7 @@ class TestFifthService:
         for kind in kinds:
             assert "fifth" in release.of_kind(kind), kind
         clusters = yaml.safe_load(release.of_kind("ConfigMap")["edge"]["data"]["clusters.yaml"])["resources"]
-        assert {"fifth", *NAMES, "issuer"} == {cluster["name"] for cluster in clusters}
+        assert {"fifth", *NAMES, "issuer", "collector"} == {cluster["name"] for cluster in clusters}
 
 
 class TestPolicies:

@@ -23,6 +23,7 @@ async def test_envoy_takes_them(tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     (environment / "secrets").mkdir(parents=True)
     internal_keys.ensure(tmp_path)
+    assert files.pop("random_sampling") == "1"
     for name, text in files.items():
         folder = environment / "secrets" if name in {"authority.yaml", "client.yaml", "server.yaml"} else environment
         (folder / name).write_text(here(text, tmp_path))
@@ -34,7 +35,7 @@ async def test_envoy_takes_them(tmp_path: Path) -> None:
         clusters = {one["name"]: one for one in answer.json()["cluster_statuses"]}
         # That one is in envoy.yaml itself.
         del clusters["admin"]
-        assert set(clusters) == {*(service.name for service in SERVICES), "issuer"}
+        assert set(clusters) == {*(service.name for service in SERVICES), "issuer", "collector"}
         assert all(one["added_via_api"] for one in clusters.values())
         assert '"error_state"' not in (await client.get(f"{edge.admin}/config_dump")).text
         refused = await client.get(f"{edge.url}/v1/users")
@@ -46,6 +47,7 @@ def here(text: str, folder: Path) -> str:
     replacements = {
         f".{NAMESPACE}.svc.cluster.local": ".localhost",
         "/run/internal/": f"{folder}/",
+        "otel-collector.monitoring.svc.cluster.local": "collector.localhost",
         "/run/public/tls.crt": "./certs/edge.pem",
         "/run/public/tls.key": "./certs/edge.key",
         "/run/public": "./certs",

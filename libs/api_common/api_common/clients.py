@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.trace import SpanKind
 
 from api_common import correlation
 from api_common.circuit_breaker import CircuitBreaker
@@ -37,6 +39,7 @@ from api_common.service_tokens import ServiceTokenSigner
 from api_common.settings import TlsSettings
 from api_common.telemetry import Metrics
 from api_common.tls import channel_credentials, file_versions
+from api_common.tracing import Step
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -103,6 +106,7 @@ class Sibling:
     ) -> None:
         self._address = address
         self._audience = f"{TRUST_DOMAIN}{name}"
+        self._facts = {"server.address": name}
         self._options = (*_OPTIONS, ("grpc.service_config", _service_config(contract)))
         self._methods = {policy.request_class: policy for policy in read_policies(contract).values()}
         self._tls = tls
@@ -147,13 +151,14 @@ class Sibling:
         token = ctx.token
         if connection.signer is not None:
             token = connection.signer.token(ctx.principal, audience=self._audience, method=path)
+        span_id = secrets.token_hex(8)
         metadata = (
             (correlation.AUTHORIZATION, f"Bearer {token}"),
             (correlation.REQUEST_ID, ctx.request_id),
-            (correlation.TRACEPARENT, ctx.traceparent),
+            (correlation.TRACEPARENT, ctx.trace.parent_of(span_id)),
         )
         timeout = ctx.deadline - asyncio.get_running_loop().time()
-        started, code = time.perf_counter(), _S.CANCELLED
+        started, code = time.time_ns(), _S.CANCELLED
         try:
             answer: ResponseT | None = await method(request, timeout=timeout, metadata=metadata)
             code = _S.OK
@@ -164,7 +169,9 @@ class Sibling:
                 _log_failure(request, ctx, code=code.name, details=failure.details())
             raise refusal from failure
         finally:
-            self._metrics.observe_client(path[1:], code, time.perf_counter() - started)
+            ended = time.time_ns()
+            self._metrics.observe_client(path[1:], code, (ended - started) / 1e9)
+            ctx.trace.steps.append(Step(path[1:], SpanKind.CLIENT, started, ended, self._facts, code, span_id))
         if answer is None:
             # gRPC's way to say that it could not decode the answer.
             _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
@@ -242,7 +249,8 @@ def _serialize(message: Message) -> bytes:
 
 def _log_failure(request: object, ctx: CallContext, *, code: str, details: str | None) -> None:
     name = type(request).__name__
-    _log.warning("sibling call failed", request=name, code=code, details=details, request_id=ctx.request_id)
+    facts = {"request_id": ctx.request_id, "trace_id": ctx.trace.trace_id, "span_id": ctx.trace.span_id}
+    _log.warning("sibling call failed", request=name, code=code, details=details, **facts)
 
 
 def _service_config(contract: ServiceDescriptor) -> str:

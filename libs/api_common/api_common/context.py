@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from api_common.tracing import Trace
 from api_common.unit_of_work import Transaction
 
 
@@ -35,8 +36,8 @@ class CallContext:
     """UUID of the request: echoed to the client, in every log line."""
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
-    traceparent: str
-    """W3C trace context to pass on."""
+    trace: Trace = field(repr=False)
+    """The part of a trace that this call is; calls to siblings are steps of it."""
     token: str = field(default="", repr=False)
     """The caller's own token, to call sibling services with."""
 

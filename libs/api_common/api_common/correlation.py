@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import uuid_utils
@@ -35,6 +35,8 @@ class RequestHeaders:
     """UUID; a new one when the client sent none or something else."""
     traceparent: str
     """W3C trace context; a new, unsampled one when absent or malformed."""
+    begins_trace: bool = field(kw_only=True, default=False)
+    """The client sent no trace context, or something else."""
     authorization: tuple[str, ...]
     """Every `authorization` value: more than one is refused, so none is chosen here."""
     idempotency_key: tuple[str, ...]
@@ -69,11 +71,13 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
     request_id, traceparent = last.get(REQUEST_ID, ""), last.get(TRACEPARENT, "")
     if not _UUID.fullmatch(request_id):
         request_id = str(uuid_utils.uuid4())
-    if not _TRACEPARENT.fullmatch(traceparent):
+    begins_trace = not _TRACEPARENT.fullmatch(traceparent)
+    if begins_trace:
         traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
     return RequestHeaders(
         request_id=request_id,
         traceparent=traceparent,
+        begins_trace=begins_trace,
         authorization=every.get(AUTHORIZATION, ()),
         idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
         if_match=every.get(IF_MATCH, ()),

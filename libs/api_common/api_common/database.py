@@ -6,6 +6,7 @@ asyncpg dialect and run on the driver's connections, whose codecs make rows read
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self, cast
@@ -23,6 +24,8 @@ from api_common.settings import DatabaseSettings
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
 
+# The verb and its table.
+_SUMMARY: Final = re.compile(r"\b(?:(SELECT)\b.*?\bFROM|(INSERT) INTO|(UPDATE)|(DELETE) FROM)\s+(\w+)", re.DOTALL)
 _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
@@ -51,6 +54,8 @@ class Statement:
     """The parameter behind each placeholder, in order."""
     defaults: Mapping[str, Any]
     """Values that the expression itself carries."""
+    summary: str = "SELECT"
+    """What it does to what, for traces: `SELECT users`. Values are never part of it."""
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """Returns the driver's arguments for ``values``."""
@@ -63,7 +68,9 @@ def compile_statement(clause: ClauseElement) -> Statement:
     compiled = cast(SQLCompiler, clause.compile(dialect=_DIALECT))
     names = tuple(compiled.positiontup or ())
     defaults = {name: bind.value for bind, name in compiled.bind_names.items() if name in names and not bind.required}
-    return Statement(compiled.string, names, defaults)
+    found = _SUMMARY.search(compiled.string)
+    summary = " ".join(filter(None, found.groups())) if found else "SELECT"
+    return Statement(compiled.string, names, defaults, summary)
 
 
 class Database:

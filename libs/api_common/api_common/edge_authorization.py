@@ -16,6 +16,7 @@ from api_common.peers import EDGE
 from api_common.policy import MethodPolicy
 from api_common.rpc import Call, Layer, method_handler
 from api_common.telemetry import AccessLog, Metrics
+from api_common.tracing import Tracer
 
 HEADER: Final = "x-api-key"
 """Where a client sends its key."""
@@ -62,10 +63,12 @@ class ApiKeyAuthority(Protocol):
         """
 
 
-def check_handler(authority: ApiKeyAuthority, *, metrics: Metrics, access_log: AccessLog) -> grpc.GenericRpcHandler:
+def check_handler(
+    authority: ApiKeyAuthority, *, metrics: Metrics, access_log: AccessLog, tracer: Tracer | None
+) -> grpc.GenericRpcHandler:
     """Returns Envoy's `Authorization/Check` over ``authority``."""
     within = errors(_check(authority))
-    return method_handler(_CHECK, telemetry(_CHECK, within, metrics=metrics, access_log=access_log))
+    return method_handler(_CHECK, telemetry(_CHECK, within, metrics=metrics, access_log=access_log, tracer=tracer))
 
 
 def _check(authority: ApiKeyAuthority) -> Layer:

@@ -23,6 +23,7 @@ from api_common.peers import peer_of
 from api_common.policy import MethodPolicy, PolicyError, read_policies
 from api_common.preconditions import etag_of
 from api_common.service_tokens import Peer
+from api_common.tracing import Trace
 from api_common.unit_of_work import Fate, RoleChange
 
 Handler = Callable[[Any, RequestContext], Awaitable[Message]]
@@ -39,6 +40,8 @@ class Call:
     headers: RequestHeaders
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
+    trace: Trace
+    """What the call waited for, for who follows its trace."""
     peer: Peer | None = None
     """The process at the other end; None without TLS, in tests on loopback."""
     token: str = field(default="", repr=False)
@@ -128,7 +131,8 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
         seconds = MAX_CALL_SECONDS if remaining is None else min(remaining, MAX_CALL_SECONDS)
         headers = read_headers(transport.invocation_metadata() or ())
         deadline = asyncio.get_running_loop().time() + seconds
-        call = Call(policy, payload, headers, deadline, peer_of(transport))
+        trace = Trace.follow(headers.traceparent, is_root=headers.begins_trace)
+        call = Call(policy, payload, headers, deadline, trace, peer_of(transport))
         await layer(call)
         if call.error is not None:
             code, message, trailers = render(call.error, request_id=call.headers.request_id)

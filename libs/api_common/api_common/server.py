@@ -5,10 +5,10 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import jwt
@@ -30,13 +30,15 @@ from api_common.interceptors import Pipeline
 from api_common.interceptors.transaction import MAX_RESPONSE_BYTES
 from api_common.internal_tokens import INTERNAL_ISSUER
 from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
+from api_common.metrics_export import export_forever
 from api_common.operations import OperationsServer
 from api_common.pagination import PageTokens
 from api_common.peers import PeerPolicy
 from api_common.rpc import service_handler, unknown_method_handler
-from api_common.settings import AuthSettings, ServerSettings, Settings, SettingsError, load_owner_url
+from api_common.settings import AuthSettings, ServerSettings, Settings, SettingsError, TelemetrySettings, load_owner_url
 from api_common.telemetry import AccessLog, Metrics, configure_logging
 from api_common.tls import server_credentials
+from api_common.tracing import Tracer
 
 MAX_METADATA_BYTES: Final = 64 * 1024
 """Above what the edge lets through: gRPC's own default refuses at random between 8 and 16 KiB."""
@@ -229,6 +231,9 @@ async def running(
             callers=service.callers,
             internal_callers=service.internal_callers,
         )
+        tracer = _tracer(service, settings.telemetry)
+        if tracer is not None:
+            stack.push_async_callback(tracer.close)
         pipeline = Pipeline(
             auth=auth,
             directory=directory or Directory(_stored_users(service, parts)),
@@ -236,6 +241,7 @@ async def running(
             constraints=service.constraints,
             metrics=metrics,
             access_log=AccessLog(service.name),
+            tracer=tracer,
         )
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
@@ -252,7 +258,7 @@ async def running(
         if service.api_keys is not None:
             with _naming(service, "APIKEYS_SIGNING_KEY_PATH"):
                 authority = service.api_keys(parts)
-            handlers.append(check_handler(authority, metrics=metrics, access_log=pipeline.access_log))
+            handlers.append(check_handler(authority, metrics=metrics, access_log=pipeline.access_log, tracer=tracer))
         server.add_generic_rpc_handlers((*handlers, unknown_method_handler()))
         result.grpc_port = _bind(server, settings.server, credentials)
         await result.start()
@@ -263,6 +269,7 @@ async def running(
             metrics.watch_loop(),
             reaper,
             *map(_keep_fresh, key_sets.values()),
+            *_exports(service, settings.telemetry, metrics),
         ):
             stack.callback(asyncio.create_task(background).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
@@ -278,6 +285,22 @@ def _naming(service: Service, setting: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, jwt.PyJWTError) as error:
         raise StartError(f"{service.name.upper()}_{setting} cannot be used: {error}.") from error
+
+
+def _exports(service: Service, settings: TelemetrySettings, metrics: Metrics) -> Iterator[Coroutine[Any, Any, None]]:
+    if settings.otlp_endpoint:
+        yield export_forever(
+            metrics.registry,
+            service=service.name,
+            endpoint=settings.otlp_endpoint,
+            interval_seconds=settings.metrics_interval_seconds,
+        )
+
+
+def _tracer(service: Service, settings: TelemetrySettings) -> Tracer | None:
+    if not settings.otlp_endpoint:
+        return None
+    return Tracer(service.name, endpoint=settings.otlp_endpoint, sample_ratio=settings.sample_ratio)
 
 
 def _key_set(settings: AuthSettings) -> KeySet:

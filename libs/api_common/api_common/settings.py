@@ -6,7 +6,7 @@ Every setting is frozen. A missing or malformed one stops the process, and all o
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -119,6 +119,17 @@ class ApiKeySettings(_Concern):
         return value
 
 
+class TelemetrySettings(_Concern):
+    """Where traces and metrics are sent; metrics can be scraped in any case."""
+
+    otlp_endpoint: str = Field(default="", pattern=r"^(https?://[^/\s]+)?$")
+    """`http://host:port` of an OTLP collector (gRPC); empty sends nothing."""
+    sample_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Of the traces that begin here; behind the edge it has decided."""
+    metrics_interval_seconds: float = Field(default=30, gt=0)
+    """How often metrics are sent."""
+
+
 class LogSettings(_Concern):
     """What is written down."""
 
@@ -138,6 +149,8 @@ class Settings:
     log: LogSettings
     siblings: Mapping[str, str]
     """`host:port` of each service that this one calls."""
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    """Off unless it says where to."""
     api_keys: ApiKeySettings | None = None
     """Only where API keys are issued."""
 
@@ -160,11 +173,12 @@ class Settings:
             _read(PaginationSettings, f"{service}_PAGINATION_", faults),
             _read(LogSettings, f"{service}_LOG_", faults),
         )
+        telemetry = _read(TelemetrySettings, f"{service}_TELEMETRY_", faults)
         issuing = _read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None
         addresses = {name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings}
         if faults:
             raise SettingsError("\n".join(["The environment is incomplete:", *(f"  {fault}" for fault in faults)]))
-        return cls(*settings, siblings=addresses, api_keys=issuing)
+        return cls(*settings, siblings=addresses, telemetry=telemetry, api_keys=issuing)
 
 
 def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:

@@ -96,13 +96,17 @@ class Metrics:
         """Counts one call of ``method`` of another service."""
         self._client_duration.labels(method, code.name).observe(seconds)
 
-    def observe(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
-        """Counts one call of ``method``."""
+    def observe(self, method: str, code: grpc.StatusCode, seconds: float, trace_id: str) -> None:
+        """Counts one call of ``method``.
+
+        Args:
+            trace_id: of a call whose trace was exported, as an example; else empty.
+        """
         key = (method, code)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = self._duration.labels(method, code.name)
-        child.observe(seconds)
+        child.observe(seconds, {"trace_id": trace_id} if trace_id else None)
 
 
 class _PoolCollector(Collector):

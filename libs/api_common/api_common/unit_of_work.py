@@ -2,12 +2,15 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, cast
+
+from opentelemetry.trace import SpanKind
 
 from api_common import errors
 from api_common.database import (
@@ -19,6 +22,7 @@ from api_common.database import (
     reraise,
 )
 from api_common.pool import Connection
+from api_common.tracing import Step, Trace
 
 Row = Mapping[str, Any]
 """A row as the driver gives it: by column name."""
@@ -33,6 +37,7 @@ TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """What a tenant id looks like; it is written into SQL, so nothing else may pass."""
 
 _ATTEMPTS: Final = 3
+_DATABASE: Final = {"db.system.name": "postgresql"}
 
 
 class Fate(Enum):
@@ -78,10 +83,13 @@ class Transaction:
             DomainError: the database refused, by the constraint that was broken.
         """
         connection = self._unit.connection or await self._unit.begin()
+        started = time.time_ns()
         try:
             row = await connection.fetchrow(statement.sql, *statement.arguments(values))
         except DRIVER_ERRORS as error:
             reraise(error, self._constraints)
+        finally:
+            self._unit.note(statement.summary, started, statement.sql)
         return cast("Row | None", row)
 
     async def fetch_all(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Row]:
@@ -91,10 +99,13 @@ class Transaction:
             DomainError: the database refused, by the constraint that was broken.
         """
         connection = self._unit.connection or await self._unit.begin()
+        started = time.time_ns()
         try:
             rows = await connection.fetch(statement.sql, *statement.arguments(values))
         except DRIVER_ERRORS as error:
             reraise(error, self._constraints)
+        finally:
+            self._unit.note(statement.summary, started, statement.sql)
         return cast(Sequence[Row], rows)
 
     def refusal(self, constraint: str) -> errors.DomainError:
@@ -115,9 +126,13 @@ class UnitOfWork:
         read_only: Postgres refuses every write.
         timeout_seconds: after this the server ends the statement by itself, whether we still listen or not.
         task: the name of a background task, in place of a tenant.
+        trace: where what it waits for is noted.
     """
 
-    __slots__ = ("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "connection", "fate")
+    __slots__ = (
+        *("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "_trace"),
+        *("connection", "fate"),
+    )
 
     def __init__(
         self,
@@ -128,10 +143,12 @@ class UnitOfWork:
         read_only: bool,
         timeout_seconds: float,
         task: str = "",
+        trace: Trace | None = None,
     ) -> None:
         self._database = database
         self._constraints = constraints
         self._tenant = tenant_id
+        self._trace = trace
         self.connection: Connection | None = None
         self._beginning = False
         self.fate = Fate.NOTHING
@@ -149,6 +166,7 @@ class UnitOfWork:
         attempt = 0
         while True:
             attempt += 1
+            started = time.time_ns()
             connection = await self._database.acquire()
             try:
                 # BEGIN and both settings in one simple query: one round trip.
@@ -162,8 +180,15 @@ class UnitOfWork:
                 if isinstance(error, DRIVER_ERRORS):
                     reraise(error, self._constraints)
                 raise
+            self.note("BEGIN", started)
             self.connection = connection
             return connection
+
+    def note(self, name: str, started_ns: int, sql: str = "") -> None:
+        """Notes that something was waited for, until now."""
+        if self._trace is not None:
+            facts = _DATABASE | {"db.query.text": sql} if sql else _DATABASE
+            self._trace.steps.append(Step(name, SpanKind.CLIENT, started_ns, time.time_ns(), facts))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -172,8 +197,9 @@ class UnitOfWork:
             return
         if kind is None:
             self.fate = Fate.UNKNOWN
+        started, verb = time.time_ns(), "COMMIT" if kind is None else "ROLLBACK"
         try:
-            done = await self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
+            done = await self.connection.execute(verb)
         except BaseException as failure:
             if isinstance(failure, DRIVER_ERRORS) and not isinstance(failure, CONNECTION_ERRORS):
                 self.fate = Fate.NOTHING
@@ -183,6 +209,7 @@ class UnitOfWork:
                     reraise(failure, self._constraints)
                 raise
             return
+        self.note(verb, started)
         self.fate = Fate.COMMITTED if done == "COMMIT" else Fate.NOTHING
         self._database.release(self.connection)
         # Postgres answers so, and not with an error, if a statement was refused and the handler went on.

@@ -24,6 +24,7 @@ from api_common.settings import TlsSettings
 from api_common.telemetry import Metrics
 from api_common.testing.service import tls_of
 from api_common.tls import server_credentials
+from api_common.tracing import Trace
 from prometheus_client import CollectorRegistry
 
 from tools.certificates import ensure
@@ -127,7 +128,7 @@ def context(*, seconds: float = 5) -> CallContext:
         principal=Principal("ada", "acme", frozenset({"viewer"}), expires_at=time.time() + 3600),
         request_id="0190a5c2-0000-4000-8000-000000000001",
         deadline=asyncio.get_running_loop().time() + seconds,
-        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        trace=Trace.follow("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", is_root=False),
         token="header.payload.signature",
     )
 
@@ -139,7 +140,8 @@ class TestIdentity:
         (metadata,) = sibling.calls
         assert metadata["authorization"] == f"Bearer {ctx.token}"
         assert metadata["x-request-id"] == ctx.request_id
-        assert metadata["traceparent"] == ctx.traceparent
+        (step,) = ctx.trace.steps
+        assert metadata["traceparent"] == f"00-0af7651916cd43dd8448eb211c80319c-{step.span_id}-01"
 
 
 class TestDeadline:

@@ -29,6 +29,7 @@ from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import TestService, tls_of
 from api_common.tls import channel_credentials
+from api_common.tracing import Trace
 from cryptography.fernet import Fernet
 from google.protobuf.field_mask_pb2 import FieldMask
 from prometheus_client import CollectorRegistry
@@ -37,6 +38,8 @@ from users_service.repository import UserRepository
 from users_service.stored_users import StoredUsers
 
 from services.users.tests.factories import create_account, create_user
+
+UNTRACED = Trace("1" * 32, parent_id="", sampled=False)
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub
@@ -91,7 +94,7 @@ async def directory(certificates: Path, guarded_users: str) -> AsyncIterator[Use
 async def ask(directory: UsersService, tenant_id: str, subject: str) -> StoredUser | None:
     """Asks what is stored of a user."""
     deadline = asyncio.get_running_loop().time() + 5
-    return await directory.find(CallContext(acting(tenant_id, subject, "viewer"), NEVER, deadline, ""))
+    return await directory.find(CallContext(acting(tenant_id, subject, "viewer"), NEVER, deadline, UNTRACED))
 
 
 class TestResolvePrincipal:

@@ -17,6 +17,7 @@ from api_common.peers import PeerPolicy
 from api_common.policy import MethodPolicy
 from api_common.rpc import Handler, Layer
 from api_common.telemetry import AccessLog, Metrics
+from api_common.tracing import Tracer
 
 __all__ = ["Pipeline"]
 
@@ -32,6 +33,8 @@ class Pipeline:
     """What a broken constraint means to the caller."""
     metrics: Metrics
     access_log: AccessLog
+    tracer: Tracer | None = None
+    """None where no collector is."""
 
     def compose(self, method: MethodPolicy, handler: Handler) -> Layer:
         """Returns the layers around ``handler``; called once per method."""
@@ -41,4 +44,4 @@ class Pipeline:
         within = changed_users(method, within, directory=self.directory)
         within = admission(method, within, auth=self.auth, directory=self.directory)
         within = audit(method, errors(within))
-        return telemetry(method, within, metrics=self.metrics, access_log=self.access_log)
+        return telemetry(method, within, metrics=self.metrics, access_log=self.access_log, tracer=self.tracer)

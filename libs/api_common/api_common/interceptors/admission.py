@@ -39,7 +39,7 @@ def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy, director
         # Kept before the directory is asked: the access log names also those whom it refuses.
         principal = call.principal = await auth.authenticate(call.token, peer=call.peer, method=method.path)
         return directory.recall(principal) or await directory.ask(
-            CallContext(principal, call.headers.request_id, call.deadline, call.headers.traceparent, call.token)
+            CallContext(principal, call.headers.request_id, call.deadline, call.trace, call.token)
         )
 
     async def layer(call: Call) -> None:

@@ -22,7 +22,13 @@ def errors(within: Layer) -> Layer:
         except TimeoutError:
             call.error = DeadlineExceededError("The deadline passed before the work was done.")
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets one shape and we get the log
-            _log.exception("unexpected error", method=call.method.path, request_id=call.headers.request_id)
+            _log.exception(
+                "unexpected error",
+                method=call.method.path,
+                request_id=call.headers.request_id,
+                trace_id=call.trace.trace_id,
+                span_id=call.trace.span_id,
+            )
             call.error = InternalError("Something went wrong on our side.")
 
     return layer

@@ -4,19 +4,25 @@ import asyncio
 import time
 
 import grpc
+from opentelemetry.trace import SpanKind
 
 from api_common.error_registry import spec_of
 from api_common.policy import MethodPolicy
 from api_common.rpc import Call, Layer
 from api_common.telemetry import AccessLog, Metrics
+from api_common.tracing import Step, Tracer
 
 
-def telemetry(method: MethodPolicy, within: Layer, *, metrics: Metrics, access_log: AccessLog) -> Layer:
+def telemetry(
+    method: MethodPolicy, within: Layer, *, metrics: Metrics, access_log: AccessLog, tracer: Tracer | None
+) -> Layer:
     """Measures and records every call of ``method``."""
     name = method.path[1:]
 
     async def layer(call: Call) -> None:
-        started = time.perf_counter()
+        trace, begun, started = call.trace, time.time_ns(), time.perf_counter()
+        if tracer is not None:
+            tracer.begin(trace)
         metrics.active.inc()
         code = grpc.StatusCode.CANCELLED
         try:
@@ -27,8 +33,13 @@ def telemetry(method: MethodPolicy, within: Layer, *, metrics: Metrics, access_l
             metrics.active.dec()
             if code is grpc.StatusCode.CANCELLED and asyncio.get_running_loop().time() >= call.deadline:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
-            metrics.observe(name, code, seconds)
+            metrics.observe(name, code, seconds, trace.trace_id if trace.sampled else "")
             principal = call.principal
+            if tracer is not None:
+                tenant = {"ameide.tenant_id": principal.tenant_id} if principal else {}
+                facts = {"ameide.request_id": call.headers.request_id, **tenant}
+                ended = begun + int(seconds * 1e9)
+                tracer.end(trace, Step(name, SpanKind.SERVER, begun, ended, facts, code, trace.span_id))
             access_log.write(
                 {
                     "method": name,
@@ -36,7 +47,8 @@ def telemetry(method: MethodPolicy, within: Layer, *, metrics: Metrics, access_l
                     "reason": call.error.reason if call.error else None,
                     "duration_ms": round(seconds * 1000, 3),
                     "request_id": call.headers.request_id,
-                    "trace_id": call.headers.trace_id,
+                    "trace_id": trace.trace_id,
+                    "span_id": trace.span_id,
                     "tenant_id": principal.tenant_id if principal else None,
                     "principal": principal.subject if principal else None,
                 }

@@ -32,6 +32,7 @@ def transaction(
             constraints=constraints,
             read_only=method.read_only,
             timeout_seconds=call.seconds_left(),
+            trace=call.trace,
         )
         try:
             async with unit as tx:
@@ -47,7 +48,7 @@ def transaction(
                         return
                 headers = call.headers
                 context = RequestContext(
-                    principal, headers.request_id, call.deadline, headers.traceparent, call.token, transaction=tx
+                    principal, headers.request_id, call.deadline, call.trace, call.token, transaction=tx
                 )
                 response = await handler(request, context)
                 call.response, call.effect, call.role_changes = _encode(response), response, tx.role_changes
