@@ -63,8 +63,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, Col
         mesh = Mesh(Path(folder), processes.free_offset())
         collector = Collector()
         server = grpc.server(ThreadPoolExecutor(4))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
         server.add_insecure_port(f"127.0.0.1:{COLLECTOR_PORT + mesh.port_offset}")
         server.start()
         for _ in running(mesh):

@@ -24,6 +24,7 @@ from api_common.testing.hiding import NEVER
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import running_service, settings_for
+from api_common.tracing import Trace
 from api_common.unit_of_work import Fate
 from google.protobuf.field_mask_pb2 import FieldMask
 from structlog.testing import capture_logs
@@ -46,7 +47,8 @@ Event = MutableMapping[str, Any]
 
 
 def a_call(*, peer: Peer | None) -> Call:
-    return Call(SUSPEND, pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(()), deadline=0, peer=peer)
+    payload, headers = pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(())
+    return Call(SUSPEND, payload, headers, deadline=0, trace=Trace.follow(headers.traceparent, is_root=True), peer=peer)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 Attributes = Mapping[str, str | int]
+"""Facts about a span, by their names in the conventions."""
 
 FAILURES: Final = frozenset(
     {
@@ -45,14 +46,19 @@ class Step(NamedTuple):
     """Something that a call waited for."""
 
     name: str
+    """A method, or what a statement does: few different ones."""
     kind: SpanKind
+    """Whether it was asked of us, or by us."""
     started_ns: int
+    """Nanoseconds since the epoch."""
     ended_ns: int
+    """Nanoseconds since the epoch."""
     attributes: Attributes
+    """What else is known; never what a request carried."""
     code: grpc.StatusCode | None = None
-    """Of a call to a sibling."""
+    """How a call ended."""
     span_id: str = ""
-    """Of a call to a sibling, which was told it; else one is made when a span is."""
+    """Of a call, 16 hex digits; whoever was called was told it. Else one is made when a span is."""
 
 
 @dataclass(slots=True)

@@ -251,7 +251,7 @@ async def test_a_database_that_keeps_silent_is_not_waited_for(users_database: Te
     blocker = await asyncpg.connect(users_database.admin_url)
     async with blocker.transaction():
         await blocker.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        ctx = CallContext(acting(tenant_id, NEVER), NEVER, asyncio.get_running_loop().time() + 0.2, "")
+        ctx = CallContext(acting(tenant_id, NEVER), NEVER, asyncio.get_running_loop().time() + 0.2, UNTRACED)
         with pytest.raises(DeadlineExceededError):
             await asyncio.wait_for(stored.find(ctx), 10)
     await blocker.close()
