@@ -28,8 +28,8 @@ def mesh() -> Iterator[Mesh]:
         yield from running(Mesh(Path(folder), processes.free_offset()))
 
 
-def running(result: Mesh) -> Iterator[Mesh]:
-    started = run(result, "tools.mesh", "up", DETACH="1")
+def running(result: Mesh, **variables: str) -> Iterator[Mesh]:
+    started = run(result, "tools.mesh", "up", DETACH="1", **variables)
     assert started.returncode == 0, started.stdout + started.stderr
     yield result
     stopped = run(result, "tools.mesh", "down")

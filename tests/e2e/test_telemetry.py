@@ -58,8 +58,7 @@ def service_of(resource: Any) -> str:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, Collector]]:
     """A mesh of its own, that tells a collector everything."""
     # As for the mesh of the other tests: not below pytest's folder, which Postgres may not enter.
-    with tempfile.TemporaryDirectory(prefix="mesh") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TELEMETRY", "on")
+    with tempfile.TemporaryDirectory(prefix="mesh") as folder:
         mesh = Mesh(Path(folder), processes.free_offset())
         collector = Collector()
         server = grpc.server(ThreadPoolExecutor(4))
@@ -67,7 +66,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, Col
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
         server.add_insecure_port(f"127.0.0.1:{COLLECTOR_PORT + mesh.port_offset}")
         server.start()
-        for _ in running(mesh):
+        for _ in running(mesh, TELEMETRY="on"):
             yield mesh, collector
         server.stop(None)
 

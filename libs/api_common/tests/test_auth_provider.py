@@ -96,7 +96,6 @@ class TestGoodTokens:
             {"nbf": int(time.time()) - 10},
             {"scope": "openid", "nested": {"a": [1, {"b": 2}]}},
         ],
-        ids=str,
     )
     async def test_may_look_different(self, identity: Identity, changes: Json) -> None:
         """An issuer may list several audiences (RFC 7519, section 4.1.3); Keycloak does."""

@@ -50,7 +50,6 @@ class TestToken:
             {"aud": None},
             {"aud": "AMEIDE-API"},
         ],
-        ids=str,
     )
     async def test_that_does_not_hold_is_rejected(
         self, anonymous: httpx.AsyncClient, backend: Backend, issuer: Issuer, claims: dict[str, object]
