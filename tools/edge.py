@@ -78,10 +78,10 @@ def _copy_shifted(source: Path, target: Path, port_offset: int) -> None:
     if port_offset == 0:
         shutil.copyfile(source, draft)
     else:
-        document = yaml.safe_load(source.read_text())
+        document = yaml.load(source.read_text(), yaml.CSafeLoader)
         for address in _socket_addresses(document):
             address["port_value"] += port_offset
-        draft.write_text(yaml.safe_dump(document, sort_keys=False))
+        draft.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
     # Moved into place: Envoy watches for that, not for writes.
     draft.replace(target)
 

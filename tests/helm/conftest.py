@@ -31,7 +31,7 @@ class Release:
         manifests = [text for path, text in rendered.items() if not path.endswith("NOTES.txt")]
         self.notes = next(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
         self.values = chart().merge_values(dict(values))
-        documents = (found for text in manifests for found in yaml.safe_load_all(text))
+        documents = (found for text in manifests for found in yaml.load_all(text, yaml.CSafeLoader))
         self.objects: list[Object] = [found for found in documents if found]
 
     def of_kind(self, kind: str) -> dict[str, Object]:

@@ -153,12 +153,12 @@ def layout(
         folder = tmp_path_factory.mktemp(name)
         edge_tool.lay_out(folder, certs=certs, port_offset=offset, claims=claims)
         path = folder / "envoy.yaml"
-        config = yaml.safe_load(path.read_text())
+        config = yaml.load(path.read_text(), yaml.CSafeLoader)
         for one in (config["admin"], *config["static_resources"]["listeners"]):
             one["address"]["socket_address"]["port_value"] += number * NEXT
         if change:
             change(config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"])
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
         return Edge(folder, offset + number * NEXT, issuer.token())
 
     return make
