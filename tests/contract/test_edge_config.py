@@ -141,7 +141,7 @@ class TestService:
         assert route["timeout"] == "30s"
         is_safe = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
         retries = route.get("retry_policy", MANAGER["route_config"]["virtual_hosts"][0]["retry_policy"])
-        never_sent, lost = {"connect-failure", "refused-stream"}, {"reset", "unavailable"}
+        never_sent, lost = {"connect-failure", "refused-stream"}, {"reset", "unavailable", "cancelled"}
         assert set(retries["retry_on"].split(",")) == (never_sent | lost if is_safe else never_sent)
 
     @pytest.mark.parametrize(

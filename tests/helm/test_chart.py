@@ -176,7 +176,7 @@ class TestNetwork:
         spec = release.of_kind("NetworkPolicy")[name]["spec"]
         grpc_rule, operations_rule = spec["ingress"]
         callers = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in grpc_rule["from"]}
-        assert callers == set(service(name).callers)
+        assert callers == {*service(name).callers, *service(name).internal_callers}
         assert [port["port"] for port in grpc_rule["ports"]] == [50051]
         assert [port["port"] for port in operations_rule["ports"]] == [9101]
 

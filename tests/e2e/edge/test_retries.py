@@ -61,7 +61,7 @@ async def dying(port: int, certs: Path) -> AsyncIterator[DyingService]:
         await server.wait_closed()
 
 
-def refusing(times: int) -> Any:
+def refusing(times: int, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> Any:
     """Answers that the service is busy so many times, then with an empty user."""
     left = times
 
@@ -69,7 +69,7 @@ def refusing(times: int) -> Any:
         nonlocal left
         left -= 1
         if left >= 0:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+            await context.abort(code, "busy")
         return pb.User()
 
     return answer
@@ -78,6 +78,12 @@ def refusing(times: int) -> Any:
 class TestRead:
     async def test_is_asked_again_when_the_service_is_busy(self, rest: httpx.AsyncClient, backend: Backend) -> None:
         backend.script["GetUser"] = refusing(1)
+        assert (await rest.get("/v1/users/a")).status_code == 200
+        assert len(backend.calls) == 2
+
+    async def test_is_asked_again_when_the_service_stops(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        # gRPC's answer to a call that arrives while the server stops.
+        backend.script["GetUser"] = refusing(1, grpc.StatusCode.CANCELLED)
         assert (await rest.get("/v1/users/a")).status_code == 200
         assert len(backend.calls) == 2
 
