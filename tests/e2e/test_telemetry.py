@@ -95,8 +95,8 @@ def test_a_call_is_one_trace_over_edge_services_and_databases(traced: tuple[Mesh
         ("ipas", "ameide.ipa.v1.IpaService/CreateIpa"),
         ("ipas", "INSERT ipas"),
         ("ipas", "COMMIT"),
-        ("ipas", "ameide.workflow.v1.WorkflowService/GetWorkflow"),
-        ("workflows", "ameide.workflow.v1.WorkflowService/GetWorkflow"),
+        ("ipas", "ameide.workflow.v1.WorkflowService/BatchGetWorkflows"),
+        ("workflows", "ameide.workflow.v1.WorkflowService/BatchGetWorkflows"),
         ("workflows", "SELECT workflows"),
     }
     until(lambda: wanted <= {(service, span.name) for service, span in collector.of(trace_id)})
