@@ -1,6 +1,10 @@
 """What every test may use, and how `make test` shares them between two processes."""
 
+from pathlib import PurePosixPath
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["api_common.testing.plugin"]
 
@@ -12,18 +16,27 @@ _TOGETHER = {
     "tests/api": "api",
 }
 """Folders whose tests share ports, or something that takes long to start; the longest first."""
+_ORDER = list(_TOGETHER.values())
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives each test the group that stays in one process: its folder's, else its file's. Long groups begin first."""
-    order = list(_TOGETHER.values())
-    groups = {item: _group(config, item) for item in items}
-    items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+class _GroupScheduling(LoadScopeScheduling):
+    """Keeps a group of tests in one process: its folder's, else its file's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
 
 
-def _group(config: pytest.Config, item: pytest.Item) -> str:
-    path = item.path.relative_to(config.rootpath)
-    return next((_TOGETHER[str(one)] for one in path.parents if str(one) in _TOGETHER), path.as_posix())
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    # `--dist loadgroup` would do it by marks, but does nothing with pytest 9.1 (pytest-xdist 3.8 writes a node's id,
+    # which cannot be written any more).
+    return _GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the groups that take longest: what is begun last decides when all are done."""
+    items.sort(key=lambda item: _ORDER.index(group) if (group := _group(item.nodeid)) in _ORDER else len(_ORDER))
+
+
+def _group(nodeid: str) -> str:
+    file = PurePosixPath(nodeid.partition("::")[0])
+    return next((_TOGETHER[str(folder)] for folder in file.parents if str(folder) in _TOGETHER), str(file))
