@@ -17,6 +17,8 @@ _TOGETHER = {
 }
 """Folders whose tests share ports, or something that takes long to start; the longest first."""
 _ORDER = list(_TOGETHER.values())
+_OUTSIDE = {"edge", "mesh"}
+"""Groups that call from outside: what runs in their own process is the tests, which nobody measures."""
 
 
 class _GroupScheduling(LoadScopeScheduling):
@@ -35,6 +37,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the groups that take longest: what is begun last decides when all are done."""
     items.sort(key=lambda item: _ORDER.index(group) if (group := _group(item.nodeid)) in _ORDER else len(_ORDER))
+    for item in items:
+        # Measuring costs them a third of their time.
+        if _group(item.nodeid) in _OUTSIDE:
+            item.add_marker("no_cover")
 
 
 def _group(nodeid: str) -> str:

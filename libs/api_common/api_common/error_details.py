@@ -26,8 +26,8 @@ TRUNCATED: Final = "truncated"
 
 _MAX_TEXT_BYTES: Final = 512
 _MAX_NAME_BYTES: Final = 64
-_MAX_METADATA_BYTES: Final = 1536
-_MAX_VIOLATIONS_BYTES: Final = 2560
+_MAX_METADATA_BYTES: Final = 1024
+_MAX_VIOLATIONS_BYTES: Final = 1792
 
 Trailers = tuple[tuple[str, str | bytes], ...]
 """Trailing metadata: pairs of key and value, bytes for keys in `-bin`."""

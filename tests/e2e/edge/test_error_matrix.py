@@ -34,7 +34,7 @@ end
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def probed(layout: Layout, published: None) -> AsyncIterator[Edge]:
     """The edge with two filters more, before the transcoder and before the router, that refuse with any status."""
 
