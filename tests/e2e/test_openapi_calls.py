@@ -27,7 +27,7 @@ from tools.topology import Mesh
 
 # The start of the mesh is the first test's, and making up calls takes long where much else runs.
 pytestmark = pytest.mark.timeout(180)
-CALLS: Final = 4
+CALLS: Final = 3
 """For each operation and kind; each is made twice."""
 CHECKS: Final = [
     checks.not_a_server_error,
