@@ -66,7 +66,7 @@ def wait_until_ready(mesh: Mesh, *, gave_up: Callable[[], bool]) -> str | None:
 def check_ports(mesh: Mesh) -> None:
     """Raises MeshError when a port is taken, and names who has it."""
     for name, port in mesh.ports.items():
-        if not _is_free(port):
+        if not is_free(port):
             raise MeshError(
                 f"Port {port} ({name}) is taken{_holder_of(port)}.\n"
                 f"Stop that program, or move the whole mesh: make up PORT_OFFSET={free_offset()}"
@@ -76,7 +76,7 @@ def check_ports(mesh: Mesh) -> None:
 def free_offset() -> int:
     """Returns a `PORT_OFFSET` with which a mesh can start now."""
     offsets = range(100, 10_000, 100)
-    return next((n for n in offsets if all(map(_is_free, Mesh(Path(), n).ports.values()))), offsets[0])
+    return next((n for n in offsets if all(map(is_free, Mesh(Path(), n).ports.values()))), offsets[0])
 
 
 def tail(mesh: Mesh, process: str, lines: int = 15) -> str:
@@ -199,7 +199,8 @@ def kept(mesh: Mesh, name: str, command: list[str]) -> str:
     )
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Tells whether a server can listen on ``port`` now."""
     with socket.socket() as probe:
         # As servers do: a port that only waits out its last connections is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

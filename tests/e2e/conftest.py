@@ -12,6 +12,7 @@ from typing import Final
 import httpx
 import pytest
 
+from tests.ports import mesh_offset
 from tools import identity, processes
 from tools.topology import ROOT, Mesh
 
@@ -24,8 +25,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def mesh() -> Iterator[Mesh]:
     """A running mesh with state and ports of its own."""
     # Not below pytest's folder: every pytest that root starts closes it to Postgres, which runs as another user.
-    with tempfile.TemporaryDirectory(prefix="mesh") as folder:
-        yield from running(Mesh(Path(folder), processes.free_offset()))
+    with tempfile.TemporaryDirectory(prefix="mesh") as folder, mesh_offset() as offset:
+        yield from running(Mesh(Path(folder), offset))
 
 
 def running(result: Mesh, **variables: str) -> Iterator[Mesh]:

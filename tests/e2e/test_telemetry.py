@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.e2e.conftest import run, running, token
-from tools import processes
+from tests.ports import mesh_offset
 from tools.topology import COLLECTOR_PORT, Mesh
 
 SECRET = "grace@example.com"
@@ -58,8 +58,8 @@ def service_of(resource: Any) -> str:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mesh, Collector]]:
     """A mesh of its own, that tells a collector everything."""
     # As for the mesh of the other tests: not below pytest's folder, which Postgres may not enter.
-    with tempfile.TemporaryDirectory(prefix="mesh") as folder:
-        mesh = Mesh(Path(folder), processes.free_offset())
+    with tempfile.TemporaryDirectory(prefix="mesh") as folder, mesh_offset() as offset:
+        mesh = Mesh(Path(folder), offset)
         collector = Collector()
         server = grpc.server(ThreadPoolExecutor(4))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]

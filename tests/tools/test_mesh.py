@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from api_common.provisioning import DatabaseUrls
 
+from tests.ports import mesh_offset
 from tools import mesh as commands
 from tools import postgres, preparation, processes
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
@@ -21,8 +22,8 @@ Kept = subprocess.Popen[str]
 @pytest.fixture
 def mesh() -> Iterator[Mesh]:
     # Not below pytest's folder: every pytest that root starts closes it to Postgres, which runs as another user.
-    with tempfile.TemporaryDirectory(prefix="mesh") as folder:
-        result = Mesh(Path(folder), processes.free_offset())
+    with tempfile.TemporaryDirectory(prefix="mesh") as folder, mesh_offset() as offset:
+        result = Mesh(Path(folder), offset)
         result.run.mkdir()
         result.log("users").parent.mkdir()
         yield result

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import ssl
 import threading
 import time
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tests.e2e.edge.backend import Backend, serving
+from tests.ports import reserved
 from tools import certificates
 from tools import edge as edge_tool
 from tools.issuer import IssuerServer
@@ -165,13 +165,12 @@ def layout(
 
 
 @pytest.fixture(scope="session")
-def offset(worker_id: str) -> int:
+def offset() -> Iterator[int]:
     """How far the ports of services and edge are moved, so that nothing else is there."""
-    # Two processes of one run (pytest-xdist) look at the same time: each has offsets of its own.
-    first = 12_000 + EDGES * NEXT * (worker_id == "gw1")
     edges = [port + number * NEXT for port in (8080, 8443, 9901, 9105) for number in range(EDGES)]
     ports = (*edges, ISSUER_PORT, USERS_PORT, WORKFLOWS_PORT)
-    return next(n for n in range(first, 15_000, 2 * EDGES * NEXT) if all(_is_free(port + n) for port in ports))
+    with reserved(range(12_000, 15_000, EDGES * NEXT), lambda offset: (port + offset for port in ports)) as offset:
+        yield offset
 
 
 @pytest.fixture(scope="session")
@@ -277,13 +276,3 @@ async def _until_ready(laid: Edge, process: asyncio.subprocess.Process, *, alone
                 return
             await asyncio.sleep(0.02)
     raise AssertionError((laid.folder / "stderr").read_text())
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
