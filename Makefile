@@ -55,7 +55,7 @@ bench: $(CHECKS) ## measure the server's CPU per call against a bare echo
 # -- checking ----------------------------------------------------------------------------------------------------
 
 test: programs lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
-	@$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+	@$(PY) -m pytest -n 3 --dist loadscope --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 # Node is not among them: its packages in Debian are older than what the tests need.
 programs: ## install what the tests need from Debian, or say what is missing

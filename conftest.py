@@ -1,4 +1,4 @@
-"""What every test may use, and how `make test` shares them between two processes."""
+"""What every test may use, and how `make test` shares them between its processes."""
 
 from pathlib import PurePosixPath
 from typing import Any

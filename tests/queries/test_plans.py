@@ -109,7 +109,12 @@ class TestFilters:
         plan = transaction.plans[-1]
         assert found == (1 if name in OF_ITS_OWN else ALIKE)
         assert not plan.kinds & SEQUENTIAL, plan
-        assert plan.read(one.table) == found, plan
+        if isinstance(field, LabelsField):
+            # GIN knows no tenants (ADR 20): whether others' rows are sifted out before or after they are read is a
+            # matter of a few units of cost.
+            assert found <= plan.read(one.table) <= found * TENANTS, plan
+        else:
+            assert plan.read(one.table) == found, plan
 
     @pytest.mark.parametrize(("one", "name", "field"), [case for case in FILTERS if case.values[1] in OF_ITS_OWN[1:]])
     async def test_a_wildcard_at_the_end_reads_what_it_finds(

@@ -160,6 +160,8 @@ class Database:
 CONNECTION_ERRORS: Final = (
     OSError,
     asyncpg.InterfaceError,
+    # What it says of a connection whose end was announced while nobody listened.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -169,7 +171,7 @@ CONNECTION_ERRORS: Final = (
 )
 """The connection or the server is gone; another connection may work."""
 
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Everything that the driver raises."""
 
 

@@ -8,6 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 POSTGRES_PORT: Final = 5432
 
+_FIELDS: Final = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+TERMINATING: Final = b"E" + (len(_FIELDS) + 4).to_bytes(4) + _FIELDS
+"""What Postgres says before it ends a connection (ErrorResponse of its protocol)."""
+
 
 class Proxy:
     """Passes bytes between its port and a Postgres."""
@@ -17,6 +21,7 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -60,8 +65,15 @@ class Proxy:
         """Passes on what came in since."""
         self._open.set()
 
+    async def announce_the_end(self) -> None:
+        """Says to every client that its connection ends, and does not end it yet: the network may be that slow."""
+        for client in self._clients:
+            client.write(TERMINATING)
+            await client.drain()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._track(asyncio.current_task())
+        self._clients.add(writer)
         with suppress(OSError, asyncio.CancelledError):
             behind_reader, behind_writer = await self._connect()
             pumps = [self._pump(reader, behind_writer), self._pump(behind_reader, writer)]
@@ -69,6 +81,7 @@ class Proxy:
                 await asyncio.gather(*pumps)
             finally:
                 behind_writer.close()
+        self._clients.discard(writer)
         writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -22,6 +22,7 @@ from users_service.errors import EmailTakenError
 from users_service.service import SERVICE
 
 from libs.api_common.tests.postgres import Observer
+from libs.api_common.tests.proxy import Proxy
 
 NAME: Final = "unit-of-work"
 """How Postgres knows the connections of these tests."""
@@ -50,7 +51,7 @@ async def opening(users_database: TestDatabase) -> AsyncIterator[Opening]:
     async with AsyncExitStack() as stack:
 
         async def open_database(**settings: Any) -> Database:
-            concern = DatabaseSettings(url=SecretStr(users_database.url), **settings)
+            concern = DatabaseSettings(**{"url": SecretStr(users_database.url), **settings})
             database = await Database.connect(concern, application_name=NAME)
             stack.push_async_callback(database.close)
             return database
@@ -232,6 +233,22 @@ class TestFate:
                 await insert(transaction)
                 assert await observer.terminate() == 1
         assert work.fate is Fate.UNKNOWN
+
+    async def test_is_unknown_when_the_end_of_the_connection_was_announced(
+        self, opening: Opening, users_database: TestDatabase, tenant_id: str
+    ) -> None:
+        """Then the driver says that another operation is in progress."""
+        async with Proxy.before(users_database.url) as proxy:
+            database = await opening(url=SecretStr(proxy.url), pool_size=1)
+            work = unit(database, tenant_id)
+            with pytest.raises(errors.ExternalServiceError):
+                async with work as transaction:
+                    await insert(transaction)
+                    await proxy.announce_the_end()
+                    # Until the driver has heard it; had it not, COMMIT would succeed.
+                    await asyncio.sleep(0.05)
+            assert work.fate is Fate.UNKNOWN
+            assert await count(database, tenant_id) == 0
 
 
 class TestWhatIsLeftBehind:
