@@ -1,10 +1,11 @@
 """Every RPC that writes may be repeated with its key, and no key is good for another request."""
 
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import pytest
 from api_common.testing.refusals import refused
+from structlog.testing import capture_logs
 
 from tests.security.conftest import Founding
 from tests.security.world import Rpc, World, rpcs
@@ -17,21 +18,34 @@ A_FIELD_MORE: Final = b"\xfa\x7f\x02hi"
 every_write = pytest.mark.parametrize("rpc_", [one for one in rpcs() if not one.policy.read_only], ids=str)
 
 
+def changed(rpc_: Rpc, answer: Any) -> list[Any]:
+    """Returns the resources that an answer says were changed."""
+    fields = answer.DESCRIPTOR.fields_by_name
+    if "id" in fields:
+        return [answer]
+    return [getattr(answer, rpc_.subject)] if rpc_.subject in fields else list(getattr(answer, f"{rpc_.subject}s"))
+
+
 @every_write
 async def test_a_second_call_changes_nothing_and_gets_the_same_answer(found: Founding, rpc_: Rpc) -> None:
     world = await found()
     await world.prepare(rpc_)
     request, metadata = world.request(rpc_), (*world.caller.metadata, KEY)
-    first = world.start(rpc_, request, metadata)
-    answer = await first
-    assert ("idempotent-replayed", "true") not in tuple(await first.initial_metadata())
-    if rpc_.policy.returns_secret:
-        with refused(S.ALREADY_EXISTS, "SECRET_SHOWN_ONCE"):
-            await world.start(rpc_, request, metadata)
-    else:
-        second = world.start(rpc_, request, metadata)
-        assert await second == answer
-        assert ("idempotent-replayed", "true") in tuple(await second.initial_metadata())
+    with capture_logs() as lines:
+        first = world.start(rpc_, request, metadata)
+        answer = await first
+        assert ("idempotent-replayed", "true") not in tuple(await first.initial_metadata())
+        if rpc_.policy.returns_secret:
+            with refused(S.ALREADY_EXISTS, "SECRET_SHOWN_ONCE"):
+                await world.start(rpc_, request, metadata)
+        else:
+            second = world.start(rpc_, request, metadata)
+            assert await second == answer
+            assert ("idempotent-replayed", "true") in tuple(await second.initial_metadata())
+    told = [line["resource"] for line in lines if line["event"] == "business"]
+    resources = changed(rpc_, answer)
+    assert told == [{"type": rpc_.subject, "id": one.id, "etag": getattr(one, "etag", None)} for one in resources]
+    assert resources
     request.MergeFromString(A_FIELD_MORE)
     with refused(S.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"):
         await world.start(rpc_, request, metadata)

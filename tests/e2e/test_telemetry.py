@@ -1,11 +1,13 @@
 """One trace from the edge to the database and to siblings, in a collector that speaks the real protocol."""
 
+import json
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,10 @@ def test_lines_of_the_log_name_trace_and_span(traced: tuple[Mesh, Collector]) ->
     lines = [line for line in mesh.log("workflows").read_text().splitlines() if trace_id in line]
     ids = {span.span_id.hex() for _, span in collector.of(trace_id)}
     assert any(re.search(r'"span_id":"(\w+)"', line)[1] in ids for line in lines)  # type: ignore[index]
+    (event,) = (line for line in mesh.log("ipas").read_text().splitlines() if trace_id in line and '"business"' in line)
+    told = json.loads(event[event.index("{") :])
+    assert (told["name"], told["service"], told["level"]) == ("ipa.created", "ipas", "info")
+    assert abs(datetime.fromisoformat(told["time"]).timestamp() - time.time()) < 600
 
 
 def test_no_span_holds_what_a_request_carried(traced: tuple[Mesh, Collector]) -> None:

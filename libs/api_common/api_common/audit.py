@@ -7,26 +7,22 @@ tokens, addresses or what a request carried. A log level does not silence them.
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import structlog
 from google.protobuf.message import Message
 
 from api_common.context import Principal
 from api_common.errors import Resource
 from api_common.policy import MethodPolicy
+from api_common.resources import resource_of, resources_in, type_of
+from api_common.telemetry import UNSILENCED
 
 VERSION: Final = 1
 """Of the event's fields; a higher one when the meaning of a field changes."""
 
 # These write what a resource holds; every other verb that writes moves it, deletes it or restores it.
 _ORDINARY: Final = re.compile(r"(?:Batch)?(?:Create|Update)(?=[A-Z])")
-_ITEMS: Final = "requests"
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-# The plain class has no threshold: what is told to an auditor does not depend on the level of the log.
-_log: Final = structlog.wrap_logger(None, wrapper_class=structlog.BoundLogger)
 
 
 class Outcome(StrEnum):
@@ -66,7 +62,7 @@ def record(
     actor = {"subject": principal.subject if principal else None, "service": service or None}
     named = None if subject is None else {"type": subject.type, "id": subject.id}
     tenant_id = principal.tenant_id if principal else None
-    _log.info(
+    UNSILENCED.info(
         "audit",
         version=VERSION,
         action=action,
@@ -80,22 +76,12 @@ def record(
 
 
 def subjects(method: MethodPolicy, message: Message) -> Iterator[Resource]:
-    """Yields the resources that a request or a response of ``method`` is about: the one it names, or those it holds.
-
-    The items of a batch are requests, and name none here: refusing a hundred costs one event.
-    """
-    if "id" in message.DESCRIPTOR.fields_by_name:
-        yield Resource(_type(method.response_class.DESCRIPTOR), _plain(cast(Any, message).id))
-        return
-    for field, value in message.ListFields():
-        if field.message_type is None or "id" not in field.message_type.fields_by_name or field.name == _ITEMS:
-            continue
-        for one in value if field.is_repeated else (value,):
-            yield Resource(_type(field.message_type), _plain(one.id))
-
-
-def _type(descriptor: Any) -> str:
-    return _WORDS.sub("_", descriptor.name).lower()
+    """Yields the resources that a request or a response of ``method`` is about: the one it names, or those it holds."""
+    for found in resources_in(message):
+        # A request that names a resource by its id is not one itself.
+        resource = found.DESCRIPTOR if found is not message else resource_of(method)
+        if resource is not None:
+            yield Resource(type_of(resource), _plain(found.id))
 
 
 def _plain(id: str) -> str:

@@ -28,6 +28,9 @@ LAG_INTERVAL_SECONDS: Final = 0.25
 LAG_SAMPLES: Final = 60
 """The worst of so many measurements is shown: 15 s, a scrape's usual interval."""
 
+UNSILENCED: Final = structlog.wrap_logger(None, wrapper_class=structlog.BoundLogger)
+"""For events that somebody keeps: the plain class has no threshold, so the level of the log does not matter."""
+
 BREAKER_STATES: Final = ("closed", "half-open", "open")
 """What a circuit breaker can be."""
 

@@ -1,4 +1,4 @@
-"""What every call passes through, outside in: telemetry → audit → errors → admission → transaction.
+"""What every call passes through, outside in: telemetry → audit → business events → errors → admission → transaction.
 
 This is the one place that composes handlers (ADR 0005).
 """
@@ -9,6 +9,7 @@ from api_common.database import ConstraintErrors, Database
 from api_common.directory import Directory
 from api_common.interceptors.admission import admission
 from api_common.interceptors.audit import audit
+from api_common.interceptors.business_events import business_events
 from api_common.interceptors.changed_users import changed_users
 from api_common.interceptors.errors import errors
 from api_common.interceptors.telemetry import telemetry
@@ -43,5 +44,5 @@ class Pipeline:
         )
         within = changed_users(method, within, directory=self.directory)
         within = admission(method, within, auth=self.auth, directory=self.directory)
-        within = audit(method, errors(within))
+        within = audit(method, business_events(method, errors(within)))
         return telemetry(method, within, metrics=self.metrics, access_log=self.access_log, tracer=self.tracer)
