@@ -39,7 +39,6 @@ from api_common.service_tokens import ServiceTokenSigner
 from api_common.settings import TlsSettings
 from api_common.telemetry import Metrics
 from api_common.tls import channel_credentials, file_versions
-from api_common.tracing import Step
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -169,9 +168,8 @@ class Sibling:
                 _log_failure(request, ctx, code=code.name, details=failure.details())
             raise refusal from failure
         finally:
-            ended = time.time_ns()
-            self._metrics.observe_client(path[1:], code, (ended - started) / 1e9)
-            ctx.trace.steps.append(Step(path[1:], SpanKind.CLIENT, started, ended, self._facts, code, span_id))
+            self._metrics.observe_client(path[1:], code, (time.time_ns() - started) / 1e9)
+            ctx.trace.note(path[1:], SpanKind.CLIENT, started, self._facts, code=code, span_id=span_id)
         if answer is None:
             # gRPC's way to say that it could not decode the answer.
             _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")

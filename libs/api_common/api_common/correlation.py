@@ -48,11 +48,6 @@ class RequestHeaders:
     accepts_gzip: bool = False
     """A client beyond the edge reads gzip. The edge tells, because gRPC keeps `grpc-accept-encoding` from us."""
 
-    @property
-    def trace_id(self) -> str:
-        """The trace id, 32 hex digits."""
-        return self.traceparent[3:35]
-
 
 def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
     """Reads call metadata in one pass; never fails.

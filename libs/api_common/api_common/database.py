@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Self, cast
 
 import asyncpg
@@ -20,9 +20,13 @@ from sqlalchemy.sql.elements import ClauseElement
 from api_common import errors
 from api_common.pool import Connection, Occupancy, Pool
 from api_common.settings import DatabaseSettings
+from api_common.tracing import Attributes
 
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
+
+DATABASE_FACTS: Final[Attributes] = {"db.system.name": "postgresql"}
+"""What traces say of every wait for the database. Source: OpenTelemetry semantic conventions for database clients."""
 
 # The verb and its table.
 _SUMMARY: Final = re.compile(r"\b(?:(SELECT)\b.*?\bFROM|(INSERT) INTO|(UPDATE)|(DELETE) FROM)\s+(\w+)", re.DOTALL)
@@ -56,6 +60,8 @@ class Statement:
     """Values that the expression itself carries."""
     summary: str = "SELECT"
     """What it does to what, for traces: `SELECT users`. Values are never part of it."""
+    facts: Attributes = field(default_factory=lambda: DATABASE_FACTS)
+    """What else traces say of it."""
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """Returns the driver's arguments for ``values``."""
@@ -70,7 +76,8 @@ def compile_statement(clause: ClauseElement) -> Statement:
     defaults = {name: bind.value for bind, name in compiled.bind_names.items() if name in names and not bind.required}
     found = _SUMMARY.search(compiled.string)
     summary = " ".join(filter(None, found.groups())) if found else "SELECT"
-    return Statement(compiled.string, names, defaults, summary)
+    facts = {**DATABASE_FACTS, "db.query.text": compiled.string}
+    return Statement(compiled.string, names, defaults, summary, facts)
 
 
 class Database:

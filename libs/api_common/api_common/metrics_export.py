@@ -19,12 +19,12 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric as Family
 from prometheus_client.core import Sample
 
-_SCOPE = InstrumentationScope("ameide.api_common")
+from api_common.otlp import SCOPE, collector, resource
+
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
@@ -34,19 +34,18 @@ async def export_forever(registry: CollectorRegistry, *, service: str, endpoint:
     Args:
         endpoint: `http://host:port` of an OTLP collector (gRPC).
     """
-    exporter = OTLPMetricExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
-    resource = Resource.create({"service.name": service, "service.namespace": "ameide"})
+    exporter, who = OTLPMetricExporter(**collector(endpoint)), resource(service)
     started_ns = time.time_ns()
     try:
         while True:
             await asyncio.sleep(interval_seconds)
             # Reading the registry takes some 20 ms: not on the event loop.
-            await asyncio.to_thread(lambda: exporter.export(snapshot(registry, resource, started_ns)))
+            await asyncio.to_thread(lambda: exporter.export(snapshot(registry, who, started_ns)))
     finally:
         exporter.shutdown()
 
 
-def snapshot(registry: CollectorRegistry, resource: Resource, started_ns: int) -> MetricsData:
+def snapshot(registry: CollectorRegistry, who: Resource, started_ns: int) -> MetricsData:
     """Returns what ``registry`` holds now.
 
     Args:
@@ -54,8 +53,8 @@ def snapshot(registry: CollectorRegistry, resource: Resource, started_ns: int) -
     """
     now = time.time_ns()
     metrics = [metric for family in registry.collect() for metric in _metrics(family, started_ns, now)]
-    scope = ScopeMetrics(_SCOPE, metrics, "")
-    return MetricsData([ResourceMetrics(resource, [scope], "")])
+    scope = ScopeMetrics(SCOPE, metrics, "")
+    return MetricsData([ResourceMetrics(who, [scope], "")])
 
 
 def _metrics(family: Family, started_ns: int, now_ns: int) -> Iterator[Metric]:

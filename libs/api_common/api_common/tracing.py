@@ -8,17 +8,18 @@ Source: OpenTelemetry semantic conventions for RPC and database clients (v1.44).
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from api_common.otlp import SCOPE, collector, resource
 
 Attributes = Mapping[str, str | int]
 """Facts about a span, by their names in the conventions."""
@@ -38,7 +39,6 @@ FLUSH_SECONDS: Final = 3
 """How long the end of a process waits for its last spans."""
 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_SCOPE: Final = InstrumentationScope("ameide.api_common")
 _LOW_BITS: Final = 1 << 56
 
 
@@ -73,14 +73,28 @@ class Trace:
     """Whether spans are wanted even if all goes well; whoever began the trace decided."""
     span_id: str = field(default_factory=lambda: secrets.token_hex(8))
     """This call's own span, 16 hex digits."""
-    steps: list[Step] = field(default_factory=list)
-    """In the order in which they ended."""
+    steps: list[Step] | None = None
+    """In the order in which they ended; None where nobody will ask."""
 
     @classmethod
     def follow(cls, traceparent: str, *, is_root: bool) -> "Trace":
         """Returns what goes on from a well-formed ``traceparent``, or begins with its trace id."""
         sampled = not is_root and bool(int(traceparent[53:], 16) & 1)
         return cls(traceparent[3:35], "" if is_root else traceparent[36:52], sampled)
+
+    def note(
+        self,
+        name: str,
+        kind: SpanKind,
+        started_ns: int,
+        attributes: Attributes,
+        *,
+        code: grpc.StatusCode | None = None,
+        span_id: str = "",
+    ) -> None:
+        """Notes that something was waited for, until now; the arguments are those of a `Step`."""
+        if self.steps is not None:
+            self.steps.append(Step(name, kind, started_ns, time.time_ns(), attributes, code, span_id))
 
     def parent_of(self, span_id: str) -> str:
         """Returns the `traceparent` for a call to a sibling, whose span here is ``span_id``."""
@@ -93,37 +107,43 @@ class Tracer:
     A collector that is slow or away costs spans, never calls: a full queue drops them.
 
     Args:
-        endpoint: `http://host:port` of an OTLP collector (gRPC); `https` is TLS with public authorities.
+        endpoint: of a `collector`.
         sample_ratio: of the traces that begin here.
     """
 
     def __init__(self, service: str, *, endpoint: str, sample_ratio: float) -> None:
-        self._resource = Resource.create({"service.name": service, "service.namespace": "ameide"})
+        self._resource = resource(service)
         self._bound = round(sample_ratio * _LOW_BITS)
-        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
-        self._processor = BatchSpanProcessor(exporter, schedule_delay_millis=1000)
+        self._exporter = OTLPSpanExporter(**collector(endpoint))
+        self._processor = BatchSpanProcessor(self._exporter, schedule_delay_millis=1000)
 
     def begin(self, trace: Trace) -> None:
-        """Decides whether a trace that begins here is sampled; the same for whoever else looks at its id."""
+        """Has steps noted, and decides whether a trace that begins here is sampled: as everybody does by its id."""
+        trace.steps = []
         if not trace.parent_id:
             trace.sampled = int(trace.trace_id[18:], 16) < self._bound
 
-    def end(self, trace: Trace, call: Step) -> None:
-        """Exports ``call``, which is ``trace``'s own span, and its steps, if anybody wants to see them."""
+    def end(self, trace: Trace, call: Step) -> bool:
+        """Exports ``call``, which is ``trace``'s own span, and its steps, if anybody wants to see them.
+
+        Returns:
+            Whether it did.
+        """
         if not (trace.sampled or call.code in FAILURES):
-            return
+            return False
         self._processor.on_end(self._span(trace, call, parent_id=trace.parent_id))
-        for step in trace.steps:
+        for step in trace.steps or ():
             self._processor.on_end(self._span(trace, step, parent_id=trace.span_id))
+        return True
 
     async def close(self) -> None:
         """Sends what is left, for a moment."""
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await asyncio.to_thread(self._processor.force_flush, FLUSH_SECONDS * 1000)
-        except TimeoutError:
-            return
-        await asyncio.to_thread(self._processor.shutdown)
+        flushing = asyncio.create_task(asyncio.to_thread(self._processor.shutdown))
+        await asyncio.wait({flushing}, timeout=FLUSH_SECONDS)
+        if not flushing.done():
+            # Ends the export that hangs; the process could not end before its thread does.
+            self._exporter.shutdown()
+        await flushing
 
     def _span(self, trace: Trace, step: Step, *, parent_id: str) -> ReadableSpan:
         failed = step.code in FAILURES
@@ -137,7 +157,7 @@ class Tracer:
             status=Status(StatusCode.ERROR) if failed else Status(StatusCode.UNSET),
             start_time=step.started_ns,
             end_time=step.ended_ns,
-            instrumentation_scope=_SCOPE,
+            instrumentation_scope=SCOPE,
         )
 
 

@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 from api_common import errors
 from api_common.database import (
     CONNECTION_ERRORS,
+    DATABASE_FACTS,
     DRIVER_ERRORS,
     ConstraintErrors,
     Database,
@@ -22,7 +23,7 @@ from api_common.database import (
     reraise,
 )
 from api_common.pool import Connection
-from api_common.tracing import Step, Trace
+from api_common.tracing import Attributes, Trace
 
 Row = Mapping[str, Any]
 """A row as the driver gives it: by column name."""
@@ -37,7 +38,6 @@ TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """What a tenant id looks like; it is written into SQL, so nothing else may pass."""
 
 _ATTEMPTS: Final = 3
-_DATABASE: Final = {"db.system.name": "postgresql"}
 
 
 class Fate(Enum):
@@ -89,7 +89,7 @@ class Transaction:
         except DRIVER_ERRORS as error:
             reraise(error, self._constraints)
         finally:
-            self._unit.note(statement.summary, started, statement.sql)
+            self._unit.note(statement.summary, started, statement.facts)
         return cast("Row | None", row)
 
     async def fetch_all(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Row]:
@@ -105,7 +105,7 @@ class Transaction:
         except DRIVER_ERRORS as error:
             reraise(error, self._constraints)
         finally:
-            self._unit.note(statement.summary, started, statement.sql)
+            self._unit.note(statement.summary, started, statement.facts)
         return cast(Sequence[Row], rows)
 
     def refusal(self, constraint: str) -> errors.DomainError:
@@ -148,7 +148,7 @@ class UnitOfWork:
         self._database = database
         self._constraints = constraints
         self._tenant = tenant_id
-        self._trace = trace
+        self._trace = trace if trace is not None and trace.steps is not None else None
         self.connection: Connection | None = None
         self._beginning = False
         self.fate = Fate.NOTHING
@@ -184,11 +184,10 @@ class UnitOfWork:
             self.connection = connection
             return connection
 
-    def note(self, name: str, started_ns: int, sql: str = "") -> None:
+    def note(self, name: str, started_ns: int, facts: Attributes = DATABASE_FACTS) -> None:
         """Notes that something was waited for, until now."""
         if self._trace is not None:
-            facts = _DATABASE | {"db.query.text": sql} if sql else _DATABASE
-            self._trace.steps.append(Step(name, SpanKind.CLIENT, started_ns, time.time_ns(), facts))
+            self._trace.note(name, SpanKind.CLIENT, started_ns, facts)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

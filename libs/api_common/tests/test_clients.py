@@ -136,6 +136,7 @@ def context(*, seconds: float = 5) -> CallContext:
 class TestIdentity:
     async def test_travels_with_the_call(self, users: SiblingClient, sibling: Sibling) -> None:
         ctx = context()
+        ctx.trace.steps = []
         await users.call(REQUEST, pb.User, ctx)
         (metadata,) = sibling.calls
         assert metadata["authorization"] == f"Bearer {ctx.token}"

@@ -33,13 +33,13 @@ def telemetry(
             metrics.active.dec()
             if code is grpc.StatusCode.CANCELLED and asyncio.get_running_loop().time() >= call.deadline:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
-            metrics.observe(name, code, seconds, trace.trace_id if trace.sampled else "")
-            principal = call.principal
+            principal, exported = call.principal, False
             if tracer is not None:
                 tenant = {"ameide.tenant_id": principal.tenant_id} if principal else {}
                 facts = {"ameide.request_id": call.headers.request_id, **tenant}
                 ended = begun + int(seconds * 1e9)
-                tracer.end(trace, Step(name, SpanKind.SERVER, begun, ended, facts, code, trace.span_id))
+                exported = tracer.end(trace, Step(name, SpanKind.SERVER, begun, ended, facts, code, trace.span_id))
+            metrics.observe(name, code, seconds, trace.trace_id if exported else "")
             access_log.write(
                 {
                     "method": name,
