@@ -49,8 +49,8 @@ rotate-keys: .venv/.ready ## replace the key that signs tokens: STEP=publish, th
 demo: .venv/.ready ## tell a story through REST, against a running mesh
 	@$(PY) -m tools.demo
 
-bench: $(CHECKS) ## measure the server's CPU per call against a bare echo
-	@$(PY) -m tests.load.bench
+bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; ten minutes
+	@$(PY) -m tests.load.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
 
 # -- checking ----------------------------------------------------------------------------------------------------
 
@@ -109,6 +109,7 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 	@$(LOCK) $(ARGS) requirements.in -o requirements.lock
 	@$(LOCK) --constraint requirements.lock requirements-services.in -o requirements-services.lock
 	@$(LOCK) $(ARGS) --constraint requirements.lock requirements-checks.in -o requirements-checks.lock
+	@$(LOCK) $(ARGS) --constraint requirements.lock --constraint requirements-checks.lock requirements-bench.in -o requirements-bench.lock
 
 # -- delivering --------------------------------------------------------------------------------------------------
 
@@ -161,6 +162,11 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 .venv/.checks: .venv/.ready requirements-checks.lock
 	@echo "Adding what the tests need" >&2
 	@.venv/bin/uv pip install --quiet --python $(PY) --require-hashes -r requirements-checks.lock
+	@touch $@
+
+.venv/.bench: .venv/.checks requirements-bench.lock
+	@echo "Adding the peers of the benchmark" >&2
+	@.venv/bin/uv pip install --quiet --python $(PY) --require-hashes -r requirements-bench.lock
 	@touch $@
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.

@@ -1,100 +1,75 @@
-"""Measures what a call costs the server: `make bench`, or `python -m tests.load.bench --rounds 40 --against ../before`.
+"""Measures what calls cost, here and with what a user would pick instead: `make bench ROUNDS=3 ONLY="ours; echo"`.
 
-The unit is the CPU time of the server's process per call, which survives sharing the machine with the load generator;
-calls per second do not, and are printed for orientation only. docs/performance.md says how to read the table.
+The unit is the CPU time of each process per call, which survives sharing the machine with the load generator; calls per
+second do not, and are printed for orientation only. docs/performance.md says how to read the table.
 """
 
 import argparse
 import csv
-import importlib.metadata
-import os
-import platform
 import signal
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Final
 
-from tests.load.contender import Contender, ContenderError, started
-from tests.load.contenders.driver import DRIVER
-from tests.load.contenders.echo import ECHO
-from tests.load.contenders.users import USERS
-from tests.load.generator import CONNECTIONS, IN_FLIGHT
-from tests.load.rounds import Cell, Ratio, paired_ratio, run_rounds
+from tests.load.contender import ContenderError
+from tests.load.contenders import NAMES, TWINS, all_started
+from tests.load.goals import print_goals, print_winners
+from tests.load.report import print_head, print_resolution, print_work
+from tests.load.rounds import Cell, load_generator, pairs, run_paced, run_rounds, warm_up
 from tests.load.stage import set_stage
-
-GOAL: Final = 2.5
-"""What GetUser may cost, in echoes."""
-
-_ECHO_AGAIN: Final = replace(ECHO, name="echo again")
-_PACKAGES: Final = ("grpcio", "protobuf", "asyncpg", "uvloop", "protovalidate")
+from tests.load.work import PLANS
 
 
 def main() -> None:
-    """Prints the table; exits with 1 if a contender fails, or if the goal is missed by more than noise."""
+    """Prints the table; exits with 1 if a contender fails, or if a goal is missed by more than noise."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _options()
-    contenders = [ECHO, _ECHO_AGAIN, DRIVER, USERS]
-    if options.against:
-        contenders.append(_other_checkout(options.against))
-    cells: list[Cell] = []
+    names, works = _chosen(options.only, NAMES), [one for one in PLANS if one in _chosen(options.works, PLANS)]
     try:
         with ExitStack() as stack:
             stage = stack.enter_context(set_stage())
-            servers = [stack.enter_context(started(one, stage, number=number)) for number, one in enumerate(contenders)]
-            cells.extend(run_rounds(stage, servers, rounds=options.rounds, count=options.count))
+            contenders = stack.enter_context(all_started(stage, names, against=options.against))
+            send = stack.enter_context(load_generator(stage))
+            asked = pairs(contenders, works)
+            warm_up(send, asked, scale=options.scale)
+            print_head(options.rounds)
+            twins = [one for one in asked if one[0].name in TWINS and one[1] == "GetUser"]
+            print_resolution(list(run_rounds(stage, send, twins, rounds=options.rounds, scale=options.scale)))
+            cells = list(run_rounds(stage, send, asked, rounds=options.rounds, scale=options.scale))
+            latencies = run_paced(send, asked, rounds=options.paced)
     except ContenderError as error:
         raise SystemExit(str(error)) from None
     if options.csv:
         _write(cells, options.csv)
-    _print_table(cells, contenders, options)
-    goal = paired_ratio(cells, USERS.name, ECHO.name)
-    verdict = "reached" if goal.median <= GOAL else "missed" if goal.low > GOAL else "missed within noise"
-    print(f"Goal: users at most {GOAL} × echo: {verdict}.")
-    sys.exit(1 if verdict == "missed" else 0)
+    for work in works:
+        print_work(work, [one.name for one, its in asked if its == work], cells, latencies)
+    reached = print_goals(cells)
+    print("\nWho is ahead (CPU time of process, edge and Postgres together)")
+    print_winners(works, cells)
+    sys.exit(0 if reached else 1)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description="CPU per GetUser of the server.")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each contender is measured (default: 20)")
-    parser.add_argument("--count", type=int, default=600, help="calls per contender and round (default: 600)")
-    parser.add_argument(
-        "--against", type=Path, metavar="DIR", help="measure the users service of another checkout, too"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.load.bench", description="What work costs, here and elsewhere."
     )
+    parser.add_argument("--rounds", type=int, default=12, help="how often each cell is measured (default: 12)")
+    parser.add_argument("--paced", type=int, default=3, help="how many seconds of latency at a fixed rate (default: 3)")
+    parser.add_argument("--scale", type=float, default=1, help="calls of a cell, in those of its plan (default: 1)")
+    parser.add_argument("--only", default="", metavar="A;B", help=f"contenders, of: {'; '.join(NAMES)}")
+    parser.add_argument("--works", default="", metavar="A;B", help=f"works, of: {'; '.join(PLANS)}")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="take `ours again` from another checkout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every single measurement")
     return parser.parse_args()
 
 
-def _other_checkout(folder: Path) -> Contender:
-    root = folder.resolve()
-    packages = [root / "libs" / "api_common", root / "services" / "users", Path("libs/ameide_protos").resolve()]
-    return replace(USERS, name="users before", environment={"PYTHONPATH": os.pathsep.join(map(str, packages))})
-
-
-def _print_table(cells: Sequence[Cell], contenders: Sequence[Contender], options: argparse.Namespace) -> None:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
-    print(f"GetUser over mTLS, {CONNECTIONS} connections × {IN_FLIGHT} in flight, every answer checked.")
-    print(f"Medians of {options.rounds} rounds of {options.count} calls, in shuffled order.")
-    print(f"Python {platform.python_version()}, {versions}, {os.cpu_count()} cores.\n")
-    print(f"{'':<14}{'CPU µs/call':>12}{'× echo':>8}{'95 %':>14}{'Postgres µs':>13}{'calls/s':>9}")
-    for contender in contenders:
-        own = [cell for cell in cells if cell.contender == contender.name]
-        cpu, postgres, speed = (
-            statistics.median(getattr(cell, name) for cell in own)
-            for name in ("cpu_us", "postgres_us", "calls_per_second")
-        )
-        against_echo = _shown(paired_ratio(cells, contender.name, ECHO.name)) if contender is not ECHO else ""
-        print(f"{contender.name:<14}{cpu:>12,.0f}{against_echo:>22}{postgres:>13,.0f}{speed:>9,.0f}")
-    print()
-    if options.against:
-        print(f"users / users before: {_shown(paired_ratio(cells, USERS.name, 'users before'))}")
-
-
-def _shown(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f}  {ratio.low:.2f} – {ratio.high:.2f}"
+def _chosen(given: str, known: Iterable[str]) -> Set[str]:
+    chosen = {one.strip() for one in given.split(";") if one.strip()} or set(known)
+    if unknown := chosen.difference(known):
+        raise SystemExit(f"There is no {'; '.join(unknown)}; there are: {'; '.join(known)}")
+    return chosen
 
 
 def _write(cells: Sequence[Cell], path: Path) -> None:

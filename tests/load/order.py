@@ -1,0 +1,37 @@
+"""What the process that makes the load is told, and what it says."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+CONNECTIONS: Final = 4
+IN_FLIGHT: Final = 8
+"""Calls per connection; HTTP/1.1 has a connection for each."""
+
+Transport = Literal["mtls", "grpc", "h1", "h2"]
+"""gRPC as the edge speaks it to services, gRPC in plain text, REST over HTTP/1.1, REST over HTTP/2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Calls to make."""
+
+    transport: Transport
+    address: str
+    work: str
+    count: int
+    rate: int = 0
+    """Calls a second; 0 makes them as fast as answers come."""
+    is_constant: bool = False
+    """Every answer must be the first one's."""
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How long they took."""
+
+    seconds: float
+    latencies_ms: list[float]
