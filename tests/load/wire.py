@@ -1,0 +1,71 @@
+"""Postgres behind a proxy that counts what a service sends to it: on the wire nothing can be hidden or forgotten."""
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+_ENDS_TURN: Final = (b"S", b"Q")
+"""Sync and Query: after these, and no others that asyncpg sends, a client waits for its answer."""
+
+
+class Wire:
+    """What was sent since it was last cleared."""
+
+    def __init__(self) -> None:
+        self.messages: Final[Counter[bytes]] = Counter()
+        """By type, a byte of Postgres' protocol."""
+        self._url = ""
+
+    @property
+    def round_trips(self) -> int:
+        """How often somebody waited for Postgres."""
+        return sum(self.messages[kind] for kind in _ENDS_TURN)
+
+    @property
+    def statements(self) -> int:
+        """How many statements with parameters ran; what begins and ends a transaction is not among them."""
+        return self.messages[b"E"]
+
+    @asynccontextmanager
+    async def before(self, url: str) -> AsyncIterator[str]:
+        """Yields a URL of the same database that leads through here."""
+        self._url = url
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            user, _, _ = urlsplit(url).netloc.rpartition("@")
+            netloc = f"{user}@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield urlsplit(url)._replace(netloc=netloc, query="sslmode=disable").geturl()
+
+    async def _serve(self, client: StreamReader, to_client: StreamWriter) -> None:
+        postgres, to_postgres = await self._connect()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pass_on(client, to_postgres))
+            group.create_task(_copy(postgres, to_client))
+
+    async def _connect(self) -> tuple[StreamReader, StreamWriter]:
+        parts = urlsplit(self._url)
+        host, port = parse_qs(parts.query).get("host", [parts.hostname or ""])[0], parts.port or 5432
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(host, port)
+
+    async def _pass_on(self, client: StreamReader, to_postgres: StreamWriter) -> None:
+        # The first message, which names user and database, is the only one without a type.
+        kind = b""
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                length = await client.readexactly(4)
+                to_postgres.write(kind + length + await client.readexactly(int.from_bytes(length) - 4))
+                kind = await client.readexactly(1)
+                self.messages[kind] += 1
+        to_postgres.close()
+
+
+async def _copy(source: StreamReader, target: StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await source.read(65536):
+            target.write(data)
+    target.close()
