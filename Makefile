@@ -17,7 +17,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench rotate-keys \
+.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench load rotate-keys \
     programs images chart sbom scan
 
 help: ## print this
@@ -51,6 +51,9 @@ demo: .venv/.ready ## tell a story through REST, against a running mesh
 
 bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; ten minutes
 	@$(PY) -m tests.load.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
+
+load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=smoke|steady|tenants|ramp|spike|soak, RATE=200 SOAK=30m; ten minutes
+	@$(PY) -m tests.load.scenarios $(SCENARIO)
 
 # -- checking ----------------------------------------------------------------------------------------------------
 
