@@ -19,7 +19,7 @@ from api_common.testing.service import running_service, settings_for
 from google.protobuf.descriptor import ServiceDescriptor
 from structlog.testing import capture_logs
 
-from tests.security.world import SAMPLES, Rpc, Running, World, rpcs
+from tests.security.world import MADE_BY, SAMPLES, Rpc, Running, World, rpcs
 from tests.services import built_services
 
 SECRET: Final = "postgresql://root:hunter2@db.internal/users"
@@ -37,8 +37,11 @@ def broken(service: Service) -> Service:
 
         return build_spoiled
 
+    # Without a worker: it would take the sagas of other tests and never reach a sibling.
     return replace(
-        service, servicers={contract: spoil(contract, build) for contract, build in service.servicers.items()}
+        service,
+        servicers={contract: spoil(contract, build) for contract, build in service.servicers.items()},
+        plans=None,
     )
 
 
@@ -68,7 +71,7 @@ async def broken_world(databases: dict[str, TestDatabase], identity: Identity) -
             settings = settings_for(database, identity, siblings=nowhere)
             running = await stack.enter_async_context(running_service(broken(built.service), settings))
             mesh[built.service.name] = Running(running, database)
-        ids: Mapping[str, str] = dict.fromkeys(SAMPLES, NEVER)
+        ids: Mapping[str, str] = dict.fromkeys((*SAMPLES, *MADE_BY), NEVER)
         yield World(mesh, identity.caller("t-broken", "admin"), dict(ids))
 
 

@@ -19,7 +19,13 @@ TIME: Final = "google.protobuf.Timestamp"
 MOVES: Final = {"update_time", "etag"}
 """What a write changes by itself."""
 
-FORGED: Final[Mapping[str, Any]] = {"id": NEVER, "tenant_id": "t-forged", "created_by": "mallory", "revision": 99}
+FORGED: Final[Mapping[str, Any]] = {
+    "id": NEVER,
+    "tenant_id": "t-forged",
+    "created_by": "mallory",
+    "revision": 99,
+    "deployment_id": NEVER,
+}
 
 
 @dataclass(frozen=True, slots=True)

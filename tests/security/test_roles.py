@@ -25,6 +25,7 @@ ALLOWED: Final[Mapping[str, set[str]]] = {
     "agents.write": {"editor", "admin"},
     "ipas.read": READERS,
     "ipas.write": {"editor", "admin"},
+    "ipas.deploy": {"operator", "admin"},
 }
 """Written down a second time on purpose: a change of the contract or of the table of roles must be meant."""
 

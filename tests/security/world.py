@@ -11,7 +11,10 @@ from typing import Any, Final
 
 import grpc
 import pytest
+import uuid_utils
 from ameide.edge.v1 import ext_authz_pb2
+from ameide.ipa.v1 import ipa_pb2
+from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.user.v1 import service_account_pb2
 from ameide.workflow.v1 import workflow_pb2
 from api_common.field_behavior import has_behavior
@@ -24,7 +27,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 
 from services.agents.tests.factories import an_agent
-from services.ipas.tests.factories import an_ipa
+from services.ipas.tests.factories import an_ipa, settled
 from services.users.tests.factories import a_user, an_account
 from services.workflows.tests.factories import a_definition, a_node, a_workflow
 from tests import protos
@@ -56,8 +59,17 @@ PREPARATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "UndeleteAgent": ("DeleteAgent",),
     "DisableAgent": ("ActivateAgent",),
     "UndeleteIpa": ("DeleteIpa",),
+    "RetireIpa": ("DeployIpa",),
+    "GetDeployment": ("DeployIpa",),
+    "ResumeDeployment": ("DeployIpa",),
 }
 """What must have happened to a new resource before the RPC works on it."""
+
+MADE_BY: Final[Mapping[str, str]] = {"workflow_revision": "PublishWorkflow", "deployment": "DeployIpa"}
+"""What is not created but comes out of another RPC; until then its id names nothing."""
+
+ACTS_ON: Final[Mapping[str, str]] = {"DeployIpa": "ipa", "RetireIpa": "ipa"}
+"""What an RPC is about that answers with something else."""
 
 REFERENCES: Final[Mapping[str, str]] = {"ameide.ipa.v1.Ipa.agent_bindings": "agent"}
 """What an id names whose field is not called `id` or `<resource>_id`."""
@@ -98,6 +110,8 @@ class Rpc:
     @property
     def subject(self) -> str:
         """The type of the resource that the RPC is about."""
+        if self.method.name in ACTS_ON:
+            return ACTS_ON[self.method.name]
         output = self.method.output_type
         messages = [(kind, field) for field in output.fields if (kind := field.message_type) is not None]
         held = [kind for kind, field in messages if field.is_repeated or "id" in kind.fields_by_name]
@@ -162,9 +176,14 @@ class World:
     ids: dict[str, str]
 
     async def call(self, rpc: Rpc, request: Message, *, caller: Caller | None = None, key: str = "") -> Any:
-        """Calls ``rpc`` as this tenant's administrator, or as ``caller``."""
+        """Calls ``rpc`` as this tenant's administrator, or as ``caller``; returns when its work is done, too."""
         metadata = (caller or self.caller).metadata + ((("idempotency-key", key),) if key else ())
-        return await self.send(rpc, request, metadata)
+        response = await self.send(rpc, request, metadata)
+        if isinstance(response, ipa_pb2.Deployment):
+            if caller is None:
+                self.ids["deployment"] = response.id
+            await settled(IpaServiceStub(self.mesh["ipas"].service.channel), caller or self.caller, response)
+        return response
 
     async def send(self, rpc: Rpc, request: Message, metadata: tuple[tuple[str, str], ...]) -> Any:
         return await self.start(rpc, request, metadata)
@@ -215,7 +234,7 @@ async def make_program(world: World, *roles: str) -> Caller:
 
 async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:
     """Creates one of everything."""
-    world = World(mesh, caller, {})
+    world = World(mesh, caller, {name: str(uuid_utils.uuid7()) for name in MADE_BY})
     for resource in protos.resources():
         if snake(resource.name) not in SAMPLES:
             pytest.fail(f"{resource.full_name} is new: add a line to SAMPLES in {WHERE}")
@@ -259,7 +278,7 @@ def _names(field: FieldDescriptor, subject: str) -> str:
     if field.full_name in REFERENCES:
         return REFERENCES[field.full_name]
     name = subject if field.name in ("id", "ids") else re.sub("_ids?$", "", field.name)
-    if name not in SAMPLES:
+    if name not in {*SAMPLES, *MADE_BY}:
         pytest.fail(f"what does {field.full_name} name? Add it to REFERENCES, or its resource to SAMPLES, in {WHERE}")
     return name
 

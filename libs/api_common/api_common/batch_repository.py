@@ -97,6 +97,21 @@ class BatchRepository(Repository):
                 self._check_etag(row, change.etag)
         return [found[id] for id in ids]
 
+    async def lock_live(self, transaction: Transaction, ids: Sequence[str], *, reading: Sequence[str]) -> list[Row]:
+        """Returns live rows in the order of ``ids``, which nobody else can change until the transaction ends.
+
+        Raises:
+            ValidationError: an id is there twice.
+            NotFoundError: the tenant has not all of them, live.
+        """
+        refuse_twice(ids, "ids[{}]")
+        values = {"tenant_id": transaction.tenant_id, "ids": ids}
+        rows = await transaction.fetch_all(self._batches.lock(tuple(reading)), values)
+        live = [row for row in rows if row["delete_time"] is None]
+        if len(live) < len(ids):
+            raise self._missing(ids, {row["id"] for row in live})
+        return _in_order(live, [id.lower() for id in ids])
+
     async def update_many(
         self, transaction: Transaction, changes: Sequence[Change], before: Sequence[Row]
     ) -> list[Row]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -25,6 +25,7 @@ from api_common.errors import (
     DeadlineExceededError,
     DomainError,
     ExternalServiceError,
+    FailedPreconditionError,
     FieldViolation,
     InternalError,
     NotFoundError,
@@ -33,7 +34,7 @@ from api_common.errors import (
     UnauthenticatedError,
 )
 from api_common.peers import TRUST_DOMAIN
-from api_common.policy import read_policies
+from api_common.policy import MethodPolicy, read_policies
 from api_common.rpc import MAX_CALL_SECONDS
 from api_common.service_tokens import ServiceTokenSigner
 from api_common.settings import TlsSettings
@@ -63,6 +64,7 @@ _S = grpc.StatusCode
 _UNAVAILABLE: Final = "A service that this call needs does not answer now."
 _MEANING: Final[Mapping[grpc.StatusCode, tuple[type[DomainError], str]]] = {
     _S.NOT_FOUND: (NotFoundError, "There is no such resource."),
+    _S.FAILED_PRECONDITION: (FailedPreconditionError, "The state of a resource does not allow this."),
     _S.PERMISSION_DENIED: (AuthorizationError, "The credential does not allow this."),
     _S.UNAUTHENTICATED: (UnauthenticatedError, "A valid credential is required."),
     _S.ABORTED: (AbortedError, "Another request changed the same data; try again."),
@@ -74,7 +76,7 @@ _MEANING: Final[Mapping[grpc.StatusCode, tuple[type[DomainError], str]]] = {
 }
 """What a sibling's status means to our caller; every other one is a defect between the two of us."""
 _RETRY_AFTER_SECONDS: Final = {RateLimitError: 1.0, ExternalServiceError: 1.0}
-_ORDINARY: Final = (NotFoundError, AuthorizationError, PayloadTooLargeError)
+_ORDINARY: Final = (NotFoundError, FailedPreconditionError, AuthorizationError, PayloadTooLargeError)
 
 _log = structlog.get_logger()
 
@@ -96,7 +98,6 @@ class Sibling:
     effects. A certificate that is replaced on disk is used from the next call on.
 
     Args:
-        contract: the service's descriptor.
         tls: None for loopback in tests; the caller's own token goes along then.
     """
 
@@ -106,24 +107,35 @@ class Sibling:
         self._address = address
         self._audience = f"{TRUST_DOMAIN}{name}"
         self._facts = {"server.address": name}
-        self._options = (*_OPTIONS, ("grpc.service_config", _service_config(contract)))
-        self._methods = {policy.request_class: policy for policy in read_policies(contract).values()}
+        self._contracts: list[ServiceDescriptor] = []
+        self._methods: dict[type[Message], MethodPolicy] = {}
+        self.learn(contract)
         self._tls = tls
         self._metrics = metrics
         self._connection: _Connection | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.breaker: Final = CircuitBreaker(name, on_change=metrics.breaker_moves(name))
 
-    async def call(self, request: Message, response: type[ResponseT], ctx: CallContext) -> ResponseT:
+    def learn(self, contract: ServiceDescriptor) -> None:
+        """Makes the methods of one more contract known, before the first call."""
+        if contract not in self._contracts:
+            self._contracts.append(contract)
+            self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
+
+    async def call(
+        self, request: Message, response: type[ResponseT], ctx: CallContext, *, idempotency_key: str = ""
+    ) -> ResponseT:
         """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
 
         Nothing that the sibling says goes on to the caller but what kind of refusal it was; the rest is in our log.
 
         Args:
             response: the class of the method's response.
+            idempotency_key: what is called twice with it happens once.
 
         Raises:
             NotFoundError: the caller's tenant has no such resource there; the violations are the fields that name it.
+            FailedPreconditionError: the state of something there does not allow it; so are these violations.
             PayloadTooLargeError: the answer would be too large.
             AuthorizationError: the caller may not do this there.
             UnauthenticatedError: the caller's credential has ended meanwhile.
@@ -133,7 +145,7 @@ class Sibling:
             ExternalServiceError: the sibling does not answer, or the breaker is open.
             InternalError: the sibling does not understand us, or we do not understand it.
         """
-        return await self.breaker.run(partial(self._call, request, response, ctx))
+        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -141,7 +153,9 @@ class Sibling:
             await self._connection.channel.close()
         await asyncio.gather(*self._closing)
 
-    async def _call(self, request: Message, response: type[ResponseT], ctx: CallContext) -> ResponseT:
+    async def _call(
+        self, request: Message, response: type[ResponseT], ctx: CallContext, idempotency_key: str
+    ) -> ResponseT:
         connection = self._connected()
         path = self._methods[type(request)].path
         method = connection.channel.unary_unary(
@@ -155,6 +169,7 @@ class Sibling:
             (correlation.AUTHORIZATION, f"Bearer {token}"),
             (correlation.REQUEST_ID, ctx.request_id),
             (correlation.TRACEPARENT, ctx.trace.parent_of(span_id)),
+            *(((correlation.IDEMPOTENCY_KEY, idempotency_key),) if idempotency_key else ()),
         )
         timeout = ctx.deadline - asyncio.get_running_loop().time()
         started, code = time.time_ns(), _S.CANCELLED
@@ -186,11 +201,12 @@ class Sibling:
             task = asyncio.create_task(connection.channel.close(MAX_CALL_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+        options = (*_OPTIONS, ("grpc.service_config", _service_config(self._contracts)))
         if self._tls is None:
-            channel, signer = grpc.aio.insecure_channel(self._address, options=self._options), None
+            channel, signer = grpc.aio.insecure_channel(self._address, options=options), None
         else:
             credentials = channel_credentials(self._tls)
-            channel = grpc.aio.secure_channel(self._address, credentials, options=self._options)
+            channel = grpc.aio.secure_channel(self._address, credentials, options=options)
             certificate, key = self._tls.certificate_path.read_bytes(), self._tls.private_key_path.read_bytes()
             signer = ServiceTokenSigner(certificate, key)
         self._connection = _Connection(channel, signer, version)
@@ -204,17 +220,23 @@ class Siblings:
         self._addresses = addresses
         self._tls = tls
         self._metrics = metrics
-        self._opened: list[Sibling] = []
+        self._opened: dict[str, Sibling] = {}
 
     def open(self, service: str, contract: ServiceDescriptor) -> Sibling:
-        """Returns a client of ``service`` for as long as the process lives; it connects on its first call."""
-        sibling = Sibling(service, self._addresses[service], contract, self._tls, self._metrics)
-        self._opened.append(sibling)
+        """Returns a client of ``service`` for as long as the process lives; it connects on its first call.
+
+        However many contracts of it are opened, there is one connection and one breaker.
+        """
+        sibling = self._opened.get(service)
+        if sibling is None:
+            sibling = Sibling(service, self._addresses[service], contract, self._tls, self._metrics)
+            self._opened[service] = sibling
+        sibling.learn(contract)
         return sibling
 
     async def close(self) -> None:
         """Closes all connections."""
-        await asyncio.gather(*(sibling.close() for sibling in self._opened))
+        await asyncio.gather(*(sibling.close() for sibling in self._opened.values()))
 
 
 def _meaning_of(failure: grpc.aio.AioRpcError) -> DomainError:
@@ -222,7 +244,7 @@ def _meaning_of(failure: grpc.aio.AioRpcError) -> DomainError:
     trailers = dict(failure.trailing_metadata() or ())
     if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
         return PayloadTooLargeError("The answer would be too large; ask for less at once.")
-    fields = _fields(trailers) if error is NotFoundError else ()
+    fields = _fields(trailers) if error in {NotFoundError, FailedPreconditionError} else ()
     violations = [FieldViolation(field, "names nothing") for field in fields]
     return error(message, violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
 
@@ -251,11 +273,13 @@ def _log_failure(request: object, ctx: CallContext, *, code: str, details: str |
     _log.warning("sibling call failed", request=name, code=code, details=details, **facts)
 
 
-def _service_config(contract: ServiceDescriptor) -> str:
+def _service_config(contracts: Sequence[ServiceDescriptor]) -> str:
     repeatable = [
         {"service": contract.full_name, "method": policy.name}
+        for contract in contracts
         for policy in read_policies(contract).values()
         if policy.read_only
     ]
-    methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}]
+    # A name that is empty would stand for every method.
+    methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
     return json.dumps({"methodConfig": methods, "retryThrottling": _RETRY_THROTTLING})

@@ -9,6 +9,7 @@ from alembic import command, context, op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -100,3 +101,52 @@ def create_idempotency_keys(*, application_role: str) -> None:
     )
     op.create_index(None, "idempotency_keys", ["expire_time"])
     protect_table("idempotency_keys", application_role=application_role)
+
+
+def create_reservations(*, application_role: str) -> None:
+    """Creates the tables of `reservations.reservation_tables`, of a service whose resources may be reserved."""
+    op.create_table(
+        "reservation_holders",
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("fencing_token", sa.BigInteger, nullable=False),
+        sa.Column("release_time", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("tenant_id", "id"),
+    )
+    op.create_table(
+        "reservations",
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("holder_id", sa.Uuid, nullable=False),
+        sa.Column("resource_id", sa.Uuid, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "holder_id", "resource_id"),
+    )
+    op.create_index(None, "reservations", ["tenant_id", "resource_id"])
+    protect_table("reservation_holders", application_role=application_role)
+    protect_table("reservations", application_role=application_role)
+
+
+def create_sagas(*, application_role: str) -> None:
+    """Creates the table of `saga_store.saga_table`, of a service that has sagas."""
+    op.execute("CREATE SEQUENCE saga_fencing_tokens")
+    op.execute(f"GRANT USAGE ON SEQUENCE saga_fencing_tokens TO {application_role}")
+    op.create_table(
+        "sagas",
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("steps", JSONB, nullable=False),
+        sa.Column("data", JSONB, nullable=False),
+        sa.Column("fencing_token", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+        sa.Column("due_time", sa.DateTime(timezone=True)),
+        sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("end_time", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("tenant_id", "id"),
+    )
+    live = sa.text("end_time IS NULL")
+    op.create_index("ix_sagas_due_time", "sagas", ["due_time"], postgresql_where=live)
+    protect_table("sagas", application_role=application_role, rights="SELECT, INSERT, UPDATE")
+    open_to_task("sagas", task="work", rows="end_time IS NULL")

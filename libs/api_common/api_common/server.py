@@ -35,7 +35,18 @@ from api_common.operations import OperationsServer
 from api_common.pagination import PageTokens
 from api_common.peers import PeerPolicy
 from api_common.rpc import service_handler, unknown_method_handler
-from api_common.settings import AuthSettings, ServerSettings, Settings, SettingsError, TelemetrySettings, load_owner_url
+from api_common.saga_metrics import SagaMetrics
+from api_common.saga_worker import SagaWorker
+from api_common.sagas import Plan, Sagas
+from api_common.settings import (
+    AuthSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    TelemetrySettings,
+    TlsSettings,
+    load_owner_url,
+)
 from api_common.telemetry import AccessLog, Metrics, configure_logging
 from api_common.tls import server_credentials
 from api_common.tracing import Tracer
@@ -70,6 +81,7 @@ class Parts:
     siblings: Siblings
     database: Database
     settings: Settings
+    sagas: Sagas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +106,8 @@ class Service:
     """Builds what reads the stored users, in the one service that has them; all others name `users` in `siblings`."""
     api_keys: Callable[[Parts], ApiKeyAuthority] | None = None
     """Builds what knows the API keys, in the one service that issues them; called once."""
+    plans: Callable[[Parts], Sequence[Plan]] | None = None
+    """Builds the plans of its sagas, if it has any; called once."""
 
     @property
     def descriptors(self) -> Sequence[ServiceDescriptor]:
@@ -200,12 +214,14 @@ async def running(
     *,
     credentials: grpc.ServerCredentials | None,
     directory: Directory | None = None,
+    caller_tls: TlsSettings | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Starts ``service`` and stops it on exit.
 
     Args:
         credentials: None serves without TLS, on loopback in tests.
         directory: stands in for what asks the users service, in tests.
+        caller_tls: what siblings are called with by a server that has no TLS itself, in tests.
 
     Raises:
         StartError: the database does not answer, its schema is not current, or a port, file or key cannot be used.
@@ -215,7 +231,7 @@ async def running(
         database = await _connect(service, settings)
         stack.push_async_callback(database.close)
         metrics.watch_pool(lambda: database.occupancy)
-        siblings = Siblings(settings.siblings, None if credentials is None else settings.tls, metrics)
+        siblings = Siblings(settings.siblings, caller_tls if credentials is None else settings.tls, metrics)
         stack.push_async_callback(siblings.close)
         with _naming(service, "AUTH_JWKS_PATH"):
             key_sets = {settings.auth.issuer: _key_set(settings.auth)}
@@ -224,7 +240,7 @@ async def running(
                 key_sets[INTERNAL_ISSUER] = FileKeySet(settings.auth.internal_jwks_path)
         with _naming(service, "PAGINATION_KEYS"):
             page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
-        parts = Parts(page_tokens, siblings, database, settings)
+        parts = Parts(page_tokens, siblings, database, settings, Sagas())
         auth = PeerPolicy(
             _issuers(settings.auth, key_sets),
             service=service.name,
@@ -272,6 +288,10 @@ async def running(
             *_exports(service, settings.telemetry, metrics),
         ):
             stack.callback(asyncio.create_task(background).cancel)
+        if service.plans is not None:
+            worker = SagaWorker(database, service.plans(parts), parts.sagas, SagaMetrics(metrics.registry))
+            stack.push_async_callback(worker.stop)
+            stack.callback(asyncio.create_task(worker.run_forever()).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()
         gc.freeze()

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
@@ -76,6 +76,10 @@ class Transaction:
         self.tenant_id: Final = tenant
         self.role_changes: Final[list[RoleChange]] = []
 
+    def on_commit(self, told: Callable[[], None]) -> None:
+        """Has ``told``, which must not raise, called once this is committed. It may be lost: fit for wake-ups only."""
+        self._unit.on_commit.append(told)
+
     async def fetch_one(self, statement: Statement, values: Mapping[str, Any]) -> Row | None:
         """Returns the first row, or None.
 
@@ -131,7 +135,7 @@ class UnitOfWork:
 
     __slots__ = (
         *("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "_trace"),
-        *("connection", "fate"),
+        *("connection", "fate", "on_commit"),
     )
 
     def __init__(
@@ -152,6 +156,7 @@ class UnitOfWork:
         self.connection: Connection | None = None
         self._beginning = False
         self.fate = Fate.NOTHING
+        self.on_commit: list[Callable[[], None]] = []
         self._prologue = _prologue(tenant_id, task, read_only)
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
 
@@ -214,6 +219,9 @@ class UnitOfWork:
         # Postgres answers so, and not with an error, if a statement was refused and the handler went on.
         if kind is None and done != "COMMIT":
             raise RuntimeError("the transaction was not committed: a handler must let the errors of statements pass")
+        if kind is None:
+            for told in self.on_commit:
+                told()
 
 
 @lru_cache(maxsize=4096)

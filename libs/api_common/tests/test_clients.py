@@ -46,7 +46,7 @@ MEANING: dict[grpc.StatusCode, type[errors.DomainError]] = {
     grpc.StatusCode.PERMISSION_DENIED: errors.AuthorizationError,
     grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimitError,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.InternalError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPreconditionError,
     grpc.StatusCode.ABORTED: errors.AbortedError,
     grpc.StatusCode.OUT_OF_RANGE: errors.InternalError,
     grpc.StatusCode.UNIMPLEMENTED: errors.InternalError,

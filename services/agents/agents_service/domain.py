@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import unquote
 
-from api_common.errors import FieldViolation, ValidationError
+from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
 from api_common.json_size import MAX_STRUCT_DEPTH, size_violations
 from api_common.lifecycle import Lifecycle
 from jsonschema_rs import Draft202012Validator
@@ -45,6 +45,21 @@ LIFECYCLE: Final = Lifecycle(
         "disable": ({State.ACTIVE}, State.DISABLED),
     },
 )
+
+
+def require_active(states: Sequence[str]) -> None:
+    """Checks that agents may be put to work.
+
+    Raises:
+        FailedPreconditionError: some are not ACTIVE; the violations say which, as `ids[3]`.
+    """
+    idle = [
+        FieldViolation(f"ids[{place}]", f"is {state} and must be ACTIVE")
+        for place, state in enumerate(states)
+        if state != State.ACTIVE
+    ]
+    if idle:
+        raise FailedPreconditionError("An agent is not ACTIVE.", violations=idle)
 
 
 def validate_tools(tools: Sequence[Mapping[str, Any]]) -> None:

@@ -2,22 +2,32 @@
 
 from pathlib import Path
 
-from ameide.agent.v1 import agent_pb2
+from ameide.agent.v1 import agent_pb2, reservation_pb2
+from api_common.reservations import Reservations
 from api_common.server import Parts, Service
 
 from agents_service.repository import AgentRepository
+from agents_service.reservation_servicer import ReservationServicer
 from agents_service.servicer import AgentServicer
 
 
 def _servicer(parts: Parts) -> AgentServicer:
-    return AgentServicer(AgentRepository(parts.page_tokens))
+    return AgentServicer(AgentRepository(parts.page_tokens), Reservations("agent"))
+
+
+def _reservation_servicer(parts: Parts) -> ReservationServicer:
+    return ReservationServicer(AgentRepository(parts.page_tokens), Reservations("agent"))
 
 
 SERVICE = Service(
     name="agents",
-    servicers={agent_pb2.DESCRIPTOR.services_by_name["AgentService"]: _servicer},
+    servicers={
+        agent_pb2.DESCRIPTOR.services_by_name["AgentService"]: _servicer,
+        reservation_pb2.DESCRIPTOR.services_by_name["ReservationService"]: _reservation_servicer,
+    },
     constraints={},
     callers=("edge", "ipas"),
+    internal_callers=("ipas",),
     siblings=("users",),
     migrations=Path(__file__).parent.parent / "migrations",
 )

@@ -6,6 +6,7 @@ from ameide.agent.v1 import agent_pb2 as pb
 from api_common.batches import Change, deletion, each
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
+from api_common.reservations import Reservations
 
 from agents_service.domain import State, validate_parameters, validate_tools
 from agents_service.mapping import MUTABLE, agent_from_proto, agent_to_proto
@@ -15,8 +16,9 @@ from agents_service.repository import AgentRepository
 class AgentServicer:
     """Configured AI workers."""
 
-    def __init__(self, agents: AgentRepository) -> None:
+    def __init__(self, agents: AgentRepository, reservations: Reservations) -> None:
         self._agents = agents
+        self._reservations = reservations
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, ctx: RequestContext) -> pb.Agent:
         row = await self._agents.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -34,7 +36,9 @@ class AgentServicer:
         return agent_to_proto(await self._agents.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteAgent(self, request: pb.DeleteAgentRequest, ctx: RequestContext) -> pb.Agent:
-        return agent_to_proto(await self._agents.delete(ctx.transaction, request.id, etag=request.etag))
+        await self._agents.lock(ctx.transaction, request.id, etag=request.etag)
+        await self._reservations.require_free(ctx.transaction, request.id)
+        return agent_to_proto(await self._agents.delete(ctx.transaction, request.id))
 
     async def UndeleteAgent(self, request: pb.UndeleteAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.undelete(ctx.transaction, request.id, etag=request.etag))
@@ -62,6 +66,7 @@ class AgentServicer:
         self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
     ) -> pb.BatchDeleteAgentsResponse:
         before = await self._agents.lock_many(ctx.transaction, each(request.requests, deletion))
+        await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._agents.delete_many(ctx.transaction, before)
         return pb.BatchDeleteAgentsResponse(agents=map(agent_to_proto, rows))
 
@@ -69,7 +74,9 @@ class AgentServicer:
         return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "activate", etag=request.etag))
 
     async def DisableAgent(self, request: pb.DisableAgentRequest, ctx: RequestContext) -> pb.Agent:
-        return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "disable", etag=request.etag))
+        row = await self._agents.move(ctx.transaction, request.id, "disable", etag=request.etag)
+        await self._reservations.require_free(ctx.transaction, request.id)
+        return agent_to_proto(row)
 
 
 def _created(request: pb.CreateAgentRequest) -> dict[str, Any]:

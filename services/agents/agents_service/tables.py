@@ -1,6 +1,7 @@
 """The tables of this service; `migrations/` creates them."""
 
 from api_common.idempotency import idempotency_table
+from api_common.reservations import reservation_tables
 from api_common.tables import metadata, resource_table
 from sqlalchemy import Column, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -25,3 +26,4 @@ Index(None, agents.c.tenant_id, agents.c.created_by, agents.c.create_time, agent
 Index(None, agents.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 
 idempotency_keys = idempotency_table(METADATA)
+reservations = reservation_tables(METADATA)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from agents_service.service import SERVICE
 from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
+from api_common.directory import Directory
 from api_common.testing.database import TestDatabase, create_database
 from api_common.testing.identity import Identity
-from api_common.testing.service import TestService, running_service, settings_for
+from api_common.testing.service import (
+    NoStoredUsers,
+    TestService,
+    guarded_service,
+    running_service,
+    settings_for,
+    tls_of,
+)
+from api_common.testing.sibling import CallingProcess
+
+from services.users.tests.conftest import certificates
+
+__all__ = ["certificates"]
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
@@ -30,3 +44,13 @@ async def agents_service(agents_database: TestDatabase, identity: Identity) -> A
 @pytest.fixture(scope="session")
 def agents(agents_service: TestService) -> AgentServiceAsyncStub:
     return AgentServiceStub(agents_service.channel)
+
+
+@pytest.fixture(scope="session")
+async def process(
+    agents_database: TestDatabase, identity: Identity, certificates: Path
+) -> AsyncIterator[Callable[[str], CallingProcess]]:
+    """Any process of the mesh, by its name, that calls another process of this service over mutual TLS."""
+    settings = settings_for(agents_database, identity, tls=tls_of(certificates, "agents"))
+    async with guarded_service(SERVICE, settings, directory=Directory(NoStoredUsers())) as address:
+        yield lambda name: CallingProcess(certificates, name, service="agents", address=address)

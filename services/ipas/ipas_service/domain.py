@@ -8,7 +8,7 @@ from api_common.errors import FailedPreconditionError, FieldViolation, Validatio
 from api_common.json_size import size_violations
 from api_common.lifecycle import Lifecycle
 
-from ipas_service.errors import InvalidBindingsError
+from ipas_service.errors import IncompleteIpaError, InvalidBindingsError
 
 
 class State(StrEnum):
@@ -21,11 +21,25 @@ class State(StrEnum):
     RETIRED = "RETIRED"
 
 
+class DeploymentState(StrEnum):
+    """What a deployment can be."""
+
+    DEPLOYING = "DEPLOYING"
+    DEPLOYED = "DEPLOYED"
+    COMPENSATING = "COMPENSATING"
+    FAILED = "FAILED"
+    RETIRING = "RETIRING"
+    RETIRED = "RETIRED"
+    NEEDS_ATTENTION = "NEEDS_ATTENTION"
+
+
 LIFECYCLE: Final = Lifecycle(
     resource="IPA",
     transitions={
         "delete": ({State.DRAFT, State.FAILED, State.RETIRED}, None),
         "deploy": ({State.DRAFT, State.FAILED}, State.DEPLOYING),
+        "activate": ({State.DEPLOYING}, State.DEPLOYED),
+        "fail": ({State.DEPLOYING}, State.FAILED),
         "retire": ({State.DEPLOYED, State.FAILED}, State.RETIRED),
     },
 )
@@ -57,6 +71,16 @@ def require_deletable(state: str) -> None:
         FailedPreconditionError: the IPA is DEPLOYING or DEPLOYED.
     """
     LIFECYCLE.apply("delete", state)
+
+
+def require_workflow(workflow_id: str | None) -> None:
+    """Checks that there is something to deploy.
+
+    Raises:
+        IncompleteIpaError: no workflow was chosen.
+    """
+    if workflow_id is None:
+        raise IncompleteIpaError("The IPA names no workflow: choose one first.")
 
 
 def validate_selection(*, workflow_id: str, workflow_revision: int, bindings: Mapping[str, str]) -> None:

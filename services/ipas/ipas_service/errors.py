@@ -1,6 +1,6 @@
 """The reasons that only this service has; `ameide.ipa.v1.Reason` lists them."""
 
-from api_common.errors import NotFoundError, ValidationError
+from api_common.errors import FailedPreconditionError, NotFoundError, ValidationError
 
 
 class InvalidBindingsError(ValidationError):
@@ -25,3 +25,9 @@ class AgentNotFoundError(NotFoundError):
     """The tenant has no live agent that the IPA binds."""
 
     reason = "AGENT_NOT_FOUND"
+
+
+class IncompleteIpaError(FailedPreconditionError):
+    """The IPA names no workflow, so there is nothing to deploy."""
+
+    reason = "INCOMPLETE_IPA"

@@ -8,6 +8,7 @@ from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
 from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
+from google.protobuf.json_format import ParseDict
 
 MUTABLE = frozenset(
     {"display_name", "labels", "description", "workflow_id", "workflow_revision", "agent_bindings", "variables"}
@@ -33,6 +34,27 @@ def ipa_to_proto(row: Row) -> pb.Ipa:
         workflow_revision=row["workflow_revision"],
         agent_bindings=row["agent_bindings"],
         variables=struct_from_json(row["variables"]),
+        deployment_id=row["deployment_id"],
+    )
+
+
+def deployment_to_proto(row: Row) -> pb.Deployment:
+    """Returns the deployment of a row."""
+    return pb.Deployment(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        state=row["state"],
+        create_time=timestamp_to_proto(row["create_time"]),
+        update_time=timestamp_to_proto(row["update_time"]),
+        created_by=row["created_by"],
+        etag=etag_of(row),
+        ipa_id=row["ipa_id"],
+        workflow_id=row["workflow_id"],
+        workflow_revision=row["workflow_revision"],
+        agent_bindings=row["agent_bindings"],
+        variables=struct_from_json(row["variables"]),
+        steps=[ParseDict(step, pb.Deployment.Step()) for step in row["steps"]],
+        retire_steps=[ParseDict(step, pb.Deployment.Step()) for step in row["retire_steps"]],
     )
 
 

@@ -1,11 +1,20 @@
-"""The rows of IPAs."""
+"""The rows of IPAs and of their deployments."""
+
+from collections.abc import Mapping
+from typing import Any, Final
 
 from api_common.batch_repository import BatchRepository
+from api_common.database import Statement, compile_statement
+from api_common.errors import NotFoundError, Resource
 from api_common.fields import EnumField, Fields, IdField, IntegerField, LabelsField, TextField, TimestampField
+from api_common.filtering import Order, OrderTerm
+from api_common.listing import Listing, Page, PageRequest, Query
 from api_common.pagination import PageTokens
+from api_common.unit_of_work import Row, Transaction
+from sqlalchemy import bindparam, func, insert, literal_column, select, update
 
 from ipas_service.domain import LIFECYCLE, State
-from ipas_service.tables import ipas
+from ipas_service.tables import deployments, ipas
 
 FIELDS = Fields(
     {
@@ -30,3 +39,80 @@ class IpaRepository(BatchRepository):
 
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(ipas, resource="ipa", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
+
+
+_NEWEST_FIRST: Final = Order(
+    (
+        OrderTerm("create_time", deployments.c.create_time, descending=True),
+        OrderTerm("id", deployments.c.id, descending=True),
+    )
+)
+_named: Final = (deployments.c.tenant_id == bindparam("tenant_id"), deployments.c.id == bindparam("id"))
+_GET: Final = compile_statement(select(deployments).where(*_named))
+_CREATED: Final = (
+    *("tenant_id", "id", "ipa_id", "state", "workflow_id", "workflow_revision"),
+    *("agent_bindings", "variables", "steps", "created_by"),
+)
+_INSERT: Final = compile_statement(
+    insert(deployments).values({name: bindparam(name) for name in _CREATED}).returning(*deployments.c)
+)
+
+
+def _update(*names: str) -> Statement:
+    columns = deployments.c
+    values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=columns[name].type) for name in names}
+    values |= {"version": columns.version + literal_column("1"), "update_time": func.now()}
+    return compile_statement(update(deployments).where(*_named).values(values).returning(*columns))
+
+
+_DEPLOYING: Final = _update("state", "steps", "workflow_revision")
+_RETIRING: Final = _update("state", "retire_steps")
+
+
+class DeploymentRepository:
+    """The deployments of a tenant's IPAs; they are never deleted."""
+
+    def __init__(self, page_tokens: PageTokens) -> None:
+        self._listing = Listing(deployments, page_tokens=page_tokens)
+
+    async def get(self, transaction: Transaction, ipa_id: str, id: str) -> Row:
+        """Returns a deployment of an IPA.
+
+        Raises:
+            NotFoundError: the tenant has no such IPA, or that has no such deployment.
+        """
+        row = await transaction.fetch_one(_GET, {"tenant_id": transaction.tenant_id, "id": id})
+        if row is None or row["ipa_id"] != ipa_id.lower():
+            raise NotFoundError("The IPA has no such deployment.", resource=Resource("deployment", id))
+        return row
+
+    async def page(self, transaction: Transaction, ipa_id: str, request: PageRequest, *, method: str) -> Page:
+        """Returns one page of the deployments of an IPA, newest first.
+
+        Raises:
+            ValidationError: a parameter is malformed, or the page token was issued for another call.
+        """
+        query = Query(method=method, order=_NEWEST_FIRST, parent={"ipa_id": ipa_id})
+        return await self._listing.page(transaction, request, query)
+
+    async def insert(self, transaction: Transaction, values: Mapping[str, Any]) -> Row:
+        """Stores a new deployment and returns it."""
+        row = await transaction.fetch_one(_INSERT, {**values, "tenant_id": transaction.tenant_id})
+        assert row is not None  # INSERT … RETURNING
+        return row
+
+    async def show_deploying(
+        self, transaction: Transaction, id: str, *, state: str, steps: object, workflow_revision: int
+    ) -> Row:
+        """Writes how far the steps are that put the IPA to work, and returns the deployment."""
+        values = {"new_state": state, "new_steps": steps, "new_workflow_revision": workflow_revision}
+        return await self._write(transaction, id, _DEPLOYING, values)
+
+    async def show_retiring(self, transaction: Transaction, id: str, *, state: str, steps: object) -> Row:
+        """Writes how far the steps are that release the IPA, and returns the deployment."""
+        return await self._write(transaction, id, _RETIRING, {"new_state": state, "new_retire_steps": steps})
+
+    async def _write(self, transaction: Transaction, id: str, statement: Statement, values: Mapping[str, Any]) -> Row:
+        row = await transaction.fetch_one(statement, {**values, "tenant_id": transaction.tenant_id, "id": id})
+        assert row is not None  # deployments are never deleted
+        return row

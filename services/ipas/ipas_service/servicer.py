@@ -8,18 +8,27 @@ from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
 from api_common.unit_of_work import Row
 
+from ipas_service.deployments import Deployments
 from ipas_service.domain import DEPLOYED_FIELDS, State, require_changeable, require_deletable
-from ipas_service.mapping import MUTABLE, changed_fields, ipa_from_proto, ipa_to_proto
+from ipas_service.mapping import MUTABLE, changed_fields, deployment_to_proto, ipa_from_proto, ipa_to_proto
 from ipas_service.operations import Choice, Composition
-from ipas_service.repository import COLUMNS, IpaRepository
+from ipas_service.repository import COLUMNS, DeploymentRepository, IpaRepository
 
 
 class IpaServicer:
     """Workflows bound to agents."""
 
-    def __init__(self, ipas: IpaRepository, composition: Composition) -> None:
+    def __init__(
+        self,
+        ipas: IpaRepository,
+        composition: Composition,
+        stored_deployments: DeploymentRepository,
+        deployments: Deployments,
+    ) -> None:
         self._ipas = ipas
         self._composition = composition
+        self._stored_deployments = stored_deployments
+        self._deployments = deployments
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         values = _created(request)
@@ -75,6 +84,26 @@ class IpaServicer:
         each(before, _require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
         return pb.BatchDeleteIpasResponse(ipas=map(ipa_to_proto, rows))
+
+    async def DeployIpa(self, request: pb.DeployIpaRequest, ctx: RequestContext) -> pb.Deployment:
+        return deployment_to_proto(await self._deployments.deploy(ctx, request.id, etag=request.etag))
+
+    async def RetireIpa(self, request: pb.RetireIpaRequest, ctx: RequestContext) -> pb.Deployment:
+        return deployment_to_proto(await self._deployments.retire(ctx, request.id, etag=request.etag))
+
+    async def GetDeployment(self, request: pb.GetDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
+        return deployment_to_proto(await self._stored_deployments.get(ctx.transaction, request.ipa_id, request.id))
+
+    async def ListDeployments(
+        self, request: pb.ListDeploymentsRequest, ctx: RequestContext
+    ) -> pb.ListDeploymentsResponse:
+        ipa = await self._ipas.get(ctx.transaction, request.ipa_id)
+        page = await self._stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
+        deployments = map(deployment_to_proto, page.rows)
+        return pb.ListDeploymentsResponse(deployments=deployments, next_page_token=page.next_page_token)
+
+    async def ResumeDeployment(self, request: pb.ResumeDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
+        return deployment_to_proto(await self._deployments.resume(ctx.transaction, request.ipa_id, request.id))
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:

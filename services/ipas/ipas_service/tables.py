@@ -1,8 +1,22 @@
 """The tables of this service; `migrations/` creates them."""
 
 from api_common.idempotency import idempotency_table
+from api_common.saga_store import saga_table
 from api_common.tables import metadata, resource_table
-from sqlalchemy import Column, Index, Integer, Text, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 METADATA = metadata()
@@ -16,6 +30,7 @@ ipas = resource_table(
     Column("workflow_revision", Integer, nullable=False, server_default=text("0")),
     Column("agent_bindings", JSONB, nullable=False, server_default=text("'{}'")),
     Column("variables", JSONB),
+    Column("deployment_id", Uuid(as_uuid=False)),
 )
 Index(None, ipas.c.tenant_id, ipas.c.create_time, ipas.c.id)
 Index(None, ipas.c.tenant_id, ipas.c.update_time, ipas.c.id)
@@ -25,5 +40,30 @@ Index(None, ipas.c.tenant_id, ipas.c.state, ipas.c.create_time, ipas.c.id)
 Index(None, ipas.c.tenant_id, ipas.c.workflow_revision, ipas.c.create_time, ipas.c.id)
 Index(None, ipas.c.tenant_id, ipas.c.created_by, ipas.c.create_time, ipas.c.id)
 Index(None, ipas.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
+
+deployments = Table(
+    "deployments",
+    METADATA,
+    Column("tenant_id", Text, nullable=False),
+    Column("id", Uuid(as_uuid=False), nullable=False),
+    Column("ipa_id", Uuid(as_uuid=False), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("workflow_id", Uuid(as_uuid=False), nullable=False),
+    Column("workflow_revision", Integer, nullable=False),
+    Column("agent_bindings", JSONB, nullable=False),
+    Column("variables", JSONB),
+    # As the sagas note them, so that a deployment is read and watched in one row.
+    Column("steps", JSONB, nullable=False),
+    Column("retire_steps", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("created_by", Text, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    PrimaryKeyConstraint("tenant_id", "id"),
+    ForeignKeyConstraint(["tenant_id", "ipa_id"], [ipas.c.tenant_id, ipas.c.id]),
+)
+Index(None, deployments.c.tenant_id, deployments.c.ipa_id, deployments.c.create_time, deployments.c.id)
+
+sagas = saga_table(METADATA)
 
 idempotency_keys = idempotency_table(METADATA)

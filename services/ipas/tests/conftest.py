@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,11 +12,24 @@ from agents_service.service import SERVICE as AGENTS
 from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
+from api_common.directory import Directory
+from api_common.server import Service
 from api_common.testing.database import TestDatabase, create_database
 from api_common.testing.identity import Identity
-from api_common.testing.service import TestService, running_service, settings_for
+from api_common.testing.service import (
+    NoStoredUsers,
+    TestService,
+    guarded_service,
+    running_service,
+    settings_for,
+    tls_of,
+)
 from ipas_service.service import SERVICE
 from workflows_service.service import SERVICE as WORKFLOWS
+
+from services.users.tests.conftest import certificates
+
+__all__ = ["certificates"]
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
@@ -50,17 +65,28 @@ async def agents_service(agents_database: TestDatabase, identity: Identity) -> A
 
 
 @pytest.fixture(scope="session")
-def siblings(workflows_service: TestService, agents_service: TestService) -> dict[str, str]:
-    """The addresses of the services that ipas calls."""
-    services = {"workflows": workflows_service, "agents": agents_service}
-    return {name: f"127.0.0.1:{service.server.grpc_port}" for name, service in services.items()}
+async def siblings(
+    workflows_database: TestDatabase, agents_database: TestDatabase, identity: Identity, certificates: Path
+) -> AsyncIterator[dict[str, str]]:
+    """The addresses of other processes of the services that ipas calls: over mutual TLS, as internal RPCs need."""
+
+    def guarded(service: Service, database: TestDatabase) -> AbstractAsyncContextManager[str]:
+        settings = settings_for(database, identity, tls=tls_of(certificates, service.name))
+        return guarded_service(service, settings, directory=Directory(NoStoredUsers()))
+
+    async with (
+        guarded(WORKFLOWS, workflows_database) as workflows_address,
+        guarded(AGENTS, agents_database) as agents_address,
+    ):
+        yield {"workflows": workflows_address, "agents": agents_address}
 
 
 @pytest.fixture(scope="session")
 async def ipas_service(
-    ipas_database: TestDatabase, identity: Identity, siblings: dict[str, str]
+    ipas_database: TestDatabase, identity: Identity, siblings: dict[str, str], certificates: Path
 ) -> AsyncIterator[TestService]:
-    async with running_service(SERVICE, settings_for(ipas_database, identity, siblings=siblings)) as service:
+    settings = settings_for(ipas_database, identity, siblings=siblings)
+    async with running_service(SERVICE, settings, caller_tls=tls_of(certificates, "ipas")) as service:
         yield service
 
 

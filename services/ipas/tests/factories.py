@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
 
 _numbers = count(1)
+
+UNDER_WAY = {pb.Deployment.DEPLOYING, pb.Deployment.COMPENSATING, pb.Deployment.RETIRING}
+"""What a deployment does not stay."""
 
 
 def an_ipa(**fields: Any) -> pb.Ipa:
@@ -64,6 +68,29 @@ async def create_agent(agents: AgentServiceAsyncStub, caller: Caller) -> agent_p
     """Creates an agent as ``caller``."""
     agent = agent_pb2.Agent(display_name=f"Agent {next(_numbers)}", model="gpt-4o")
     return await agents.CreateAgent(agent_pb2.CreateAgentRequest(agent=agent), metadata=caller.metadata)
+
+
+async def activate_agent(agents: AgentServiceAsyncStub, caller: Caller) -> agent_pb2.Agent:
+    """Creates an agent that may be put to work."""
+    agent = await create_agent(agents, caller)
+    return await agents.ActivateAgent(agent_pb2.ActivateAgentRequest(id=agent.id), metadata=caller.metadata)
+
+
+async def deploy(ipas: IpaServiceAsyncStub, caller: Caller, id: str) -> pb.Deployment:
+    """Deploys an IPA and returns the deployment when it has come to rest."""
+    begun = await ipas.DeployIpa(pb.DeployIpaRequest(id=id), metadata=caller.metadata)
+    return await settled(ipas, caller, begun)
+
+
+async def settled(ipas: IpaServiceAsyncStub, caller: Caller, deployment: pb.Deployment) -> pb.Deployment:
+    """Returns a deployment when nobody works on it any more."""
+    request = pb.GetDeploymentRequest(ipa_id=deployment.ipa_id, id=deployment.id)
+    async with asyncio.timeout(20):
+        while True:
+            found = await ipas.GetDeployment(request, metadata=caller.metadata)
+            if found.state not in UNDER_WAY:
+                return found
+            await asyncio.sleep(0.01)
 
 
 async def put_into_state(database: TestDatabase, ipa: pb.Ipa, state: str) -> None:

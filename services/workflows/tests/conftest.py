@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
+from api_common.directory import Directory
 from api_common.testing.database import TestDatabase, create_database
 from api_common.testing.identity import Identity
-from api_common.testing.service import TestService, running_service, settings_for
+from api_common.testing.service import (
+    NoStoredUsers,
+    TestService,
+    guarded_service,
+    running_service,
+    settings_for,
+    tls_of,
+)
+from api_common.testing.sibling import CallingProcess
 from workflows_service.service import SERVICE
+
+from services.users.tests.conftest import certificates
+
+__all__ = ["certificates"]
 
 if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
@@ -30,3 +44,13 @@ async def workflows_service(workflows_database: TestDatabase, identity: Identity
 @pytest.fixture(scope="session")
 def workflows(workflows_service: TestService) -> WorkflowServiceAsyncStub:
     return WorkflowServiceStub(workflows_service.channel)
+
+
+@pytest.fixture(scope="session")
+async def process(
+    workflows_database: TestDatabase, identity: Identity, certificates: Path
+) -> AsyncIterator[Callable[[str], CallingProcess]]:
+    """Any process of the mesh, by its name, that calls another process of this service over mutual TLS."""
+    settings = settings_for(workflows_database, identity, tls=tls_of(certificates, "workflows"))
+    async with guarded_service(SERVICE, settings, directory=Directory(NoStoredUsers())) as address:
+        yield lambda name: CallingProcess(certificates, name, service="workflows", address=address)

@@ -38,6 +38,7 @@ LIFECYCLE: Final = Lifecycle(
         "update": ({State.DRAFT, State.PUBLISHED}, None),
         "publish": ({State.DRAFT, State.PUBLISHED}, State.PUBLISHED),
         "archive": ({State.PUBLISHED}, State.ARCHIVED),
+        "reserve": ({State.PUBLISHED}, None),
     },
 )
 
@@ -58,6 +59,11 @@ def validate_definition(definition: Mapping[str, Any]) -> None:
         InvalidGraphError: a rule is broken; there is one violation per rule and place.
     """
     _refuse([*_draft_violations(definition), *_shape_violations(definition), *_way_violations(definition)])
+
+
+def agent_nodes(definition: Mapping[str, Any]) -> list[str]:
+    """Returns the ids of the nodes that an agent does the work of, in their order."""
+    return _ids_of(definition, "AGENT")
 
 
 def _refuse(violations: Sequence[FieldViolation]) -> None:

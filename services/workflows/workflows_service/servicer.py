@@ -6,6 +6,7 @@ from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.batches import Change, deletion, each
 from api_common.context import RequestContext
 from api_common.field_mask import paths_to_write
+from api_common.reservations import Reservations
 from api_common.unit_of_work import Row
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
@@ -16,9 +17,12 @@ from workflows_service.repository import RevisionRepository, WorkflowRepository
 class WorkflowServicer:
     """Versioned graphs of steps."""
 
-    def __init__(self, workflows: WorkflowRepository, revisions: RevisionRepository) -> None:
+    def __init__(
+        self, workflows: WorkflowRepository, revisions: RevisionRepository, reservations: Reservations
+    ) -> None:
         self._workflows = workflows
         self._revisions = revisions
+        self._reservations = reservations
 
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -38,7 +42,9 @@ class WorkflowServicer:
         return workflow_to_proto(await self._workflows.update(ctx.transaction, change.id, change.values))
 
     async def DeleteWorkflow(self, request: pb.DeleteWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
-        return workflow_to_proto(await self._workflows.delete(ctx.transaction, request.id, etag=request.etag))
+        await self._workflows.lock(ctx.transaction, request.id, etag=request.etag)
+        await self._reservations.require_free(ctx.transaction, request.id)
+        return workflow_to_proto(await self._workflows.delete(ctx.transaction, request.id))
 
     async def UndeleteWorkflow(self, request: pb.UndeleteWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         return workflow_to_proto(await self._workflows.undelete(ctx.transaction, request.id, etag=request.etag))
@@ -69,6 +75,7 @@ class WorkflowServicer:
         self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchDeleteWorkflowsResponse:
         before = await self._workflows.lock_many(ctx.transaction, each(request.requests, deletion))
+        await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._workflows.delete_many(ctx.transaction, before)
         return pb.BatchDeleteWorkflowsResponse(workflows=map(workflow_to_proto, rows))
 
@@ -81,7 +88,9 @@ class WorkflowServicer:
         return workflow_to_proto(await self._workflows.update(ctx.transaction, request.id, values))
 
     async def ArchiveWorkflow(self, request: pb.ArchiveWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
-        return workflow_to_proto(await self._workflows.move(ctx.transaction, request.id, "archive", etag=request.etag))
+        row = await self._workflows.move(ctx.transaction, request.id, "archive", etag=request.etag)
+        await self._reservations.require_free(ctx.transaction, request.id)
+        return workflow_to_proto(row)
 
     async def GetWorkflowRevision(
         self, request: pb.GetWorkflowRevisionRequest, ctx: RequestContext

@@ -1,6 +1,7 @@
 """The tables of this service; `migrations/` creates them."""
 
 from api_common.idempotency import idempotency_table
+from api_common.reservations import reservation_tables
 from api_common.tables import metadata, resource_table
 from sqlalchemy import (
     Column,
@@ -49,3 +50,4 @@ workflow_revisions = Table(
 )
 
 idempotency_keys = idempotency_table(METADATA)
+reservations = reservation_tables(METADATA)

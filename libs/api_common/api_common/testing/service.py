@@ -95,14 +95,19 @@ class NoStoredUsers:
 
 
 @asynccontextmanager
-async def running_service(service: Service, settings: Settings) -> AsyncIterator[TestService]:
+async def running_service(
+    service: Service, settings: Settings, *, caller_tls: TlsSettings | None = None
+) -> AsyncIterator[TestService]:
     """Starts ``service`` on a free port and yields a channel to it.
 
     No service but users itself knows stored users then: what is internal, as asking for them is, needs TLS.
+
+    Args:
+        caller_tls: what it calls siblings with, which are guarded then.
     """
     directory = Directory(NoStoredUsers()) if service.stored_users is None else None
     async with (
-        running(service, settings, credentials=None, directory=directory) as server,
+        running(service, settings, credentials=None, directory=directory, caller_tls=caller_tls) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}", options=_OPTIONS) as channel,
     ):
         yield TestService(channel, server)

@@ -12,7 +12,9 @@ def recording(seen: Statements, run: Any) -> Any:
     """Returns ``run``, a method of `Transaction`, that notes each statement before it runs it."""
 
     async def noted(transaction: Any, statement: Statement, values: Any) -> Any:
-        seen.append(statement.sql)
+        # A task, which has no tenant, is no handler and comes whenever it likes.
+        if transaction.tenant_id:
+            seen.append(statement.sql)
         return await run(transaction, statement, values)
 
     return noted

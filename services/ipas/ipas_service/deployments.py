@@ -1,0 +1,178 @@
+"""Deployments of IPAs: begun in the call, carried out by sagas (ADR 26)."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import uuid_utils
+from api_common import business_events
+from api_common.context import RequestContext
+from api_common.errors import Resource
+from api_common.repository import etag_of
+from api_common.sagas import Plan, Saga, Sagas, SagaState, Step
+from api_common.unit_of_work import Row, Transaction
+
+from ipas_service.domain import LIFECYCLE, DeploymentState, State, require_workflow
+from ipas_service.repository import DeploymentRepository, IpaRepository
+from ipas_service.rollout import Rollout
+
+_DEPLOYING: Final = {
+    SagaState.RUNNING: DeploymentState.DEPLOYING,
+    SagaState.COMPENSATING: DeploymentState.COMPENSATING,
+    SagaState.NEEDS_ATTENTION: DeploymentState.NEEDS_ATTENTION,
+    SagaState.DONE: DeploymentState.DEPLOYED,
+    SagaState.FAILED: DeploymentState.FAILED,
+}
+_RETIRING: Final = {
+    SagaState.RUNNING: DeploymentState.RETIRING,
+    SagaState.NEEDS_ATTENTION: DeploymentState.NEEDS_ATTENTION,
+    SagaState.DONE: DeploymentState.RETIRED,
+}
+_TOLD: Final = frozenset(
+    {DeploymentState.DEPLOYED, DeploymentState.FAILED, DeploymentState.RETIRED, DeploymentState.NEEDS_ATTENTION}
+)
+
+
+class Deployments:
+    """Begins, shows and resumes the work on deployments."""
+
+    def __init__(self, ipas: IpaRepository, deployments: DeploymentRepository, sagas: Sagas, rollout: Rollout) -> None:
+        self._ipas = ipas
+        self._deployments = deployments
+        self._sagas = sagas
+        self._deploy: Final = Plan(
+            kind="deploy_ipa",
+            steps=(
+                Step(name="reserve_workflow", run=rollout.reserve_workflow, compensate=rollout.release_workflow),
+                Step(name="reserve_agents", run=rollout.reserve_agents, compensate=rollout.release_agents),
+                Step(name="activate", commit=self._activate),
+            ),
+            record=self._show_deploying,
+        )
+        self._retire: Final = Plan(
+            kind="retire_ipa",
+            steps=(
+                Step(name="release_agents", run=rollout.release_agents),
+                Step(name="release_workflow", run=rollout.release_workflow),
+                Step(name="retire", commit=self._end),
+            ),
+            record=self._show_retiring,
+            only_forward=True,
+        )
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """What the service's worker has to know."""
+        return self._deploy, self._retire
+
+    async def deploy(self, ctx: RequestContext, ipa_id: str, *, etag: str) -> Row:
+        """Begins a deployment, or returns the one of the same IPA that is under way.
+
+        Raises:
+            NotFoundError: the tenant has no such live IPA.
+            EtagMismatchError: ``etag`` is set and not the IPA's, nor what it was when the deployment began.
+            FailedPreconditionError: the IPA is neither DRAFT nor FAILED, or names no workflow.
+        """
+        tx = ctx.transaction
+        ipa = await self._ipas.lock(tx, ipa_id)
+        if ipa["state"] == State.DEPLOYING and etag in {"", *_etags_around(ipa)}:
+            return await self._deployments.get(tx, ipa["id"], ipa["deployment_id"])
+        await self._ipas.lock(tx, ipa_id, etag=etag)
+        state = LIFECYCLE.apply("deploy", ipa["state"])
+        require_workflow(ipa["workflow_id"])
+        id = str(uuid_utils.uuid7())
+        made_of = {name: ipa[name] for name in ("workflow_id", "workflow_revision", "agent_bindings")}
+        data = {"ipa_id": ipa["id"], "deployment_id": id, **made_of}
+        saga = await self._sagas.begin(tx, self._deploy, id=id, subject=ctx.principal.subject, data=data)
+        await self._ipas.update(tx, ipa["id"], {"state": state, "deployment_id": id})
+        row = {"id": id, "ipa_id": ipa["id"], **made_of, "variables": ipa["variables"], "steps": saga.steps}
+        return await self._deployments.insert(
+            tx, {**row, "state": DeploymentState.DEPLOYING, "created_by": ctx.principal.subject}
+        )
+
+    async def retire(self, ctx: RequestContext, ipa_id: str, *, etag: str) -> Row:
+        """Begins to release what the last deployment holds, or returns it while that is under way.
+
+        Raises:
+            NotFoundError: the tenant has no such live IPA.
+            EtagMismatchError: ``etag`` is set and not the IPA's.
+            FailedPreconditionError: the IPA is neither DEPLOYED nor FAILED.
+        """
+        tx = ctx.transaction
+        ipa = await self._ipas.lock(tx, ipa_id, etag=etag)
+        LIFECYCLE.apply("retire", ipa["state"])
+        deployment = await self._deployments.get(tx, ipa["id"], ipa["deployment_id"])
+        if deployment["retire_steps"]:
+            return deployment
+        data = {"ipa_id": ipa["id"], "deployment_id": deployment["id"]}
+        saga = await self._sagas.begin(
+            tx, self._retire, id=_retirement(deployment["id"]), subject=ctx.principal.subject, data=data
+        )
+        await self._ipas.update(tx, ipa["id"], {"deployment_id": deployment["id"]})
+        return await self._deployments.show_retiring(
+            tx, deployment["id"], state=DeploymentState.RETIRING, steps=saga.steps
+        )
+
+    async def resume(self, transaction: Transaction, ipa_id: str, id: str) -> Row:
+        """Lets a deployment that needs attention go on; any other stays as it is. Returns it.
+
+        Raises:
+            NotFoundError: the tenant has no such IPA, or that has no such deployment.
+        """
+        deployment = await self._deployments.get(transaction, ipa_id, id)
+        if deployment["state"] != DeploymentState.NEEDS_ATTENTION:
+            return deployment
+        retires = bool(deployment["retire_steps"])
+        plan, saga = (self._retire, _retirement(deployment["id"])) if retires else (self._deploy, deployment["id"])
+        await self._sagas.resume(transaction, plan, saga)
+        return await self._deployments.get(transaction, ipa_id, id)
+
+    async def _show_deploying(self, transaction: Transaction, saga: Saga) -> None:
+        row = await self._deployments.show_deploying(
+            transaction,
+            saga.data["deployment_id"],
+            state=_DEPLOYING[saga.state],
+            steps=saga.steps,
+            workflow_revision=saga.data["workflow_revision"],
+        )
+        if saga.state is SagaState.FAILED:
+            await self._ipas.move(transaction, saga.data["ipa_id"], "fail")
+        _tell(transaction, saga, row)
+
+    async def _show_retiring(self, transaction: Transaction, saga: Saga) -> None:
+        row = await self._deployments.show_retiring(
+            transaction, saga.data["deployment_id"], state=_RETIRING[saga.state], steps=saga.steps
+        )
+        _tell(transaction, saga, row)
+
+    async def _activate(self, transaction: Transaction, saga: Saga) -> None:
+        await self._ipas.move(transaction, saga.data["ipa_id"], "activate")
+
+    async def _end(self, transaction: Transaction, saga: Saga) -> None:
+        await self._ipas.move(transaction, saga.data["ipa_id"], "retire")
+
+
+def _tell(transaction: Transaction, saga: Saga, deployment: Row) -> None:
+    """Has the business event of an end told, once it is committed (ADR 29)."""
+    if deployment["state"] in _TOLD:
+        event = partial(
+            business_events.record,
+            f"deployment.{deployment['state'].lower()}",
+            Resource("deployment", deployment["id"]),
+            etag=etag_of(deployment),
+            tenant_id=saga.tenant_id,
+            actor=saga.subject,
+            request_id=saga.id,
+        )
+        transaction.on_commit(event)
+
+
+def _retirement(deployment_id: str) -> str:
+    """Returns the id of the saga that retires a deployment: always the same, so that there is one."""
+    return str(uuid5(UUID(deployment_id), "retire"))
+
+
+def _etags_around(ipa: Mapping[str, Any]) -> set[str]:
+    """Returns the etags of an IPA that is DEPLOYING: now, and before it began unless it was renamed since."""
+    return {etag_of(ipa), etag_of({"version": ipa["version"] - 1})}

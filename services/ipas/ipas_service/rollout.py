@@ -1,0 +1,105 @@
+"""What a deployment does in other services: it reserves there what the IPA is made of, and releases it (ADR 27)."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ameide.agent.v1 import reservation_pb2 as agents_pb
+from ameide.common.v1 import reservation_pb2
+from ameide.workflow.v1 import reservation_pb2 as workflows_pb
+from api_common.clients import Siblings
+from api_common.errors import FailedPreconditionError, NotFoundError
+from api_common.sagas import Effect
+
+from ipas_service.domain import validate_deployable
+from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Rollout:
+    """The steps of sagas whose data are the ids of an IPA and its deployment, and what that is made of."""
+
+    def __init__(self, siblings: Siblings) -> None:
+        self._workflows = siblings.open("workflows", workflows_pb.DESCRIPTOR.services_by_name["ReservationService"])
+        self._agents = siblings.open("agents", agents_pb.DESCRIPTOR.services_by_name["ReservationService"])
+
+    async def reserve_workflow(self, effect: Effect) -> Mapping[str, Any]:
+        """Pins the revision, and checks that the bindings fit it.
+
+        Raises:
+            WorkflowNotFoundError: the tenant has no such live workflow with such a revision.
+            FailedPreconditionError: it is not published.
+            InvalidBindingsError: an AGENT node has no agent, or a binding names no AGENT node.
+            DomainError: the workflows service could not be asked.
+        """
+        data = effect.saga.data
+        request = workflows_pb.ReserveWorkflowRequest(
+            holder=_holder(effect), workflow_id=data["workflow_id"], revision=data["workflow_revision"]
+        )
+        try:
+            pinned = await self._workflows.call(
+                request, workflows_pb.ReserveWorkflowResponse, effect.context, idempotency_key=effect.key
+            )
+        except NotFoundError as error:
+            raise WorkflowNotFoundError("There is no such workflow, or it has no such revision.") from error
+        except FailedPreconditionError as error:
+            raise FailedPreconditionError("The workflow is not PUBLISHED.") from error
+        validate_deployable(data["agent_bindings"], pinned.agent_nodes)
+        return {"workflow_revision": pinned.revision}
+
+    async def reserve_agents(self, effect: Effect) -> Mapping[str, Any]:
+        """Keeps the agents at work.
+
+        Raises:
+            AgentNotFoundError: the tenant has not all of them, live.
+            FailedPreconditionError: one is not ACTIVE.
+            DomainError: the agents service could not be asked.
+        """
+        bindings: Mapping[str, str] = effect.saga.data["agent_bindings"]
+        ids = sorted(set(bindings.values()))
+        request = agents_pb.ReserveAgentsRequest(holder=_holder(effect), ids=ids)
+        try:
+            await self._agents.call(
+                request, agents_pb.ReserveAgentsResponse, effect.context, idempotency_key=effect.key
+            )
+        except NotFoundError as error:
+            nodes = _nodes(error, ids, bindings)
+            raise AgentNotFoundError(f"There is no such agent as is bound to {nodes}.") from error
+        except FailedPreconditionError as error:
+            raise FailedPreconditionError(f"An agent is not ACTIVE: that of {_nodes(error, ids, bindings)}.") from error
+        return _NOTHING
+
+    async def release_workflow(self, effect: Effect) -> Mapping[str, Any]:
+        """Lets the workflow go, were it never reserved.
+
+        Raises:
+            DomainError: the workflows service could not be asked.
+        """
+        request = workflows_pb.ReleaseWorkflowRequest(holder=_holder(effect))
+        await self._workflows.call(
+            request, workflows_pb.ReleaseWorkflowResponse, effect.context, idempotency_key=effect.key
+        )
+        return _NOTHING
+
+    async def release_agents(self, effect: Effect) -> Mapping[str, Any]:
+        """Lets the agents go, were they never reserved.
+
+        Raises:
+            DomainError: the agents service could not be asked.
+        """
+        request = agents_pb.ReleaseAgentsRequest(holder=_holder(effect))
+        await self._agents.call(request, agents_pb.ReleaseAgentsResponse, effect.context, idempotency_key=effect.key)
+        return _NOTHING
+
+
+def _holder(effect: Effect) -> reservation_pb2.Holder:
+    data = effect.saga.data
+    name = f"ipas/{data['ipa_id']}/deployments/{data['deployment_id']}"
+    return reservation_pb2.Holder(id=data["deployment_id"], name=name, fencing_token=effect.saga.fencing_token)
+
+
+def _nodes(refusal: NotFoundError | FailedPreconditionError, ids: list[str], bindings: Mapping[str, str]) -> str:
+    """Returns the nodes whose agents a refusal is about."""
+    refused = {violation.field for violation in refusal.violations}
+    wrong = {id for place, id in enumerate(ids) if f"ids[{place}]" in refused}
+    return ", ".join(sorted(node for node, id in bindings.items() if id in wrong)) or "a node"
