@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 import pytest
-from api_common.context import RequestContext
+from api_common.context import RequestContext, StreamContext
 from api_common.policy import read_policies
 from api_common.server import Parts, Service
 from api_common.testing.database import TestDatabase
@@ -31,8 +31,9 @@ def broken(service: Service) -> Service:
     def spoil(contract: ServiceDescriptor, build: Callable[[Parts], object]) -> Callable[[Parts], object]:
         def build_spoiled(parts: Parts) -> object:
             servicer = build(parts)
-            for name in read_policies(contract):
-                setattr(servicer, name, raising(getattr(servicer, name)))
+            for name, policy in read_policies(contract).items():
+                method = getattr(servicer, name)
+                setattr(servicer, name, raising_while_it_streams(method) if policy.is_stream else raising(method))
             return servicer
 
         return build_spoiled
@@ -48,6 +49,17 @@ def broken(service: Service) -> Service:
 def raising(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def handler(_request: object, _ctx: RequestContext) -> Any:
+        raise ValueError(SECRET)
+
+    return handler
+
+
+def raising_while_it_streams(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def handler(_request: object, _ctx: StreamContext) -> Any:
+        nothing: tuple[object, ...] = ()
+        for message in nothing:
+            yield message
         raise ValueError(SECRET)
 
     return handler

@@ -1,14 +1,14 @@
 """Whatever bytes arrive as the message of any RPC: the caller's mistake, never ours (BI-1)."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.security.world import Rpc, World, rpcs
+from tests.security.world import Rpc, World, ask, rpcs
 
 S: Final = grpc.StatusCode
 OURS: Final = {S.UNKNOWN, S.INTERNAL, S.UNAVAILABLE, S.DEADLINE_EXCEEDED, S.UNIMPLEMENTED, S.DATA_LOSS, S.CANCELLED}
@@ -41,6 +41,4 @@ def damage(good: bytes, changes: Changes) -> bytes:
 
 
 async def send(world: World, one: Rpc, payload: bytes) -> bytes:
-    service = world.mesh[one.service].service
-    method: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = service.channel.unary_unary(one.policy.path)
-    return await method(payload, metadata=world.caller.metadata)
+    return await ask(one, world.mesh[one.service].service.channel, payload, world.caller.metadata)

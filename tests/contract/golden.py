@@ -27,6 +27,7 @@ _DEEPEST: Final = 4
 _WELL_KNOWN: Final[dict[str, Any]] = {
     "google.protobuf.Timestamp": "2026-01-02T03:04:05.678901Z",
     "google.protobuf.Duration": "90.500s",
+    "google.protobuf.Any": {"@type": "type.googleapis.com/google.protobuf.Timestamp", "value": "2026-01-02T03:04:05Z"},
     "google.protobuf.FieldMask": "displayName,labels",
     "google.protobuf.Struct": {"text": "Grüße", "number": 1.5, "yes": True, "none": None, "list": [1, {"deep": "x"}]},
 }

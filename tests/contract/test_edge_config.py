@@ -13,8 +13,9 @@ from api_common.auth_provider import CLAIM_MAPS, CLOCK_SKEW_SECONDS, MAX_TOKEN_B
 from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
 from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS
 from api_common.key_set import MAX_AGE_SECONDS
-from api_common.rpc import COMPRESSED_BYTES
+from api_common.rpc import COMPRESSED_BYTES, MAX_STREAM_SECONDS
 from api_common.server import MAX_METADATA_BYTES
+from api_common.settings import WatchSettings
 from buf.validate import validate_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
@@ -138,11 +139,25 @@ class TestService:
         route = route_of(f"/{method.containing_service.full_name}/{method.name}")
         aggregate = method.containing_service.full_name.split(".")[1]
         assert route["cluster"] == f"{aggregate}s"
-        assert route["timeout"] == "30s"
-        is_safe = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        is_stream = method.server_streaming
+        assert route["timeout"] == ("0s" if is_stream else "30s")
+        # A stream is not asked for again once a service may have seen it: its client resumes.
+        is_safe = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS and not is_stream
         retries = route.get("retry_policy", MANAGER["route_config"]["virtual_hosts"][0]["retry_policy"])
         never_sent, lost = {"connect-failure", "refused-stream"}, {"reset", "unavailable", "cancelled"}
         assert set(retries["retry_on"].split(",")) == (never_sent | lost if is_safe else never_sent)
+
+    def test_lets_streams_live_and_ends_those_that_fell_silent(self) -> None:
+        paths = [f"/{one.containing_service.full_name}/{one.name}" for one in public_methods() if one.server_streaming]
+        assert paths
+        for path in paths:
+            assert seconds(route_of(path)["idle_timeout"]) == 300
+            deadlines = whole_route_of(path)["request_headers_to_add"]
+            assert [one["append_action"] for one in deadlines] == ["ADD_IF_ABSENT"]
+            # Clients of REST have no deadline of their own, and the edge's for everything else is short.
+            assert deadlines[0]["header"] == {"key": "grpc-timeout", "value": f"{MAX_STREAM_SECONDS}S"}
+        # Twice, and so with one lost, before anything on the way calls a stream idle.
+        assert 2 * heartbeat_limit() <= min(300, seconds(MANAGER["stream_idle_timeout"]))
 
     @pytest.mark.parametrize(
         "path",
@@ -162,12 +177,27 @@ class TestService:
 
 
 def route_of(path: str) -> Any:
+    """Returns what the route that a call takes does with it."""
+    return whole_route_of(path)["route"]
+
+
+def seconds(duration: str) -> int:
+    return int(duration.removesuffix("s"))
+
+
+def heartbeat_limit() -> float:
+    """Returns the longest time between heartbeats that a service can be told."""
+    (limit,) = [one.le for one in WatchSettings.model_fields["heartbeat_seconds"].metadata if hasattr(one, "le")]
+    return float(limit)
+
+
+def whole_route_of(path: str) -> Any:
     """Returns the route that a call takes, as Envoy chooses: the first that matches."""
     for route in ROUTES:
         match = route["match"]
         regex = match.get("safe_regex", {}).get("regex")
         if re.fullmatch(regex, path) if regex else path.startswith(match.get("prefix", " ")):
-            return route["route"]
+            return route
     raise AssertionError(path)
 
 

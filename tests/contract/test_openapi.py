@@ -82,9 +82,10 @@ class TestOperation:
     def test_names_the_errors_that_its_comment_names(self, method: MethodDescriptor) -> None:
         responses = OPERATIONS[method.name][2]["responses"]
         assert {"200", "400", "401", "403", "429", "500", "503", "504"} <= set(responses)
-        for one in responses.values():
+        for status, one in responses.items():
             answer = DOCUMENT["components"]["responses"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one
-            assert set(answer["content"]) == {"application/json"}
+            streams = method.server_streaming and status == "200"
+            assert set(answer["content"]) == {"text/event-stream" if streams else "application/json"}
             assert "X-Request-Id" in answer["headers"]
 
 

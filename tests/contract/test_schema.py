@@ -25,7 +25,8 @@ Client: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _VALUES: Final[dict[type[object], Any]] = {
     Text: "text",
     Uuid: "01900000-0000-7000-8000-000000000001",
-    BigInteger: 1,
+    # Beyond what a trigger has numbered.
+    BigInteger: 1 << 40,
     Integer: 1,
     DateTime: datetime(2026, 1, 1, tzinfo=UTC),
     LargeBinary: b"bytes",

@@ -186,6 +186,10 @@ class World:
         return response
 
     async def send(self, rpc: Rpc, request: Message, metadata: tuple[tuple[str, str], ...]) -> Any:
+        if rpc.policy.is_stream:
+            channel = self.mesh[rpc.service].service.channel
+            first = await ask(rpc, channel, request.SerializeToString(), metadata)
+            return rpc.policy.response_class.FromString(first)
         return await self.start(rpc, request, metadata)
 
     def start(
@@ -211,6 +215,21 @@ class World:
             if not rpc.creates or field.path[-1] != "id":
                 field.put(request, self.ids[field.names])
         return request
+
+
+async def ask(one: Rpc, channel: grpc.aio.Channel, payload: bytes, metadata: tuple[tuple[str, str], ...]) -> bytes:
+    """Calls ``one`` and returns the answer, or the first message of a stream."""
+    if not one.policy.is_stream:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(one.policy.path)
+        return await method(payload, metadata=metadata)
+    stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(one.policy.path)
+    call = stream(payload, metadata=metadata)
+    try:
+        first = await call.read()
+    finally:
+        call.cancel()
+    assert isinstance(first, bytes), "a stream that ends with neither message nor error"
+    return first
 
 
 async def make_program(world: World, *roles: str) -> Caller:

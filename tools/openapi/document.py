@@ -165,16 +165,15 @@ def _request_body(method: MethodDescriptor, body: str, variables: list[str], sch
 
 
 def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Json:
-    schema: Json = schemas.message(method.output_type)
-    shown: Any = example(method.output_type, request=False)
-    if method.server_streaming:
-        schema, shown = {"type": "array", "items": schema}, [shown]
+    # Of a stream, what the data of each event is.
+    form = "text/event-stream" if method.server_streaming else "application/json"
+    content = {"schema": schemas.message(method.output_type), "example": example(method.output_type, request=False)}
     known = {"ETag": "etag" in method.output_type.fields_by_name, "Idempotent-Replayed": writes}
     names = [name for name in ("ETag", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]
     return {
         "description": text_of(method.output_type.full_name),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
-        "content": {"application/json": {"schema": schema, "example": shown}},
+        "content": {form: content},
     }
 
 

@@ -71,6 +71,8 @@ class Schemas:
         """
         if message.full_name in _WELL_KNOWN:
             return dict(_WELL_KNOWN[message.full_name])
+        if message.full_name == "google.rpc.Status":
+            return {"$ref": "#/components/schemas/Error"}
         name = f"{_short(message)}{'Patch' if partial else ''}{'Body' if without else ''}"
         if self._is_new(name, message.full_name):
             component: Json = {"title": name, "type": "object"} | described(message.full_name)
@@ -157,7 +159,8 @@ def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset
     found: Json = {}
     for field in message.fields:
         hidden = request and (is_output_only(field) or field.name == "etag") and not (named and _is_identifier(field))
-        if hidden or field.name in without:
+        is_other = field.containing_oneof is not None and field is not field.containing_oneof.fields[0]
+        if hidden or is_other or field.name in without:
             continue
         if field.json_name in declared:
             found[field.json_name] = declared[field.json_name]

@@ -1,5 +1,6 @@
 """Who calls, for which tenant, within which request: plain frozen values, no transport objects."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,4 +53,19 @@ class RequestContext(CallContext):
     @property
     def tenant_id(self) -> str:
         """The tenant that this request is bound to."""
+        return self.principal.tenant_id
+
+
+@dataclass(frozen=True, slots=True)
+class StreamContext(CallContext):
+    """What a servicer method that streams knows beside its request. It reads in transactions of its own, short ones."""
+
+    ends_at: float = field(kw_only=True)
+    """When the stream has lived long enough, on the event loop's clock."""
+    check: Callable[[], Awaitable[float]] = field(kw_only=True)
+    """Raises a DomainError once the caller may not go on; returns for how many seconds it need not be asked again."""
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant whose rows there are."""
         return self.principal.tenant_id

@@ -119,6 +119,12 @@ class Database:
         connection.terminate()
         self._pool.release(connection)
 
+    async def dedicated(self) -> Connection:
+        """Opens a connection beside the pool, for who listens; the caller ends it."""
+        name = f"{self._session['application_name']} listener"
+        settings = {**self._session, "application_name": name}
+        return await asyncpg.connect(self._url, server_settings=settings, timeout=_CONNECT_SECONDS)
+
     async def ping(self, *, timeout_seconds: float) -> bool:
         """Tells whether the server answers in time; on its own connection, so that a busy pool is not an outage."""
         try:

@@ -141,6 +141,12 @@ class RateLimitError(DomainError):
     reason = "RATE_LIMITED"
 
 
+class SlowReaderError(RateLimitError):
+    """The messages of a stream were not read in time."""
+
+    reason = "SLOW_READER"
+
+
 class PayloadTooLargeError(DomainError):
     """The message is larger than the limit."""
 
@@ -205,6 +211,12 @@ class InvalidPageTokenError(ValidationError):
     """The page token was not issued for this call."""
 
     reason = "INVALID_PAGE_TOKEN"
+
+
+class InvalidResumeTokenError(ValidationError):
+    """The resume token was not issued for this watch."""
+
+    reason = "INVALID_RESUME_TOKEN"
 
 
 class InvalidFilterError(ValidationError):

@@ -17,8 +17,9 @@ there a list of numbers takes 2.2 times the bytes of its text."""
 
 _MAX_SHAPES: Final = 256
 
-# After five runs Postgres may settle on one plan for all values of a filter: 100 ms a page instead of 1 (ADR 20).
-_PLAN_FOR_VALUES: Final = compile_statement(select(func.set_config("plan_cache_mode", "force_custom_plan", True)))
+PLAN_FOR_VALUES: Final = compile_statement(select(func.set_config("plan_cache_mode", "force_custom_plan", True)))
+"""Runs before a statement whose plan depends on its values: after five runs Postgres may settle on one plan for all
+of them, 100 ms a page instead of 1 (ADR 20)."""
 
 
 class PageRequest(Protocol):
@@ -90,7 +91,7 @@ class Listing:
         values = {**own, "tenant_id": transaction.tenant_id, "size": size + 1}
         values |= {f"cursor_{index}": value for index, value in enumerate(cursor)}
         if query.where and query.where.shape:
-            await transaction.fetch_one(_PLAN_FOR_VALUES, {})
+            await transaction.fetch_one(PLAN_FOR_VALUES, {})
         rows = await transaction.fetch_all(self._statement(query, follows=bool(cursor)), values)
         shown = rows[:size]
         if not shown or len(shown) == shown[-1]["found"]:

@@ -51,6 +51,8 @@ class MethodPolicy:
     """The generated class of the request."""
     response_class: type[Message]
     """The generated class of the response."""
+    is_stream: bool = False
+    """Answered with many messages."""
 
     @property
     def internal(self) -> bool:
@@ -84,6 +86,11 @@ def _read(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolicy:
     policy = cast(policy_pb2.Policy, options.Extensions[extension])
     if not policy.permission or policy.rate_class == policy_pb2.RATE_CLASS_UNSPECIFIED:
         raise PolicyError(f"{method.full_name} must declare (ameide.common.v1.policy) with permission and rate_class")
+    events = {"resume_token", "error", "completed"}
+    if method.server_streaming and not events <= set(method.output_type.fields_by_name):
+        raise PolicyError(
+            f"{method.full_name}: a response that is streamed needs the fields {', '.join(sorted(events))}"
+        )
     return MethodPolicy(
         path=f"/{service.full_name}/{method.name}",
         name=method.name,
@@ -94,4 +101,5 @@ def _read(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolicy:
         returns_secret=policy.returns_secret,
         request_class=GetMessageClass(method.input_type),
         response_class=GetMessageClass(method.output_type),
+        is_stream=method.server_streaming,
     )

@@ -7,17 +7,18 @@ so that a call runs through plain function calls and nothing is looked up or com
 
 import asyncio
 import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
+from google.rpc import status_pb2
 
-from api_common.context import Principal, RequestContext
+from api_common.context import Principal, RequestContext, StreamContext
 from api_common.correlation import RequestHeaders, read_headers
-from api_common.error_details import render
+from api_common.error_details import Trailers, render
 from api_common.errors import DomainError, MethodNotFoundError
 from api_common.peers import peer_of
 from api_common.policy import MethodPolicy, PolicyError, read_policies
@@ -28,6 +29,9 @@ from api_common.unit_of_work import Fate, RoleChange
 
 Handler = Callable[[Any, RequestContext], Awaitable[Message]]
 """A bound servicer method."""
+
+StreamHandler = Callable[[Any, StreamContext], AsyncIterator[Message]]
+"""A bound servicer method that streams."""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,12 @@ class Call:
     """The response was stored by an earlier call with the same idempotency key."""
     error: DomainError | None = None
     """What to answer instead of a response."""
+    send: Callable[[Message], Awaitable[None]] | None = None
+    """Sends one message of a stream, and waits until there is room for the next."""
+    last_sent: Message | None = None
+    """The newest message of a stream."""
+    admit: Callable[[], Awaitable[Principal]] | None = None
+    """Decides once more whether the caller may, while a stream goes on."""
 
     def seconds_left(self) -> float:
         """Returns how long the caller still waits."""
@@ -70,11 +80,17 @@ class Call:
 Layer = Callable[[Call], Awaitable[None]]
 """Does its part of a call and awaits the next layer."""
 
-LayerFactory = Callable[[MethodPolicy, Handler], Layer]
+LayerFactory = Callable[[MethodPolicy, Any], Layer]
 """Composes the layers around one method; runs once per method, at start."""
 
 MAX_CALL_SECONDS: Final = 60
 """No unary call runs longer, whatever deadline the caller asked for."""
+
+MAX_STREAM_SECONDS: Final = 7200
+"""No stream lives longer; WATCH_MAX_AGE_SECONDS ends it before, with a word."""
+
+LAST_WORDS_SECONDS: Final = 2
+"""How long the end of a stream waits for a client to hear why."""
 
 COMPRESSED_BYTES: Final = range(16 * 1024, 2 * 1024 * 1024)
 """The sizes of responses that travel compressed, in bytes: below, little is saved, and there are secrets, which must
@@ -96,7 +112,10 @@ def service_handler(descriptor: ServiceDescriptor, servicer: object, *, layers: 
         if method is None:
             raise PolicyError(f"{type(servicer).__name__} lacks {name}, which {descriptor.full_name} declares")
         _check_annotations(method, policy)
-        handlers[name] = grpc.unary_unary_rpc_method_handler(_adapt(policy, layers(policy, method)))
+        if policy.is_stream:
+            handlers[name] = grpc.unary_stream_rpc_method_handler(_adapt_stream(policy, layers(policy, method)))
+        else:
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_adapt(policy, layers(policy, method)))
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
@@ -126,13 +145,8 @@ def unknown_method_handler() -> grpc.GenericRpcHandler:
 def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
     # Bytes in and out: a request that does not decode must be our error, not the library's text.
     async def unary(payload: bytes, transport: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        # None without a deadline, which the stubs do not know.
-        remaining = typing.cast("float | None", transport.time_remaining())
-        seconds = MAX_CALL_SECONDS if remaining is None else min(remaining, MAX_CALL_SECONDS)
-        headers = read_headers(transport.invocation_metadata() or ())
-        deadline = asyncio.get_running_loop().time() + seconds
-        trace = Trace.follow(headers.traceparent, is_root=headers.begins_trace)
-        call = Call(policy, payload, headers, deadline, trace, peer_of(transport))
+        call = _begin(policy, payload, transport, max_seconds=MAX_CALL_SECONDS)
+        headers = call.headers
         await layer(call)
         if call.error is not None:
             code, message, trailers = render(call.error, request_id=call.headers.request_id)
@@ -149,6 +163,54 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
     return unary
 
 
+def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
+    async def stream(payload: bytes, transport: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        call = _begin(policy, payload, transport, max_seconds=MAX_STREAM_SECONDS)
+
+        is_stuck = False
+
+        async def send(message: Message) -> None:
+            nonlocal is_stuck
+            is_stuck = True
+            await transport.write(message.SerializeToString())
+            is_stuck = False
+            call.last_sent = message
+
+        call.send = send
+        await layer(call)
+        if call.error is None:
+            return
+        code, message, trailers = render(call.error, request_id=call.headers.request_id)
+        # Who does not read does not hear of it either; the call ends all the same.
+        async with asyncio.timeout(LAST_WORDS_SECONDS):
+            if call.last_sent is not None and not is_stuck:
+                await send(last_words(policy, call.last_sent, error=status_pb2.Status.FromString(_details(trailers))))
+            await transport.abort(code, message, trailers)
+
+    return stream
+
+
+def last_words(policy: MethodPolicy, last_sent: Message, **event: Message) -> Message:
+    """Returns the last message of a stream, with the resume token of the one before."""
+    return policy.response_class(resume_token=typing.cast(Any, last_sent).resume_token, **event)
+
+
+def _details(trailers: Trailers) -> bytes:
+    return typing.cast(bytes, dict(trailers)["grpc-status-details-bin"])
+
+
+def _begin(
+    policy: MethodPolicy, payload: bytes, transport: "grpc.aio.ServicerContext[bytes, bytes]", *, max_seconds: float
+) -> Call:
+    # None without a deadline, which the stubs do not know.
+    remaining = typing.cast("float | None", transport.time_remaining())
+    seconds = max_seconds if remaining is None else min(remaining, max_seconds)
+    headers = read_headers(transport.invocation_metadata() or ())
+    deadline = asyncio.get_running_loop().time() + seconds
+    trace = Trace.follow(headers.traceparent, is_root=headers.begins_trace)
+    return Call(policy, payload, headers, deadline, trace, peer_of(transport))
+
+
 def _initial_metadata(call: Call) -> tuple[tuple[str, str], ...]:
     """Returns what a good answer carries beside its message."""
     initial: tuple[tuple[str, str], ...] = (("idempotent-replayed", "true"),) if call.replayed else ()
@@ -162,7 +224,8 @@ def _initial_metadata(call: Call) -> tuple[tuple[str, str], ...]:
 
 def _check_annotations(method: Any, policy: MethodPolicy) -> None:
     hints: dict[str, Any] = typing.get_type_hints(method)
-    expected: Sequence[tuple[str, object]] = (("request", policy.request_class), ("return", policy.response_class))
+    returned: object = AsyncIterator[policy.response_class] if policy.is_stream else policy.response_class  # type: ignore[name-defined]
+    expected: Sequence[tuple[str, object]] = (("request", policy.request_class), ("return", returned))
     for name, message in expected:
-        if hints.get(name) is not message:
+        if hints.get(name) != message:
             raise PolicyError(f"{policy.path}: `{name}` must be annotated as {message!r}, not {hints.get(name)!r}")

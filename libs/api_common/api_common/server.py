@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +21,14 @@ from prometheus_client import CollectorRegistry
 
 from api_common import migrations
 from api_common.auth_provider import CLAIM_MAPS, IssuerRouter, OidcAuthProvider
+from api_common.changes.hub import ChangeHub
+from api_common.changes.watches import Watches
 from api_common.clients import Siblings
 from api_common.database import DRIVER_ERRORS, ConstraintErrors, Database
 from api_common.directory import Directory, UserSource, UsersService
 from api_common.edge_authorization import ApiKeyAuthority, check_handler
-from api_common.idempotency_reaper import reap_forever
 from api_common.interceptors import Pipeline
+from api_common.interceptors.streaming import Streams
 from api_common.interceptors.transaction import MAX_RESPONSE_BYTES
 from api_common.internal_tokens import INTERNAL_ISSUER
 from api_common.key_set import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
@@ -34,6 +36,7 @@ from api_common.metrics_export import export_forever
 from api_common.operations import OperationsServer
 from api_common.pagination import PageTokens
 from api_common.peers import PeerPolicy
+from api_common.reaper import reap_forever
 from api_common.rpc import service_handler, unknown_method_handler
 from api_common.saga_metrics import SagaMetrics
 from api_common.saga_worker import SagaWorker
@@ -82,6 +85,7 @@ class Parts:
     database: Database
     settings: Settings
     sagas: Sagas
+    watches: Watches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +161,10 @@ class RunningServer:
         settings: Settings,
         metrics: Metrics,
         names: Sequence[str],
+        *,
+        end_streams: Callable[[], Awaitable[None]],
     ) -> None:
+        self._end_streams = end_streams
         self._server = server
         self._database = database
         self._settings = settings.server
@@ -191,11 +198,12 @@ class RunningServer:
             await asyncio.sleep(_READINESS_INTERVAL_SECONDS)
 
     async def drain(self) -> None:
-        """Stops in order: readiness off, balancers notice, no new calls, running calls end or are cancelled."""
+        """Stops in order: readiness off, streams end, balancers notice, no new calls, calls end or are cancelled."""
         started = asyncio.get_running_loop().time()
         self._draining = True
         await self._set_ready(False)
-        await asyncio.sleep(self._settings.drain_delay_seconds)
+        # Streams go first: they would use up the time of the others, and their clients go on elsewhere.
+        await asyncio.gather(self._end_streams(), asyncio.sleep(self._settings.drain_delay_seconds))
         spent = asyncio.get_running_loop().time() - started
         await self._server.stop(max(0.0, self._settings.drain_seconds - spent))
 
@@ -240,7 +248,9 @@ async def running(
                 key_sets[INTERNAL_ISSUER] = FileKeySet(settings.auth.internal_jwks_path)
         with _naming(service, "PAGINATION_KEYS"):
             page_tokens = PageTokens([key.get_secret_value() for key in settings.pagination.keys])
-        parts = Parts(page_tokens, siblings, database, settings, Sagas())
+        watches = Watches(ChangeHub(database), database, page_tokens, metrics, settings.watch)
+        streams = Streams(watches.hub)
+        parts = Parts(page_tokens, siblings, database, settings, Sagas(), watches)
         auth = PeerPolicy(
             _issuers(settings.auth, key_sets),
             service=service.name,
@@ -257,12 +267,15 @@ async def running(
             constraints=service.constraints,
             metrics=metrics,
             access_log=AccessLog(service.name),
+            hub=watches.hub,
+            streams=streams,
+            watch=settings.watch,
             tracer=tracer,
         )
         server = grpc.aio.server(options=_OPTIONS)
         names = [descriptor.full_name for descriptor in service.descriptors]
         with _naming(service, "SERVER_OPERATIONS_PORT"):
-            result = RunningServer(server, database, settings, metrics, names)
+            result = RunningServer(server, database, settings, metrics, names, end_streams=streams.end)
         stack.callback(result.operations.close)
         health_pb2_grpc.add_HealthServicer_to_server(result.health, server)
         if settings.server.reflection_enabled:
@@ -279,11 +292,11 @@ async def running(
         result.grpc_port = _bind(server, settings.server, credentials)
         await result.start()
         stack.push_async_callback(server.stop, None)
-        reaper = reap_forever(database, metrics, interval_seconds=settings.server.reap_interval_seconds)
         for background in (
             result.watch_readiness(),
             metrics.watch_loop(),
-            reaper,
+            reap_forever(database, metrics, settings),
+            watches.hub.run(),
             *map(_keep_fresh, key_sets.values()),
             *_exports(service, settings.telemetry, metrics),
         ):

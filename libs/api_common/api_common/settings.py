@@ -130,6 +130,19 @@ class TelemetrySettings(_Concern):
     """How often metrics are sent."""
 
 
+class WatchSettings(_Concern):
+    """How watches live, and how long what they send is kept."""
+
+    retention_seconds: float = Field(default=86_400, gt=0)
+    """How long changes are kept, and so how old a resume token may be."""
+    heartbeat_seconds: float = Field(default=30, gt=0, le=120)
+    """After which silence a message says that there is nothing; well below every idle limit on the way."""
+    max_age_seconds: float = Field(default=3600, gt=0, le=7000)
+    """How long a watch lives, give or take a tenth, until it is resumed, perhaps elsewhere."""
+    stall_seconds: float = Field(default=30, gt=0)
+    """How long a client may leave a message unread before its watch is ended."""
+
+
 class LogSettings(_Concern):
     """What is written down."""
 
@@ -151,6 +164,8 @@ class Settings:
     """`host:port` of each service that this one calls."""
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     """Off unless it says where to."""
+    watch: WatchSettings = field(default_factory=WatchSettings)
+    """Good as it is."""
     api_keys: ApiKeySettings | None = None
     """Only where API keys are issued."""
 
@@ -174,11 +189,12 @@ class Settings:
             _read(LogSettings, f"{service}_LOG_", faults),
         )
         telemetry = _read(TelemetrySettings, f"{service}_TELEMETRY_", faults)
+        watch = _read(WatchSettings, f"{service}_WATCH_", faults)
         issuing = _read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None
         addresses = {name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings}
         if faults:
             raise SettingsError("\n".join(["The environment is incomplete:", *(f"  {fault}" for fault in faults)]))
-        return cls(*settings, siblings=addresses, telemetry=telemetry, api_keys=issuing)
+        return cls(*settings, siblings=addresses, telemetry=telemetry, watch=watch, api_keys=issuing)
 
 
 def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:

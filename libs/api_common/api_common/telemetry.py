@@ -48,6 +48,22 @@ class Metrics:
             registry=registry,
         )
         self.active = Gauge("rpc_server_active_requests", "Calls in progress.", registry=registry)
+        self.streams = Gauge("rpc_server_open_streams", "Streams that are open.", registry=registry)
+        self.streams_ended = Counter(
+            "rpc_server_streams_ended", "Streams that ended.", ("rpc_method", "rpc_status_code"), registry=registry
+        )
+        self.stream_messages = Counter(
+            "rpc_server_stream_messages", "Messages of streams.", ("rpc_method", "event"), registry=registry
+        )
+        self.change_age = Histogram(
+            "watch_change_age_seconds",
+            "From the beginning of a transaction to when its changes were read for current watches.",
+            buckets=DURATION_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self.changes_reaped = Counter(
+            "changes_reaped", "Changes that were deleted when their time was up.", registry=registry
+        )
         self.replays = Counter(
             "idempotent_replays", "Calls answered from a stored response.", ("rpc_method",), registry=registry
         )

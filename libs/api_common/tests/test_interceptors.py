@@ -28,9 +28,11 @@ from api_common.testing.refusals import refused
 from api_common.testing.service import TestService, running_service, settings_for
 from google.protobuf.message import Message
 from structlog.testing import capture_logs
-from users_service.repository import UserRepository
+from users_service.mapping import user_to_proto
+from users_service.repository import FIELDS, UserRepository
 from users_service.service import SERVICE
 from users_service.servicer import UserServicer
+from users_service.tables import users as users_table
 
 from services.users.tests.factories import a_user, create_user
 
@@ -74,7 +76,8 @@ async def puppet_service(database: TestDatabase, identity: Identity) -> AsyncIte
             return await made.handler(ctx)
 
     def servicer(parts: Parts) -> Servicer:
-        return Servicer(UserRepository(parts.page_tokens))
+        watch = parts.watches.of(users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse)
+        return Servicer(UserRepository(parts.page_tokens), watch)
 
     puppet = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
     async with running_service(puppet, settings_for(database, identity)) as service:

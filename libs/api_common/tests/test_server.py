@@ -32,9 +32,11 @@ from api_common.testing.service import TestService, running_service, settings_fo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import SecretStr
-from users_service.repository import UserRepository
+from users_service.mapping import user_to_proto
+from users_service.repository import FIELDS, UserRepository
 from users_service.service import SERVICE
 from users_service.servicer import UserServicer
+from users_service.tables import users as users_table
 
 from libs.api_common.tests.proxy import Proxy
 
@@ -298,7 +300,8 @@ async def held(settings: Settings) -> AsyncIterator[tuple[TestService, asyncio.E
             return pb.User(id=NEVER)
 
     def servicer(parts: Parts) -> Servicer:
-        return Servicer(UserRepository(parts.page_tokens))
+        watch = parts.watches.of(users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse)
+        return Servicer(UserRepository(parts.page_tokens), watch)
 
     waiting = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
     async with running_service(waiting, settings) as service:

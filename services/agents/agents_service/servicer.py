@@ -1,10 +1,12 @@
 """The RPCs of AgentService, in the order of the proto."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.agent.v1 import agent_pb2 as pb
 from api_common.batches import Change, deletion, each
-from api_common.context import RequestContext
+from api_common.changes.watch import Watch
+from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
 from api_common.reservations import Reservations
 
@@ -16,9 +18,12 @@ from agents_service.repository import AgentRepository
 class AgentServicer:
     """Configured AI workers."""
 
-    def __init__(self, agents: AgentRepository, reservations: Reservations) -> None:
+    def __init__(
+        self, agents: AgentRepository, reservations: Reservations, watch: Watch[pb.WatchAgentsResponse]
+    ) -> None:
         self._agents = agents
         self._reservations = reservations
+        self._watch = watch
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, ctx: RequestContext) -> pb.Agent:
         row = await self._agents.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -77,6 +82,9 @@ class AgentServicer:
         row = await self._agents.move(ctx.transaction, request.id, "disable", etag=request.etag)
         await self._reservations.require_free(ctx.transaction, request.id)
         return agent_to_proto(row)
+
+    def WatchAgents(self, request: pb.WatchAgentsRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchAgentsResponse]:
+        return self._watch.follow(request, ctx)
 
 
 def _created(request: pb.CreateAgentRequest) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tables of this service; `migrations/` creates them."""
 
+from api_common.changes.tables import change_tables
 from api_common.idempotency import idempotency_table
 from api_common.reservations import reservation_tables
 from api_common.tables import metadata, resource_table
@@ -27,3 +28,4 @@ Index(None, agents.c.labels, postgresql_using="gin", postgresql_ops={"labels": "
 
 idempotency_keys = idempotency_table(METADATA)
 reservations = reservation_tables(METADATA)
+changes, change_horizons = change_tables(METADATA)

@@ -8,15 +8,18 @@ from api_common.sagas import Plan
 from api_common.server import Parts, Service
 
 from ipas_service.deployments import Deployments
+from ipas_service.mapping import ipa_to_proto
 from ipas_service.operations import Composition
-from ipas_service.repository import DeploymentRepository, IpaRepository
+from ipas_service.repository import FIELDS, DeploymentRepository, IpaRepository
 from ipas_service.rollout import Rollout
 from ipas_service.servicer import IpaServicer
+from ipas_service.tables import ipas
 
 
 def _servicer(parts: Parts) -> IpaServicer:
-    ipas, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
-    return IpaServicer(ipas, Composition(parts.siblings), stored, _deployments(parts))
+    watch = parts.watches.of(ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse)
+    repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
+    return IpaServicer(repository, Composition(parts.siblings), stored, _deployments(parts), watch)
 
 
 def _plans(parts: Parts) -> Sequence[Plan]:
@@ -24,8 +27,8 @@ def _plans(parts: Parts) -> Sequence[Plan]:
 
 
 def _deployments(parts: Parts) -> Deployments:
-    ipas, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
-    return Deployments(ipas, stored, parts.sagas, Rollout(parts.siblings))
+    repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
+    return Deployments(repository, stored, parts.sagas, Rollout(parts.siblings))
 
 
 SERVICE = Service(

@@ -1,10 +1,12 @@
 """The RPCs of IpaService, in the order of the proto."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.batches import Change, deletion, each
-from api_common.context import RequestContext
+from api_common.changes.watch import Watch
+from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
 from api_common.unit_of_work import Row
 
@@ -24,11 +26,13 @@ class IpaServicer:
         composition: Composition,
         stored_deployments: DeploymentRepository,
         deployments: Deployments,
+        watch: Watch[pb.WatchIpasResponse],
     ) -> None:
         self._ipas = ipas
         self._composition = composition
         self._stored_deployments = stored_deployments
         self._deployments = deployments
+        self._watch = watch
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         values = _created(request)
@@ -104,6 +108,9 @@ class IpaServicer:
 
     async def ResumeDeployment(self, request: pb.ResumeDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.resume(ctx.transaction, request.ipa_id, request.id))
+
+    def WatchIpas(self, request: pb.WatchIpasRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchIpasResponse]:
+        return self._watch.follow(request, ctx)
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:

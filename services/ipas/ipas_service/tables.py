@@ -1,5 +1,6 @@
 """The tables of this service; `migrations/` creates them."""
 
+from api_common.changes.tables import change_tables
 from api_common.idempotency import idempotency_table
 from api_common.saga_store import saga_table
 from api_common.tables import metadata, resource_table
@@ -67,3 +68,4 @@ Index(None, deployments.c.tenant_id, deployments.c.ipa_id, deployments.c.create_
 sagas = saga_table(METADATA)
 
 idempotency_keys = idempotency_table(METADATA)
+changes, change_horizons = change_tables(METADATA)

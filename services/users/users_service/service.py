@@ -13,15 +13,18 @@ from users_service.directory_servicer import DirectoryServicer
 from users_service.errors import EmailTakenError
 from users_service.failed_attempts import FailedAttempts
 from users_service.key_exchange import KeyExchange
+from users_service.mapping import user_to_proto
 from users_service.operations import KeyIssuer
-from users_service.repository import ApiKeyRepository, ServiceAccountRepository, UserRepository
+from users_service.repository import FIELDS, ApiKeyRepository, ServiceAccountRepository, UserRepository
 from users_service.service_account_servicer import ServiceAccountServicer
 from users_service.servicer import UserServicer
 from users_service.stored_users import StoredUsers
+from users_service.tables import users
 
 
 def _user_servicer(parts: Parts) -> UserServicer:
-    return UserServicer(UserRepository(parts.page_tokens))
+    watch = parts.watches.of(users, fields=FIELDS, to_proto=user_to_proto, response=user_pb2.WatchUsersResponse)
+    return UserServicer(UserRepository(parts.page_tokens), watch)
 
 
 def _service_account_servicer(parts: Parts) -> ServiceAccountServicer:

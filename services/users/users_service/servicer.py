@@ -1,10 +1,12 @@
 """The RPCs of UserService, in the order of the proto."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.user.v1 import user_pb2 as pb
 from api_common.batches import Change, deletion, each
-from api_common.context import RequestContext
+from api_common.changes.watch import Watch
+from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
 
 from users_service.domain import State
@@ -15,8 +17,9 @@ from users_service.repository import UserRepository
 class UserServicer:
     """People of a tenant and their roles."""
 
-    def __init__(self, users: UserRepository) -> None:
+    def __init__(self, users: UserRepository, watch: Watch[pb.WatchUsersResponse]) -> None:
         self._users = users
+        self._watch = watch
 
     async def CreateUser(self, request: pb.CreateUserRequest, ctx: RequestContext) -> pb.User:
         row = await self._users.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -73,6 +76,9 @@ class UserServicer:
 
     async def ActivateUser(self, request: pb.ActivateUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.move(ctx.transaction, request.id, "activate", etag=request.etag))
+
+    def WatchUsers(self, request: pb.WatchUsersRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchUsersResponse]:
+        return self._watch.follow(request, ctx)
 
 
 def _created(request: pb.CreateUserRequest) -> dict[str, Any]:

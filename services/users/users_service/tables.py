@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from api_common.changes.tables import change_tables
 from api_common.idempotency import idempotency_table
 from api_common.tables import metadata, resource_table
 from sqlalchemy import (
@@ -94,3 +95,4 @@ api_keys = Table(
 Index(None, api_keys.c.tenant_id, api_keys.c.service_account_id, api_keys.c.id)
 
 idempotency_keys = idempotency_table(METADATA)
+changes, change_horizons = change_tables(METADATA)

@@ -6,19 +6,24 @@ from ameide.workflow.v1 import reservation_pb2, workflow_pb2
 from api_common.reservations import Reservations
 from api_common.server import Parts, Service
 
-from workflows_service.repository import RevisionRepository, WorkflowRepository
+from workflows_service.mapping import workflow_to_proto
+from workflows_service.repository import FIELDS, RevisionRepository, WorkflowRepository
 from workflows_service.reservation_servicer import ReservationServicer
 from workflows_service.servicer import WorkflowServicer
+from workflows_service.tables import workflows
 
 
 def _servicer(parts: Parts) -> WorkflowServicer:
-    workflows, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
-    return WorkflowServicer(workflows, revisions, Reservations("workflow"))
+    watch = parts.watches.of(
+        workflows, fields=FIELDS, to_proto=workflow_to_proto, response=workflow_pb2.WatchWorkflowsResponse
+    )
+    stored, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
+    return WorkflowServicer(stored, revisions, Reservations("workflow"), watch)
 
 
 def _reservation_servicer(parts: Parts) -> ReservationServicer:
-    workflows, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
-    return ReservationServicer(workflows, revisions, Reservations("workflow"))
+    stored, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
+    return ReservationServicer(stored, revisions, Reservations("workflow"))
 
 
 SERVICE = Service(

@@ -1,10 +1,12 @@
 """The RPCs of WorkflowService, in the order of the proto."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.batches import Change, deletion, each
-from api_common.context import RequestContext
+from api_common.changes.watch import Watch
+from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
 from api_common.reservations import Reservations
 from api_common.unit_of_work import Row
@@ -18,11 +20,16 @@ class WorkflowServicer:
     """Versioned graphs of steps."""
 
     def __init__(
-        self, workflows: WorkflowRepository, revisions: RevisionRepository, reservations: Reservations
+        self,
+        workflows: WorkflowRepository,
+        revisions: RevisionRepository,
+        reservations: Reservations,
+        watch: Watch[pb.WatchWorkflowsResponse],
     ) -> None:
         self._workflows = workflows
         self._revisions = revisions
         self._reservations = reservations
+        self._watch = watch
 
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -105,6 +112,11 @@ class WorkflowServicer:
         page = await self._revisions.page(ctx.transaction, workflow["id"], request, method="ListWorkflowRevisions")
         revisions = map(workflow_revision_to_proto, page.rows)
         return pb.ListWorkflowRevisionsResponse(revisions=revisions, next_page_token=page.next_page_token)
+
+    def WatchWorkflows(
+        self, request: pb.WatchWorkflowsRequest, ctx: StreamContext
+    ) -> AsyncIterator[pb.WatchWorkflowsResponse]:
+        return self._watch.follow(request, ctx)
 
 
 def _created(request: pb.CreateWorkflowRequest) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tables of this service; `migrations/` creates them."""
 
+from api_common.changes.tables import change_tables
 from api_common.idempotency import idempotency_table
 from api_common.reservations import reservation_tables
 from api_common.tables import metadata, resource_table
@@ -51,3 +52,4 @@ workflow_revisions = Table(
 
 idempotency_keys = idempotency_table(METADATA)
 reservations = reservation_tables(METADATA)
+changes, change_horizons = change_tables(METADATA)

@@ -4,19 +4,24 @@ This is the one place that composes handlers (ADR 0005).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from api_common.changes.hub import ChangeHub
 from api_common.database import ConstraintErrors, Database
 from api_common.directory import Directory
 from api_common.interceptors.admission import admission
 from api_common.interceptors.audit import audit
 from api_common.interceptors.business_events import business_events
 from api_common.interceptors.changed_users import changed_users
+from api_common.interceptors.committed import committed
 from api_common.interceptors.errors import errors
+from api_common.interceptors.streaming import Streams, stream
 from api_common.interceptors.telemetry import telemetry
 from api_common.interceptors.transaction import transaction
 from api_common.peers import PeerPolicy
 from api_common.policy import MethodPolicy
-from api_common.rpc import Handler, Layer
+from api_common.rpc import Layer
+from api_common.settings import WatchSettings
 from api_common.telemetry import AccessLog, Metrics
 from api_common.tracing import Tracer
 
@@ -34,14 +39,22 @@ class Pipeline:
     """What a broken constraint means to the caller."""
     metrics: Metrics
     access_log: AccessLog
+    hub: ChangeHub
+    streams: Streams
+    watch: WatchSettings
     tracer: Tracer | None = None
     """None where no collector is."""
 
-    def compose(self, method: MethodPolicy, handler: Handler) -> Layer:
+    def compose(self, method: MethodPolicy, handler: Any) -> Layer:
         """Returns the layers around ``handler``; called once per method."""
-        within = transaction(
-            method, handler, database=self.database, constraints=self.constraints, metrics=self.metrics
-        )
+        within: Layer
+        if method.is_stream:
+            within = stream(method, handler, streams=self.streams, settings=self.watch, metrics=self.metrics)
+        else:
+            within = transaction(
+                method, handler, database=self.database, constraints=self.constraints, metrics=self.metrics
+            )
+        within = committed(method, within, hub=self.hub)
         within = changed_users(method, within, directory=self.directory)
         within = admission(method, within, auth=self.auth, directory=self.directory)
         within = audit(method, business_events(method, errors(within)))

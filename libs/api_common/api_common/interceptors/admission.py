@@ -1,6 +1,7 @@
 """Decides whether a call may reach its handler: who calls, whether they may, whether the request is well formed."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -32,6 +33,16 @@ def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy, director
     behavior = FieldBehavior(method.request_class.DESCRIPTOR)
     precondition = Precondition(method.request_class.DESCRIPTOR)
 
+    async def admit(call: Call) -> Principal:
+        principal = await identify(call)
+        if not is_granted(method.permission, principal.roles):
+            raise AuthorizationError(
+                f"This needs the permission {method.permission}.", metadata={"permission": method.permission}
+            )
+        if method.users_only and principal.kind != "user":
+            raise AuthorizationError("This is for users, not for service accounts.")
+        return principal
+
     async def identify(call: Call) -> Principal:
         call.token = bearer_token(call.headers.authorization)
         if method.internal:
@@ -43,13 +54,9 @@ def admission(method: MethodPolicy, within: Layer, *, auth: PeerPolicy, director
         )
 
     async def layer(call: Call) -> None:
-        principal = call.principal = await identify(call)
-        if not is_granted(method.permission, principal.roles):
-            raise AuthorizationError(
-                f"This needs the permission {method.permission}.", metadata={"permission": method.permission}
-            )
-        if method.users_only and principal.kind != "user":
-            raise AuthorizationError("This is for users, not for service accounts.")
+        call.principal = await admit(call)
+        if method.is_stream:
+            call.admit = partial(admit, call)
         call.request = _decode(method, call.payload)
         violations = precondition.bind(call.request, call.headers.if_match)
         violations += _violations(call.request, call.payload, behavior)

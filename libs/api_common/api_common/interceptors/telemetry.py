@@ -18,19 +18,20 @@ def telemetry(
 ) -> Layer:
     """Measures and records every call of ``method``."""
     name = method.path[1:]
+    active = metrics.streams if method.is_stream else metrics.active
 
     async def layer(call: Call) -> None:
         trace, begun, started = call.trace, time.time_ns(), time.perf_counter()
         if tracer is not None:
             tracer.begin(trace)
-        metrics.active.inc()
+        active.inc()
         code = grpc.StatusCode.CANCELLED
         try:
             await within(call)
             code = grpc.StatusCode.OK if call.error is None else spec_of(call.error).code
         finally:
             seconds = time.perf_counter() - started
-            metrics.active.dec()
+            active.dec()
             if code is grpc.StatusCode.CANCELLED and asyncio.get_running_loop().time() >= call.deadline:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
             principal, exported = call.principal, False
@@ -39,7 +40,11 @@ def telemetry(
                 facts = {"ameide.request_id": call.headers.request_id, **tenant}
                 ended = begun + int(seconds * 1e9)
                 exported = tracer.end(trace, Step(name, SpanKind.SERVER, begun, ended, facts, code, trace.span_id))
-            metrics.observe(name, code, seconds, trace.trace_id if exported else "")
+            if method.is_stream:
+                # Its life is no latency: an hour is as good as a minute.
+                metrics.streams_ended.labels(name, code.name).inc()
+            else:
+                metrics.observe(name, code, seconds, trace.trace_id if exported else "")
             access_log.write(
                 {
                     "method": name,

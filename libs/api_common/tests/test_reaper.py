@@ -9,9 +9,9 @@ from typing import Any, Final
 import asyncpg
 import pytest
 import uuid_utils
-from api_common import idempotency_reaper
+from api_common import reaper
 from api_common.database import Database, Statement
-from api_common.idempotency_reaper import BATCH, TASK, reap
+from api_common.reaper import BATCH, TASK, reap
 from api_common.settings import DatabaseSettings
 from api_common.telemetry import Metrics
 from api_common.testing.database import TestDatabase
@@ -86,17 +86,18 @@ async def test_what_has_expired_goes_of_every_tenant_and_is_counted(
 async def test_more_than_a_batch_goes_in_bounded_transactions(
     database: Database, observer: Observer, metrics: Metrics, tenants: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency_reaper, "BATCH", 3)
+    monkeypatch.setattr(reaper, "BATCH", 3)
     for number in range(7):
         await keep(observer, tenants[0], f"k{number}", expires_in=-SECOND)
     sizes: list[int] = []
-    fetch_all = idempotency_reaper._reap_batch
+    fetch_all = reaper._reap_batch
 
-    async def noted(database: Database) -> int:
-        sizes.append(await fetch_all(database))
-        return sizes[-1]
+    async def noted(*asked: Any) -> Any:
+        rows = await fetch_all(*asked)
+        sizes.append(len(rows))
+        return rows
 
-    monkeypatch.setattr(idempotency_reaper, "_reap_batch", noted)
+    monkeypatch.setattr(reaper, "_reap_batch", noted)
     assert await reap(database, metrics) == 7
     assert sizes == [3, 3, 1]
     assert BATCH <= 1000, "a transaction that deletes more holds its locks for too long"
@@ -123,7 +124,7 @@ async def test_a_key_that_is_taken_over_at_this_moment_stays(
 async def test_replicas_may_reap_at_once(
     database: Database, observer: Observer, metrics: Metrics, tenants: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency_reaper, "BATCH", 5)
+    monkeypatch.setattr(reaper, "BATCH", 5)
     for number in range(40):
         await keep(observer, tenants[0], f"k{number}", expires_in=-SECOND)
     totals = await asyncio.gather(*(reap(database, metrics) for _ in range(4)))
@@ -134,7 +135,7 @@ async def test_replicas_may_reap_at_once(
 
 async def test_the_expired_are_found_by_an_index(database: Database) -> None:
     unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=5)
-    sql = idempotency_reaper._REAP.sql.replace("$1", "500").replace("$2", "1")
+    sql = reaper._REAP.sql.replace("$1", "500").replace("$2", "1")
     async with unit as transaction:
         # The table is empty, so that reading all of it looks cheap.
         await transaction.fetch_all(Statement("SET LOCAL enable_seqscan = off", (), {}), {})
@@ -180,15 +181,15 @@ class TestTheServer:
         tenants: list[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        failed, batch = asyncio.Event(), idempotency_reaper._reap_batch
+        failed, batch = asyncio.Event(), reaper._reap_batch
 
-        async def fail_once(database: Database) -> Any:
+        async def fail_once(*asked: Any) -> Any:
             if failed.is_set():
-                return await batch(database)
+                return await batch(*asked)
             failed.set()
             raise OSError("gone")
 
-        monkeypatch.setattr(idempotency_reaper, "_reap_batch", fail_once)
+        monkeypatch.setattr(reaper, "_reap_batch", fail_once)
         await keep(observer, tenants[0], "old", expires_in=-SECOND)
         settings = settings_for(users_database, identity)
         server = settings.server.model_copy(update={"reap_interval_seconds": 0.01})
@@ -196,4 +197,6 @@ class TestTheServer:
             async with running_service(SERVICE, replace(settings, server=server)), asyncio.timeout(10):
                 while await kept(observer, tenants):
                     await asyncio.sleep(0.01)
-        assert [entry["error"] for entry in logs if entry["event"].startswith("expired")] == ["OSError('gone')"]
+        assert [entry["error"] for entry in logs if entry["event"].startswith("what has expired")] == [
+            "OSError('gone')"
+        ]

@@ -1,0 +1,201 @@
+"""Learns that there is something new, once per process, and wakes the watches that it concerns.
+
+The table is the truth and is looked at each second. A commit of this process, and NOTIFY from another one, only make
+the next look come sooner. NOTIFY is sent from the hub's own connection: in a request's transaction it would make all
+commits of the database wait for each other.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+import structlog
+from sqlalchemy import select, true
+
+from api_common.changes.positions import xmin
+from api_common.changes.statements import CHANGES, SNAPSHOT, unseen
+from api_common.changes.tables import FOLLOWER
+from api_common.database import DRIVER_ERRORS, Database, compile_statement
+from api_common.listing import PLAN_FOR_VALUES
+from api_common.pool import Connection
+from api_common.unit_of_work import UnitOfWork
+
+CHANNEL: Final = "changes"
+"""The channel of NOTIFY; each service has a database, and so a channel, of its own."""
+POLL_SECONDS: Final = 1.0
+"""Between two looks when nobody says that there is something."""
+PAUSE_SECONDS: Final = 0.02
+"""Between two looks at least: commits that come close together are announced together."""
+
+_LOOK_SECONDS: Final = 10
+
+_header = select(SNAPSHOT.label("snapshot")).subquery("header")
+_new = select(CHANGES.c.tenant_id, CHANGES.c.collection).where(unseen("seen")).distinct().subquery("new")
+_LOOK: Final = compile_statement(select(_header, _new).select_from(_header.outerjoin(_new, true())))
+
+_generations: Final = count()
+_log: Final = structlog.get_logger()
+
+
+@dataclass(eq=False, slots=True)
+class Topic:
+    """What the watches of one tenant on one collection wait for."""
+
+    generation: int = field(default_factory=_generations.__next__)
+    """Another one after each announcement, and in each topic: what was read before is told from what is read after."""
+    watches: int = 0
+    """How many there are."""
+    waiting: set["asyncio.Future[None]"] = field(default_factory=set)
+    """Those that wait for more."""
+
+    def announce(self) -> None:
+        """Wakes the watches."""
+        self.generation = next(_generations)
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, seen: int, *, timeout_seconds: float) -> None:
+        """Returns when something was announced after ``seen``, or when the time is over."""
+        if self.generation != seen or timeout_seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(timeout_seconds, _finish, waiter)
+        self.waiting.add(waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self.waiting.discard(waiter)
+
+
+class ChangeHub:
+    """The one that looks for changes in this process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._topics: dict[tuple[str, str], Topic] = {}
+        self._woken = asyncio.Event()
+        self._committed = False
+        self._listening: Connection | None = None
+        self._snapshot = ""
+        self._looks = 0
+        self._done = 0
+        self.is_stopping = False
+
+    @property
+    def watches(self) -> int:
+        """How many watches there are."""
+        return sum(topic.watches for topic in self._topics.values())
+
+    @property
+    def looks(self) -> int:
+        """Counts the looks, also one that is under way."""
+        return self._looks
+
+    def quiet_since(self, look: int) -> str:
+        """Returns the snapshot up to which nothing was announced, if it was taken after ``look``; else nothing."""
+        return self._snapshot if self._done > look else ""
+
+    def wake(self) -> None:
+        """Says that this process has committed something."""
+        self._committed = True
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Ends the watches."""
+        self.is_stopping = True
+        for topic in self._topics.values():
+            topic.announce()
+
+    @contextlib.contextmanager
+    def follow(self, tenant_id: str, collection: str) -> Iterator[Topic]:
+        """Has changes announced for as long as the block runs."""
+        key = (tenant_id, collection)
+        topic = self._topics.setdefault(key, Topic())
+        topic.watches += 1
+        try:
+            yield topic
+        finally:
+            topic.watches -= 1
+            if not topic.watches:
+                del self._topics[key]
+
+    async def run(self) -> None:
+        """Looks again and again. Never returns."""
+        listener = asyncio.create_task(self._listen())
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+                self._woken.clear()
+                try:
+                    await self._tell()
+                    await self._look()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+                    _log.warning("changes are not looked for now", error=repr(error))
+                    await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
+        finally:
+            listener.cancel()
+            if self._listening is not None:
+                self._listening.terminate()
+
+    async def _tell(self) -> None:
+        """Wakes the other processes of the service, once for all that was committed here meanwhile."""
+        if self._committed and self._listening is not None:
+            self._committed = False
+            with contextlib.suppress(*DRIVER_ERRORS):
+                await self._listening.execute(f"NOTIFY {CHANNEL}")
+
+    async def _look(self) -> None:
+        if not self._topics:
+            # Nobody asks: whoever does begins with a look of its own.
+            self._snapshot = ""
+            return
+        self._looks += 1
+        look = self._looks
+        unit = UnitOfWork(
+            self._database, "", task=FOLLOWER, constraints={}, read_only=True, timeout_seconds=_LOOK_SECONDS
+        )
+        async with unit as transaction:
+            await transaction.fetch_one(PLAN_FOR_VALUES, {})
+            # Before the first look nothing is known, and everything is announced.
+            seen = self._snapshot
+            values = {"seen": seen or "1:1:", "xmin": xmin(seen) if seen else 2**62}
+            rows = await transaction.fetch_all(_LOOK, values)
+        new = {(row["tenant_id"], row["collection"]) for row in rows} if seen else set(self._topics)
+        self._snapshot, self._done = rows[0]["snapshot"], look
+        for key in new:
+            if topic := self._topics.get(key):
+                topic.announce()
+
+    def _hear(self, connection: object, pid: int, *_: object) -> None:
+        listening = self._listening
+        # What this process said itself it knows already.
+        if listening is None or pid != listening.get_server_pid():
+            self._woken.set()
+
+    async def _listen(self) -> None:
+        """Keeps a connection on which other processes tell that they committed. Never returns."""
+        while True:
+            try:
+                connection = await self._database.dedicated()
+                closed = asyncio.Event()
+                connection.add_termination_listener(lambda *_, closed=closed: closed.set())
+                await connection.add_listener(CHANNEL, self._hear)
+                self._listening = connection
+                await closed.wait()
+            except DRIVER_ERRORS as error:
+                _log.warning("other processes are not heard now", error=repr(error))
+            self._listening = None
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _finish(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

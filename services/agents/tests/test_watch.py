@@ -1,0 +1,50 @@
+"""Watching agents; what all watches share is tested in services/users/tests/test_watch.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from ameide.agent.v1 import agent_pb2 as pb
+from api_common.testing.identity import Caller
+from api_common.testing.refusals import refused
+from api_common.testing.watching import watching
+
+from services.agents.tests.factories import an_agent
+
+if TYPE_CHECKING:
+    from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
+
+S = grpc.StatusCode
+
+
+class TestWatchAgents:
+    async def test_rejects_anonymous(self, agents: AgentServiceAsyncStub) -> None:
+        async with watching(agents.WatchAgents, pb.WatchAgentsRequest(), None) as watch:
+            with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+                await watch.next()
+
+    async def test_hides_other_tenants(self, agents: AgentServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        request = pb.WatchAgentsRequest(initial_state=True)
+        await agents.CreateAgent(pb.CreateAgentRequest(agent=an_agent()), metadata=stranger.metadata)
+        async with watching(agents.WatchAgents, request, admin) as watch:
+            assert len(await watch.until("bookmark")) == 1
+            await agents.CreateAgent(pb.CreateAgentRequest(agent=an_agent()), metadata=stranger.metadata)
+            mine = await agents.CreateAgent(pb.CreateAgentRequest(agent=an_agent()), metadata=admin.metadata)
+            assert await watch.change() == ("created", mine)
+
+    async def test_tells_what_happens_as_the_other_methods_would(
+        self, agents: AgentServiceAsyncStub, admin: Caller
+    ) -> None:
+        before = await agents.CreateAgent(
+            pb.CreateAgentRequest(agent=an_agent(labels={"team": "a"})), metadata=admin.metadata
+        )
+        request = pb.WatchAgentsRequest(initial_state=True, filter='labels.team = "a"')
+        async with watching(agents.WatchAgents, request, admin) as watch:
+            assert await watch.change() == ("created", before)
+            await watch.until("bookmark")
+            changed = pb.Agent(id=before.id, display_name="Other")
+            updated = await agents.UpdateAgent(pb.UpdateAgentRequest(agent=changed), metadata=admin.metadata)
+            assert await watch.change() == ("updated", updated)
+            deleted = await agents.DeleteAgent(pb.DeleteAgentRequest(id=before.id), metadata=admin.metadata)
+            assert await watch.change() == ("deleted", deleted)

@@ -1,0 +1,48 @@
+"""Watching IPAs; what all watches share is tested in services/users/tests/test_watch.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from ameide.ipa.v1 import ipa_pb2 as pb
+from api_common.testing.identity import Caller
+from api_common.testing.refusals import refused
+from api_common.testing.watching import watching
+
+from services.ipas.tests.factories import an_ipa
+
+if TYPE_CHECKING:
+    from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
+
+S = grpc.StatusCode
+
+
+class TestWatchIpas:
+    async def test_rejects_anonymous(self, ipas: IpaServiceAsyncStub) -> None:
+        async with watching(ipas.WatchIpas, pb.WatchIpasRequest(), None) as watch:
+            with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+                await watch.next()
+
+    async def test_hides_other_tenants(self, ipas: IpaServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
+        request = pb.WatchIpasRequest(initial_state=True)
+        await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=stranger.metadata)
+        async with watching(ipas.WatchIpas, request, admin) as watch:
+            assert len(await watch.until("bookmark")) == 1
+            await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=stranger.metadata)
+            mine = await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata)
+            assert await watch.change() == ("created", mine)
+
+    async def test_tells_what_happens_as_the_other_methods_would(
+        self, ipas: IpaServiceAsyncStub, admin: Caller
+    ) -> None:
+        before = await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa(labels={"team": "a"})), metadata=admin.metadata)
+        request = pb.WatchIpasRequest(initial_state=True, filter='labels.team = "a"')
+        async with watching(ipas.WatchIpas, request, admin) as watch:
+            assert await watch.change() == ("created", before)
+            await watch.until("bookmark")
+            changed = pb.Ipa(id=before.id, display_name="Other")
+            updated = await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=changed), metadata=admin.metadata)
+            assert await watch.change() == ("updated", updated)
+            deleted = await ipas.DeleteIpa(pb.DeleteIpaRequest(id=before.id), metadata=admin.metadata)
+            assert await watch.change() == ("deleted", deleted)

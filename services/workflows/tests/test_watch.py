@@ -1,0 +1,56 @@
+"""Watching workflows; what all watches share is tested in services/users/tests/test_watch.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+from ameide.workflow.v1 import workflow_pb2 as pb
+from api_common.testing.identity import Caller
+from api_common.testing.refusals import refused
+from api_common.testing.watching import watching
+
+from services.workflows.tests.factories import a_workflow
+
+if TYPE_CHECKING:
+    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
+
+S = grpc.StatusCode
+
+
+class TestWatchWorkflows:
+    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
+        async with watching(workflows.WatchWorkflows, pb.WatchWorkflowsRequest(), None) as watch:
+            with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+                await watch.next()
+
+    async def test_hides_other_tenants(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
+    ) -> None:
+        request = pb.WatchWorkflowsRequest(initial_state=True)
+        await workflows.CreateWorkflow(pb.CreateWorkflowRequest(workflow=a_workflow()), metadata=stranger.metadata)
+        async with watching(workflows.WatchWorkflows, request, admin) as watch:
+            assert len(await watch.until("bookmark")) == 1
+            await workflows.CreateWorkflow(pb.CreateWorkflowRequest(workflow=a_workflow()), metadata=stranger.metadata)
+            mine = await workflows.CreateWorkflow(
+                pb.CreateWorkflowRequest(workflow=a_workflow()), metadata=admin.metadata
+            )
+            assert await watch.change() == ("created", mine)
+
+    async def test_tells_what_happens_as_the_other_methods_would(
+        self, workflows: WorkflowServiceAsyncStub, admin: Caller
+    ) -> None:
+        before = await workflows.CreateWorkflow(
+            pb.CreateWorkflowRequest(workflow=a_workflow(labels={"team": "a"})), metadata=admin.metadata
+        )
+        request = pb.WatchWorkflowsRequest(initial_state=True, filter='labels.team = "a"')
+        async with watching(workflows.WatchWorkflows, request, admin) as watch:
+            assert await watch.change() == ("created", before)
+            await watch.until("bookmark")
+            changed = pb.Workflow(id=before.id, display_name="Other")
+            updated = await workflows.UpdateWorkflow(
+                pb.UpdateWorkflowRequest(workflow=changed), metadata=admin.metadata
+            )
+            assert await watch.change() == ("updated", updated)
+            deleted = await workflows.DeleteWorkflow(pb.DeleteWorkflowRequest(id=before.id), metadata=admin.metadata)
+            assert await watch.change() == ("deleted", deleted)
