@@ -197,6 +197,8 @@ def await_all(programs: Sequence[Program]) -> None:
                 if time.monotonic() > deadline:
                     raise ContenderError(f"{program.name} does not come up:\n{program.log.read_text()[-2000:]}")
                 time.sleep(0.05)
+        # Whoever accepts may be another one, who had the port first.
+        program.pids()
 
 
 def _accepts(port: int) -> bool:
