@@ -18,10 +18,10 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench load rotate-keys \
-    programs images chart sbom scan
+    programs images check-images chart sbom scan
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # -- running -----------------------------------------------------------------------------------------------------
 
@@ -128,6 +128,11 @@ images: ## build the images IMAGE-users, …, IMAGE-edge with BUILDER (docker or
 	    case $$name in edge) what="--target edge";; *) what="--build-arg SERVICE=$$name";; esac; \
 	    $(BUILDER) build $$what $(OPTIONS) --tag $(IMAGE)-$$name:$(TAG) .; \
 	done
+
+check-images: $(CHECKS) ## build users and edge and start them as a cluster does: not root, nothing to write to; RUN= for each run
+	@$(BUILDER) info >/dev/null 2>&1 || { echo "No docker and no podman answers here. On Debian and Ubuntu: apt install podman; BUILDER= names another"; exit 1; }
+	@$(MAKE) --no-print-directory images IMAGES="users edge"
+	@$(PY) -W ignore:XDG_RUNTIME_DIR -m tests.images.check $(BUILDER) $(IMAGE) $(TAG) --run='$(RUN)'
 
 chart: $(CHECKS) ## package the chart into .local/dist
 	@mkdir -p $(DIST)

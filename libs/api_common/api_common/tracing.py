@@ -1,7 +1,7 @@
 """Traces over OTLP (OpenTelemetry): what a call waits for is noted, and becomes spans at its end, if it matters.
 
 It matters if the trace is sampled or the call failed by our fault: so errors are kept, whatever the ratio, and a call
-that nobody will look at costs 9 µs; with spans of the SDK that run along it would be 190 (docs/telemetry.md).
+that nobody will look at costs 2 µs; with spans of the SDK that run along it would be 190 (docs/telemetry.md).
 
 Source: OpenTelemetry semantic conventions for RPC and database clients (v1.44).
 """
