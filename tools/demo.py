@@ -1,6 +1,7 @@
 """A story through REST that touches all four aggregates; ends with an error when an answer is not the expected one."""
 
 import secrets
+import time
 from typing import Any
 
 import httpx
@@ -34,6 +35,15 @@ class Caller:
             raise MeshError(f"expected {expect} and JSON, got {answer.status_code}: {answer.text}")
         return reply
 
+    def settle(self, deployment: Json) -> Json:
+        """Returns a deployment when nobody works on it any more."""
+        for _ in range(100):
+            if deployment["state"] not in {"DEPLOYING", "COMPENSATING", "RETIRING"}:
+                break
+            time.sleep(0.1)
+            deployment = self.call("GET", f"/v1/ipas/{deployment['ipaId']}/deployments/{deployment['id']}")
+        return deployment
+
 
 def _gist(reply: Json) -> str:
     if "code" in reply:
@@ -41,7 +51,7 @@ def _gist(reply: Json) -> str:
     listed = next((value for value in reply.values() if isinstance(value, list)), None)
     if "id" not in reply:
         return f"{len(listed or [])} found"
-    return f"{reply['displayName']} is {'DELETED' if 'deleteTime' in reply else reply['state']}"
+    return f"{reply.get('displayName', 'The deployment')} is {'DELETED' if 'deleteTime' in reply else reply['state']}"
 
 
 def tell(mesh: Mesh) -> None:
@@ -73,7 +83,16 @@ def tell(mesh: Mesh) -> None:
     print("\nWorkflow and agent become one automation.")
     binding = {"workflowId": workflow["id"], "workflowRevision": workflow["revision"]}
     ipa = ada.call("POST", "/v1/ipas", {"displayName": "Invoices", **binding, "agentBindings": {"read": agent["id"]}})
+    print("\nIt is deployed, and what it is made of cannot go away.")
+    deployment = ada.settle(ada.call("POST", f"/v1/ipas/{ipa['id']}:deploy", {}))
     ada.call("GET", f"/v1/ipas/{ipa['id']}")
+    ada.call("POST", f"/v1/workflows/{workflow['id']}:archive", {}, expect=400)
+    if deployment["state"] != "DEPLOYED":
+        raise MeshError(f"expected a deployment, got {deployment}")
+
+    print("\nRetired, it lets them go.")
+    ada.settle(ada.call("POST", f"/v1/ipas/{ipa['id']}:retire", {}))
+    ada.call("POST", f"/v1/agents/{agent['id']}:disable", {})
 
     print("\nWhat is deleted can be restored.")
     ada.call("DELETE", f"/v1/users/{grace['id']}")

@@ -1,0 +1,162 @@
+"""Deployments whose sagas nobody works on but the test, and workers that die when they are told to.
+
+The worker of the service leaves these sagas alone, because their kinds are not known to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import asyncpg
+import pytest
+from api_common.clients import Siblings
+from api_common.context import Principal, RequestContext
+from api_common.database import Database
+from api_common.pagination import PageTokens
+from api_common.saga_metrics import SagaMetrics
+from api_common.saga_worker import SagaWorker
+from api_common.sagas import Effect, Effecting, Patience, Plan, Sagas, Step
+from api_common.testing.identity import Caller
+from api_common.tracing import Trace
+from api_common.unit_of_work import Row, UnitOfWork
+from cryptography.fernet import Fernet
+from ipas_service.deployments import Deployments, _retirement
+from ipas_service.repository import DeploymentRepository, IpaRepository
+from ipas_service.rollout import Rollout
+from prometheus_client import CollectorRegistry
+
+QUICK: Final = Patience(attempts=3, first_seconds=0.001, longest_seconds=0.002)
+FOR_EVER: Final = 1000.0
+"""A lease that no test outlives: time passes when `Stage.expire` says so."""
+
+
+class Crash(BaseException):
+    """The process is gone: nobody catches this, nothing is given back."""
+
+
+class Instants:
+    """Counts the instants of a worker's life, and ends it at one of them."""
+
+    def __init__(self, fatal: int = -1) -> None:
+        self.count = 0
+        self._fatal = fatal
+
+    def pass_by(self) -> None:
+        self.count += 1
+        if self.count - 1 == self._fatal:
+            raise Crash
+
+    def around(self, effect: Effecting) -> Effecting:
+        async def run(work: Effect) -> Mapping[str, Any]:
+            self.pass_by()
+            found = await effect(work)
+            self.pass_by()
+            return found
+
+        return run
+
+
+class MortalWorker(SagaWorker):
+    """A worker that may die before and after each of its writes and effects."""
+
+    instants = Instants()
+
+    async def _save(self, *args: Any, **kwargs: Any) -> None:
+        self.instants.pass_by()
+        await super()._save(*args, **kwargs)
+        self.instants.pass_by()
+
+
+def with_effects(plan: Plan, change: Callable[[Effecting], Effecting], *, compensations: bool = True) -> Plan:
+    """Returns ``plan`` with every effect, or only those of steps, replaced by what ``change`` makes of it."""
+
+    def changed(step: Step) -> Step:
+        undo = change(step.compensate) if step.compensate and compensations else step.compensate
+        return replace(step, run=change(step.run) if step.run else None, compensate=undo)
+
+    return replace(plan, steps=[changed(step) for step in plan.steps])
+
+
+class Stage:
+    """Deployments whose sagas nobody works on but the test."""
+
+    def __init__(self, database: Database, siblings: Siblings, admins: Mapping[str, asyncpg.Connection[Any]]) -> None:
+        self.database = database
+        self._admins = admins
+        tokens = PageTokens([Fernet.generate_key().decode()])
+        self._deployments = Deployments(IpaRepository(tokens), DeploymentRepository(tokens), Sagas(), Rollout(siblings))
+        quick: dict[str, Any] = {"patience": QUICK, "compensation_patience": QUICK}
+        deploy, retire = self._deployments.plans
+        self.deploy_plan = replace(deploy, kind="deploy_in_test", **quick)
+        self.retire_plan = replace(retire, kind="retire_in_test", **quick)
+        self._deployments._deploy, self._deployments._retire = self.deploy_plan, self.retire_plan  # type: ignore[misc]
+        self.registry = CollectorRegistry()
+        self._metrics = SagaMetrics(self.registry)
+
+    async def deploy(self, caller: Caller, ipa_id: str) -> Row:
+        return await self._call(caller, lambda ctx: self._deployments.deploy(ctx, ipa_id, etag=""))
+
+    async def retire(self, caller: Caller, ipa_id: str) -> str:
+        """Begins to retire an IPA; returns the id of the saga that does it."""
+        deployment = await self._call(caller, lambda ctx: self._deployments.retire(ctx, ipa_id, etag=""))
+        return _retirement(deployment["id"])
+
+    async def resume(self, caller: Caller, deployment: Row) -> Row:
+        ids = deployment["ipa_id"], deployment["id"]
+        return await self._call(caller, lambda ctx: self._deployments.resume(ctx.transaction, *ids))
+
+    async def _call(self, caller: Caller, work: Callable[[RequestContext], Awaitable[Row]]) -> Row:
+        unit = UnitOfWork(self.database, caller.tenant_id, constraints={}, read_only=False, timeout_seconds=5)
+        principal = Principal(caller.subject, caller.tenant_id, frozenset())
+        async with unit as transaction:
+            trace = Trace("1" * 32, "", sampled=False)
+            return await work(RequestContext(principal, "", 0.0, trace, "", transaction=transaction))
+
+    def worker(self, *plans: Plan, instants: Instants | None = None, step_seconds: float = 10) -> MortalWorker:
+        worker = MortalWorker(
+            self.database, plans, Sagas(), self._metrics, lease_seconds=FOR_EVER, step_seconds=step_seconds
+        )
+        worker.instants = instants or Instants()
+        return worker
+
+    async def work(self, worker: SagaWorker, saga: str) -> None:
+        """Lets ``worker`` take a saga, whoever had it before."""
+        await self.expire(saga)
+        await worker.work(await self._of(saga, "tenant_id"), saga)
+
+    async def finish(self, worker: SagaWorker, saga: str) -> str:
+        """Lets ``worker`` work, as often as it takes; returns the state in which the saga then stays."""
+        for _ in range(20):
+            if await self._of(saga, "due_time") is None:
+                return await self.state(saga)
+            await self.work(worker, saga)
+        pytest.fail("the saga does not come to an end")
+
+    async def state(self, saga: str) -> str:
+        return str(await self._of(saga, "state"))
+
+    async def expire(self, saga: str) -> None:
+        """Lets the time pass after which another worker may take the saga."""
+        await self._admins["ipas"].execute("UPDATE sagas SET due_time = now() WHERE id = $1", saga)
+
+    async def _of(self, saga: str, column: str) -> Any:
+        return await self._admins["ipas"].fetchval(f"SELECT {column} FROM sagas WHERE id = $1", saga)
+
+    async def notes(self, id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            await self._admins["ipas"].fetchval("SELECT steps::text FROM sagas WHERE id = $1", id)
+        )
+        return found
+
+    async def held(self, deployment: str) -> dict[str, int]:
+        """Counts what each service keeps for a deployment."""
+        query = "SELECT count(*) FROM reservations WHERE holder_id = $1"
+        return {name: await self._admins[name].fetchval(query, deployment) for name in ("workflows", "agents")}
+
+    async def ipa(self, id: str) -> tuple[str, int]:
+        row = await self._admins["ipas"].fetchrow("SELECT state, version FROM ipas WHERE id = $1", id)
+        assert row
+        return row["state"], row["version"]

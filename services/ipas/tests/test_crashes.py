@@ -1,0 +1,270 @@
+"""A deployment survives a crash at any instant, a worker that freezes, calls that lie and compensations that fail.
+
+In this process, over the real services; `make chaos` does the same to real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import pytest
+from api_common.clients import Siblings
+from api_common.database import Database
+from api_common.errors import DeadlineExceededError, ExternalServiceError, FailedPreconditionError
+from api_common.sagas import Effect, Effecting
+from api_common.settings import DatabaseSettings
+from api_common.telemetry import Metrics
+from api_common.testing.database import TestDatabase
+from api_common.testing.identity import Caller
+from api_common.testing.service import tls_of
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from services.ipas.tests.factories import activate_agent, create_agent, create_ipa, publish_workflow
+from services.ipas.tests.stage import QUICK, Crash, Instants, Stage, with_effects
+
+if TYPE_CHECKING:
+    from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
+    from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
+    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
+
+ALL: Final = {"workflows": 1, "agents": 1}
+NOTHING: Final = {"workflows": 0, "agents": 0}
+
+
+@pytest.fixture(scope="module")
+async def stage(
+    ipas_database: TestDatabase,
+    workflows_database: TestDatabase,
+    agents_database: TestDatabase,
+    siblings: dict[str, str],
+    certificates: Path,
+) -> AsyncIterator[Stage]:
+    databases = {"ipas": ipas_database, "workflows": workflows_database, "agents": agents_database}
+    async with AsyncExitStack() as stack:
+        admins: dict[str, asyncpg.Connection[Any]] = {}
+        for name, found in databases.items():
+            admins[name] = await asyncpg.connect(found.admin_url)
+            stack.push_async_callback(admins[name].close)
+        database = await Database.connect(DatabaseSettings(url=SecretStr(ipas_database.url)), application_name="crash")
+        stack.push_async_callback(database.close)
+        called = Siblings(siblings, tls_of(certificates, "ipas"), Metrics(CollectorRegistry()))
+        stack.push_async_callback(called.close)
+        yield Stage(database, called, admins)
+
+
+class Cast:
+    """What IPAs are made of."""
+
+    def __init__(self, ipas: IpaServiceAsyncStub, caller: Caller, workflow_id: str, agent_id: str) -> None:
+        self._ipas = ipas
+        self.caller = caller
+        self._made_of: dict[str, Any] = {"workflow_id": workflow_id, "agent_bindings": {"ask": agent_id}}
+
+    async def ipa(self) -> str:
+        return (await create_ipa(self._ipas, self.caller, **self._made_of)).id
+
+
+@pytest.fixture
+async def ready(
+    ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, agents: AgentServiceAsyncStub, admin: Caller
+) -> Cast:
+    """IPAs that may be deployed."""
+    workflow = await publish_workflow(workflows, admin, "ask")
+    return Cast(ipas, admin, workflow.id, (await activate_agent(agents, admin)).id)
+
+
+@pytest.fixture
+async def unfit(
+    ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, agents: AgentServiceAsyncStub, admin: Caller
+) -> Cast:
+    """IPAs whose agent is not ACTIVE: what their workflow reserved must be taken back."""
+    workflow = await publish_workflow(workflows, admin, "ask")
+    return Cast(ipas, admin, workflow.id, (await create_agent(agents, admin)).id)
+
+
+class TestACrashAtAnyInstant:
+    """Before and after each write and each effect: DL-1."""
+
+    async def test_of_a_deployment_deploys_it_once(self, stage: Stage, ready: Cast) -> None:
+        async def live(instants: Instants) -> None:
+            deployment = await stage.deploy(ready.caller, await ready.ipa())
+            await self._die_and_finish(stage, deployment["id"], instants)
+            assert await stage.state(deployment["id"]) == "DONE"
+            assert await stage.held(deployment["id"]) == ALL
+            # Created, DEPLOYING, DEPLOYED: nothing happened twice.
+            assert await stage.ipa(deployment["ipa_id"]) == ("DEPLOYED", 3)
+
+        assert await self._at_every_instant(live) == 16
+
+    async def test_of_a_failing_one_leaves_nothing(self, stage: Stage, unfit: Cast) -> None:
+        async def live(instants: Instants) -> None:
+            deployment = await stage.deploy(unfit.caller, await unfit.ipa())
+            await self._die_and_finish(stage, deployment["id"], instants)
+            assert await stage.state(deployment["id"]) == "FAILED"
+            assert await stage.held(deployment["id"]) == NOTHING
+            assert await stage.ipa(deployment["ipa_id"]) == ("FAILED", 3)
+
+        # The refused step has no instant after its effect.
+        assert await self._at_every_instant(live) == 25
+
+    async def test_of_retiring_releases_all(self, stage: Stage, ready: Cast) -> None:
+        async def live(instants: Instants) -> None:
+            deployment = await stage.deploy(ready.caller, await ready.ipa())
+            await stage.finish(stage.worker(stage.deploy_plan), deployment["id"])
+            saga = await stage.retire(ready.caller, deployment["ipa_id"])
+            await self._die_and_finish(stage, saga, instants)
+            assert await stage.held(deployment["id"]) == NOTHING
+            assert (await stage.ipa(deployment["ipa_id"]))[0] == "RETIRED"
+
+        assert await self._at_every_instant(live) == 16
+
+    async def _at_every_instant(self, live: Any) -> int:
+        """Lives a life without a crash, and then one for each of its instants; returns their number."""
+        whole = Instants()
+        await live(whole)
+        for instant in range(whole.count):
+            await live(Instants(instant))
+        return whole.count
+
+    async def _die_and_finish(self, stage: Stage, saga: str, instants: Instants) -> None:
+        plans = [with_effects(plan, instants.around) for plan in (stage.deploy_plan, stage.retire_plan)]
+        try:
+            await stage.work(stage.worker(*plans, instants=instants), saga)
+        except Crash:
+            # Somebody else finds it when its lease has ended.
+            await stage.finish(stage.worker(stage.deploy_plan, stage.retire_plan), saga)
+
+
+class TestAFrozenWorker:
+    """Past its lease, in the middle of a step, while another one takes over: DL-3."""
+
+    @pytest.mark.parametrize("successful", [True, False])
+    async def test_does_nothing_any_more_when_it_thaws(
+        self, stage: Stage, ready: Cast, unfit: Cast, *, successful: bool
+    ) -> None:
+        cast = ready if successful else unfit
+        deployment = await stage.deploy(cast.caller, await cast.ipa())
+        frozen, thaw = asyncio.Event(), asyncio.Event()
+
+        def freezing(effect: Effecting) -> Effecting:
+            async def run(work: Effect) -> Mapping[str, Any]:
+                frozen.set()
+                await thaw.wait()
+                return await effect(work)
+
+            return run
+
+        sleeper = stage.worker(with_effects(stage.deploy_plan, freezing, compensations=False))
+        asleep = asyncio.create_task(stage.work(sleeper, deployment["id"]))
+        await frozen.wait()
+        await stage.finish(stage.worker(stage.deploy_plan), deployment["id"])
+        before = await stage.notes(deployment["id"]), await stage.held(deployment["id"])
+        assert before[1] == (ALL if successful else NOTHING)
+        thaw.set()
+        with capture_logs() as logs:
+            await asleep
+        assert [entry["event"] for entry in logs if entry["event"].startswith("saga")] == ["saga was taken over"]
+        assert (await stage.notes(deployment["id"]), await stage.held(deployment["id"])) == before
+
+
+class TestAStepThatTimedOut:
+    async def test_and_happened_all_the_same_is_taken_back(self, stage: Stage, ready: Cast) -> None:
+        """DL-4: its outcome is never known."""
+        deployment = await stage.deploy(ready.caller, await ready.ipa())
+
+        def lying(effect: Effecting) -> Effecting:
+            async def run(work: Effect) -> Mapping[str, Any]:
+                await effect(work)
+                raise DeadlineExceededError("The deadline passed before the work was done.")
+
+            return run
+
+        worker = stage.worker(with_effects(stage.deploy_plan, lying, compensations=False))
+        assert await stage.finish(worker, deployment["id"]) == "FAILED"
+        assert await stage.held(deployment["id"]) == NOTHING
+        first, second, _ = await stage.notes(deployment["id"])
+        assert (first["attempts"], first["compensation"]["state"], second["attempts"]) == (QUICK.attempts, "DONE", 0)
+
+    async def test_and_arrives_after_its_compensation_has_no_effect(self, stage: Stage, ready: Cast) -> None:
+        deployment = await stage.deploy(ready.caller, await ready.ipa())
+        late: list[tuple[Effecting, Effect]] = []
+
+        def losing(effect: Effecting) -> Effecting:
+            async def run(work: Effect) -> Mapping[str, Any]:
+                late.append((effect, work))
+                raise DeadlineExceededError("The deadline passed before the work was done.")
+
+            return run
+
+        worker = stage.worker(with_effects(stage.deploy_plan, losing, compensations=False))
+        assert await stage.finish(worker, deployment["id"]) == "FAILED"
+        for effect, work in late:
+            with pytest.raises(FailedPreconditionError):
+                await effect(work)
+        assert await stage.held(deployment["id"]) == NOTHING
+
+
+class TestWhatKeepsFailing:
+    """DL-5: it is never dropped."""
+
+    @staticmethod
+    def broken(_: Effecting) -> Effecting:
+        async def run(_: Effect) -> Mapping[str, Any]:
+            raise ExternalServiceError("A service that this call needs does not answer now.")
+
+        return run
+
+    async def test_as_a_compensation_needs_attention_and_goes_on_when_it_is_resumed(
+        self, stage: Stage, unfit: Cast
+    ) -> None:
+        deployment = await stage.deploy(unfit.caller, await unfit.ipa())
+        whole = stage.deploy_plan
+        spoilt = with_effects(whole, self.broken).steps
+        steps = [replace(step, compensate=bad.compensate) for step, bad in zip(whole.steps, spoilt, strict=True)]
+        parked = stage.registry.get_sample_value("sagas_parked_total", {"kind": whole.kind}) or 0
+        with capture_logs() as logs:
+            assert await stage.finish(stage.worker(replace(whole, steps=steps)), deployment["id"]) == "NEEDS_ATTENTION"
+        assert stage.registry.get_sample_value("sagas_parked_total", {"kind": whole.kind}) == parked + 1
+        assert [entry["log_level"] for entry in logs if entry["event"] == "saga needs attention"] == ["error"]
+        assert await stage.held(deployment["id"]) == {"workflows": 1, "agents": 0}
+        resumed = await stage.resume(unfit.caller, deployment)
+        assert resumed["state"] == "COMPENSATING"
+        assert await stage.finish(stage.worker(whole), deployment["id"]) == "FAILED"
+        assert await stage.held(deployment["id"]) == NOTHING
+
+    async def test_in_retiring_needs_attention_whatever_the_error(self, stage: Stage, ready: Cast) -> None:
+        deployment = await stage.deploy(ready.caller, await ready.ipa())
+        await stage.finish(stage.worker(stage.deploy_plan), deployment["id"])
+        saga = await stage.retire(ready.caller, deployment["ipa_id"])
+        broken = stage.worker(with_effects(stage.retire_plan, self.broken))
+        assert await stage.finish(broken, saga) == "NEEDS_ATTENTION"
+        assert (await stage.ipa(deployment["ipa_id"]))[0] == "DEPLOYED"
+        assert (await stage.resume(ready.caller, deployment))["state"] == "RETIRING"
+        assert await stage.finish(stage.worker(stage.retire_plan), saga) == "DONE"
+        assert await stage.held(deployment["id"]) == NOTHING
+
+    async def test_by_crashing_its_worker_is_given_up(self, stage: Stage, ready: Cast) -> None:
+        """A step that ends its process each time does not do so for ever."""
+        deployment = await stage.deploy(ready.caller, await ready.ipa())
+
+        def deadly(effect: Effecting) -> Effecting:
+            async def run(work: Effect) -> Mapping[str, Any]:
+                await effect(work)
+                raise Crash
+
+            return run
+
+        plan = with_effects(stage.deploy_plan, deadly, compensations=False)
+        for _ in range(QUICK.attempts):
+            with pytest.raises(Crash):
+                await stage.work(stage.worker(plan), deployment["id"])
+        assert await stage.finish(stage.worker(plan), deployment["id"]) == "FAILED"
+        assert await stage.held(deployment["id"]) == NOTHING
