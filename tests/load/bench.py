@@ -35,6 +35,8 @@ def main() -> None:
             asked = pairs(contenders, works)
             warm_up(send, asked, scale=options.scale)
             print_head(options.rounds)
+            if missing := names - {one.name for one in contenders}:
+                print(f"No {'; '.join(missing)} here.\n")
             twins = [one for one in asked if one[0].name in TWINS and one[1] == "GetUser"]
             print_resolution(list(run_rounds(stage, send, twins, rounds=options.rounds, scale=options.scale)))
             cells = list(run_rounds(stage, send, asked, rounds=options.rounds, scale=options.scale))

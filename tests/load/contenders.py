@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.load.contender import Contender, Program, await_all, started_edge, started_peer, started_service
 from tests.load.order import Transport
+from tests.load.peers import go_gateway
 from tests.load.stage import NEEDED, Stage
 from tests.load.work import PLANS
 
@@ -23,10 +24,13 @@ EDGE_H2: Final = "ours, edge, REST h2"
 FASTAPI: Final = "FastAPI, ORM"
 TUNED: Final = "FastAPI, tuned"
 LITESTAR: Final = "Litestar, Granian"
+GO: Final = "Go, grpc-gateway"
 
 _BARE: Final = {ECHO: "echo", ECHO_AGAIN: "echo", DRIVER: "driver"}
 _BEHIND_EDGE: Final[Mapping[str, Transport]] = {EDGE_GRPC: "grpc", EDGE_H1: "h1", EDGE_H2: "h2"}
-REST: Final = {FASTAPI: "fastapi_orm", TUNED: "fastapi_tuned", LITESTAR: "litestar_granian"}
+_PYTHON: Final = {FASTAPI: "fastapi_orm", TUNED: "fastapi_tuned", LITESTAR: "litestar_granian"}
+REST: Final = (*_PYTHON, GO)
+"""The peers that answer as the edge does."""
 _OF_USERS: Final = tuple(work for work, plan in PLANS.items() if plan.resource == "users")
 
 TWINS: Final = {ECHO, ECHO_AGAIN, OURS, OURS_AGAIN}
@@ -36,7 +40,7 @@ NAMES: Final = (*_BARE, OURS, OURS_AGAIN, *_BEHIND_EDGE, *REST)
 
 @contextmanager
 def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -> Iterator[Sequence[Contender]]:
-    """Yields those of ``names``, ready to be asked.
+    """Yields those of ``names`` that this machine can run, ready to be asked.
 
     Args:
         against: another checkout, whose users service is `ours again` instead of this one's.
@@ -45,7 +49,10 @@ def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -
         ContenderError: one does not come up.
     """
     with ExitStack() as stack:
-        contenders = [_started(name, stage, stack) for name in (*_BARE, *REST) if name in names]
+        contenders = [_started(name, stage, stack) for name in (*_BARE, *_PYTHON) if name in names]
+        if GO in names and (built := go_gateway.build()):
+            go = stack.enter_context(started_peer(GO, (str(built),), stage))
+            contenders.append(_contender(GO, "h1", dict.fromkeys(NEEDED, go)))
         if OURS_AGAIN in names:
             environment = _packages_of(against) if against else {}
             again = started_service("users", stage, label=OURS_AGAIN, environment=environment)
@@ -66,9 +73,9 @@ def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -
 
 
 def _started(name: str, stage: Stage, stack: ExitStack) -> Contender:
-    module = f"tests.load.peers.{(_BARE | REST)[name]}"
+    module = f"tests.load.peers.{(_BARE | _PYTHON)[name]}"
     program = stack.enter_context(started_peer(name, (sys.executable, "-m", module), stage))
-    if name in REST:
+    if name in _PYTHON:
         return _contender(name, "h1", dict.fromkeys(NEEDED, program))
     works = _OF_USERS if name == DRIVER else ("GetUser",)
     return Contender(name=name, transport="mtls", programs={"users": program}, works=works, is_constant=name != DRIVER)
@@ -83,4 +90,4 @@ def _contender(
 def _packages_of(checkout: Path) -> Mapping[str, str]:
     root = checkout.resolve()
     packages = [root / "libs" / "api_common", root / "services" / "users", Path("libs/ameide_protos").resolve()]
-    return {"PYTHONPATH": os.pathsep.join(map(str, packages))}
+    return {"_PYTHONPATH": os.pathsep.join(map(str, packages))}
