@@ -23,6 +23,12 @@ class SagaMetrics:
         )
         self.parked = Counter("sagas_parked", "Sagas that came to need attention.", ("kind",), registry=registry)
 
+    def expect(self, kind: str, steps: Sequence[str]) -> None:
+        """Makes the counters of a plan begin at 0: what appears with its first failure has no rate yet."""
+        self.parked.labels(kind)
+        for step in (*steps, "compensation"):
+            self.failures.labels(kind, step)
+
     def show(self, counted: Sequence[Row]) -> None:
         """Shows what `saga_store.count` returned."""
         found = {row["state"]: row["count"] for row in counted}

@@ -91,6 +91,8 @@ class SagaWorker:
         self._plans = {plan.kind: plan for plan in plans}
         self._wake = sagas.begun
         self._metrics = metrics
+        for plan in plans:
+            metrics.expect(plan.kind, [step.name for step in plan.steps])
         self._lease = lease_seconds
         self._step_seconds = step_seconds
         self._stopping = False
