@@ -59,8 +59,8 @@ class CircuitBreaker:
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Runs ``call`` unless its dependency is known to be down.
 
-        Only an ExternalServiceError or DeadlineExceededError counts as a failure: every other answer, an error too,
-        shows that somebody is there. Cancellation counts as nothing.
+        Only an ExternalServiceError counts as a failure: every other answer, an error too, shows that somebody is
+        there. Cancellation and a caller's deadline count as nothing: whoever waits for 1 ms learns nothing.
 
         Raises:
             ExternalServiceError: the breaker is open.
@@ -68,9 +68,9 @@ class CircuitBreaker:
         probe = self._admit()
         try:
             result = await call()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, DeadlineExceededError):
             raise
-        except (ExternalServiceError, DeadlineExceededError):
+        except ExternalServiceError:
             self._failed(probe=probe)
             raise
         except Exception:

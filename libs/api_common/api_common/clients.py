@@ -43,6 +43,9 @@ from api_common.tls import channel_credentials, file_versions
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
+MAX_WAIT_SECONDS: Final = 4
+"""A sibling that has not answered by then does not answer, however long the caller would wait (ADR 9)."""
+
 _RETRY_POLICY: Final = {
     "maxAttempts": 3,
     "initialBackoff": "0.05s",
@@ -94,8 +97,9 @@ class _Connection:
 class Sibling:
     """One service that this process calls.
 
-    Calls run through a circuit breaker. One that found nobody is made again if its contract declares it without side
-    effects. A certificate that is replaced on disk is used from the next call on.
+    Calls run through a circuit breaker, which a caller in a hurry does not open: only a sibling that had its whole time
+    and did not answer counts as one that is down. A call that found nobody is made again if its contract declares it
+    without side effects. A certificate that is replaced on disk is used from the next call on.
 
     Args:
         tls: None for loopback in tests; the caller's own token goes along then.
@@ -141,8 +145,8 @@ class Sibling:
             UnauthenticatedError: the caller's credential has ended meanwhile.
             AbortedError: another request was in the way.
             RateLimitError: the sibling has too much to do.
-            DeadlineExceededError: there was not enough time.
-            ExternalServiceError: the sibling does not answer, or the breaker is open.
+            DeadlineExceededError: the caller's time was over.
+            ExternalServiceError: the sibling does not answer in `MAX_WAIT_SECONDS`, or the breaker is open.
             InternalError: the sibling does not understand us, or we do not understand it.
         """
         return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
@@ -171,14 +175,15 @@ class Sibling:
             (correlation.TRACEPARENT, ctx.trace.parent_of(span_id)),
             *(((correlation.IDEMPOTENCY_KEY, idempotency_key),) if idempotency_key else ()),
         )
-        timeout = ctx.deadline - asyncio.get_running_loop().time()
+        remaining = ctx.deadline - asyncio.get_running_loop().time()
+        timeout = min(remaining, MAX_WAIT_SECONDS)
         started, code = time.time_ns(), _S.CANCELLED
         try:
             answer: ResponseT | None = await method(request, timeout=timeout, metadata=metadata)
             code = _S.OK
         except grpc.aio.AioRpcError as failure:
             code = failure.code()
-            refusal = _meaning_of(failure)
+            refusal = _meaning_of(failure, in_a_hurry=timeout == remaining)
             if not isinstance(refusal, _ORDINARY):
                 _log_failure(request, ctx, code=code.name, details=failure.details())
             raise refusal from failure
@@ -239,8 +244,11 @@ class Siblings:
         await asyncio.gather(*(sibling.close() for sibling in self._opened.values()))
 
 
-def _meaning_of(failure: grpc.aio.AioRpcError) -> DomainError:
-    error, message = _MEANING.get(failure.code(), (InternalError, "Something went wrong on our side."))
+def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> DomainError:
+    code = failure.code()
+    if code is _S.DEADLINE_EXCEEDED and not in_a_hurry:
+        code = _S.UNAVAILABLE
+    error, message = _MEANING.get(code, (InternalError, "Something went wrong on our side."))
     trailers = dict(failure.trailing_metadata() or ())
     if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
         return PayloadTooLargeError("The answer would be too large; ask for less at once.")

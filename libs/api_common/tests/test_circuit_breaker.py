@@ -51,7 +51,7 @@ def breaker(clock: Clock, states: list[str]) -> CircuitBreaker:
 
 async def fail(breaker: CircuitBreaker, dependency: Dependency, times: int) -> None:
     for _ in range(times):
-        with pytest.raises((ExternalServiceError, DeadlineExceededError)):
+        with pytest.raises(ExternalServiceError):
             await breaker.run(dependency)
 
 
@@ -64,7 +64,7 @@ async def test_opens_after_failures_in_a_row_and_then_calls_nobody(breaker: Circ
 async def test_counts_failures_in_a_row_only(breaker: CircuitBreaker) -> None:
     dependency = Dependency()
     for _ in range(3):
-        dependency.error = DeadlineExceededError("slow")
+        dependency.error = ExternalServiceError("slow")
         await fail(breaker, dependency, 2)
         dependency.error = None
         assert await breaker.run(dependency) == "answer"
@@ -124,6 +124,23 @@ async def test_takes_cancellation_neither_for_failure_nor_for_success(
             await call
     assert breaker.state == ("half-open" if failed_before else "closed")
     dependency.gate.set()
+    dependency.error = None
+    assert await breaker.run(dependency) == "answer"
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("failed_before", [0, 3])
+async def test_takes_the_deadline_of_a_caller_neither_for_failure_nor_for_success(
+    breaker: CircuitBreaker, clock: Clock, failed_before: int
+) -> None:
+    dependency = Dependency()
+    await fail(breaker, dependency, failed_before)
+    clock.now += 5
+    dependency.error = DeadlineExceededError("too short")
+    for _ in range(5):
+        with pytest.raises(DeadlineExceededError):
+            await breaker.run(dependency)
+    assert breaker.state == ("half-open" if failed_before else "closed")
     dependency.error = None
     assert await breaker.run(dependency) == "answer"
     assert breaker.state == "closed"

@@ -13,9 +13,9 @@ import grpc
 import pytest
 import structlog
 from ameide.user.v1 import user_pb2 as pb
-from api_common import errors
+from api_common import clients, errors
+from api_common.clients import MAX_WAIT_SECONDS, Siblings
 from api_common.clients import Sibling as SiblingClient
-from api_common.clients import Siblings
 from api_common.context import CallContext, Principal
 from api_common.error_details import render
 from api_common.peers import TRUST_DOMAIN
@@ -40,7 +40,8 @@ MEANING: dict[grpc.StatusCode, type[errors.DomainError]] = {
     grpc.StatusCode.CANCELLED: errors.ExternalServiceError,
     grpc.StatusCode.UNKNOWN: errors.InternalError,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InternalError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+    # The caller has time left: the sibling is too slow.
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.ExternalServiceError,
     grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
     grpc.StatusCode.ALREADY_EXISTS: errors.InternalError,
     grpc.StatusCode.PERMISSION_DENIED: errors.AuthorizationError,
@@ -154,8 +155,9 @@ class TestDeadline:
             return b""
 
         sibling.answer = answer
-        await users.call(REQUEST, pb.User, context(seconds=7))
-        assert 5 < remaining[0] <= 7
+        await users.call(REQUEST, pb.User, context(seconds=3))
+        await users.call(REQUEST, pb.User, context(seconds=30))
+        assert 2 < remaining[0] <= 3 < remaining[1] <= MAX_WAIT_SECONDS
 
     async def test_ends_the_call_and_the_siblings_work(self, users: SiblingClient, sibling: Sibling) -> None:
         _, stopped = works_until_cancelled(sibling)
@@ -350,6 +352,20 @@ class TestMutualTls:
 
 
 class TestCircuitBreaker:
+    async def test_leaves_a_sibling_alone_that_is_slow_whatever_the_callers_hurry(
+        self, users: SiblingClient, sibling: Sibling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        works_until_cancelled(sibling)
+        for _ in range(5):
+            with pytest.raises(errors.DeadlineExceededError):
+                await users.call(REQUEST, pb.User, context(seconds=0.05))
+        assert users.breaker.state == "closed"
+        monkeypatch.setattr(clients, "MAX_WAIT_SECONDS", 0.05)
+        for _ in range(5):
+            with pytest.raises(errors.ExternalServiceError):
+                await users.call(REQUEST, pb.User, context())
+        assert users.breaker.state == "open"
+
     async def test_leaves_a_sibling_alone_that_does_not_answer(self, users: SiblingClient, sibling: Sibling) -> None:
         sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=1000)
         for _ in range(50):
