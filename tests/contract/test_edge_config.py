@@ -217,7 +217,12 @@ class TestCluster:
         assert breaker["retry_budget"]["budget_percent"]["value"] == 10
         # Never the only host.
         assert cluster["outlier_detection"]["max_ejection_percent"] == 50
+        # A caller's choice of deadline must not take a host away from others.
+        assert cluster["outlier_detection"]["enforcing_consecutive_5xx"] == 0
+        assert cluster["outlier_detection"]["enforcing_success_rate"] == 0
         assert cluster["health_checks"][0]["grpc_health_check"] == {}
+        # At once: tests/faults would see a second of refusals.
+        assert cluster["common_lb_config"]["update_merge_window"] == "0s"
         assert cluster["per_connection_buffer_limit_bytes"] == 32768
 
     @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster["name"])
@@ -393,6 +398,8 @@ def filled(descriptor: Descriptor) -> Any:
         (("http2_protocol_options", "max_concurrent_streams"), 1000),
         (("stream_idle_timeout",), "300s"),
         (("common_http_protocol_options", "idle_timeout"), "900s"),
+        (("common_http_protocol_options", "max_connection_duration"), "1800s"),
+        (("http1_safe_max_connection_duration",), True),
         (("common_http_protocol_options", "max_headers_count"), 100),
         (("drain_timeout",), "30s"),
     ],
