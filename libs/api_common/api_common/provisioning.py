@@ -13,6 +13,7 @@ import asyncpg
 # Roles belong to the whole server: runners and test sessions that provision at once take turns.
 _LOCK: Final = 4_263_371_912
 
+_FIRST_WITH_SELF_GRANT: Final = 16
 _FIRST_WITH_BUILTIN_LOCALES: Final = 17
 _LEAKPROOF: Final = "jsonb_contains(jsonb, jsonb)"
 """What lists look labels up by; `=`, `<` and the like are leakproof already (ADR 20)."""
@@ -45,7 +46,8 @@ async def provision(
     Rights on tables are granted by the migrations that make them.
 
     Args:
-        admin_url: a superuser's connection to any database of the server but this one.
+        admin_url: a connection to any database of the server but this one, as a superuser or, on a managed server, as
+            a role with CREATEDB and CREATEROLE.
         service: `users`; names the roles, and the database unless ``database`` does.
 
     Raises:
@@ -56,6 +58,9 @@ async def provision(
     admin = await asyncpg.connect(admin_url)
     try:
         await admin.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        if admin.get_server_version().major >= _FIRST_WITH_SELF_GRANT:
+            # An administrator who is no superuser may otherwise make the owner, and then not give it a database.
+            await admin.execute("SET createrole_self_grant = 'set, inherit'")
         await _ensure_role(admin, owner, owner_password)
         await _ensure_role(admin, application, application_password)
         if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", database):
