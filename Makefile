@@ -130,7 +130,7 @@ images: ## build the images IMAGE-users, …, IMAGE-edge with BUILDER (docker or
 	done
 
 check-images: $(CHECKS) ## build users and edge and start them as a cluster does: not root, nothing to write to; RUN= for each run
-	@$(BUILDER) info >/dev/null 2>&1 || { echo "No docker and no podman answers here. On Debian and Ubuntu: apt install podman; BUILDER= names another"; exit 1; }
+	@test -n "$(BUILDER)" && $(BUILDER) info >/dev/null 2>&1 || { echo "No docker and no podman answers here. On Debian and Ubuntu: apt install podman; BUILDER= names another"; exit 1; }
 	@$(MAKE) --no-print-directory images IMAGES="users edge"
 	@$(PY) -W ignore:XDG_RUNTIME_DIR -m tests.images.check $(BUILDER) $(IMAGE) $(TAG) --run='$(RUN)'
 

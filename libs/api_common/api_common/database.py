@@ -30,6 +30,8 @@ DATABASE_FACTS: Final[Attributes] = {"db.system.name": "postgresql"}
 
 # The verb and its table.
 _SUMMARY: Final = re.compile(r"\b(?:(SELECT)\b.*?\bFROM|(INSERT) INTO|(UPDATE)|(DELETE) FROM)\s+(\w+)", re.DOTALL)
+# One that locks rows (`FOR UPDATE`) changes nothing.
+_WRITES: Final = re.compile(r"\b(?:INSERT INTO|DELETE FROM|UPDATE \w+ (?:AS \w+ )?SET)\b")
 _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
@@ -62,6 +64,8 @@ class Statement:
     """What it does to what, for traces: `SELECT users`. Values are never part of it."""
     facts: Attributes = field(default_factory=lambda: DATABASE_FACTS)
     """What else traces say of it."""
+    writes: bool = True
+    """Whether it may change a row."""
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """Returns the driver's arguments for ``values``."""
@@ -77,7 +81,7 @@ def compile_statement(clause: ClauseElement) -> Statement:
     found = _SUMMARY.search(compiled.string)
     summary = " ".join(filter(None, found.groups())) if found else "SELECT"
     facts = {**DATABASE_FACTS, "db.query.text": compiled.string}
-    return Statement(compiled.string, names, defaults, summary, facts)
+    return Statement(compiled.string, names, defaults, summary, facts, bool(_WRITES.search(compiled.string)))
 
 
 class Database:

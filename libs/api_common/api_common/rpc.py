@@ -57,6 +57,8 @@ class Call:
     """The encoded response."""
     effect: Message | None = None
     """What the handler answered, once its work is committed or may be."""
+    wrote: bool = False
+    """Whether the handler wrote anything at all."""
     fate: Fate = Fate.NOTHING
     """What became of the handler's work."""
     role_changes: Sequence[RoleChange] = ()

@@ -68,13 +68,14 @@ class RoleChange:
 class Transaction:
     """What repositories see of the database: one tenant's rows, until the unit of work ends."""
 
-    __slots__ = ("_constraints", "_unit", "role_changes", "tenant_id")
+    __slots__ = ("_constraints", "_unit", "role_changes", "tenant_id", "wrote")
 
     def __init__(self, unit: "UnitOfWork", constraints: ConstraintErrors, tenant: str):
         self._unit = unit
         self._constraints = constraints
         self.tenant_id: Final = tenant
         self.role_changes: Final[list[RoleChange]] = []
+        self.wrote = False
 
     def on_commit(self, told: Callable[[], None]) -> None:
         """Has ``told``, which must not raise, called once this is committed. It may be lost: fit for wake-ups only."""
@@ -87,6 +88,7 @@ class Transaction:
             DomainError: the database refused, by the constraint that was broken.
         """
         connection = self._unit.connection or await self._unit.begin()
+        self.wrote |= statement.writes
         started = time.time_ns()
         try:
             row = await connection.fetchrow(statement.sql, *statement.arguments(values))
@@ -103,6 +105,7 @@ class Transaction:
             DomainError: the database refused, by the constraint that was broken.
         """
         connection = self._unit.connection or await self._unit.begin()
+        self.wrote |= statement.writes
         started = time.time_ns()
         try:
             rows = await connection.fetch(statement.sql, *statement.arguments(values))

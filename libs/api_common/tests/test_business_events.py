@@ -77,6 +77,9 @@ class TestAnEvent:
         user = await create_user(users, admin)
         lines.clear()
         await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata)
+        # Names no field, so nothing is written but the claim of the key.
+        metadata = (*admin.metadata, ("idempotency-key", "once"))
+        await users.UpdateUser(pb.UpdateUserRequest(user=pb.User(id=user.id)), metadata=metadata)
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "INVALID_STATE"):
             await users.ActivateUser(pb.ActivateUserRequest(id=user.id), metadata=admin.metadata)
         with refused(grpc.StatusCode.ABORTED, "ETAG_MISMATCH"):
@@ -93,7 +96,7 @@ class TestAnEvent:
         self, lines: list[MutableMapping[str, Any]], fate: Fate
     ) -> None:
         async def within(call: Call) -> None:
-            call.principal, call.effect, call.fate = ADA, pb.User(id=NEVER), fate
+            call.principal, call.effect, call.wrote, call.fate = ADA, pb.User(id=NEVER), True, fate
             raise asyncio.CancelledError
 
         headers = read_headers(())

@@ -19,7 +19,7 @@ def business_events(method: MethodPolicy, within: Layer) -> Layer:
             await within(call)
         finally:
             # Also when the caller has gone.
-            if call.fate is Fate.COMMITTED and not call.replayed:
+            if call.fate is Fate.COMMITTED and call.wrote:
                 _tell(call, name)
 
     return layer

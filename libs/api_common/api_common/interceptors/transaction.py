@@ -50,8 +50,11 @@ def transaction(
                 context = RequestContext(
                     principal, headers.request_id, call.deadline, call.trace, call.token, transaction=tx
                 )
+                # The claim of a key is ours, and no effect of the handler's.
+                tx.wrote = False
                 response = await handler(request, context)
                 call.response, call.effect, call.role_changes = _encode(response), response, tx.role_changes
+                call.wrote = tx.wrote
                 if key is not None:
                     kept = b"" if method.returns_secret else call.response
                     await store(tx, key, principal=principal, method=method.path, response=kept)
