@@ -41,6 +41,7 @@ FILTERS: Final = {
 OPEN: Final = (
     *("/healthz", "/openapi.json", "/docs"),
     *("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
+    *("/docs/live", "/docs/live.js", "/docs/live.css"),
 )
 MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
 

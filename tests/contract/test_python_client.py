@@ -4,15 +4,16 @@ import inspect
 from typing import Any
 
 import pytest
-from ameide_client import errors
+from ameide_client import AsyncWatch, RetryPolicy, Watch, errors
 from ameide_client.services import AsyncServices, Services
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from tests import protos
 
-UNARY = [method for method in protos.public_methods() if not method.server_streaming]
-each_rpc = pytest.mark.parametrize("rpc", UNARY, ids=lambda rpc: rpc.name)
+RPCS = protos.public_methods()
+OPTIONS = {"timeout", "idempotency_key", "patience_seconds"}
+each_rpc = pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
 
 
 class Recorder:
@@ -20,15 +21,32 @@ class Recorder:
 
     def __init__(self) -> None:
         self.found: list[tuple[Any, Any]] = []
+        self.retry = RetryPolicy()
 
     def unary(self, method: Any, request: Any, **options: object) -> Any:
         self.found.append((method, request))
         return method.response()
 
+    def stream(self, method: Any, request: Any) -> Any:
+        self.found.append((method, request))
+        return (one for one in [method.response(created={"id": "a"})])
+
 
 class AsyncRecorder(Recorder):
     async def unary(self, method: Any, request: Any, **options: object) -> Any:
         return super().unary(method, request, **options)
+
+    async def stream(self, method: Any, request: Any) -> Any:
+        messages = super().stream(method, request)
+
+        class Call:
+            async def read(self) -> Any:
+                return next(messages)
+
+            def cancel(self) -> None:
+                messages.close()
+
+        return Call()
 
 
 def methods_of(services: Any) -> dict[str, Any]:
@@ -59,7 +77,7 @@ async def called(services: Any, recorder: Recorder, rpc: MethodDescriptor) -> An
     """Calls the method that stands for ``rpc``, with a value for each field, and returns the request it made."""
     values = {field.name: sample(field) for field in rpc.input_type.fields}
     for method in methods_of(services).values():
-        if set(inspect.signature(method).parameters) - {"timeout", "idempotency_key"} != set(values):
+        if set(inspect.signature(method).parameters) - OPTIONS != set(values):
             continue
         try:
             await exhausted(method(**values))
@@ -74,8 +92,12 @@ async def called(services: Any, recorder: Recorder, rpc: MethodDescriptor) -> An
 
 
 async def exhausted(result: Any) -> None:
-    """Waits for a call, or goes through a list."""
-    if inspect.isawaitable(result):
+    """Waits for a call or for the first change, or goes through a list."""
+    if isinstance(result, AsyncWatch):
+        assert (await anext(result)).resource.id == "a"
+    elif isinstance(result, Watch):
+        assert next(result).resource.id == "a"
+    elif inspect.isawaitable(result):
         await result
     elif hasattr(result, "__aiter__"):
         [_ async for _ in result]
@@ -97,13 +119,13 @@ async def test_every_rpc_is_in_both_clients_with_every_field(rpc: MethodDescript
 def test_both_clients_are_called_alike() -> None:
     one, other = methods_of(Services(Recorder())), methods_of(AsyncServices(AsyncRecorder()))  # type: ignore[arg-type]
     assert one.keys() == other.keys()
-    assert len(one) == len(UNARY)
+    assert len(one) == len(RPCS)
     for name, method in one.items():
         parameters = inspect.signature(method).parameters
         assert parameters == inspect.signature(other[name]).parameters
-        assert ("idempotency_key" in parameters) == (
-            not name.partition(".")[2].startswith(("get", "list", "batch_get"))
-        ), name
+        verb = name.partition(".")[2]
+        assert ("idempotency_key" in parameters) == (not verb.startswith(("get", "list", "batch_get", "watch"))), name
+        assert ("patience_seconds" in parameters) == verb.startswith("watch"), name
 
 
 def test_every_reason_has_an_error_of_its_own() -> None:

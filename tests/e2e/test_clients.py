@@ -92,7 +92,15 @@ def test_the_page_says_what_happens(mesh: Mesh, built: None) -> None:
         "TENANT": f"t-{secrets.token_hex(8)}",
     }
     environment["TOKEN"] = run(["bash", "-euc", f"{first}echo $TOKEN"], environment).strip()
-    assert [language for language, _, _ in blocks] == ["python", "python", "typescript", "sh", "sh"]
+    assert [language for language, _, _ in blocks] == [
+        "python",
+        "python",
+        "python",
+        "typescript",
+        "typescript",
+        "sh",
+        "sh",
+    ]
     for language, text, output in blocks:
         assert output, f"the page does not say what this prints:\n{text}"
         if language == "typescript":

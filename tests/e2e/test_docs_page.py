@@ -1,4 +1,4 @@
-"""The page /docs in a real browser, before the whole mesh."""
+"""The pages /docs and /docs/live in a real browser, before the whole mesh."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support import expected_conditions as until
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.e2e.conftest import token
 from tools.topology import Mesh
@@ -32,7 +32,7 @@ PATIENCE_SECONDS: Final = 40
 def browser() -> Iterator[webdriver.Chrome]:
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
-        pytest.fail("The page /docs needs a browser: on Debian and Ubuntu, apt install chromium chromium-driver")
+        pytest.fail("The pages need a browser: on Debian and Ubuntu, apt install chromium chromium-driver")
     # Nothing of it is downloaded by selenium: both programs are named.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()
@@ -48,9 +48,19 @@ def browser() -> Iterator[webdriver.Chrome]:
 @pytest.fixture
 def page(browser: webdriver.Chrome, mesh: Mesh) -> webdriver.Chrome:
     """The page, just opened; what was logged before is gone."""
+    return opened(browser, f"{mesh.url}/docs")
+
+
+@pytest.fixture
+def live(browser: webdriver.Chrome, mesh: Mesh) -> webdriver.Chrome:
+    """The page that shows changes, just opened."""
+    return opened(browser, f"{mesh.url}/docs/live")
+
+
+def opened(browser: webdriver.Chrome, url: str) -> webdriver.Chrome:
     for kind in ("browser", "performance"):
         logged(browser, kind)
-    browser.get(f"{mesh.url}/docs")
+    browser.get(url)
     return browser
 
 
@@ -123,3 +133,58 @@ class TestPage:
         refused = [entry["message"] for entry in logged(page, "browser")]
         for directive in ("script-src 'self'", "img-src 'self' data:"):
             assert [message for message in refused if directive in message], refused
+
+
+def watch(page: webdriver.Chrome, bearer: str, collection: str = "users") -> None:
+    """Begins to watch, and waits until the stream is open."""
+    find(page, "[name=token]").clear()
+    find(page, "[name=token]").send_keys(bearer)
+    Select(find(page, "[name=collection]")).select_by_visible_text(collection)
+    press(page, "form button")
+    says(page, f"Watching {collection}.")
+
+
+def says(page: webdriver.Chrome, text: str) -> None:
+    wait = WebDriverWait(page, PATIENCE_SECONDS)
+    wait.until(until.text_to_be_present_in_element((By.CSS_SELECTOR, "[role=status]"), text))
+
+
+class TestLivePage:
+    def test_shows_what_happens_as_it_happens(
+        self, live: webdriver.Chrome, mesh: Mesh, rest: Callable[..., httpx.Client]
+    ) -> None:
+        api = rest("live", "admin")
+        watch(live, token(mesh, "live", "viewer"))
+        # Neither what others do nor what a name says is part of the page.
+        rest("other", "admin").post("/v1/users", json={"displayName": "Eve", "email": "eve@example.com"})
+        body = {"displayName": "<b>Ada</b>", "email": "ada@example.com"}
+        user = api.post("/v1/users", json=body).raise_for_status().json()
+        find(live, "tr.created")
+        api.patch(f"/v1/users/{user['id']}", json={"displayName": "Grace"}).raise_for_status()
+        find(live, "tr.updated")
+        api.delete(f"/v1/users/{user['id']}").raise_for_status()
+        find(live, "tr.deleted")
+        rows = [row.text.split(" ", 1)[1] for row in live.find_elements(By.CSS_SELECTOR, "tbody tr")]
+        facts = (("deleted", "Grace"), ("updated", "Grace"), ("created", "<b>Ada</b>"))
+        assert rows == [f"{kind} {name} ACTIVE {user['id']}" for kind, name in facts]
+
+        assert logged(live, "browser") == []
+        own = ["/docs/live", "/docs/live.css", "/docs/live.js", "/v1/users:watch?filter="]
+        assert sorted(requested(live)) == [f"{mesh.url}{path}" for path in own]
+
+    def test_begins_with_what_there_is_and_stops_when_it_is_told(
+        self, live: webdriver.Chrome, mesh: Mesh, rest: Callable[..., httpx.Client]
+    ) -> None:
+        api = rest("live-agents", "admin")
+        body = {"displayName": "Reader", "model": "reader-1"}
+        agent = api.post("/v1/agents", json=body).raise_for_status().json()
+        press(live, "[name=initialState]")
+        watch(live, token(mesh, "live-agents", "viewer"), "agents")
+        assert text_of(live, "tr.created").split()[2:] == ["Reader", "DRAFT", agent["id"]]
+        press(live, "form [type=reset]")
+        says(live, "Nothing is watched.")
+
+    def test_says_why_it_cannot(self, live: webdriver.Chrome, mesh: Mesh) -> None:
+        find(live, "[name=token]").send_keys("no token")
+        press(live, "form button")
+        says(live, "The watch has ended:")

@@ -14,7 +14,7 @@ from tools.contract import comments, files
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A unary RPC."""
+    """An RPC with one request."""
 
     rpc: MethodDescriptor
     path: str
@@ -42,6 +42,11 @@ class Method:
             return None
         (found,) = (one for one in response.fields if one.is_repeated)
         return found
+
+    @property
+    def change(self) -> FieldDescriptor | None:
+        """A field of the response that holds what a watch is about, if this is a watch."""
+        return self.rpc.output_type.fields_by_name["created"] if self.rpc.server_streaming else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,7 @@ def snake(name: str) -> str:
 def _service(descriptor: ServiceDescriptor) -> Service:
     resource = descriptor.name.removesuffix("Service")
     rpcs = cast(Iterable[MethodDescriptor], descriptor.methods)
-    unary = [rpc for rpc in rpcs if not rpc.client_streaming and not rpc.server_streaming]
-    methods = (Method(rpc, f"/{descriptor.full_name}/{rpc.name}", _method_name(rpc.name, resource)) for rpc in unary)
+    methods = (Method(rpc, f"/{descriptor.full_name}/{rpc.name}", _method_name(rpc.name, resource)) for rpc in rpcs)
     return Service(descriptor, f"{resource}s", tuple(methods))
 
 

@@ -30,8 +30,11 @@ _SCALARS: Final = {
     _F.TYPE_FLOAT: ("float", "0.0"),
 }
 _MASK: Final = "google.protobuf.FieldMask"
+_WATCH: Final = """\
+The iterator goes on by itself when connection, server or token come to their end, and raises what it cannot pass. Who
+wants to go on later keeps its `resume_token`. ``patience_seconds`` is how long a server may be away."""
 # What a call takes beside the fields of its request.
-_OPTIONS: Final = {"timeout", "idempotency_key"}
+_OPTIONS: Final = {"timeout", "idempotency_key", "patience_seconds"}
 
 
 def generate() -> None:
@@ -72,6 +75,7 @@ def _services() -> Iterator[str]:
     yield "from ameide_client import types as pb"
     yield "from ameide_client.calls import AsyncCalls, Calls, Method"
     yield "from ameide_client.paging import AsyncPager, Pager"
+    yield "from ameide_client.watching import AsyncWatch, Watch"
     for service in services():
         for method in service.methods:
             arguments = f'"{method.path}", {_reference(method.rpc.output_type)}, writes={method.writes}'
@@ -98,9 +102,18 @@ def _method(service: Service, method: Method, *, asynchronous: bool) -> Iterator
     required = [f"{one.name}: {_type(one)[0]}" for one in method.fields if _is_required(one)]
     optional = ["{}: {} = {}".format(one.name, *_type(one)) for one in method.fields if not _is_required(one)]
     options = ["timeout: float | None = None", *["idempotency_key: str | None = None"] * method.writes]
+    if method.change is not None:
+        options = ["patience_seconds: float = 300.0"]
     parameters = ", ".join(["self", *required, "*", *optional, *options])
     passed = f"timeout=timeout{', idempotency_key=idempotency_key' if method.writes else ''}"
     response, constant = _reference(method.rpc.output_type), _constant(service, method)
+    if method.change is not None:
+        yield f"    def {method.name}({parameters}) -> {prefix}Watch[{_item(method.change)}]:"
+        yield _docstring(f"{method.comment}\n\n{_WATCH}", 8)
+        yield f"        def request(token: str) -> {_reference(method.rpc.input_type)}:"
+        yield f"            return {_request(method, {'resume_token': 'token'})}"
+        yield f"        return {prefix}Watch(self._calls, {constant}, request, resume_token, patience_seconds)"
+        return
     if method.items is None:
         yield f"    {'async ' if asynchronous else ''}def {method.name}({parameters}) -> {response}:"
         yield _docstring(method.comment, 8)

@@ -5,15 +5,19 @@ from ameide_client.api_error import ApiError, Violation
 from ameide_client.client import AsyncClient, Client
 from ameide_client.paging import AsyncPager, Pager
 from ameide_client.retries import RetryPolicy
+from ameide_client.watching import AsyncWatch, Change, Watch
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncPager",
+    "AsyncWatch",
+    "Change",
     "Client",
     "Pager",
     "RetryPolicy",
     "Violation",
+    "Watch",
     "errors",
     "types",
 ]

@@ -42,14 +42,12 @@ class Caller:
     def __init__(self, *, api_key: str | None, timeout_seconds: float, retry: RetryPolicy) -> None:
         self._api_key = api_key
         self._timeout_seconds = timeout_seconds
-        self._retry = retry
+        self.retry = retry
         self._budget = RetryBudget()
 
     def attempts(self, timeout: float | None) -> Attempts:
         """Begins a call."""
-        return Attempts(
-            self._retry, self._budget, timeout_seconds=self._timeout_seconds if timeout is None else timeout
-        )
+        return Attempts(self.retry, self._budget, timeout_seconds=self._timeout_seconds if timeout is None else timeout)
 
     def credential(self, token: str | None) -> Metadata:
         """Says who calls."""
@@ -65,6 +63,7 @@ class Calls:
         self._channel = channel
         self._caller = caller
         self._token = token
+        self.retry = caller.retry
 
     def unary(
         self,
@@ -95,6 +94,14 @@ class Calls:
                 return response
             time.sleep(attempts.pause_seconds(error))
 
+    def stream(self, method: Method[ResponseT], request: Message) -> Any:
+        """Opens a stream of responses, which fails with gRPC's own errors."""
+        invoke: Any = self._channel.unary_stream(
+            method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
+        )
+        token = self._token() if callable(self._token) else self._token
+        return invoke(request, metadata=self._caller.credential(token))
+
 
 class AsyncCalls:
     """Calls over an asyncio channel."""
@@ -103,6 +110,7 @@ class AsyncCalls:
         self._channel = channel
         self._caller = caller
         self._token = token
+        self.retry = caller.retry
 
     async def unary(
         self,
@@ -132,6 +140,15 @@ class AsyncCalls:
                 attempts.succeeded()
                 return response
             await asyncio.sleep(attempts.pause_seconds(error))
+
+    async def stream(self, method: Method[ResponseT], request: Message) -> Any:
+        """Opens a stream of responses, which fails with gRPC's own errors."""
+        invoke: Any = self._channel.unary_stream(
+            method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
+        )
+        token = self._token() if callable(self._token) else self._token
+        credential = self._caller.credential(await token if inspect.isawaitable(token) else token)
+        return invoke(request, metadata=credential)
 
 
 def _serialize(message: Message) -> bytes:

@@ -13,6 +13,10 @@ OPTIONS: Final = (
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
     # Below the edge's 15 minutes without a call.
     ("grpc.client_idle_timeout_ms", 10 * 60 * 1000),
+    # A watch only listens: without a ping it would not notice that nobody is there any longer.
+    ("grpc.keepalive_time_ms", 60 * 1000),
+    ("grpc.keepalive_timeout_ms", 20 * 1000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.primary_user_agent", "ameide-client-python/0.1.0"),
 )
 

@@ -1,5 +1,5 @@
 import type { DescService } from "@bufbuild/protobuf";
-import { type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { type CallOptions, type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 
 import { readFailure } from "./failures.js";
@@ -47,20 +47,37 @@ export function connect(url: string, { token, apiKey, timeoutMs = 30_000, retry 
   return Object.fromEntries(clients) as Ameide;
 }
 
-type Call = (...wanted: unknown[]) => Promise<unknown>;
+type Call = (request: unknown, options?: CallOptions) => Promise<unknown>;
+
+/** Opens a stream. */
+export type Stream<R, M> = (request: R, options?: CallOptions) => AsyncIterable<M>;
 
 /** Makes a client whose calls throw ApiErrors: connect itself ends a call at its deadline, past the interceptors. */
 function open(service: DescService, transport: Transport): unknown {
-  const client = createClient(service, transport) as unknown as Record<string, Call>;
+  const client = createClient(service, transport) as unknown as Record<string, unknown>;
   const calls = service.methods.map(({ localName, methodKind }) => {
-    const call = client[localName] as Call;
-    const typed: Call = (...wanted) =>
-      call(...wanted).catch((thrown: unknown) => {
-        throw readFailure(thrown);
-      });
-    return [localName, methodKind === "unary" ? typed : call];
+    const call = client[localName];
+    return [localName, methodKind === "unary" ? typed(call as Call) : typedStream(call as Stream<unknown, unknown>)];
   });
   return Object.fromEntries(calls);
+}
+
+function typed(call: Call): Call {
+  return (request, options) =>
+    call(request, options).catch((thrown: unknown) => {
+      throw readFailure(thrown);
+    });
+}
+
+/** A stream has no deadline unless its caller sets one. */
+function typedStream<R, M>(call: Stream<R, M>): Stream<R, M> {
+  return async function* (request, options) {
+    try {
+      yield* call(request, { timeoutMs: 0, ...options });
+    } catch (thrown) {
+      throw readFailure(thrown);
+    }
+  };
 }
 
 /** Says who calls, anew for each attempt. */

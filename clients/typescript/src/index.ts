@@ -6,3 +6,4 @@ export * from "./gen/errors.js";
 export * from "./gen/types.js";
 export { pages, paginate } from "./paging.js";
 export type { RetryPolicy } from "./retries.js";
+export { type Change, type Watch, watch, type WatchOptions } from "./watching.js";

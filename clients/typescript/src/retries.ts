@@ -69,7 +69,8 @@ export function retrying(policy: RetryPolicy): Interceptor {
   };
 }
 
-function isRetryable(error: ApiError): boolean {
+/** Tells whether the same call may succeed when it is made again. */
+export function isRetryable(error: ApiError): boolean {
   return (
     error.code === Code.Unavailable ||
     error.code === Code.DeadlineExceeded ||
@@ -80,7 +81,8 @@ function isRetryable(error: ApiError): boolean {
   );
 }
 
-async function sleep(pauseMs: number, signal: AbortSignal, error: ApiError): Promise<void> {
+/** Waits, or throws `error` when `signal` says so. */
+export async function sleep(pauseMs: number, signal: AbortSignal, error: ApiError): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const giveUp = () => {
       clearTimeout(timer);

@@ -105,7 +105,9 @@ def _handlers(backend: Backend) -> grpc.GenericRpcHandler:
         async def behave(request: Any, context: Any) -> Any:
             return await backend.answer(name, request, context)
 
-        return grpc.unary_unary_rpc_method_handler(
+        # What streams is written to the context by its script.
+        kind = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        return kind(
             behave,
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=lambda message: message.SerializeToString(),

@@ -22,7 +22,11 @@ FILES: Final = {
     "/docs/swagger-ui-bundle.js": (
         *(docs_page.FOLDER / "swagger-ui-bundle.js", "text/javascript; charset=utf-8", "max-age=3600"),
     ),
+    "/docs/live": (edge_tool.ENVOY / "docs" / "live.html", "text/html; charset=utf-8", "no-cache"),
+    "/docs/live.js": (edge_tool.ENVOY / "docs" / "live.js", "text/javascript; charset=utf-8", "no-cache"),
+    "/docs/live.css": (edge_tool.ENVOY / "docs" / "live.css", "text/css; charset=utf-8", "no-cache"),
 }
+PAGES: Final = ("/docs", "/docs/live")
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -47,8 +51,11 @@ class TestDocument:
 
 
 class TestPage:
-    async def test_allows_nothing_from_elsewhere_and_no_script_inside(self, anonymous: httpx.AsyncClient) -> None:
-        answer = await anonymous.get("/docs")
+    @pytest.mark.parametrize("page", PAGES)
+    async def test_allows_nothing_from_elsewhere_and_no_script_inside(
+        self, anonymous: httpx.AsyncClient, page: str
+    ) -> None:
+        answer = await anonymous.get(page)
         (policy,) = answer.headers.get_list("content-security-policy")
         allowed = dict(part.split(" ", 1) for part in policy.split("; "))
         assert allowed == {
@@ -63,7 +70,8 @@ class TestPage:
         }
 
     async def test_names_only_files_that_are_served(self, anonymous: httpx.AsyncClient) -> None:
-        page = (await anonymous.get("/docs")).text
-        named = set(re.findall(r'(?:src|href)="([^"]*)"', page))
-        assert named == {path for path in FILES if path.startswith("/docs/")} | {"data:,"}
+        named = {
+            name for page in PAGES for name in re.findall(r'(?:src|href)="([^"]*)"', (await anonymous.get(page)).text)
+        }
+        assert named == {path for path in FILES if path.startswith("/docs/")} - set(PAGES) | {"data:,"}
         assert 'url: "/openapi.json"' in FILES["/docs/start.js"][0].read_text()

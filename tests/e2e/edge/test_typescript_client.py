@@ -21,6 +21,7 @@ from users_service.errors import EmailTakenError
 
 from tests.e2e.edge.backend import Backend, Call
 from tests.e2e.edge.conftest import Edge, Issuer
+from tests.e2e.edge.histories import watch_users
 from tools.clients import typescript
 
 
@@ -91,10 +92,10 @@ def built() -> None:
 
 @pytest.mark.timeout(120)
 async def test_the_typescript_client(edge: Edge, backend: Backend, issuer: Issuer, built: None) -> None:
-    backend.script |= scripts(issuer)
+    backend.script |= {**scripts(issuer), "WatchUsers": watch_users()}
     trust = {"NODE_EXTRA_CA_CERTS": str(edge.folder / "certs" / "ca.pem")}
     process = await asyncio.create_subprocess_exec(
-        *("node", "--test", "--test-reporter=tap", "dist/test/faults.test.js"),
+        *("node", "--test", "--test-reporter=tap", "dist/test/faults.test.js", "dist/test/watching.test.js"),
         cwd=typescript.PACKAGE,
         env={**os.environ, "EDGE_URL": edge.url, "SECURE_URL": edge.secure_url, "TOKEN": edge.token, **trust},
         stdout=asyncio.subprocess.PIPE,
@@ -102,7 +103,7 @@ async def test_the_typescript_client(edge: Edge, backend: Backend, issuer: Issue
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    assert "# pass 18" in output.decode(), output.decode()
+    assert "# pass 31" in output.decode(), output.decode()
 
     def created(name: str) -> list[Call]:
         return [one for one in backend.calls if one.method == "CreateUser" and one.request.user.display_name == name]

@@ -1,0 +1,209 @@
+"""Watches that go on by themselves when a connection, a server or a token comes to its end."""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from ameide_client.api_error import ApiError
+from ameide_client.calls import AsyncCalls, Calls, Method
+from ameide_client.errors import UnavailableError
+from ameide_client.failures import read_failure
+from ameide_client.retries import RetryPolicy, is_retryable
+
+ResourceT = TypeVar("ResourceT", bound=Message)
+Request = Callable[[str], Message]
+"""Makes the request of a watch that goes on from a resume token."""
+
+_CHANGES: Final = ("created", "updated", "deleted")
+# A stream that says no more than this has got nowhere, however often it is opened.
+_NO_PROGRESS: Final = ("bookmark", "error", "completed")
+_MAX_DOUBLINGS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[ResourceT]):
+    """Something happened to a resource, as far as the filter of the watch can see."""
+
+    kind: Literal["created", "updated", "deleted"]
+    """What happened."""
+    resource: ResourceT
+    """As the change has left it."""
+
+
+class Progress(Generic[ResourceT]):
+    """How far a watch is, and whether and when it goes on. No I/O."""
+
+    def __init__(self, resume_token: str, policy: RetryPolicy, *, patience_seconds: float) -> None:
+        self.resume_token = resume_token
+        self._policy = policy
+        self._patience_seconds = patience_seconds
+        self._heard = False
+        self._lost_at: float | None = None
+        self._attempts = 0
+
+    def take(self, message: Any) -> Change[ResourceT] | None:
+        """Returns the change that ``message`` is about, if it is about one."""
+        event: Any = message.WhichOneof("event")
+        self.resume_token = message.resume_token or self.resume_token
+        self._heard = True
+        if event not in _NO_PROGRESS:
+            self._lost_at, self._attempts = None, 0
+        return Change(event, getattr(message, event)) if event in _CHANGES else None
+
+    def pause_seconds(self, error: ApiError) -> float:
+        """Returns how long to wait before the stream, which ended with ``error``, is opened again.
+
+        Raises:
+            ApiError: ``error``, if the watch cannot go on, or nothing was heard for too long.
+        """
+        heard, self._heard = self._heard, False
+        now = time.monotonic()
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        # A stream that was good ends with its token, or with the connection, for which gRPC has many words.
+        passes = is_retryable(error) or (heard and (_is_unauthenticated(error) or not error.request_id))
+        if not passes or now - self._lost_at > self._patience_seconds:
+            raise error
+        longest = self._policy.first_pause_seconds * 2 ** min(self._attempts, _MAX_DOUBLINGS)
+        self._attempts += 1
+        jitter = random.uniform(0, min(longest, self._policy.longest_pause_seconds))  # noqa: S311 - nothing secret
+        return jitter + (error.retry_after_seconds or 0)
+
+
+class Watch(Generic[ResourceT]):
+    """The changes to a collection: `for change in client.users.watch()`. The stream is opened when one is asked for.
+
+    An error that ends the iteration leaves it where it was: asking for the next change tries again.
+    """
+
+    def __init__(
+        self, calls: Calls, method: Method[Any], request: Request, resume_token: str, patience_seconds: float
+    ) -> None:
+        self._calls = calls
+        self._method = method
+        self._request = request
+        self._progress = Progress[ResourceT](resume_token, calls.retry, patience_seconds=patience_seconds)
+        self._call: Any = None
+        self._closed = threading.Event()
+
+    @property
+    def resume_token(self) -> str:
+        """Where a watch with the same filter goes on after the last change; kept by the server for a day or so."""
+        return self._progress.resume_token
+
+    def close(self) -> None:
+        """Ends the watch, from any thread."""
+        self._closed.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Change[ResourceT]:
+        while not self._closed.is_set():
+            error: ApiError = _ended()
+            try:
+                if self._call is None:
+                    self._call = self._calls.stream(self._method, self._request(self.resume_token))
+                for message in self._call:
+                    if change := self._progress.take(message):
+                        return change
+            except grpc.RpcError as failure:
+                error = read_failure(failure)
+            self._call = None
+            if not self._closed.is_set():
+                self._closed.wait(self._progress.pause_seconds(error))
+        raise StopIteration
+
+
+class AsyncWatch(Generic[ResourceT]):
+    """The changes to a collection: `async for change in client.users.watch()`; see `Watch`."""
+
+    def __init__(
+        self, calls: AsyncCalls, method: Method[Any], request: Request, resume_token: str, patience_seconds: float
+    ) -> None:
+        self._calls = calls
+        self._method = method
+        self._request = request
+        self._progress = Progress[ResourceT](resume_token, calls.retry, patience_seconds=patience_seconds)
+        self._call: Any = None
+        self._closed = asyncio.Event()
+
+    @property
+    def resume_token(self) -> str:
+        """Where a watch with the same filter goes on after the last change; kept by the server for a day or so."""
+        return self._progress.resume_token
+
+    async def close(self) -> None:
+        """Ends the watch; a task that waits for its next change, too."""
+        self._closed.set()
+        self._hang_up()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change[ResourceT]:
+        while not self._closed.is_set():
+            error: ApiError = _ended()
+            try:
+                if self._call is None:
+                    self._call = await self._calls.stream(self._method, self._request(self.resume_token))
+                while (message := await self._call.read()) is not grpc.aio.EOF:
+                    if change := self._progress.take(message):
+                        return change
+            except grpc.RpcError as failure:
+                error = read_failure(failure)
+            except asyncio.CancelledError:
+                self._hang_up()
+                # A stream that was cancelled on its way looks like this, too; nobody has cancelled the task then.
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+            self._call = None
+            if not self._closed.is_set():
+                pause = self._progress.pause_seconds(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), pause)
+        raise StopAsyncIteration
+
+    def __del__(self) -> None:
+        # Whoever leaves an `async for` has let go of it; gRPC would only notice at the next collection of garbage.
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+
+def _ended() -> ApiError:
+    """Returns what a stream ends with that says nothing else."""
+    return UnavailableError("The stream has ended.", code=grpc.StatusCode.UNAVAILABLE, reason="UNAVAILABLE")
+
+
+def _is_unauthenticated(error: ApiError) -> bool:
+    return error.code is grpc.StatusCode.UNAUTHENTICATED
