@@ -20,6 +20,7 @@ from api_common.testing.database import TestDatabase
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
 from api_common.testing.service import running_service, settings_for
+from api_common.testing.watching import watching
 from users_service.service import SERVICE
 
 from services.users.tests.factories import create_user
@@ -59,13 +60,21 @@ async def test_a_restored_database_is_served_as_before(
     urls = await provision(postgres_url, "users", database=name)
     await asyncio.to_thread(migrations.upgrade, SERVICE.migrations, urls.owner)
     database = TestDatabase(urls.application, urls.owner, urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
-    async with running_service(SERVICE, settings_for(database, identity)) as service:
-        user = await create_user(UserServiceStub(service.channel), admin)
+    settings = settings_for(database, identity)
+    async with running_service(SERVICE, settings) as service:
+        before = UserServiceStub(service.channel)
+        user = await create_user(before, admin)
+        async with watching(before.WatchUsers, pb.WatchUsersRequest(), admin) as watch:
+            token = (await watch.next()).resume_token
     environment = {**os.environ, **libpq(postgres_url), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
     shell = await asyncio.create_subprocess_exec("sh", "-ec", commands(name), cwd=tmp_path, env=environment)
     assert await shell.wait() == 0
-    async with running_service(SERVICE, settings_for(database, identity)) as service:
+    async with running_service(SERVICE, settings) as service:
         users = UserServiceStub(service.channel)
+        # What was seen after the dump was made is no more, and nobody could tell the watch.
+        async with watching(users.WatchUsers, pb.WatchUsersRequest(resume_token=token), admin) as watch:
+            with refused(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED"):
+                await watch.next()
         assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata) == user
         stranger = identity.caller("another", "admin")
         with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND"):

@@ -65,9 +65,12 @@ class _Xid(sql_types.UserDefinedType[str]):
 SNAPSHOT: Final = cast(func.pg_current_snapshot(), Text)
 """What the statement sees."""
 
-# A server that was restored to an earlier time, or took over from another, has another timeline.
+# A server that was restored to an earlier time, or took over from another, has another timeline; a dump that was read
+# back is another database.
 _DATABASE: Final = func.concat(
     select(literal_column("system_identifier")).select_from(func.pg_control_system()).scalar_subquery(),
+    "/",
+    literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())", Text),
     "/",
     func.left(func.pg_walfile_name(func.pg_current_wal_insert_lsn()), 8),
 )
