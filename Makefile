@@ -18,7 +18,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench load rotate-keys \
-    programs images check-images chart sbom scan
+    faults programs images check-images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=s
 
 test: programs lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
 	@$(PY) -m pytest -n 3 --dist loadscope --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+
+faults: $(CHECKS) ## stop, kill, freeze and restart everything under load, for minutes; prints what came of it
+	@FAULTS=full $(PY) -m pytest tests/faults $(ARGS)
 
 # Node is not among them: its packages in Debian are older than what the tests need.
 programs: ## install what the tests need from Debian, or say what is missing

@@ -13,11 +13,12 @@ _TOGETHER = {
     "tests/security": "security",
     "tests/e2e": "mesh",
     "tests/tools": "mesh",
+    "tests/faults": "faults",
     "tests/api": "api",
 }
 """Folders whose tests share ports, or something that takes long to start; the longest first."""
 _ORDER = list(_TOGETHER.values())
-_OUTSIDE = {"edge", "mesh"}
+_OUTSIDE = {"edge", "mesh", "faults"}
 """Groups that call from outside: what runs in their own process is the tests, which nobody measures."""
 
 

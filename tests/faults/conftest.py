@@ -1,0 +1,48 @@
+"""One stand for all tests of faults, and a table of what they saw."""
+
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.callers import Caller
+from tests.faults.form import IS_FULL
+from tests.faults.stand import SECOND, Stand, standing
+from tests.ports import reserved
+from tools.topology import Mesh
+
+Report = Callable[[str, str], None]
+_rows: list[tuple[str, str]] = []
+
+
+@pytest.fixture(scope="session")
+async def stand() -> AsyncIterator[Stand]:
+    """Postgres, issuer and edge of their own."""
+
+    def ports(offset: int) -> list[int]:
+        return [port + move for port in Mesh(Path(), offset).ports.values() for move in (0, SECOND)]
+
+    # Not below pytest's folder: every pytest that root starts closes it to Postgres, which runs as another user.
+    with tempfile.TemporaryDirectory(prefix="faults") as folder, reserved(range(3_000, 12_000, 100), ports) as offset:
+        async with standing(Path(folder), offset) as result:
+            yield result
+
+
+@pytest.fixture
+async def ada(stand: Stand, tenant_id: str) -> AsyncIterator[Caller]:
+    """An administrator of the test's tenant."""
+    async with stand.channel() as channel:
+        yield Caller(channel, stand.metadata(tenant_id))
+
+
+@pytest.fixture
+def report() -> Report:
+    """Notes a row of the table: what was done, and what came of it."""
+    return lambda fault, result: _rows.append((fault, result))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if IS_FULL:
+        for fault, result in _rows:
+            terminalreporter.write_line(f"{fault:<48} {result}")
