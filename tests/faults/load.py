@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUESTS_PER_SECOND: Final = 200
-_IN_FLIGHT: Final = 100
+_IN_FLIGHT: Final = 20
+"""At most; a machine that is too slow gets fewer requests, not a queue of them in every process."""
 
 
 @dataclass

@@ -129,6 +129,11 @@ class TestMutation:
         rest_refusal(response).is_row(REPLIES[503], http_status=503)
         assert len(backend.calls) == 1
 
+    async def test_finds_nobody_when_the_service_stops(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        backend.script["CreateUser"] = refusing(1, grpc.StatusCode.CANCELLED)
+        rest_refusal(await rest.post("/v1/users", json={})).is_row(REPLIES[503], http_status=503)
+        assert len(backend.calls) == 1
+
     async def test_is_not_sent_again_when_the_service_dies(
         self, rest: httpx.AsyncClient, offset: int, certs: Path
     ) -> None:
