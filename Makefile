@@ -55,6 +55,9 @@ bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other framework
 load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=smoke|steady|tenants|ramp|spike|soak, RATE=200 SOAK=30m; ten minutes
 	@$(PY) -m tests.load.scenarios $(SCENARIO)
 
+chaos: $(CHECKS) ## kill, freeze and crash what carries out deployments: SAGAS=500 SECONDS=60; a few minutes, a table at the end
+	@$(PY) -m tests.chaos.run $(or $(SAGAS),500) $(or $(SECONDS),60)
+
 # -- checking ----------------------------------------------------------------------------------------------------
 
 test: programs lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
