@@ -36,6 +36,16 @@ PATIENCE_SECONDS: Final = 120
 AGAIN: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
 
 
+async def patiently(connect: Callable[[], Awaitable[T]]) -> T:
+    """Connects to Postgres as soon as it has recovered."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                return await connect()
+            except (OSError, asyncpg.PostgresError):
+                await asyncio.sleep(0.1)
+
+
 # Processes that are copied from one which has loaded everything begin in no time.
 _PROCESSES: Final = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.chaos.worker"])
@@ -174,7 +184,7 @@ class Arena:
 
     @asynccontextmanager
     async def admin(self, name: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-        connection = await asyncpg.connect(self._databases[name].admin_url)
+        connection = await patiently(lambda: asyncpg.connect(self._databases[name].admin_url))
         try:
             yield connection
         finally:

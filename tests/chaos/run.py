@@ -15,6 +15,7 @@ from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from ameide.ipa.v1 import ipa_pb2 as pb
 
 from tests.chaos.arena import LEASE_SECONDS, Arena
@@ -88,7 +89,7 @@ async def storm(arena: Arena, sagas: int, seconds: float) -> str:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 await asyncio.sleep(random.uniform(2, 5))
-                with suppress(OSError):
+                with suppress(OSError, asyncpg.PostgresError):
                     await arena.crash_postgres()
                     crashes["Postgres"] += 1
                 if crashes["Postgres"] % 3 == 0:

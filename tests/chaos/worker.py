@@ -57,7 +57,8 @@ def live(settings: dict[str, Any], works: Event) -> None:
 
 async def _work(settings: dict[str, Any], works: Event) -> None:
     registry = CollectorRegistry()
-    database = await Database.connect(DatabaseSettings(url=SecretStr(settings["url"])), application_name="worker")
+    # It connects when it first looks: Postgres may be on its knees just now.
+    database = Database(DatabaseSettings(url=SecretStr(settings["url"])), application_name="worker")
     siblings = Siblings(settings["siblings"], tls_of(Path(settings["certificates"]), "ipas"), Metrics(registry))
     tokens, sagas = PageTokens([Fernet.generate_key().decode()]), Sagas()
     deployments = Deployments(IpaRepository(tokens), DeploymentRepository(tokens), sagas, Rollout(siblings))

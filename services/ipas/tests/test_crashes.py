@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from api_common.clients import Siblings
 from api_common.database import Database
-from api_common.errors import DeadlineExceededError, ExternalServiceError, FailedPreconditionError
+from api_common.errors import AbortedError, DeadlineExceededError, ExternalServiceError, FailedPreconditionError
 from api_common.sagas import Effect, Effecting
 from api_common.settings import DatabaseSettings
 from api_common.telemetry import Metrics
@@ -207,8 +207,11 @@ class TestAStepThatTimedOut:
         worker = stage.worker(with_effects(stage.deploy_plan, losing, compensations=False))
         assert await stage.finish(worker, deployment["id"]) == "FAILED"
         for effect, work in late:
-            with pytest.raises(FailedPreconditionError):
+            with pytest.raises((AbortedError, FailedPreconditionError)):
                 await effect(work)
+            # Not even by a worker that nobody has replaced.
+            with pytest.raises(FailedPreconditionError):
+                await effect(replace(work, saga=replace(work.saga, fencing_token=2**40)))
         assert await stage.held(deployment["id"]) == NOTHING
 
 

@@ -16,6 +16,7 @@ from api_common.testing.hiding import NEVER, assert_hidden
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.paging import all_pages
 from api_common.testing.refusals import refused
+from api_common.testing.watching import watching
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.ipas.tests.factories import (
@@ -92,6 +93,14 @@ class TestDeployIpa:
         assert ended.etag != begun.etag
         ipa = await ipas.GetIpa(pb.GetIpaRequest(id=made.ipa.id), metadata=admin.metadata)
         assert (ipa.state, ipa.deployment_id) == (pb.Ipa.DEPLOYED, ended.id)
+
+    async def test_is_seen_by_who_watches_ipas(self, ipas: IpaServiceAsyncStub, made: Made, admin: Caller) -> None:
+        async with watching(ipas.WatchIpas, pb.WatchIpasRequest(initial_state=True), admin) as watch:
+            await watch.until("bookmark")
+            deployment = await deploy(ipas, admin, made.ipa.id)
+            for state in (pb.Ipa.DEPLOYING, pb.Ipa.DEPLOYED):
+                what, ipa = await watch.change()
+                assert (what, ipa.state, ipa.deployment_id) == ("updated", state, deployment.id)
 
     async def test_pins_what_was_published_last_if_no_revision_was_chosen(
         self,
