@@ -13,7 +13,7 @@ from api_common.pagination import PageTokens
 from api_common.unit_of_work import Row, Transaction
 from sqlalchemy import bindparam, func, insert, literal_column, select, update
 
-from ipas_service.domain import LIFECYCLE, State
+from ipas_service.domain import LIFECYCLE, DeploymentState, State
 from ipas_service.tables import deployments, ipas
 
 FIELDS = Fields(
@@ -27,6 +27,17 @@ FIELDS = Fields(
         "create_time": TimestampField(column=ipas.c.create_time, sortable=True),
         "update_time": TimestampField(column=ipas.c.update_time, sortable=True),
         "created_by": TextField(column=ipas.c.created_by),
+    }
+)
+
+DEPLOYMENT_FIELDS = Fields(
+    {
+        "id": IdField(column=deployments.c.id),
+        "ipa_id": IdField(column=deployments.c.ipa_id),
+        "state": EnumField(column=deployments.c.state, states=DeploymentState),
+        "create_time": TimestampField(column=deployments.c.create_time),
+        "update_time": TimestampField(column=deployments.c.update_time),
+        "created_by": TextField(column=deployments.c.created_by),
     }
 )
 

@@ -8,18 +8,27 @@ from api_common.sagas import Plan
 from api_common.server import Parts, Service
 
 from ipas_service.deployments import Deployments
-from ipas_service.mapping import ipa_to_proto
+from ipas_service.mapping import deployment_to_proto, ipa_to_proto
 from ipas_service.operations import Composition
-from ipas_service.repository import FIELDS, DeploymentRepository, IpaRepository
+from ipas_service.repository import DEPLOYMENT_FIELDS, FIELDS, DeploymentRepository, IpaRepository
 from ipas_service.rollout import Rollout
 from ipas_service.servicer import IpaServicer
-from ipas_service.tables import ipas
+from ipas_service.tables import deployments, ipas
 
 
 def _servicer(parts: Parts) -> IpaServicer:
     watch = parts.watches.of(ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse)
     repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
-    return IpaServicer(repository, Composition(parts.siblings), stored, _deployments(parts), watch)
+    watch_deployments = parts.watches.of(
+        deployments,
+        fields=DEPLOYMENT_FIELDS,
+        to_proto=deployment_to_proto,
+        response=ipa_pb2.WatchDeploymentsResponse,
+    )
+    composition = Composition(parts.siblings)
+    return IpaServicer(
+        repository, composition, stored, _deployments(parts), watch=watch, watch_deployments=watch_deployments
+    )
 
 
 def _plans(parts: Parts) -> Sequence[Plan]:

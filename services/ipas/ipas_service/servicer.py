@@ -1,6 +1,7 @@
 """The RPCs of IpaService, in the order of the proto."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
@@ -26,13 +27,16 @@ class IpaServicer:
         composition: Composition,
         stored_deployments: DeploymentRepository,
         deployments: Deployments,
+        *,
         watch: Watch[pb.WatchIpasResponse],
+        watch_deployments: Watch[pb.WatchDeploymentsResponse],
     ) -> None:
         self._ipas = ipas
         self._composition = composition
         self._stored_deployments = stored_deployments
         self._deployments = deployments
         self._watch = watch
+        self._watch_deployments = watch_deployments
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         values = _created(request)
@@ -111,6 +115,12 @@ class IpaServicer:
 
     def WatchIpas(self, request: pb.WatchIpasRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchIpasResponse]:
         return self._watch.follow(request, ctx)
+
+    def WatchDeployments(
+        self, request: pb.WatchDeploymentsRequest, ctx: StreamContext
+    ) -> AsyncIterator[pb.WatchDeploymentsResponse]:
+        ipa = partial(self._ipas.get, id=request.ipa_id)
+        return self._watch_deployments.follow(request, ctx, within=f"ipa_id = {request.ipa_id}", parent=ipa)
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:

@@ -151,10 +151,7 @@ class Pages(Generic[ResponseT]):
             "seq": position.seq,
             "id": position.id or _FIRST_ID,
         }
-        unit = UnitOfWork(
-            self._database, source.tenant_id, constraints={}, read_only=True, timeout_seconds=READ_SECONDS
-        )
-        async with unit as transaction:
+        async with reading(self._database, source.tenant_id) as transaction:
             await transaction.fetch_one(PLAN_FOR_VALUES, {})
             return await transaction.fetch_all(self._statement(source.where, position), values)
 
@@ -172,10 +169,14 @@ class Pages(Generic[ResponseT]):
         return statement
 
 
+def reading(database: Database, tenant_id: str) -> UnitOfWork:
+    """Returns the transaction in which a watch reads; it waits for no caller's deadline."""
+    return UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=READ_SECONDS)
+
+
 async def current(database: Database, tenant_id: str) -> Position:
     """Returns the place where a watch of ``tenant_id`` begins that wants nothing from before."""
-    unit = UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=READ_SECONDS)
-    async with unit as transaction:
+    async with reading(database, tenant_id) as transaction:
         row = await transaction.fetch_one(statements.NOW, {})
     assert row is not None  # SELECT without FROM
     return Position(Phase.LIVE, row["page_database"], row["page_snapshot"])

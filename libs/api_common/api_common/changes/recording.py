@@ -12,10 +12,11 @@ from api_common.unit_of_work import TASK_SETTING
 _FUNCTION = """
 CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    is_live boolean := TG_OP <> 'DELETE' AND NEW.delete_time IS NULL;
-    was_live boolean := TG_OP <> 'INSERT' AND OLD.delete_time IS NULL;
     one record := CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
     now_is jsonb := to_jsonb(one);
+    was_is jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
+    is_live boolean := TG_OP <> 'DELETE' AND now_is ->> 'delete_time' IS NULL;
+    was_live boolean := TG_OP <> 'INSERT' AND was_is ->> 'delete_time' IS NULL;
     was jsonb;
 BEGIN
     IF NOT is_live AND NOT was_live THEN
@@ -23,7 +24,7 @@ BEGIN
     END IF;
     IF was_live THEN
         SELECT jsonb_object_agg(key, value) INTO was
-            FROM jsonb_each(to_jsonb(OLD)) WHERE value IS DISTINCT FROM now_is -> key;
+            FROM jsonb_each(was_is) WHERE value IS DISTINCT FROM now_is -> key;
     END IF;
     INSERT INTO changes (tenant_id, xid, collection, id, kind, after, before) VALUES (
         one.tenant_id, pg_current_xact_id()::text::bigint, TG_TABLE_NAME, one.id,
@@ -69,7 +70,7 @@ def create_changes(*, application_role: str) -> None:
 
 
 def record_changes(table: str) -> None:
-    """Records what happens to the rows of ``table``, a `resource_table`, from now on."""
+    """Records what happens to the rows of ``table`` from now on; each has a `tenant_id` and an `id` (UUID)."""
     op.execute(
         f"CREATE TRIGGER record_change AFTER INSERT OR UPDATE OR DELETE ON {table}"
         " FOR EACH ROW EXECUTE FUNCTION record_change()"

@@ -89,9 +89,10 @@ def state_page(table: Table, where: Filter) -> Select[Any]:
     columns = table.c
     clauses = [
         columns.tenant_id == bindparam("tenant_id", type_=Text),
-        columns.delete_time.is_(None),
         columns.id > bindparam("id", type_=columns.id.type),
     ]
+    if "delete_time" in columns:
+        clauses.append(columns.delete_time.is_(None))
     if where.clause is not None:
         clauses.append(where.clause)
     row = func.pg_column_size(literal_column(table.name))

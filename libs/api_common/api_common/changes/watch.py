@@ -1,7 +1,7 @@
 """Watches: a stream of what happens to the resources of one table, from wherever the client was (ADR 25)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Generic, Protocol
 
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from sqlalchemy import Table
 
 from api_common.changes.hub import ChangeHub
-from api_common.changes.pages import Pages, ResponseT, Source, current
+from api_common.changes.pages import Pages, ResponseT, Source, current, reading
 from api_common.changes.positions import NOWHERE, Phase, Position, seal, unseal
 from api_common.context import StreamContext
 from api_common.database import Database
@@ -20,7 +20,10 @@ from api_common.filtering import parse_filter
 from api_common.pagination import PageTokens, binding
 from api_common.settings import WatchSettings
 from api_common.telemetry import Metrics
-from api_common.unit_of_work import Row
+from api_common.unit_of_work import Row, Transaction
+
+Reading = Callable[[Transaction], Awaitable[object]]
+"""Reads something, in a transaction of its own."""
 
 
 class WatchRequest(Protocol):
@@ -38,7 +41,7 @@ class Watch(Generic[ResponseT]):
     """The Watch method of one collection.
 
     Args:
-        table: a `resource_table` whose changes are recorded.
+        table: one whose changes are recorded.
         fields: what the filter may name.
         to_proto: returns the resource of a row.
         response: the method's response.
@@ -70,15 +73,24 @@ class Watch(Generic[ResponseT]):
 
         self._pages = Pages(table, database=database, page_tokens=page_tokens, metrics=metrics, message=message)
 
-    async def follow(self, request: WatchRequest, ctx: StreamContext) -> AsyncIterator[ResponseT]:
+    async def follow(
+        self, request: WatchRequest, ctx: StreamContext, *, within: str = "", parent: Reading | None = None
+    ) -> AsyncIterator[ResponseT]:
         """Yields what the method sends until the stream has lived long enough.
+
+        Args:
+            within: what must be true beside the request's filter, in its grammar.
+            parent: reads what the collection belongs to, or raises that it does not exist.
 
         Raises:
             ValidationError: the filter is malformed, or the resume token was issued for another watch.
             OutOfRangeError: changes that the resume token asks for are not kept any longer.
             DomainError: the caller may not watch any longer, or the service stops.
         """
-        source = self._source(request, ctx.tenant_id)
+        source = self._source(request, ctx.tenant_id, within)
+        if parent is not None:
+            async with reading(self._database, ctx.tenant_id) as transaction:
+                await parent(transaction)
         position = await self._begin(request, source)
         is_current = False
         loop = asyncio.get_running_loop()
@@ -111,8 +123,11 @@ class Watch(Generic[ResponseT]):
             raise ExternalServiceError("The service stops: resume elsewhere.", retry_after_seconds=0)
         return max(0.0, await ctx.check())
 
-    def _source(self, request: WatchRequest, tenant_id: str) -> Source:
+    def _source(self, request: WatchRequest, tenant_id: str, within: str) -> Source:
         where = parse_filter(request.filter, self._fields)
+        if within:
+            # After the request's own was understood: it cannot reach beyond its brackets.
+            where = parse_filter(f"({request.filter}) AND {within}" if where.shape else within, self._fields)
         own = repr(where.shape), repr(dict(where.values))
         return Source(tenant_id, binding(tenant_id, self._response.DESCRIPTOR.full_name, *own), where)
 

@@ -1,4 +1,4 @@
-"""Records what happens to IPAs, for watches."""
+"""Records what happens to IPAs and their deployments, for watches."""
 
 from api_common.changes.recording import create_changes, record_changes
 
@@ -9,3 +9,4 @@ down_revision = "0004"
 def upgrade() -> None:
     create_changes(application_role="ipas_app")
     record_changes("ipas")
+    record_changes("deployments")
