@@ -17,7 +17,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench load rotate-keys \
+.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench load soak rotate-keys \
     faults programs images check-images chart sbom scan
 
 help: ## print this
@@ -57,6 +57,9 @@ load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=s
 
 chaos: $(CHECKS) ## kill, freeze and crash what carries out deployments: SAGAS=500 SECONDS=60; a few minutes, a table at the end
 	@$(PY) -m tests.chaos.run $(or $(SAGAS),500) $(or $(SECONDS),60)
+
+soak: $(CHECKS) ## watch the memory of the running mesh under churn: MINUTES=30, ARGS=--help
+	@$(PY) -m tests.load.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 # -- checking ----------------------------------------------------------------------------------------------------
 

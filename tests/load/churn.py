@@ -84,6 +84,14 @@ class Churn:
         await stream.read()
         stream.cancel()
 
+    async def watch(self) -> None:
+        request = pb.WatchUsersRequest(filter=f"id = {self._user.id}", initial_state=True)
+        stream = self._users.WatchUsers(request, metadata=self._metadata)
+        async for message in stream:
+            assert message.created.id == self._user.id, message
+            break
+        stream.cancel()
+
 
 HABITS: Final[Mapping[str, Callable[[Churn], Coroutine[Any, Any, None]]]] = {
     "get": Churn.get,
@@ -94,7 +102,8 @@ HABITS: Final[Mapping[str, Callable[[Churn], Coroutine[Any, Any, None]]]] = {
     "show no token": Churn.show_no_token,
     "give up": Churn.give_up,
     "be in a hurry": Churn.be_in_a_hurry,
-    "watch": Churn.watch_health,
+    "watch": Churn.watch,
+    "watch health": Churn.watch_health,
 }
 """What there is to do; a new kind of stream is one more method and one more line."""
 

@@ -3,8 +3,12 @@
 import asyncio
 import gc
 import sys
-from typing import Final
+from typing import Any, Final
 
+import pytest
+from api_common import rpc
+from api_common.error_details import render
+from api_common.errors import DomainError
 from api_common.testing.database import TestDatabase
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.service import running_service, settings_for
@@ -30,6 +34,25 @@ async def test_calls_leave_nothing_behind(users_database: TestDatabase, identity
     )
 
 
+async def test_nothing_is_sent_to_whom_waits_no_longer(
+    users_database: TestDatabase, identity: Identity, admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller has heard from gRPC already; what is sent beside that is never freed (grpc/grpc#43360)."""
+    sent = []
+
+    def noted(error: DomainError, *, request_id: str) -> Any:
+        sent.append(error.reason)
+        return render(error, request_id=request_id)
+
+    monkeypatch.setattr(rpc, "render", noted)
+    async with running_service(SERVICE, settings_for(users_database, identity)) as service:
+        churn = await Churn(service.channel, service.channel, admin.metadata).prepare()
+        for _ in range(100):
+            await churn.be_in_a_hurry()
+        await at_rest()
+    assert sent == []
+
+
 async def after_a_round(churn: Churn) -> int:
     """Returns how many blocks of memory Python has given away, when all calls are over."""
     for _ in range(TIMES):
@@ -37,11 +60,14 @@ async def after_a_round(churn: Churn) -> int:
         async with asyncio.TaskGroup() as group:
             for habit in HABITS.values():
                 group.create_task(habit(churn))
-    # What was cancelled still has its cleaning up to do.
-    while True:
-        tasks = len(asyncio.all_tasks())
-        await asyncio.sleep(0.02)
-        if len(asyncio.all_tasks()) == tasks:
-            break
+    await at_rest()
     gc.collect()
     return sys.getallocatedblocks()
+
+
+async def at_rest() -> None:
+    """Waits until what was given up has cleaned up behind itself."""
+    before = 0
+    while before != (now := len(asyncio.all_tasks())):
+        before = now
+        await asyncio.sleep(0.05)

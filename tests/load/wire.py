@@ -13,7 +13,7 @@ _ENDS_TURN: Final = (b"S", b"Q")
 
 
 class Wire:
-    """What was sent since it was last cleared."""
+    """What was sent in transactions since it was last cleared: watchers are woken beside them."""
 
     def __init__(self) -> None:
         self.messages: Final[Counter[bytes]] = Counter()
@@ -54,13 +54,16 @@ class Wire:
 
     async def _pass_on(self, client: StreamReader, to_postgres: StreamWriter) -> None:
         # The first message, which names user and database, is the only one without a type.
-        kind = b""
+        kind, inside = b"", False
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 length = await client.readexactly(4)
-                to_postgres.write(kind + length + await client.readexactly(int.from_bytes(length) - 4))
+                body = await client.readexactly(int.from_bytes(length) - 4)
+                to_postgres.write(kind + length + body)
+                inside |= body.startswith(b"BEGIN")
+                self.messages[kind] += inside
+                inside &= not body.startswith((b"COMMIT", b"ROLLBACK"))
                 kind = await client.readexactly(1)
-                self.messages[kind] += 1
         to_postgres.close()
 
 

@@ -1,22 +1,44 @@
-// Up to CONNECTIONS clients, each with a connection of its own that it keeps, most of them idle at any moment.
+// CONNECTIONS clients that hardly ever ask, each with a connection that it keeps, and ACTIVE ones that ask all the time.
 import { sleep } from 'k6';
 import { anyTenant, getUser, number, optionsOf } from './mesh.js';
 
 export { setup, teardown } from './mesh.js';
 
-const CONNECTIONS = number('CONNECTIONS', 1000);
-const PAUSE_SECONDS = number('PAUSE_SECONDS', 10);
-
-export const options = optionsOf({
-  executor: 'ramping-vus',
-  stages: [
-    { duration: '20s', target: CONNECTIONS },
-    { duration: __ENV.DURATION || '40s', target: CONNECTIONS },
-    { duration: '5s', target: 0 },
-  ],
+const RAMP_SECONDS = 20;
+const HOLD_SECONDS = number('HOLD_SECONDS', 40);
+const base = optionsOf({
+  executor: 'per-vu-iterations',
+  vus: number('CONNECTIONS', 1000),
+  iterations: 1,
+  maxDuration: `${2 * (RAMP_SECONDS + HOLD_SECONDS)}s`,
 });
 
+export const options = {
+  ...base,
+  scenarios: {
+    ...base.scenarios,
+    active: {
+      executor: 'constant-vus',
+      exec: 'active',
+      vus: number('ACTIVE', 200),
+      startTime: `${RAMP_SECONDS}s`,
+      duration: `${HOLD_SECONDS}s`,
+      gracefulStop: '30s',
+    },
+  },
+};
+
+/** Connects some time during the ramp, is idle while the others are active, and asks once more. */
 export default function (data) {
+  const tenant = anyTenant(data);
+  const late = Math.random() * RAMP_SECONDS;
+  sleep(late);
+  getUser(tenant);
+  sleep(RAMP_SECONDS - late + HOLD_SECONDS);
+  getUser(tenant);
+}
+
+export function active(data) {
   getUser(anyTenant(data));
-  sleep(PAUSE_SECONDS * (0.5 + Math.random()));
+  sleep(0.5 + Math.random());
 }

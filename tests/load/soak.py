@@ -1,0 +1,172 @@
+"""Does memory stay flat? `make soak MINUTES=30` churns calls and streams against the running mesh and watches it.
+
+What counts is memory that belongs to a process alone (USS): what a leak is made of, without pages of files and without
+Postgres' shared buffers, which fill. Of the edge it is what Envoy has given out: its allocator keeps more or less.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import statistics
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+import psutil
+from api_common.testing.service import tls_of
+from api_common.tls import channel_credentials
+
+from tests.load.churn import HABITS, Churn
+from tools import identity, postgres, processes
+from tools.mesh import running_mesh
+from tools.topology import SERVICES, Mesh
+
+ALLOWED: Final = 0.05
+"""By how much memory may change after the warm-up, as a part of what it was."""
+
+_SAMPLE_SECONDS: Final = 5
+_PART: Final = 5
+"""The first and the last of so many parts of the time after the warm-up are compared."""
+_TOKEN_SECONDS: Final = 24 * 3600
+_MIB: Final = 1024 * 1024
+
+
+@dataclass
+class Soak:
+    """What was done, and what it did to the processes."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    """By habit."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """What should not have happened."""
+    samples: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
+    """How many calls there had been, and the bytes of each process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of one process, after the warm-up."""
+
+    process: str
+    before: float
+    """Bytes, early."""
+    after: float
+    """Bytes, late."""
+    calls: int
+    """Made in between."""
+
+    @property
+    def is_flat(self) -> bool:
+        return abs(self.after / self.before - 1) <= ALLOWED
+
+    def __str__(self) -> str:
+        growth = (self.after - self.before) / max(1, self.calls)
+        sizes = f"{self.before / _MIB:>14.1f}{self.after / _MIB:>14.1f}{self.after / self.before - 1:>+10.1%}"
+        return f"{self.process:<12}{sizes}{growth:>16.0f}  {'' if self.is_flat else 'GROWS'}"
+
+
+def changes(samples: Sequence[tuple[int, Mapping[str, int]]]) -> Iterator[Change]:
+    """Compares the beginning with the end, process by process."""
+    part = max(1, len(samples) // _PART)
+    first, last = samples[:part], samples[-part:]
+    calls = last[0][0] - first[0][0]
+    for process in samples[0][1]:
+        before, after = (statistics.fmean(sizes[process] for _, sizes in some) for some in (first, last))
+        yield Change(process, before, after, calls)
+
+
+def memory(mesh: Mesh) -> Mapping[str, int]:
+    """Returns the bytes that each process of the mesh has for itself; Postgres is one."""
+    found = {name: _own(process) for name, process in processes.pids(mesh) if name not in {"mesh", "edge"}}
+    with urllib.request.urlopen(f"http://127.0.0.1:{mesh.ports['edge admin']}/memory") as answer:
+        found["edge"] = int(json.load(answer)["allocated"])
+    postmaster = postgres.pid(mesh.postgres)
+    if postmaster is not None:
+        server = psutil.Process(postmaster)
+        found["postgres"] = sum(map(_own, (server, *server.children(recursive=True))))
+    return found
+
+
+def _own(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return int(process.memory_full_info().uss)
+    return 0
+
+
+async def churn(mesh: Mesh, soak: Soak, *, rate: float, ends: float, number: int) -> None:
+    """One client: begins a call ``rate`` times a second, until then."""
+    token = identity.mint(mesh.issuer, sub=f"soak-{number}", tenant="soak", roles=["admin"], ttl_seconds=_TOKEN_SECONDS)
+    own = (("grpc.use_local_subchannel_pool", 1),)
+    service = f"127.0.0.1:{mesh.ports[f'{SERVICES[0].name} grpc']}"
+    credentials = channel_credentials(tls_of(mesh.certificates, "edge"))
+    chance = random.Random(number)
+    names = list(HABITS)
+    async with (
+        grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['edge http']}", options=own) as edge,
+        grpc.aio.secure_channel(service, credentials, options=own) as streams,
+        asyncio.TaskGroup() as group,
+    ):
+        client = await Churn(edge, streams, (("authorization", f"Bearer {token}"),)).prepare()
+        due = time.monotonic()
+        while due < ends:
+            group.create_task(_one(client, chance.choice(names), soak))
+            due += chance.expovariate(rate)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+async def _one(client: Churn, habit: str, soak: Soak) -> None:
+    soak.calls[habit] += 1
+    try:
+        await HABITS[habit](client)
+    except (grpc.aio.AioRpcError, AssertionError) as error:
+        what = error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        soak.failures[f"{habit}: {what}"] += 1
+
+
+async def run(mesh: Mesh, *, minutes: float, rate: float, clients: int) -> Soak:
+    """Churns and samples."""
+    soak = Soak()
+    ends = time.monotonic() + minutes * 60
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(churn(mesh, soak, rate=rate / clients, ends=ends, number=number))
+        while time.monotonic() < ends:
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            soak.samples.append((soak.calls.total(), memory(mesh)))
+    return soak
+
+
+def main() -> None:
+    """Prints a line per process; exits with 1 if one grows or more than one call in a thousand went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load.soak", description="Memory under churn.")
+    parser.add_argument("--minutes", type=float, default=30, help="how long (default: 30)")
+    parser.add_argument("--warm-up", type=float, metavar="MINUTES", help="not judged (default: a third)")
+    parser.add_argument("--rate", type=float, default=100, help="calls a second (default: 100)")
+    parser.add_argument("--clients", type=int, default=8, help="connections to the edge (default: 8)")
+    options = parser.parse_args()
+    mesh = running_mesh(Mesh.from_environment())
+    if mesh is None:
+        raise SystemExit("No mesh is running: make up DETACH=1")
+    soak = asyncio.run(run(mesh, minutes=options.minutes, rate=options.rate, clients=options.clients))
+    warm_up = options.minutes / 3 if options.warm_up is None else options.warm_up
+    judged = soak.samples[int(warm_up * 60 / _SAMPLE_SECONDS) :]
+    print(f"{soak.calls.total():,} calls in {options.minutes:g} minutes, the first {warm_up:.0f} not judged.")
+    print(", ".join(f"{habit} {count:,}" for habit, count in soak.calls.items()))
+    print(f"\n{'':<12}{'before, MiB':>14}{'after, MiB':>14}{'change':>10}{'bytes a call':>16}")
+    found = list(changes(judged))
+    print(*found, sep="\n")
+    print(f"\nWent wrong: {dict(soak.failures) or 'nothing'}.")
+    flat = all(one.is_flat for one in found)
+    print(f"Goal: every process within ± {ALLOWED:.0%}: {'reached' if flat else 'missed'}.")
+    sys.exit(0 if flat and soak.failures.total() * 1000 <= soak.calls.total() else 1)
+
+
+if __name__ == "__main__":
+    main()
