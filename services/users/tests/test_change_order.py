@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 import uuid_utils
 from ameide.user.v1 import user_pb2 as pb
+from api_common.changes import hub
 from api_common.testing.watching import watching
 
 from services.users.tests.factories import create_user
@@ -63,12 +64,15 @@ async def writing(database: TestDatabase, tenant_id: str) -> AsyncIterator[Write
 
 
 async def test_forty_overlapping_writers_are_all_heard(
-    users: UserServiceAsyncStub, users_database: TestDatabase, admin: Caller
+    users: UserServiceAsyncStub, users_database: TestDatabase, admin: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delays = random.Random(8)
+    # Whoever reads seldom reads nothing too early.
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.01)
+    delays, together = random.Random(8), asyncio.Barrier(WRITERS)
 
     async def write() -> str:
         async with writing(users_database, admin.tenant_id) as writer:
+            await together.wait()
             await asyncio.sleep(delays.uniform(0, MAX_DELAY_SECONDS))
             id_ = await writer.create()
             await asyncio.sleep(delays.uniform(0, MAX_DELAY_SECONDS))
