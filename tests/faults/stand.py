@@ -104,6 +104,7 @@ class Stand:
     edge: Edge
     _replicas: list[Replica] = field(default_factory=list)
     _migrated: set[Service] = field(default_factory=set)
+    _migrating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def running(self, service: Service) -> Replica:
         """Returns a replica of ``service``, the only one there is."""
@@ -124,9 +125,11 @@ class Stand:
             "SERVER_DRAIN_SECONDS": 4,
         }
         changed = {f"{service.name.upper()}_{name}": str(value) for name, value in settings.items()}
-        if service not in self._migrated:
-            self._migrated.add(service)
-            await asyncio.to_thread(preparation.migrate, dict(self.urls), service)
+        # One after the other: Alembic keeps in one global what it works on.
+        async with self._migrating:
+            if service not in self._migrated:
+                await asyncio.to_thread(preparation.migrate, dict(self.urls), service)
+                self._migrated.add(service)
         log = self.mesh.folder / f"{service.name}-{len(self._replicas)}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
