@@ -174,6 +174,38 @@ class TestAFrozenWorker:
         assert [entry["event"] for entry in logs if entry["event"].startswith("saga")] == ["saga was taken over"]
         assert (await stage.notes(deployment["id"]), await stage.held(deployment["id"])) == before
 
+    async def test_does_nothing_while_its_successor_is_at_work(self, stage: Stage, ready: Cast) -> None:
+        deployment = await stage.deploy(ready.caller, await ready.ipa())
+        whole = stage.deploy_plan
+        gates = [(asyncio.Event(), asyncio.Event()) for _ in range(2)]
+        tasks = []
+        for place, (reached, opened) in enumerate(gates):
+
+            def stopping(
+                effect: Effecting, reached: asyncio.Event = reached, opened: asyncio.Event = opened
+            ) -> Effecting:
+                async def run(work: Effect) -> Mapping[str, Any]:
+                    reached.set()
+                    await opened.wait()
+                    return await effect(work)
+
+                return run
+
+            # The first stops in its first step; its successor makes that one and stops in the second.
+            stopped = with_effects(whole, stopping, compensations=False).steps[place]
+            steps = [stopped if index == place else step for index, step in enumerate(whole.steps)]
+            worker = stage.worker(replace(whole, steps=steps))
+            tasks.append(asyncio.create_task(stage.work(worker, deployment["id"])))
+            await reached.wait()
+        before = await stage.notes(deployment["id"])
+        gates[0][1].set()
+        await tasks[0]
+        assert await stage.notes(deployment["id"]) == before
+        gates[1][1].set()
+        await tasks[1]
+        assert (await stage.state(deployment["id"]), await stage.held(deployment["id"])) == ("DONE", ALL)
+        assert [note["attempts"] for note in await stage.notes(deployment["id"])] == [2, 1, 1]
+
 
 class TestAStepThatTimedOut:
     async def test_and_happened_all_the_same_is_taken_back(self, stage: Stage, ready: Cast) -> None:
