@@ -16,11 +16,11 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.load.order import Transport
-from tests.load.stage import Stage
+from tests.load.stage import POOLS, Stage
 from tools import edge
 from tools.topology import EDGE_PORTS, SERVICES
 
-START_SECONDS: Final = 30
+START_SECONDS: Final = 120
 _STOP_SECONDS: Final = 10
 _PEAK: Final = "5"
 """Written to `/proc/<pid>/clear_refs`, makes the kernel forget the peak so far (proc_pid_clear_refs(5))."""
@@ -96,7 +96,8 @@ def started_peer(name: str, words: Sequence[str], stage: Stage) -> Iterator[Prog
     """Runs a program that listens on the port in `PORT`."""
     port = free_port()
     given = {**stage.environments["users"], "PORT": str(port)}
-    given |= {f"{service.upper()}_ADMIN_URL": url for service, url in stage.admin_urls.items()}
+    for service, url in stage.admin_urls.items():
+        given |= {f"{service.upper()}_ADMIN_URL": url, f"{service.upper()}_POOL": str(POOLS[service])}
     with _running(name, words, given, stage.folder, port) as program:
         yield program
 

@@ -78,8 +78,8 @@ def load_generator(stage: Stage) -> Iterator[Send]:
         requests.flush()
         answer = answers.readline()
         if not answer:
-            logs = [program.log.read_text()[-1000:] for program in contender.programs.values()]
-            raise ContenderError(f"{contender.name} did not do {order.work} as it must; the error is above.\n{logs}")
+            log = contender.programs[PLANS[order.work].resource].log.read_text()[-2000:]
+            raise ContenderError(f"{contender.name} did not do {order.work} as it must; the error is above.\n{log}")
         return Result(**json.loads(answer))
 
     with process:

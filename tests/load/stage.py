@@ -29,6 +29,8 @@ WRITTEN: Final = "bench-written"
 """The tenant whose users change, so that what is read of the other one stays what it was."""
 NEEDED: Final = ("users", "agents")
 """The services that run."""
+POOLS: Final = {"users": 10, "agents": 3}
+"""Connections of every contender to each database: all contenders together must not need more than Postgres allows."""
 _USERS: Final = 1000
 _TOOLS: Final = 90
 
@@ -97,7 +99,11 @@ def _prepare(folder: Path, mesh: Mesh) -> Stage:
         tenant: identity.mint(mesh.issuer, sub="ada", tenant=tenant, roles=["admin"]) for tenant in (TENANT, WRITTEN)
     }
     environments = {
-        service.name: {**preparation.environment(mesh, service, urls), "BENCH_FOLDER": str(folder)}
+        service.name: {
+            **preparation.environment(mesh, service, urls),
+            f"{service.name.upper()}_DATABASE_POOL_SIZE": str(POOLS[service.name]),
+            "BENCH_FOLDER": str(folder),
+        }
         for service in SERVICES
         if service.name in NEEDED
     }

@@ -23,8 +23,6 @@ from tests.load.peers.auth import Caller, verify
 from tests.load.peers.models import Agent, User, UserPage, Users, UserUpdate, UserWrite
 from tests.load.peers.paging import from_token, to_token
 
-POOL = 10
-
 
 class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
@@ -87,12 +85,13 @@ class KeyRow(Base):
     expire_time: Mapped[datetime]
 
 
-def _sessions(url: str) -> async_sessionmaker[AsyncSession]:
-    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=POOL, max_overflow=0)
+def _sessions(database: str) -> async_sessionmaker[AsyncSession]:
+    url = os.environ[f"{database}_ADMIN_URL"].replace("postgresql:", "postgresql+asyncpg:")
+    engine = create_async_engine(url, pool_size=int(os.environ[f"{database}_POOL"]), max_overflow=0)
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-users_sessions, agents_sessions = _sessions(os.environ["USERS_ADMIN_URL"]), _sessions(os.environ["AGENTS_ADMIN_URL"])
+users_sessions, agents_sessions = _sessions("USERS"), _sessions("AGENTS")
 
 
 async def users_session() -> AsyncIterator[AsyncSession]:

@@ -102,11 +102,11 @@ _GET_AGENT: Final = select(_agents).where(
 )
 
 
-def _engine(variable: str) -> tuple[AsyncEngine, AsyncEngine]:
+def _engine(database: str) -> tuple[AsyncEngine, AsyncEngine]:
     """Returns an engine for transactions and one for single statements, over one pool."""
     engine = create_async_engine(
-        os.environ[variable].replace("postgresql:", "postgresql+asyncpg:"),
-        pool_size=10,
+        os.environ[f"{database}_ADMIN_URL"].replace("postgresql:", "postgresql+asyncpg:"),
+        pool_size=int(os.environ[f"{database}_POOL"]),
         max_overflow=0,
         json_deserializer=orjson.loads,
         json_serializer=lambda value: orjson.dumps(value).decode(),
@@ -114,8 +114,8 @@ def _engine(variable: str) -> tuple[AsyncEngine, AsyncEngine]:
     return engine, engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-_writing, _reading = _engine("USERS_ADMIN_URL")
-_, _reading_agents = _engine("AGENTS_ADMIN_URL")
+_writing, _reading = _engine("USERS")
+_, _reading_agents = _engine("AGENTS")
 
 
 class AccessLog:

@@ -144,13 +144,15 @@ async def _keep(_: object) -> None:
     """Leaves a session as it is: nothing is ever set on one."""
 
 
+def _pool(database: str) -> asyncpg.Pool:
+    size = int(os.environ[f"{database}_POOL"])
+    url = os.environ[f"{database}_ADMIN_URL"]
+    return asyncpg.create_pool(url, min_size=1, max_size=size, init=_prepare, reset=_keep)
+
+
 @asynccontextmanager
 async def _pools(app: Litestar) -> AsyncIterator[None]:
-    options: Any = {"min_size": 1, "max_size": 10, "init": _prepare, "reset": _keep}
-    async with (
-        asyncpg.create_pool(os.environ["USERS_ADMIN_URL"], **options) as users,
-        asyncpg.create_pool(os.environ["AGENTS_ADMIN_URL"], **options) as agents,
-    ):
+    async with _pool("USERS") as users, _pool("AGENTS") as agents:
         app.state.users, app.state.agents = users, agents
         yield
 

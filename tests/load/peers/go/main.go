@@ -81,11 +81,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	users, err := connect(ctx, os.Getenv("USERS_ADMIN_URL"))
+	users, err := connect(ctx, "USERS")
 	if err != nil {
 		return err
 	}
-	agents, err := connect(ctx, os.Getenv("AGENTS_ADMIN_URL"))
+	agents, err := connect(ctx, "AGENTS")
 	if err != nil {
 		return err
 	}

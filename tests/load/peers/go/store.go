@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,12 +47,11 @@ type agentServer struct {
 	pool *pgxpool.Pool
 }
 
-func connect(ctx context.Context, url string) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
+func connect(ctx context.Context, database string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(os.Getenv(database+"_ADMIN_URL") + "&pool_max_conns=" + os.Getenv(database+"_POOL"))
 	if err != nil {
 		return nil, err
 	}
-	config.MaxConns = 10
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
