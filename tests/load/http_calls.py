@@ -14,6 +14,8 @@ from tests.load.work import Plan, Work, WrongAnswerError
 
 _OK: Final = 200
 _TIMEOUT_SECONDS: Final = 30
+# The edge pings a connection that was quiet for a minute, and nobody here answers between two orders.
+_MAX_IDLE_SECONDS: Final = 40
 _VERSIONS: Final = {"h1": pycurl.CURL_HTTP_VERSION_1_1, "h2": pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE}
 
 
@@ -60,6 +62,7 @@ class _Pool:
         for handle in self.idle:
             handle.setopt(pycurl.HTTP_VERSION, _VERSIONS[order.transport])
             handle.setopt(pycurl.TIMEOUT, _TIMEOUT_SECONDS)
+            handle.setopt(pycurl.MAXAGE_CONN, _MAX_IDLE_SECONDS)
         self._flying: dict[Any, tuple[int, float, BytesIO]] = {}
 
     def begin(self, plan: Plan, work: Work, number: int, authorization: str, due: float) -> None:
