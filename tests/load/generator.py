@@ -20,7 +20,7 @@ from tests.load.work import PLANS, make_works
 
 def _main(folder: Path, tokens: list[str]) -> None:
     works, credentials = make_works(folder), {TENANT: f"Bearer {tokens[0]}", WRITTEN: f"Bearer {tokens[1]}"}
-    grpc_caller, http_caller = GrpcCaller(folder), None
+    grpc_caller = GrpcCaller(folder)
     begun = 0
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         while line := sys.stdin.readline():
@@ -32,10 +32,9 @@ def _main(folder: Path, tokens: list[str]) -> None:
                 result = runner.run(grpc_caller.run(order, plan, work, numbers, credentials[plan.tenant]))
             else:
                 # Not there where only `make test` has installed what it needs.
-                from tests.load.http_calls import HttpCaller
+                from tests.load import http_calls
 
-                http_caller = http_caller or HttpCaller()
-                result = http_caller.run(order, plan, work, numbers, credentials[plan.tenant])
+                result = http_calls.run(order, plan, work, numbers, credentials[plan.tenant])
             print(json.dumps(asdict(result)), flush=True)
 
 

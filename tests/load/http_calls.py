@@ -14,38 +14,31 @@ from tests.load.work import Plan, Work, WrongAnswerError
 
 _OK: Final = 200
 _TIMEOUT_SECONDS: Final = 30
-# The edge pings a connection that was quiet for a minute, and nobody here answers between two orders.
-_MAX_IDLE_SECONDS: Final = 40
 _VERSIONS: Final = {"h1": pycurl.CURL_HTTP_VERSION_1_1, "h2": pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE}
 
 
-class HttpCaller:
-    """Keeps its connections open between orders."""
+def run(order: Order, plan: Plan, work: Work, numbers: Sequence[int], authorization: str) -> Result:
+    """Makes the calls of ``order``, on connections of its own.
 
-    def __init__(self) -> None:
-        self._pools: dict[tuple[str, str], _Pool] = {}
+    Between two orders nobody here answers: the edge ends connections whose pings time out, uvicorn idle ones.
 
-    def run(self, order: Order, plan: Plan, work: Work, numbers: Sequence[int], authorization: str) -> Result:
-        """Makes the calls of ``order``.
-
-        Raises:
-            WrongAnswerError: an answer is wrong, or none.
-        """
-        pool = self._pools.get((order.transport, order.address))
-        if pool is None:
-            pool = self._pools[order.transport, order.address] = _Pool(order)
-        latencies: list[float] = []
-        begun = 0
-        started = time.perf_counter()
-        while len(latencies) < len(numbers):
-            while begun < len(numbers) and pool.idle:
-                due = started + begun / order.rate if order.rate else time.perf_counter()
-                if due > time.perf_counter():
-                    break
-                pool.begin(plan, work, numbers[begun], authorization, due)
-                begun += 1
-            latencies += pool.turn(work)
-        return Result(time.perf_counter() - started, latencies)
+    Raises:
+        WrongAnswerError: an answer is wrong, or none.
+    """
+    pool = _Pool(order)
+    latencies: list[float] = []
+    begun = 0
+    started = time.perf_counter()
+    while len(latencies) < len(numbers):
+        while begun < len(numbers) and pool.idle:
+            due = started + begun / order.rate if order.rate else time.perf_counter()
+            if due > time.perf_counter():
+                break
+            pool.begin(plan, work, numbers[begun], authorization, due)
+            begun += 1
+        latencies += pool.turn(work)
+    pool.close()
+    return Result(time.perf_counter() - started, latencies)
 
 
 class _Pool:
@@ -62,7 +55,6 @@ class _Pool:
         for handle in self.idle:
             handle.setopt(pycurl.HTTP_VERSION, _VERSIONS[order.transport])
             handle.setopt(pycurl.TIMEOUT, _TIMEOUT_SECONDS)
-            handle.setopt(pycurl.MAXAGE_CONN, _MAX_IDLE_SECONDS)
         self._flying: dict[Any, tuple[int, float, BytesIO]] = {}
 
     def begin(self, plan: Plan, work: Work, number: int, authorization: str, due: float) -> None:
@@ -80,6 +72,11 @@ class _Pool:
         handle.setopt(pycurl.WRITEDATA, body)
         self._flying[handle] = (number, due, body)
         self._multi.add_handle(handle)
+
+    def close(self) -> None:
+        for handle in self.idle:
+            handle.close()
+        self._multi.close()
 
     def turn(self, work: Work) -> list[float]:
         """Moves what can be moved, and returns the latencies of the calls that have ended."""
