@@ -3,7 +3,7 @@
 import asyncio
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -74,6 +74,7 @@ class SagaWorker:
     """Works on the sagas of one service, in every replica of it.
 
     Args:
+        committed: is called when progress was written, for those who watch it.
         lease_seconds: `LEASE_SECONDS`, shorter in tests.
     """
 
@@ -84,6 +85,7 @@ class SagaWorker:
         sagas: Sagas,
         metrics: SagaMetrics,
         *,
+        committed: Callable[[], None],
         lease_seconds: float = LEASE_SECONDS,
         step_seconds: float = STEP_SECONDS,
     ) -> None:
@@ -91,6 +93,7 @@ class SagaWorker:
         self._plans = {plan.kind: plan for plan in plans}
         self._wake = sagas.begun
         self._metrics = metrics
+        self._committed = committed
         for plan in plans:
             metrics.expect(plan.kind, [step.name for step in plan.steps])
         self._lease = lease_seconds
@@ -288,6 +291,7 @@ class SagaWorker:
         working = saga.state in {SagaState.RUNNING, SagaState.COMPENSATING}
         due = (self._lease if due_seconds is None else due_seconds) if working else None
         async with self._unit(saga.tenant_id) as transaction:
+            transaction.on_commit(self._committed)
             if not await saga_store.save(transaction, saga, due_seconds=due):
                 raise LeaseLostError
             if commit is not None:

@@ -302,7 +302,8 @@ async def running(
         ):
             stack.callback(asyncio.create_task(background).cancel)
         if service.plans is not None:
-            worker = SagaWorker(database, service.plans(parts), parts.sagas, SagaMetrics(metrics.registry))
+            saga_metrics = SagaMetrics(metrics.registry)
+            worker = SagaWorker(database, service.plans(parts), parts.sagas, saga_metrics, committed=watches.hub.wake)
             stack.push_async_callback(worker.stop)
             stack.callback(asyncio.create_task(worker.run_forever()).cancel)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).

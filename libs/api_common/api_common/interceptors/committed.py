@@ -16,7 +16,7 @@ def committed(method: MethodPolicy, within: Layer, *, hub: ChangeHub) -> Layer:
             await within(call)
         finally:
             # Also when the caller has gone.
-            if call.fate is not Fate.NOTHING:
+            if call.fate is not Fate.NOTHING and call.wrote:
                 hub.wake()
 
     return layer
