@@ -64,7 +64,14 @@ async def _work(settings: dict[str, Any], works: Event) -> None:
     deployments = Deployments(IpaRepository(tokens), DeploymentRepository(tokens), sagas, Rollout(siblings))
     instants = FatalInstants(settings["die_at"])
     plans = [with_effects(plan, instants.around) for plan in deployments.plans]
-    worker = MortalWorker(database, plans, sagas, SagaMetrics(registry), lease_seconds=settings["lease_seconds"])
+    worker = MortalWorker(
+        database,
+        plans,
+        sagas,
+        SagaMetrics(registry),
+        committed=lambda: None,
+        lease_seconds=settings["lease_seconds"],
+    )
     worker.instants = instants
     works.set()
     await worker.run_forever()

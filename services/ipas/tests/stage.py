@@ -117,7 +117,13 @@ class Stage:
 
     def worker(self, *plans: Plan, instants: Instants | None = None, step_seconds: float = 10) -> MortalWorker:
         worker = MortalWorker(
-            self.database, plans, Sagas(), self._metrics, lease_seconds=FOR_EVER, step_seconds=step_seconds
+            self.database,
+            plans,
+            Sagas(),
+            self._metrics,
+            committed=lambda: None,
+            lease_seconds=FOR_EVER,
+            step_seconds=step_seconds,
         )
         worker.instants = instants or Instants()
         return worker

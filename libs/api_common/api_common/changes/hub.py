@@ -142,8 +142,6 @@ class ChangeHub:
                 await asyncio.sleep(PAUSE_SECONDS)
         finally:
             listener.cancel()
-            if self._listening is not None:
-                self._listening.terminate()
 
     async def _tell(self) -> None:
         """Wakes the other processes of the service, once for all that was committed here meanwhile."""
@@ -185,14 +183,20 @@ class ChangeHub:
         while True:
             try:
                 connection = await self._database.dedicated()
-                closed = asyncio.Event()
-                connection.add_termination_listener(lambda *_, closed=closed: closed.set())
-                await connection.add_listener(CHANNEL, self._hear)
-                self._listening = connection
-                await closed.wait()
+                try:
+                    closed = asyncio.Event()
+                    connection.add_termination_listener(lambda *_, closed=closed: closed.set())
+                    own = connection.get_server_pid()
+                    await connection.add_listener(
+                        CHANNEL, lambda _, pid, *__, own=own: pid != own and self._woken.set()
+                    )
+                    self._listening = connection
+                    await closed.wait()
+                finally:
+                    self._listening = None
+                    connection.terminate()
             except DRIVER_ERRORS as error:
                 _log.warning("other processes are not heard now", error=repr(error))
-            self._listening = None
             await asyncio.sleep(POLL_SECONDS)
 
 
