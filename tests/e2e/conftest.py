@@ -18,6 +18,9 @@ from tools.topology import ROOT, Mesh
 
 TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}")
 
+IMPATIENT: Final = {"USERS_WATCH_STALL_SECONDS": "2"}
+"""What a test waits for comes sooner than in the mesh that everybody starts."""
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,7 +29,7 @@ def mesh() -> Iterator[Mesh]:
     """A running mesh with state and ports of its own."""
     # Not below pytest's folder: every pytest that root starts closes it to Postgres, which runs as another user.
     with tempfile.TemporaryDirectory(prefix="mesh") as folder, mesh_offset() as offset:
-        yield from running(Mesh(Path(folder), offset))
+        yield from running(Mesh(Path(folder), offset), **IMPATIENT)
 
 
 def running(result: Mesh, **variables: str) -> Iterator[Mesh]:

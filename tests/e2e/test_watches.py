@@ -1,4 +1,4 @@
-"""Watches through the edge of a whole mesh: what breaks, stops or comes in crowds loses nobody anything."""
+"""Watches through the edge of a whole mesh: what breaks, stops, stalls or comes in crowds loses nobody anything."""
 
 import asyncio
 import contextlib
@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+import httpx
 import psutil
 import pytest
 from ameide.user.v1 import user_pb2 as pb
@@ -228,3 +229,55 @@ class TestCrowd:
             assert (await own.read()).created == created
             assert (await following).resource == created
             own.cancel()
+
+
+def memory(mesh: Mesh, name: str) -> int:
+    """Returns what a process holds, in bytes."""
+    return int(process_of(mesh, name).memory_info().rss)
+
+
+SMALL: Final = [
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 65_536),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+"""A client that takes nothing ahead of its reader: gRPC's own windows grow to megabytes."""
+
+
+class TestStalledReader:
+    async def test_costs_little_and_is_told_to_resume(self, mesh: Mesh, tenant: str) -> None:
+        labels = {f"k{number}": "v" * 255 for number in range(64)}
+        async with client(mesh, tenant) as api:
+            ids: list[str] = []
+            for _ in range(2):
+                many = [
+                    pb.User(display_name="A", email=f"{uuid.uuid4()}@example.com", labels=labels) for _ in range(100)
+                ]
+                batch = await api.users.batch_create([pb.CreateUserRequest(user=user) for user in many])
+                ids += [user.id for user in batch.users]
+            before = memory(mesh, "users"), memory(mesh, "edge")
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['edge http']}", options=SMALL) as channel:
+                users: UserServiceAsyncStub = UserServiceStub(channel)
+                request = pb.WatchUsersRequest(initial_state=True)
+                calls: list[Any] = [users.WatchUsers(request, metadata=metadata(mesh, tenant)) for _ in range(5)]
+                firsts = [await call.read() for call in calls]
+                # Each would have been sent 3.3 MB, had they been read.
+                await until(lambda: open_streams(mesh) == 0)
+                grown = memory(mesh, "users") - before[0], memory(mesh, "edge") - before[1]
+                assert max(grown) < 30 * 1024 * 1024, grown
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    while await calls[0].read() is not grpc.aio.EOF:
+                        pass
+                assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert dict(raised.value.trailing_metadata() or ())["error-type"] == "SLOW_READER"
+            # What was read and what is read from there on is everything.
+            async with api.users.watch(resume_token=firsts[1].resume_token, initial_state=True) as watch:
+                rest = {(await anext(watch)).resource.id for _ in range(len(ids) - 1)}
+            assert rest | {firsts[1].created.id} == set(ids)
+
+
+def open_streams(mesh: Mesh) -> float:
+    """Returns how many streams the users service has open."""
+    text = httpx.get(f"http://127.0.0.1:{mesh.ports['users operations']}/metrics").text
+    (line,) = (line for line in text.splitlines() if line.startswith("rpc_server_open_streams "))
+    return float(line.split()[1])
