@@ -186,10 +186,7 @@ class ChangeHub:
                 try:
                     closed = asyncio.Event()
                     connection.add_termination_listener(lambda *_, closed=closed: closed.set())
-                    own = connection.get_server_pid()
-                    await connection.add_listener(
-                        CHANNEL, lambda _, pid, *__, own=own: pid != own and self._woken.set()
-                    )
+                    await connection.add_listener(CHANNEL, self._hear)
                     self._listening = connection
                     await closed.wait()
                 finally:
