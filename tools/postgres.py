@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import subprocess
+import time
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import platformdirs
 import psutil
 
 from tools.topology import MeshError
+
+_RECOVERY_SECONDS = 60
 
 with warnings.catch_warnings():
     # It looks for its folder of the user's session while it is imported; containers have no session. Where the folder
@@ -45,17 +48,26 @@ def start(folder: Path) -> str:
     if pid(folder) is None:
         # Left by a killed server; after a reboot its number may be another program's.
         (folder / "postmaster.pid").unlink(missing_ok=True)
-    try:
-        server = PostgresServer(folder, cleanup_mode=None)
-        server.start()
-        return server.get_uri()
-    except (OSError, ValueError, AssertionError, subprocess.SubprocessError) as error:
-        said = [line for line in (_complaint.text or str(error)).splitlines() if line.strip("- ")]
-        reason = "\n".join(f"    {line}" for line in said[-3:])
-        raise MeshError(
-            f"Postgres does not start from {folder}:\n{reason}\n"
-            "If the data is broken, `make reset` wipes it and `make up` starts anew."
-        ) from None
+    deadline = time.monotonic() + _RECOVERY_SECONDS
+    while True:
+        try:
+            server = PostgresServer(folder, cleanup_mode=None)
+            server.start()
+            return server.get_uri()
+        except (OSError, ValueError, AssertionError, subprocess.SubprocessError) as error:
+            # After a crash it runs, and recovers first.
+            if pid(folder) is None or time.monotonic() > deadline:
+                raise _refusal(folder, error) from None
+            time.sleep(0.2)
+
+
+def _refusal(folder: Path, error: Exception) -> MeshError:
+    said = [line for line in (_complaint.text or str(error)).splitlines() if line.strip("- ")]
+    reason = "\n".join(f"    {line}" for line in said[-3:])
+    return MeshError(
+        f"Postgres does not start from {folder}:\n{reason}\n"
+        "If the data is broken, `make reset` wipes it and `make up` starts anew."
+    )
 
 
 def stop(folder: Path) -> None:

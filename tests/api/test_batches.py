@@ -118,10 +118,10 @@ async def test_a_batch_is_as_many_single_calls(found: Founding, resource: str) -
 
 
 @every_aggregate
-async def test_a_hundred_take_as_many_statements_as_two(found: Founding, resource: str, statements: Statements) -> None:
+async def test_twenty_take_as_many_statements_as_two(found: Founding, resource: str, statements: Statements) -> None:
     api = Api(await found(), resource)
     counts = []
-    for count in (2, 100):
+    for count in (2, 20):
         counted = []
         statements.clear()
         creations = [api.request("Create", **{resource: api.sample(number)}) for number in range(count)]

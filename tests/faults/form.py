@@ -33,8 +33,8 @@ SHORT: Final = Form(
     rounds=1,
     outage_seconds=0.5,
     leaving=20,
-    restarted=(NAMED["users"], NAMED["ipas"]),
-    sibling_faults=(signal.SIGKILL,),
+    restarted=(NAMED["users"],),
+    sibling_faults=(),
 )
 FULL: Final = Form(
     load_seconds=5,

@@ -15,8 +15,8 @@ from api_common.pagination import PageTokens
 from api_common.unit_of_work import Row, Transaction
 from cryptography.fernet import Fernet
 from ipas_service.repository import FIELDS as IPA_FIELDS
-from ipas_service.repository import IpaRepository
-from ipas_service.tables import ipas
+from ipas_service.repository import DeploymentRepository, IpaRepository
+from ipas_service.tables import deployments, ipas
 from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from users_service.repository import ACCOUNT_FIELDS, ApiKeyRepository, ServiceAccountRepository, UserRepository
@@ -73,6 +73,7 @@ PARENT: Final = row_id(3)
 _users, _accounts = UserRepository(TOKENS), ServiceAccountRepository(TOKENS)
 _keys, _revisions = ApiKeyRepository(TOKENS), RevisionRepository(TOKENS)
 _workflows, _agents, _ipas = WorkflowRepository(TOKENS), AgentRepository(TOKENS), IpaRepository(TOKENS)
+_deployments = DeploymentRepository(TOKENS)
 
 LISTS: Final = (
     List("ListUsers", "users", users, USER_FIELDS, lambda t, r: _users.page(t, r, method="")),
@@ -90,6 +91,7 @@ LISTS: Final = (
     ),
     List("ListAgents", "agents", agents, AGENT_FIELDS, lambda t, r: _agents.page(t, r, method="")),
     List("ListIpas", "ipas", ipas, IPA_FIELDS, lambda t, r: _ipas.page(t, r, method="")),
+    List("ListDeployments", "ipas", deployments, None, lambda t, r: _deployments.page(t, PARENT, r, method="")),
 )
 
 GETS: Final[Mapping[str, tuple[str, Table, Callable[[Any], Awaitable[object]]]]] = {
@@ -100,6 +102,7 @@ GETS: Final[Mapping[str, tuple[str, Table, Callable[[Any], Awaitable[object]]]]]
     "workflow revision": ("workflows", workflow_revisions, lambda t: _revisions.get(t, PARENT, 7)),
     "agent": ("agents", agents, lambda t: _agents.get(t, row_id(13))),
     "IPA": ("ipas", ipas, lambda t: _ipas.get(t, row_id(13))),
+    "deployment": ("ipas", deployments, lambda t: _deployments.get(t, PARENT, row_id(13))),
 }
 """How each resource is read by its identity."""
 
@@ -127,7 +130,9 @@ def _value(column: Column[Any], fields: Fields | None) -> str:
     }
     if fields is None:
         # A child: of the first row of its tenant.
-        by_name |= dict.fromkeys(("workflow_id", "service_account_id"), _id(f"g % {TENANTS}")) | {"revision": own}
+        by_name |= dict.fromkeys(("workflow_id", "service_account_id", "ipa_id"), _id(f"g % {TENANTS}")) | {
+            "revision": own
+        }
     elif isinstance(states := fields.by_name["state"], EnumField):
         common, *_, rare = (state.value for state in states.states)
         by_name["state"] = f"CASE WHEN {shared} = 0 THEN '{rare}' ELSE '{common}' END"

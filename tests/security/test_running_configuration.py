@@ -115,7 +115,9 @@ class TestTimes:
     def test_of_a_call_is_thirty_seconds(self, running: Running) -> None:
         (host,) = running.manager["route_config"]["virtual_hosts"]
         *services, nowhere = (one["route"] for one in host["routes"] if "route" in one)
-        assert {one["timeout"] for one in services} == {"30s"}
+        streams = [one["match"] for one in host["routes"] if one.get("route", {}).get("timeout") == "0s"]
+        assert {one["timeout"] for one in services} == {"30s", "0s"}
+        assert all("Service/Watch" in match["safe_regex"]["regex"] for match in streams)
         assert "timeout" not in nowhere
 
     def test_of_a_token_is_a_day_and_of_one_made_for_a_key_a_minute(self, running: Running) -> None:

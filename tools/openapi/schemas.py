@@ -110,7 +110,8 @@ class Schemas:
             schema[_LEAST[schema["type"]]] = 1
         rules = cast(Any, field.GetOptions()).Extensions[validate_pb2.field]
         _constrain(schema, rules, field.full_name)
-        if "format" in schema and "OPTIONAL" in behavior and rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
+        is_there = {"IDENTIFIER", "REQUIRED"} & {*behavior}
+        if "format" in schema and not is_there and rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
             schema["anyOf"] = [{"format": schema.pop("format")}, {"const": ""}]
         return schema
 

@@ -127,7 +127,13 @@ class Sibling:
             self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
 
     async def call(
-        self, request: Message, response: type[ResponseT], ctx: CallContext, *, idempotency_key: str = ""
+        self,
+        request: Message,
+        response: type[ResponseT],
+        ctx: CallContext,
+        *,
+        idempotency_key: str = "",
+        own_deadline: bool = False,
     ) -> ResponseT:
         """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
 
@@ -136,6 +142,7 @@ class Sibling:
         Args:
             response: the class of the method's response.
             idempotency_key: what is called twice with it happens once.
+            own_deadline: the deadline is no caller's: whoever exceeds it does not answer.
 
         Raises:
             NotFoundError: the caller's tenant has no such resource there; the violations are the fields that name it.
@@ -149,7 +156,7 @@ class Sibling:
             ExternalServiceError: the sibling does not answer in `MAX_WAIT_SECONDS`, or the breaker is open.
             InternalError: the sibling does not understand us, or we do not understand it.
         """
-        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
+        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key, own_deadline))
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -158,7 +165,12 @@ class Sibling:
         await asyncio.gather(*self._closing)
 
     async def _call(
-        self, request: Message, response: type[ResponseT], ctx: CallContext, idempotency_key: str
+        self,
+        request: Message,
+        response: type[ResponseT],
+        ctx: CallContext,
+        idempotency_key: str,
+        own_deadline: bool,
     ) -> ResponseT:
         connection = self._connected()
         path = self._methods[type(request)].path
@@ -183,7 +195,7 @@ class Sibling:
             code = _S.OK
         except grpc.aio.AioRpcError as failure:
             code = failure.code()
-            refusal = _meaning_of(failure, in_a_hurry=timeout == remaining)
+            refusal = _meaning_of(failure, in_a_hurry=timeout == remaining and not own_deadline)
             if not isinstance(refusal, _ORDINARY):
                 _log_failure(request, ctx, code=code.name, details=failure.details())
             raise refusal from failure

@@ -65,7 +65,10 @@ class UsersService:
         Raises:
             DomainError: nobody can tell now.
         """
-        answer = await self._users.call(pb.ResolvePrincipalRequest(), pb.ResolvePrincipalResponse, ctx)
+        # The deadline is the directory's.
+        answer = await self._users.call(
+            pb.ResolvePrincipalRequest(), pb.ResolvePrincipalResponse, ctx, own_deadline=True
+        )
         match answer.standing:
             case pb.ResolvePrincipalResponse.UNKNOWN:
                 return None

@@ -16,6 +16,9 @@ from api_common.unit_of_work import UnitOfWork
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """The largest response; what a request of 10 MiB creates comes back with a little more."""
 
+_STALE_CONNECTIONS: Final = 20
+"""How many connections a call may meet that do not know a new schema yet: each learns it by itself."""
+
 
 def transaction(
     method: MethodPolicy, handler: Handler, *, database: Database, constraints: ConstraintErrors, metrics: Metrics
@@ -63,11 +66,13 @@ def transaction(
             call.fate = unit.fate
 
     async def layer(call: Call) -> None:
-        try:
-            await once(call)
-        except StaleStatementError:
-            # The schema changed under us; nothing was committed, so the whole transaction may run again.
-            await once(call)
+        for _ in range(_STALE_CONNECTIONS):
+            try:
+                return await once(call)
+            except StaleStatementError:
+                # The schema changed under us; nothing was committed, so the whole transaction may run again.
+                continue
+        return await once(call)
 
     return layer
 
