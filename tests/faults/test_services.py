@@ -11,7 +11,7 @@ import pytest
 from tests.faults.callers import Caller
 from tests.faults.conftest import Report
 from tests.faults.form import FORM, NAMED
-from tests.faults.load import REQUESTS_PER_SECOND, load
+from tests.faults.load import load
 from tests.faults.locks import locked, until_sessions
 from tests.faults.stand import Replica, Stand
 
@@ -60,29 +60,6 @@ class TestSigterm:
         async with stand.operator(USERS) as operator:
             name = await operator.fetchval("SELECT display_name FROM users WHERE id = $1", stays.id)
         assert name == "x"
-
-
-class TestKill:
-    @pytest.mark.timeout(300)
-    async def test_fails_what_is_in_flight_and_repeats_no_write(
-        self, stand: Stand, ada: Caller, report: Report
-    ) -> None:
-        """A write that the edge had sent again would be refused: its e-mail would be taken."""
-        async with load(ada.write_and_read) as seen:
-            for _ in range(FORM.rounds):
-                first = await stand.running(USERS)
-                await stand.start(USERS)
-                await seen.go_on()
-                first.process.kill()
-                assert await first.ended() == -signal.SIGKILL
-                noticed = seen.asked + NOTICED_SECONDS * REQUESTS_PER_SECOND
-                await seen.go_on(2 * FORM.load_seconds)
-                assert seen.failures_since(noticed) == {}
-        assert set(seen.statuses) <= {S.OK, S.UNAVAILABLE}, seen.failures
-        async with stand.operator(USERS) as operator:
-            emails = {row["email"] for row in await operator.fetch("SELECT email FROM users")}
-        assert {ada.email(number) for number in seen.done if number % 2 == 0} <= emails
-        report(f"kill -9, {FORM.rounds}x", f"{seen.asked} requests, {len(seen.failures)} in flight failed")
 
 
 class TestStart:

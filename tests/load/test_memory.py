@@ -16,7 +16,7 @@ from users_service.service import SERVICE
 
 from tests.load.churn import HABITS, Churn
 
-TIMES: Final = 15
+TIMES: Final = 30
 """Each habit in a round."""
 ROUNDS: Final = 4
 ALLOWED_BLOCKS: Final = TIMES * ROUNDS * len(HABITS)

@@ -58,6 +58,18 @@ async def checksum(mesh: Mapping[str, Running]) -> AsyncIterator[Checksum]:
 
 
 @pytest.fixture(scope="session")
+async def attacker(found: Founding) -> World:
+    """A tenant that gets at nothing, so that it serves for every try."""
+    return await found()
+
+
+@pytest.fixture(scope="session")
+async def accomplice(attacker: World) -> Caller:
+    """A program of the attacker's with an API key that may do everything there."""
+    return await make_program(attacker, "admin")
+
+
+@pytest.fixture(scope="session")
 async def powerless(world: World) -> Caller:
     """A program with an API key and no role."""
     return await make_program(world)
@@ -157,18 +169,16 @@ class TestEveryRpc:
 class TestIds:
     @every_rpc
     async def test_of_another_tenant_are_as_if_they_never_existed(
-        self, rpc: Rpc, found: Founding, checksum: Checksum
+        self, rpc: Rpc, found: Founding, attacker: World, accomplice: Caller, checksum: Checksum
     ) -> None:
         """The victim's resources are where the RPC would work on them, were there no wall."""
-        victim, attacker = await found(), await found()
+        victim = await found()
         await victim.prepare(rpc)
-        await attacker.prepare(rpc)
-        program = await make_program(attacker, "admin")
         etags = ("", '"1"', '"2"') if list(_with_etag(attacker.request(rpc))) else ("",)
         before = await checksum(victim)
         for field in rpc.ids():
             stolen = victim.ids[field.names]
-            for caller, etag in [*((attacker.caller, etag) for etag in etags), (program, "")]:
+            for caller, etag in [*((attacker.caller, etag) for etag in etags), (accomplice, "")]:
                 answers = []
                 for id in (stolen, NEVER):
                     request = attacker.request(rpc)
@@ -190,10 +200,10 @@ class TestIds:
 
     @every_batch
     async def test_behind_an_own_one_are_as_if_they_never_existed(
-        self, rpc: Rpc, found: Founding, checksum: Checksum
+        self, rpc: Rpc, world: World, attacker: World, checksum: Checksum
     ) -> None:
         """Nothing happens to the attacker's own resource either: all or nothing."""
-        victim, attacker = await found(), await found()
+        victim = world
         before, own = await checksum(victim), await checksum(attacker)
         answers = []
         for id in (victim.ids[rpc.subject], NEVER):
@@ -254,9 +264,11 @@ class TestIds:
 
 class TestIdempotencyKeys:
     @every_write
-    async def test_of_another_tenant_replay_nothing(self, rpc: Rpc, found: Founding, checksum: Checksum) -> None:
+    async def test_of_another_tenant_replay_nothing(
+        self, rpc: Rpc, found: Founding, attacker: World, checksum: Checksum
+    ) -> None:
         """The same key, subject, method and request."""
-        victim, attacker = await found(), await found()
+        victim = await found()
         await victim.prepare(rpc)
         request = victim.request(rpc)
         await victim.call(rpc, request, key="the-same")

@@ -309,7 +309,9 @@ class TestEveryValidGraph:
         plan.edges.append((target, source))
         ((place, text),) = refusals(plan.definition())
         assert place in {plan.place(id) for id in plan.inner}
-        assert {source, target} <= set(text.partition("cycle: ")[2].split(" → "))
+        named = set(text.partition("cycle: ")[2].split(" → "))
+        # A long way round is cut short.
+        assert {source, target} <= named or "…" in named
 
     @unhurried
     @given(plans())
