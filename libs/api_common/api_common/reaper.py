@@ -5,11 +5,12 @@ A policy shows them to the task that this is, and to nobody else (ADR 0019, ADR 
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
+from prometheus_client import Counter
 from sqlalchemy import Interval, MetaData, bindparam, delete, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
@@ -19,7 +20,7 @@ from api_common.database import Database, Statement, compile_statement
 from api_common.idempotency import idempotency_table
 from api_common.settings import Settings
 from api_common.telemetry import Metrics
-from api_common.unit_of_work import Row, UnitOfWork
+from api_common.unit_of_work import UnitOfWork
 
 TASK: Final = REAPER
 """What the policies on the tables call the task."""
@@ -43,7 +44,8 @@ _EXPIRED: Final = (
     # By itself: a plan that asked for it more than once would delete more than a batch.
     .cte("expired")
 )
-_REAP: Final = compile_statement(delete(_keys).where(_identity.in_(select(_EXPIRED))).returning(literal(1)))
+_reaped: Final = delete(_keys).where(_identity.in_(select(_EXPIRED))).returning(literal(1)).cte("reaped")
+_REAP: Final = compile_statement(select(func.count().label("deleted")).select_from(_reaped))
 
 # The oldest by their transactions, as the index has them: none of the others is older by more than a transaction takes.
 _oldest: Final = select(CHANGES).order_by(CHANGES.c.xid).limit(bindparam("batch")).cte("oldest")
@@ -88,12 +90,7 @@ async def reap(database: Database, metrics: Metrics) -> int:
     Raises:
         DomainError: the database does not answer, or has no connection free.
     """
-    total, deleted = 0, BATCH
-    while deleted == BATCH:
-        deleted = len(await _reap_batch(database, _REAP, {"batch": BATCH}))
-        metrics.reaped.inc(deleted)
-        total += deleted
-    return total
+    return await _reap_all(database, _REAP, {"batch": BATCH}, counting=metrics.reaped)
 
 
 async def reap_changes(database: Database, metrics: Metrics, *, retention_seconds: float) -> int:
@@ -103,16 +100,20 @@ async def reap_changes(database: Database, metrics: Metrics, *, retention_second
         DomainError: the database does not answer, or has no connection free.
     """
     values = {"batch": BATCH, "retention": timedelta(seconds=retention_seconds)}
+    return await _reap_all(database, _REAP_CHANGES, values, counting=metrics.changes_reaped)
+
+
+async def _reap_all(database: Database, statement: Statement, values: Mapping[str, Any], *, counting: Counter) -> int:
     total, deleted = 0, BATCH
     while deleted == BATCH:
-        rows = await _reap_batch(database, _REAP_CHANGES, values)
-        deleted = rows[0]["deleted"] if rows else 0
-        metrics.changes_reaped.inc(deleted)
+        deleted = await _reap_batch(database, statement, values)
+        counting.inc(deleted)
         total += deleted
     return total
 
 
-async def _reap_batch(database: Database, statement: Statement, values: Mapping[str, Any]) -> Sequence[Row]:
+async def _reap_batch(database: Database, statement: Statement, values: Mapping[str, Any]) -> int:
     unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=_TIMEOUT_SECONDS)
     async with unit as transaction:
-        return await transaction.fetch_all(statement, values)
+        row = await transaction.fetch_one(statement, values)
+        return row["deleted"] if row else 0

@@ -90,12 +90,11 @@ async def test_more_than_a_batch_goes_in_bounded_transactions(
     for number in range(7):
         await keep(observer, tenants[0], f"k{number}", expires_in=-SECOND)
     sizes: list[int] = []
-    fetch_all = reaper._reap_batch
+    batch = reaper._reap_batch
 
-    async def noted(*asked: Any) -> Any:
-        rows = await fetch_all(*asked)
-        sizes.append(len(rows))
-        return rows
+    async def noted(*asked: Any) -> int:
+        sizes.append(await batch(*asked))
+        return sizes[-1]
 
     monkeypatch.setattr(reaper, "_reap_batch", noted)
     assert await reap(database, metrics) == 7
