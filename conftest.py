@@ -1,5 +1,7 @@
 """What every test may use, and how `make test` shares them between its processes."""
 
+import gc
+from collections.abc import Generator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -41,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _group(item.nodeid) in _UNMEASURED:
             item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Collects no garbage while a report is made.
+
+    pytest parses the source to show a failure; a finalizer that prints a traceback meanwhile parses, too, and CPython
+    3.11.7 then raises a SystemError (gh-106905) that ends the whole run without naming the test that failed.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def _group(nodeid: str) -> str:
