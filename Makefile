@@ -55,9 +55,8 @@ bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other framework
 load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=smoke|steady|tenants|ramp|spike|soak, RATE=200 SOAK=30m; ten minutes
 	@$(PY) -m tests.load.scenarios $(SCENARIO)
 
-chaos: $(CHECKS) ## kill, freeze and crash what carries out deployments, cut and restart under watches: SAGAS=500 SECONDS=60; a few minutes, a table at the end
+chaos: $(CHECKS) ## kill, freeze and crash what carries out deployments, cut and restart under watches: SAGAS=500 SECONDS=60; seven minutes, a table at the end
 	@$(PY) -m tests.chaos.run $(or $(SAGAS),500) $(or $(SECONDS),60)
-	@CHAOS=long $(PY) -m pytest tests/e2e/test_watches.py -k TestLoss --durations=1
 
 soak: $(CHECKS) ## watch the memory of the running mesh under churn: MINUTES=30, ARGS=--help
 	@$(PY) -m tests.load.soak --minutes $(or $(MINUTES),30) $(ARGS)

@@ -1,24 +1,34 @@
-"""`make chaos`: processes are killed and frozen, Postgres crashes, and a table says what became of the deployments.
+"""`make chaos`: processes are killed and frozen, Postgres crashes, connections are cut; one table says what came of it.
 
-The short form is services/ipas/tests/test_crashes.py. `python -m tests.chaos.run SAGAS SECONDS` sets the size of the
-storm.
+The short forms are services/ipas/tests/test_crashes.py and tests/e2e/test_watches.py. `python -m tests.chaos.run SAGAS
+SECONDS` sets the size of the storm. No scenario takes longer than `LIMIT_SECONDS`, one that fails keeps no other from
+being played, and the command fails if one did.
 """
 
 import asyncio
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 from ameide.ipa.v1 import ipa_pb2 as pb
 
 from tests.chaos.arena import LEASE_SECONDS, Arena
+from tests.e2e.test_watches import LONG
+
+LIMIT_SECONDS: Final = 300
+"""How long one scenario may take beside what the storm is told to: five times what it needs on two busy cores."""
 
 ALL, NOTHING = (1, 1), (0, 0)
 INSTANTS = {"deploys": 16, "fails": 25, "retires": 16}
@@ -119,32 +129,63 @@ async def storm(arena: Arena, sagas: int, seconds: float) -> str:
     return f"{len(begun)} acknowledged, {len(begun)} there: {done}; {dict(crashes)} crashed"
 
 
-def run(sagas: int, seconds: float) -> None:
-    """Plays every scenario and prints the table."""
-    # What the services in this process say of each call is not wanted.
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        rows = asyncio.run(play(sagas, seconds))
-    print(f"\n{'scenario':<32} {'seconds':>7}  outcome")
-    for name, outcome, took in rows:
-        print(f"{name:<32} {took:>7.0f}  {outcome}")
+def watch() -> str:
+    """Follows changes through the edge while connections are cut and the service is killed: a test in its long form."""
+    words = (sys.executable, "-m", "pytest", "-q", "tests/e2e/test_watches.py", "-k", "TestLoss")
+    told = {**os.environ, "CHAOS": "long"}
+    played = subprocess.run(words, env=told, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    assert played.returncode == 0, played.stdout + played.stderr
+    return f"{LONG.changes} changes, all seen, in order; {LONG.cuts} cuts, {len(LONG.restarts)} restarts"
 
 
-async def play(sagas: int, seconds: float) -> list[tuple[str, str, float]]:
-    """Returns name, outcome and seconds of each scenario."""
-    rows: list[tuple[str, str, float]] = []
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of a scenario."""
+
+    name: str
+    seconds: float
+    outcome: str
+    failed: bool = False
+
+
+async def play(name: str, scenario: Callable[[], Awaitable[str]], *, limit_seconds: float) -> Row:
+    """Plays one scenario, and says so at once."""
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(limit_seconds):
+            outcome, failed = await scenario(), False
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others are played and the table says so
+        traceback.print_exc()
+        outcome, failed = f"FAILED: {(str(error) or repr(error)).splitlines()[-1]}", True
+    print(f"{name}: {outcome}", file=sys.stderr)
+    return Row(name, time.monotonic() - started, outcome, failed)
+
+
+async def play_all(sagas: int, seconds: float) -> Sequence[Row]:
+    """Plays every scenario, one after the other."""
+    rows = []
     async with Arena.open() as arena:
-        scenarios = [
-            *((f"DL-1 kill -9, an IPA {story}", kill_at_every_instant(arena, story)) for story in INSTANTS),
-            ("DL-3 frozen past its lease", freeze_past_the_lease(arena)),
-            (f"DL-2, DL-8 storm of {seconds:.0f} s", storm(arena, sagas, seconds)),
-        ]
-        for name, scenario in scenarios:
-            started = time.monotonic()
-            outcome = await scenario
-            rows.append((name, outcome, time.monotonic() - started))
-            print(f"{name}: {outcome}", file=sys.stderr)
+        for story in INSTANTS:
+            scenario = partial(kill_at_every_instant, arena, story)
+            rows.append(await play(f"DL-1 kill -9, an IPA {story}", scenario, limit_seconds=LIMIT_SECONDS))
+        scenario = partial(freeze_past_the_lease, arena)
+        rows.append(await play("DL-3 frozen past its lease", scenario, limit_seconds=LIMIT_SECONDS))
+        scenario = partial(storm, arena, sagas, seconds)
+        rows.append(await play(f"DL-2, DL-8 storm of {seconds:.0f} s", scenario, limit_seconds=LIMIT_SECONDS + seconds))
+    rows.append(await play("DL-7 watch", partial(asyncio.to_thread, watch), limit_seconds=LIMIT_SECONDS))
     return rows
 
 
+def main(sagas: int, seconds: float) -> None:
+    """Prints the table."""
+    # What the services in this process say of each call is not wanted.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        rows = asyncio.run(play_all(sagas, seconds))
+    print(f"\n{'scenario':<32} {'seconds':>7}  outcome")
+    for row in rows:
+        print(f"{row.name:<32} {row.seconds:>7.0f}  {row.outcome}")
+    raise SystemExit(any(row.failed for row in rows))
+
+
 if __name__ == "__main__":
-    run(int(sys.argv[1]), float(sys.argv[2]))
+    main(int(sys.argv[1]), float(sys.argv[2]))
