@@ -14,6 +14,7 @@ import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common.changes.hub import ChangeHub
 from api_common.changes.statements import PAGE_SIZE
 from api_common.database import Database
 from api_common.interceptors import streaming
@@ -117,6 +118,28 @@ class TestWatchUsers:
                 await users.BatchCreateUsers(pb.BatchCreateUsersRequest(requests=batch), metadata=admin.metadata)
             last = await create_user(users, admin)
             assert await watch.change() == ("created", last)
+
+    async def test_is_woken_by_calls_that_wrote_something_and_by_no_other(
+        self, users_database: TestDatabase, identity: Identity, admin: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        woken: list[ChangeHub] = []
+
+        def wake(hub: ChangeHub) -> None:
+            woken.append(hub)
+
+        monkeypatch.setattr(ChangeHub, "wake", wake)
+        keyed = (*admin.metadata, ("idempotency-key", "once"))
+        async with another(users_database, identity) as users:
+            request = pb.CreateUserRequest(user=a_user())
+            user = await users.CreateUser(request, metadata=keyed)
+            assert len(woken) == 1
+            assert await users.CreateUser(request, metadata=keyed) == user
+            with refused(S.ALREADY_EXISTS, "EMAIL_TAKEN"):
+                await users.CreateUser(request, metadata=admin.metadata)
+            unchanged = pb.UpdateUserRequest(user=pb.User(id=user.id))
+            assert await users.UpdateUser(unchanged, metadata=admin.metadata) == user
+            assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata) == user
+            assert len(woken) == 1
 
     async def test_looks_through_its_filter_before_and_after(self, users: UserServiceAsyncStub, admin: Caller) -> None:
         async def rename(user: pb.User, name: str) -> pb.User:

@@ -13,7 +13,6 @@ from api_common.interceptors.admission import admission
 from api_common.interceptors.audit import audit
 from api_common.interceptors.business_events import business_events
 from api_common.interceptors.changed_users import changed_users
-from api_common.interceptors.committed import committed
 from api_common.interceptors.errors import errors
 from api_common.interceptors.streaming import Streams, stream
 from api_common.interceptors.telemetry import telemetry
@@ -52,9 +51,13 @@ class Pipeline:
             within = stream(method, handler, streams=self.streams, settings=self.watch, metrics=self.metrics)
         else:
             within = transaction(
-                method, handler, database=self.database, constraints=self.constraints, metrics=self.metrics
+                method,
+                handler,
+                database=self.database,
+                constraints=self.constraints,
+                metrics=self.metrics,
+                wake=self.hub.wake,
             )
-        within = committed(method, within, hub=self.hub)
         within = changed_users(method, within, directory=self.directory)
         within = admission(method, within, auth=self.auth, directory=self.directory)
         within = audit(method, business_events(method, errors(within)))

@@ -1,5 +1,6 @@
 """The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
 
+from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.message import Message
@@ -21,9 +22,19 @@ _STALE_CONNECTIONS: Final = 20
 
 
 def transaction(
-    method: MethodPolicy, handler: Handler, *, database: Database, constraints: ConstraintErrors, metrics: Metrics
+    method: MethodPolicy,
+    handler: Handler,
+    *,
+    database: Database,
+    constraints: ConstraintErrors,
+    metrics: Metrics,
+    wake: Callable[[], None],
 ) -> Layer:
-    """Runs ``handler`` inside a unit of work: committed when it returns, rolled back when it raises."""
+    """Runs ``handler`` inside a unit of work: committed when it returns, rolled back when it raises.
+
+    Args:
+        wake: is called when what the handler wrote is committed, for the watches.
+    """
 
     async def once(call: Call) -> None:
         principal, request = call.principal, call.request
@@ -58,6 +69,8 @@ def transaction(
                 response = await handler(request, context)
                 call.response, call.effect, call.role_changes = _encode(response), response, tx.role_changes
                 call.wrote = tx.wrote
+                if tx.wrote:
+                    tx.on_commit(wake)
                 if key is not None:
                     kept = b"" if method.returns_secret else call.response
                     await store(tx, key, principal=principal, method=method.path, response=kept)
