@@ -7,9 +7,9 @@ asyncpg dialect and run on the driver's connections, whose codecs make rows read
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Self, cast
+from typing import Any, Final, NoReturn, Self, TypeVar, cast
 
 import asyncpg
 import orjson
@@ -21,6 +21,8 @@ from api_common import errors
 from api_common.pool import Connection, Occupancy, Pool
 from api_common.settings import DatabaseSettings
 from api_common.tracing import Attributes
+
+ResultT = TypeVar("ResultT")
 
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
@@ -37,6 +39,8 @@ _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
 """How long a statement runs at most where no request sets a shorter time."""
 _CONNECT_SECONDS: Final = 10
+# How many changes of the schema, one after the other, a transaction lives through.
+_SCHEMA_CHANGES: Final = 3
 _SESSION: Final = {
     # Ends what a request left behind even if this process is frozen or cut off.
     "statement_timeout": f"{DEFAULT_STATEMENT_TIMEOUT_SECONDS}s",
@@ -114,8 +118,14 @@ class Database:
         except DRIVER_ERRORS as error:
             raise errors.ExternalServiceError("The database does not answer.", retry_after_seconds=1) from error
 
-    def release(self, connection: Connection) -> None:
-        """Gives a connection back for the next transaction."""
+    def release(self, connection: Connection, *, is_outdated: bool = False) -> None:
+        """Gives a connection back for the next transaction.
+
+        Args:
+            is_outdated: a prepared statement was of an earlier schema, as may be those of all connections till now.
+        """
+        if is_outdated:
+            self._pool.renew(connection)
         self._pool.release(connection)
 
     def discard(self, connection: Connection) -> None:
@@ -192,8 +202,23 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 """Everything that the driver raises."""
 
 
-class StaleStatementError(Exception):
-    """The schema changed under a prepared statement; the whole transaction may be run again."""
+def is_stale(error: BaseException | None) -> bool:
+    """Tells whether the schema changed under a prepared statement; the whole transaction may be run again."""
+    return error is not None and isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
+
+
+async def repeat_if_stale(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Runs ``work``, one whole transaction, again if the schema changed under it: nothing was committed then.
+
+    Once per change: what met it first has all connections renewed.
+    """
+    for _ in range(_SCHEMA_CHANGES):
+        try:
+            return await work()
+        except errors.ExternalServiceError as error:
+            if not is_stale(error):
+                raise
+    return await work()
 
 
 def reraise(error: Exception, constraints: ConstraintErrors) -> NoReturn:
@@ -201,7 +226,7 @@ def reraise(error: Exception, constraints: ConstraintErrors) -> NoReturn:
     known: Exception | None = None
     match error:
         case asyncpg.InvalidCachedStatementError():
-            known = StaleStatementError()
+            known = errors.ExternalServiceError("The service is being changed; try again.", retry_after_seconds=1)
         case asyncpg.IntegrityConstraintViolationError() if (name := error.constraint_name or "") in constraints:
             known = constraints[name]()
         case asyncpg.UniqueViolationError():

@@ -45,6 +45,7 @@ class Pool:
         self._size = size
         self._free = asyncio.Semaphore(size)
         self._open: set[Connection] = set()
+        self._outdated: set[Connection] = set()
         self._idle: list[tuple[Connection, float]] = []
         self._waiting = 0
         self._timeouts = 0
@@ -80,8 +81,8 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Gives a connection back; a closed one makes room for another."""
-        if connection.is_closed():
-            self._open.discard(connection)
+        if connection.is_closed() or connection in self._outdated:
+            self._end(connection)
         else:
             now = asyncio.get_running_loop().time()
             self._idle.append((connection, now))
@@ -91,6 +92,15 @@ class Pool:
                 del self._idle[0]
                 self._end(oldest)
         self._free.release()
+
+    def renew(self, outdated: Connection) -> None:
+        """Replaces ``outdated``, which is in use, and all connections that were opened before this was found out."""
+        if outdated in self._outdated:
+            # Others found it out before; since then there are new ones.
+            return
+        while self._idle:
+            self._end(self._idle.pop()[0])
+        self._outdated = set(self._open)
 
     @property
     def occupancy(self) -> "Occupancy":
@@ -120,3 +130,4 @@ class Pool:
     def _end(self, connection: Connection) -> None:
         connection.terminate()
         self._open.discard(connection)
+        self._outdated.discard(connection)

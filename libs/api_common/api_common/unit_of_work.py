@@ -20,6 +20,7 @@ from api_common.database import (
     ConstraintErrors,
     Database,
     Statement,
+    is_stale,
     reraise,
 )
 from api_common.pool import Connection
@@ -218,7 +219,7 @@ class UnitOfWork:
             return
         self.note(verb, started)
         self.fate = Fate.COMMITTED if done == "COMMIT" else Fate.NOTHING
-        self._database.release(self.connection)
+        self._database.release(self.connection, is_outdated=is_stale(error))
         # Postgres answers so, and not with an error, if a statement was refused and the handler went on.
         if kind is None and done != "COMMIT":
             raise RuntimeError("the transaction was not committed: a handler must let the errors of statements pass")

@@ -180,6 +180,32 @@ class TestPlaces:
         assert await is_full(pool)
 
 
+class TestRenew:
+    async def test_replaces_connections_that_are_idle_and_those_in_use(self, pool: Pool, server: Server) -> None:
+        used, idle = await take(pool), await take(pool)
+        pool.release(idle)
+        pool.renew(used)
+        assert idle.is_closed()
+        assert await used.fetchval("SELECT 1") == 1
+        new = await take(pool)
+        assert new not in (used, idle)
+        pool.release(used)
+        assert used.is_closed()
+        pool.release(new)
+        assert await is_full(pool)
+        assert len(server.opened) == 4
+
+    async def test_happens_once_whoever_else_finds_it_out(self, pool: Pool, server: Server) -> None:
+        first, second = await take(pool), await take(pool)
+        pool.renew(first)
+        pool.release(first)
+        new = await take_and_release(pool)
+        pool.renew(second)
+        pool.release(second)
+        assert await take_and_release(pool) is new
+        assert len(server.opened) == 3
+
+
 async def take_and_release(pool: Pool) -> Connection:
     connection = await take(pool)
     pool.release(connection)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import pytest
 from ameide.user.v1 import user_pb2 as pb
+from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common.database import Database, Statement
+from api_common.errors import ExternalServiceError
+from api_common.settings import DatabaseSettings
 from api_common.testing.database import TestDatabase
-from api_common.testing.identity import Caller
+from api_common.testing.identity import Caller, Identity
+from api_common.testing.service import running_service, settings_for
+from api_common.testing.watching import watching
+from api_common.unit_of_work import UnitOfWork
+from pydantic import SecretStr
+from users_service.service import SERVICE
 
 from services.users.tests.factories import a_user, create_user
 
@@ -19,16 +26,9 @@ if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 
-@asynccontextmanager
-async def migration(database: TestDatabase, forth: str, back: str) -> AsyncIterator[None]:
-    """Changes the table of users as its owner, and changes it back."""
-    owner = await asyncpg.connect(database.owner_url)
-    await owner.execute(f"ALTER TABLE users {forth}")
-    try:
-        yield
-    finally:
-        await owner.execute(f"ALTER TABLE users {back}")
-        await owner.close()
+# The type of a result changes, so every prepared statement that returns it is stale.
+ANOTHER_TYPE: Final = ("ALTER display_name TYPE varchar(400)", "ALTER display_name TYPE text")
+NAMES: Final = Statement("SELECT display_name FROM users", (), {})
 
 
 async def work(users: UserServiceAsyncStub, caller: Caller) -> pb.User:
@@ -44,8 +44,7 @@ async def work(users: UserServiceAsyncStub, caller: Caller) -> pb.User:
     ("forth", "back"),
     [
         ("ADD COLUMN extra text NOT NULL DEFAULT 'x'", "DROP COLUMN extra"),
-        # The type of a result changes, so every prepared statement that returns it is stale.
-        ("ALTER COLUMN display_name TYPE varchar(400)", "ALTER COLUMN display_name TYPE text"),
+        ANOTHER_TYPE,
     ],
     ids=["a new column", "another type"],
 )
@@ -63,7 +62,7 @@ async def test_prepared_statements_survive(
 
     clients = [asyncio.create_task(load()) for _ in range(6)]
     await work(users, admin)
-    async with migration(users_database, forth, back):
+    async with users_database.altered("users", forth, back):
         await work(users, admin)
     await work(users, admin)
     going = False
@@ -75,10 +74,49 @@ async def test_a_write_whose_statement_was_stale_happens_once(
 ) -> None:
     await asyncio.gather(*(create_user(users, admin) for _ in range(10)))
     users_before = await users.ListUsers(pb.ListUsersRequest(), metadata=admin.metadata)
-    async with migration(users_database, "ALTER display_name TYPE varchar(400)", "ALTER display_name TYPE text"):
+    async with users_database.altered("users", *ANOTHER_TYPE):
         keyed = (*admin.metadata, ("idempotency-key", "stale"))
         request = pb.CreateUserRequest(user=a_user())
         first = await users.CreateUser(request, metadata=keyed)
         assert await users.CreateUser(request, metadata=keyed) == first
     found = await users.ListUsers(pb.ListUsersRequest(), metadata=admin.metadata)
     assert len(found.users) == len(users_before.users) + 1
+
+
+async def test_a_watch_whose_statement_was_stale_goes_on(
+    users_database: TestDatabase, identity: Identity, admin: Caller
+) -> None:
+    # One connection, so that the second watch meets what the first has prepared.
+    async with running_service(SERVICE, settings_for(users_database, identity, pool_size=1)) as service:
+        users: UserServiceAsyncStub = UserServiceStub(service.channel)
+        user = await create_user(users, admin)
+        everything = pb.WatchUsersRequest(initial_state=True)
+        async with watching(users.WatchUsers, everything, admin) as watch:
+            assert await watch.change() == ("created", user)
+        async with (
+            users_database.altered("users", *ANOTHER_TYPE),
+            watching(users.WatchUsers, everything, admin) as watch,
+        ):
+            assert await watch.change() == ("created", user)
+
+
+async def test_what_meets_a_stale_statement_first_has_all_connections_renewed(
+    users_database: TestDatabase, tenant_id: str
+) -> None:
+    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=3)
+    database = await Database.connect(settings, application_name="schema changes")
+
+    async def read_on(connections: int) -> None:
+        """Reads on so many connections, in transactions that run at the same time."""
+        async with AsyncExitStack() as stack:
+            for _ in range(connections):
+                unit = UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=5)
+                transaction = await stack.enter_async_context(unit)
+                await transaction.fetch_all(NAMES, {})
+
+    await read_on(3)
+    async with users_database.altered("users", *ANOTHER_TYPE):
+        with pytest.raises(ExternalServiceError):
+            await read_on(1)
+        await read_on(3)
+    await database.close()

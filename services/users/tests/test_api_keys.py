@@ -256,6 +256,20 @@ class TestExchange:
         assert await exchange.works(secret)
         assert await last_used() == first
 
+    async def test_opens_the_mesh_whatever_becomes_of_the_schema(
+        self,
+        accounts: ServiceAccountServiceAsyncStub,
+        admin: Caller,
+        exchange: Exchange,
+        users_database: TestDatabase,
+    ) -> None:
+        account = await create_account(accounts, admin)
+        first, second = [(await create_key(accounts, admin, account.id)).secret for _ in range(2)]
+        assert await exchange.works(first)
+        another_type = "ALTER expire_time TYPE timestamptz(3)", "ALTER expire_time TYPE timestamptz"
+        async with users_database.altered("api_keys", *another_type):
+            assert await exchange.works(second)
+
     async def test_dies_within_the_promised_time(
         self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, exchange: Exchange
     ) -> None:

@@ -259,6 +259,24 @@ async def test_a_database_that_keeps_silent_is_not_waited_for(users_database: Te
     await database.close()
 
 
+async def test_a_changed_schema_is_noticed_and_no_more(
+    users: UserServiceAsyncStub, admin: Caller, users_database: TestDatabase
+) -> None:
+    first, second = [(await create_user(users, admin, roles=["viewer"])).id for _ in range(2)]
+    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=1)
+    database = await Database.connect(settings, application_name="test")
+    stored = StoredUsers(UserRepository(PageTokens([Fernet.generate_key().decode()])), database)
+    deadline = asyncio.get_running_loop().time() + 5
+
+    async def find(subject: str) -> StoredUser | None:
+        return await stored.find(CallContext(acting(admin.tenant_id, subject), NEVER, deadline, UNTRACED))
+
+    assert await find(first) == active("viewer")
+    async with users_database.altered("users", 'ALTER roles TYPE text[] COLLATE "C"', "ALTER roles TYPE text[]"):
+        assert await find(second) == active("viewer")
+    await database.close()
+
+
 async def give_roles(users: UserServiceAsyncStub, admin: Caller, id: str, *roles: str) -> None:
     request = pb.UpdateUserRequest(user=pb.User(id=id, roles=roles), update_mask=FieldMask(paths=["roles"]))
     await users.UpdateUser(request, metadata=admin.metadata)

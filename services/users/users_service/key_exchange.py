@@ -5,9 +5,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from api_common.database import Database
+from api_common.database import Database, repeat_if_stale
 from api_common.errors import DomainError
 from api_common.internal_tokens import InternalTokenSigner
 from api_common.unit_of_work import UnitOfWork
@@ -66,7 +67,7 @@ class KeyExchange:
             return known.token
         self._attempts.take(address)
         try:
-            found = await self._look_up(key, timeout_seconds)
+            found = await repeat_if_stale(partial(self._look_up, key, timeout_seconds))
         except DomainError:
             self._attempts.give_back(address)
             raise

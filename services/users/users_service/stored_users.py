@@ -1,9 +1,10 @@
 """The users service's own look at a caller: what it tells its siblings, without a call to itself."""
 
 import asyncio
+from functools import partial
 
 from api_common.context import CallContext
-from api_common.database import Database
+from api_common.database import Database, repeat_if_stale
 from api_common.directory import LOOK_UP_SECONDS, StoredUser
 from api_common.errors import DeadlineExceededError
 from api_common.unit_of_work import UnitOfWork
@@ -24,10 +25,13 @@ class StoredUsers:
         Raises:
             DomainError: the database cannot tell now, or not before the deadline of ``ctx``.
         """
-        tenant_id = ctx.principal.tenant_id
-        unit = UnitOfWork(self._database, tenant_id, constraints={}, read_only=True, timeout_seconds=LOOK_UP_SECONDS)
         try:
-            async with asyncio.timeout_at(ctx.deadline), unit as transaction:
-                return await self._users.find_standing(transaction, ctx.principal.subject)
+            async with asyncio.timeout_at(ctx.deadline):
+                return await repeat_if_stale(partial(self._read, ctx.principal.tenant_id, ctx.principal.subject))
         except TimeoutError as error:
             raise DeadlineExceededError("The deadline passed before the work was done.") from error
+
+    async def _read(self, tenant_id: str, subject: str) -> StoredUser | None:
+        unit = UnitOfWork(self._database, tenant_id, constraints={}, read_only=True, timeout_seconds=LOOK_UP_SECONDS)
+        async with unit as transaction:
+            return await self._users.find_standing(transaction, subject)

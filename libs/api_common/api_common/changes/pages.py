@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -12,7 +13,7 @@ from sqlalchemy import Table
 from api_common.changes import statements
 from api_common.changes.positions import NOWHERE, Horizon, Phase, Position, seal, xmin
 from api_common.changes.statements import EVENT, PAGE_SIZE, SEQ, change_page, state_page
-from api_common.database import Database, StaleStatementError, Statement, compile_statement
+from api_common.database import Database, Statement, compile_statement, repeat_if_stale
 from api_common.filtering import Filter
 from api_common.listing import PLAN_FOR_VALUES
 from api_common.pagination import PageTokens
@@ -102,11 +103,7 @@ class Pages(Generic[ResponseT]):
             raise
 
     async def _read(self, source: Source, position: Position) -> Page[ResponseT]:
-        try:
-            rows = await self._rows(source, position)
-        except StaleStatementError:
-            # The schema changed under us.
-            rows = await self._rows(source, position)
+        rows = await repeat_if_stale(partial(self._rows, source, position))
         header = rows[0]
         database, snapshot = header["page_database"], header["page_snapshot"]
         # Where a watch begins, there is nothing yet that it could miss.

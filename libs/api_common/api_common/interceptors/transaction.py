@@ -1,12 +1,13 @@
 """The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from google.protobuf.message import Message
 
 from api_common.context import RequestContext
-from api_common.database import ConstraintErrors, Database, StaleStatementError
+from api_common.database import ConstraintErrors, Database, repeat_if_stale
 from api_common.errors import PayloadTooLargeError, SecretShownOnceError
 from api_common.idempotency import claim, read_key, store
 from api_common.policy import MethodPolicy
@@ -16,9 +17,6 @@ from api_common.unit_of_work import UnitOfWork
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """The largest response; what a request of 10 MiB creates comes back with a little more."""
-
-_STALE_CONNECTIONS: Final = 20
-"""How many connections a call may meet that do not know a new schema yet: each learns it by itself."""
 
 
 def transaction(
@@ -79,13 +77,7 @@ def transaction(
             call.fate = unit.fate
 
     async def layer(call: Call) -> None:
-        for _ in range(_STALE_CONNECTIONS):
-            try:
-                return await once(call)
-            except StaleStatementError:
-                # The schema changed under us; nothing was committed, so the whole transaction may run again.
-                continue
-        return await once(call)
+        await repeat_if_stale(partial(once, call))
 
     return layer
 

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,19 @@ class TestDatabase:
     """As the role that owns the tables."""
     admin_url: str
     """As a superuser, for what only an operator may do."""
+
+    @asynccontextmanager
+    async def altered(self, table: str, forth: str, back: str) -> AsyncIterator[None]:
+        """Changes a table for as long as the block runs, as a migration does."""
+        owner = await asyncpg.connect(self.owner_url)
+        try:
+            await owner.execute(f"ALTER TABLE {table} {forth}")
+            try:
+                yield
+            finally:
+                await owner.execute(f"ALTER TABLE {table} {back}")
+        finally:
+            await owner.close()
 
 
 @contextmanager
