@@ -67,7 +67,7 @@ def check_handler(
     authority: ApiKeyAuthority, *, metrics: Metrics, access_log: AccessLog, tracer: Tracer | None
 ) -> grpc.GenericRpcHandler:
     """Returns Envoy's `Authorization/Check` over ``authority``."""
-    within = errors(_check(authority))
+    within = errors(_CHECK, _check(authority))
     return method_handler(_CHECK, telemetry(_CHECK, within, metrics=metrics, access_log=access_log, tracer=tracer))
 
 

@@ -69,8 +69,8 @@ class Call:
     """What to answer instead of a response."""
     send: Callable[[Message], Awaitable[None]] | None = None
     """Sends one message of a stream, and waits until there is room for the next."""
-    last_sent: Message | None = None
-    """The newest message of a stream."""
+    resume_token: str = ""
+    """Of the newest message of a stream; empty before the first."""
     admit: Callable[[], Awaitable[Principal]] | None = None
     """Decides once more whether the caller may, while a stream goes on."""
 
@@ -183,7 +183,7 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
             is_stuck = True
             await transport.write(message.SerializeToString())
             is_stuck = False
-            call.last_sent = message
+            call.resume_token = typing.cast(Any, message).resume_token
 
         call.send = send
         await layer(call)
@@ -192,16 +192,12 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
         code, message, trailers = render(call.error, request_id=call.headers.request_id)
         # Who does not read does not hear of it either; the call ends all the same.
         async with asyncio.timeout(LAST_WORDS_SECONDS):
-            if call.last_sent is not None and not is_stuck:
-                await send(last_words(policy, call.last_sent, error=status_pb2.Status.FromString(_details(trailers))))
+            if call.resume_token and not is_stuck:
+                status = status_pb2.Status.FromString(_details(trailers))
+                await send(policy.response_class(resume_token=call.resume_token, error=status))
             await transport.abort(code, message, trailers)
 
     return stream
-
-
-def last_words(policy: MethodPolicy, last_sent: Message, **event: Message) -> Message:
-    """Returns the last message of a stream, with the resume token of the one before."""
-    return policy.response_class(resume_token=typing.cast(Any, last_sent).resume_token, **event)
 
 
 def _details(trailers: Trailers) -> bytes:

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common import rpc
 from api_common.changes.hub import ChangeHub
 from api_common.changes.statements import PAGE_SIZE
 from api_common.database import Database
@@ -279,6 +280,16 @@ class TestALife:
                 request = pb.WatchUsersRequest(resume_token=token)
                 async with watching(users.WatchUsers, request, admin) as watching_:
                     assert await watching_.change() == ("created", missed)
+
+    async def test_ends_with_the_longest_that_any_stream_lives(
+        self, users: UserServiceAsyncStub, admin: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rpc, "MAX_STREAM_SECONDS", 0.2)
+        async with watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as watch:
+            *_, last = await watch.until("error")
+            assert (reason_of(last), bool(last.resume_token)) == ("DEADLINE_EXCEEDED", True)
+            with refused(S.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+                await watch.next()
 
     async def test_ends_with_the_credential(
         self, users: UserServiceAsyncStub, identity: Identity, tenant_id: str

@@ -7,10 +7,12 @@ commits of the database wait for each other.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
-from typing import Final
+from typing import Final, Self
 
 import structlog
 from sqlalchemy import select, true
@@ -36,14 +38,46 @@ _header = select(SNAPSHOT.label("snapshot")).subquery("header")
 _new = select(CHANGES.c.tenant_id, CHANGES.c.collection).where(unseen("seen")).distinct().subquery("new")
 _LOOK: Final = compile_statement(select(_header, _new).select_from(_header.outerjoin(_new, true())))
 
+_TURN_SECONDS: Final = 0.1
+"""Waits that end within the same turn end together."""
+
 _generations: Final = count()
 _log: Final = structlog.get_logger()
+
+
+class Turns:
+    """Ends waits in time with few timers, however many wait: one each would be most of what an idle watch costs."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+
+    def add(self, waiter: "asyncio.Future[None]", *, due: float) -> int:
+        """Has ``waiter`` finished at ``due``, on the event loop's clock, or a little later; returns the turn."""
+        turn = math.ceil(due / _TURN_SECONDS)
+        waiting = self._waiting.get(turn)
+        if waiting is None:
+            waiting = self._waiting[turn] = set()
+            asyncio.get_running_loop().call_at(turn * _TURN_SECONDS, self._end, turn)
+        waiting.add(waiter)
+        return turn
+
+    def remove(self, waiter: "asyncio.Future[None]", turn: int) -> None:
+        """Forgets a waiter of ``turn``."""
+        self._waiting.get(turn, set()).discard(waiter)
+
+    def _end(self, turn: int) -> None:
+        for waiter in self._waiting.pop(turn):
+            _finish(waiter)
 
 
 @dataclass(eq=False, slots=True)
 class Topic:
     """What the watches of one tenant on one collection wait for."""
 
+    turns: Turns
+    """Shared by all topics of a process."""
+    forget: Callable[[], object]
+    """Called when the last watch has gone."""
     generation: int = field(default_factory=_generations.__next__)
     """Another one after each announcement, and in each topic: what was read before is told from what is read after."""
     watches: int = 0
@@ -51,12 +85,21 @@ class Topic:
     waiting: set["asyncio.Future[None]"] = field(default_factory=set)
     """Those that wait for more."""
 
+    def __enter__(self) -> Self:
+        """Counts a watch for as long as the block runs."""
+        self.watches += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.watches -= 1
+        if not self.watches:
+            self.forget()
+
     def announce(self) -> None:
         """Wakes the watches."""
         self.generation = next(_generations)
         for waiter in self.waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+            _finish(waiter)
 
     async def wait(self, seen: int, *, timeout_seconds: float) -> None:
         """Returns when something was announced after ``seen``, or when the time is over."""
@@ -64,12 +107,12 @@ class Topic:
             return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(timeout_seconds, _finish, waiter)
+        turn = self.turns.add(waiter, due=loop.time() + timeout_seconds)
         self.waiting.add(waiter)
         try:
             await waiter
         finally:
-            timer.cancel()
+            self.turns.remove(waiter, turn)
             self.waiting.discard(waiter)
 
 
@@ -78,6 +121,7 @@ class ChangeHub:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._turns = Turns()
         self._topics: dict[tuple[str, str], Topic] = {}
         self._woken = asyncio.Event()
         self._committed = False
@@ -112,18 +156,13 @@ class ChangeHub:
         for topic in self._topics.values():
             topic.announce()
 
-    @contextlib.contextmanager
-    def follow(self, tenant_id: str, collection: str) -> Iterator[Topic]:
-        """Has changes announced for as long as the block runs."""
+    def follow(self, tenant_id: str, collection: str) -> Topic:
+        """Returns what has changes announced for as long as it is entered."""
         key = (tenant_id, collection)
-        topic = self._topics.setdefault(key, Topic())
-        topic.watches += 1
-        try:
-            yield topic
-        finally:
-            topic.watches -= 1
-            if not topic.watches:
-                del self._topics[key]
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(self._turns, partial(self._topics.pop, key))
+        return topic
 
     async def run(self) -> None:
         """Looks again and again. Never returns."""

@@ -60,5 +60,5 @@ class Pipeline:
             )
         within = changed_users(method, within, directory=self.directory)
         within = admission(method, within, auth=self.auth, directory=self.directory)
-        within = audit(method, business_events(method, errors(within)))
+        within = audit(method, business_events(method, errors(method, within)))
         return telemetry(method, within, metrics=self.metrics, access_log=self.access_log, tracer=self.tracer)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, cast
 
 from ameide.common.v1 import watch_pb2
@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 from api_common.changes.hub import ChangeHub
 from api_common.context import StreamContext
 from api_common.directory import MAX_AGE_SECONDS
-from api_common.errors import SlowReaderError
+from api_common.errors import DeadlineExceededError, SlowReaderError
 from api_common.policy import MethodPolicy
-from api_common.rpc import Call, Layer, StreamHandler, last_words
+from api_common.rpc import Call, Layer, StreamHandler
 from api_common.settings import WatchSettings
 from api_common.telemetry import Metrics
 
@@ -36,16 +36,12 @@ class Streams:
         self._hub = hub
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    @contextlib.contextmanager
-    def one_more(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Counts the task that runs the block."""
-        task = asyncio.current_task()
-        assert task is not None  # gRPC runs each call in one
-        self._tasks.add(task)
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
+        self._tasks.add(_task())
+
+    def __exit__(self, *_: object) -> None:
+        self._tasks.discard(_task())
 
     async def end(self) -> None:
         """Tells the streams to end and waits for it; those whose readers keep them from it are cancelled."""
@@ -54,6 +50,12 @@ class Streams:
             _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_SECONDS)
             for task in late:
                 task.cancel()
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # gRPC runs each call in one
+    return task
 
 
 def stream(
@@ -66,13 +68,16 @@ def stream(
         assert call.send is not None and call.principal is not None  # the adapter's, and admission ran
         context = _context(call, settings)
         messages = cast(AsyncGenerator[Any, None], handler(call.request, context))
-        with streams.one_more():
+        with streams:
             async with contextlib.aclosing(messages):
                 async for message in messages:
                     await _deliver(call.send, message, seconds=settings.stall_seconds)
                     metrics.stream_messages.labels(name, message.WhichOneof("event")).inc()
-            if call.last_sent is not None:
-                await call.send(last_words(method, call.last_sent, completed=watch_pb2.Completed()))
+                    # Or each watch would hold its last one until the next (docs/performance.md, "Watches").
+                    del message
+            if call.resume_token:
+                completed = watch_pb2.Completed()
+                await call.send(method.response_class(resume_token=call.resume_token, completed=completed))
 
     return layer
 
@@ -101,9 +106,11 @@ def _context(call: Call, settings: WatchSettings) -> StreamContext:
 
     async def check() -> float:
         nonlocal due
+        if loop.time() >= call.deadline:
+            raise DeadlineExceededError("The stream has lived as long as its caller wanted, or as any may.")
         if loop.time() >= due:
             due = loop.time() + _validity((await admit()).expires_at)
-        return min(due, ends_at) - loop.time()
+        return min(due, ends_at, call.deadline) - loop.time()
 
     return StreamContext(
         principal, call.headers.request_id, call.deadline, call.trace, call.token, ends_at=ends_at, check=check
