@@ -1,4 +1,4 @@
-"""Lays out Envoy's working directory and starts it there: `python tools/edge.py FOLDER`."""
+"""Lays out Envoy's working directory and starts it there: `python tools/edge.py FOLDER DRAIN_SECONDS`."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ import yaml
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENVOY: Final = ROOT / "envoy"
+DRAIN_SECONDS: Final = 30
 
 
 def lay_out(
@@ -51,12 +52,16 @@ def lay_out(
     _link(target / "certs", certs)
 
 
-def command(target: Path) -> list[str]:
-    """Returns the command that runs the edge laid out in ``target``, from whichever folder it is started."""
-    return [sys.executable, str(Path(__file__).resolve()), str(target)]
+def command(target: Path, *, drain_seconds: int = DRAIN_SECONDS) -> list[str]:
+    """Returns the command that runs the edge laid out in ``target``, from whichever folder it is started.
+
+    Args:
+        drain_seconds: from the order to drain until it listens no more.
+    """
+    return [sys.executable, str(Path(__file__).resolve()), str(target), str(drain_seconds)]
 
 
-def run(target: Path) -> NoReturn:
+def run(target: Path, drain_seconds: str) -> NoReturn:
     """Becomes Envoy, in ``target``: the paths in its configuration are relative to that."""
     envoy = Path(sys.executable).with_name("envoy")
     os.chdir(target)
@@ -64,7 +69,7 @@ def run(target: Path) -> NoReturn:
         "--config-path": "envoy.yaml",
         "--concurrency": "2",
         "--log-level": "warning",
-        "--drain-time-s": "30",
+        "--drain-time-s": drain_seconds,
         # The default of 10 s makes people think that nothing was logged.
         "--file-flush-interval-msec": "500",
     }
@@ -104,6 +109,6 @@ def _link(link: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python tools/edge.py FOLDER")
-    run(Path(sys.argv[1]))
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python tools/edge.py FOLDER DRAIN_SECONDS")
+    run(Path(sys.argv[1]), sys.argv[2])

@@ -113,6 +113,14 @@ class Stand:
             await surplus.stop()
         return found[-1]
 
+    async def known(self, service: Service) -> Replica:
+        """Returns the replica of ``service`` that its siblings are told of, the only one there is."""
+        living = {replica.move: replica for replica in self._living(service)}
+        result = living.get(0) or await self.start(service)
+        if SECOND in living:
+            await living[SECOND].stop()
+        return result
+
     async def start(self, service: Service) -> Replica:
         """Runs one replica more; returns when the edge asks it."""
         move = next(n for n in (0, SECOND) if n not in {replica.move for replica in self._living(service)})

@@ -26,7 +26,7 @@ OPEN = 'circuit_breaker_state{"state": "open", "target": "workflows"}'
 async def test_a_sibling_that_does_not_answer_is_left_alone_until_it_is_back(
     stand: Stand, ada: Caller, report: Report, fault: signal.Signals
 ) -> None:
-    ipas, workflows, _ = await asyncio.gather(*(stand.running(service) for service in (IPAS, WORKFLOWS, USERS)))
+    ipas, workflows, _ = await asyncio.gather(*(stand.known(service) for service in (IPAS, WORKFLOWS, USERS)))
     workflow = await ada.create_workflow()
     await ada.create_ipa(workflow_id=workflow.id)
     async with load(ada.ask_each((IPAS, USERS))) as seen:
@@ -42,7 +42,7 @@ async def test_a_sibling_that_does_not_answer_is_left_alone_until_it_is_back(
         assert {await call.code() for call in refused} == {S.UNAVAILABLE}
         if fault is signal.SIGSTOP:
             workflows.process.send_signal(signal.SIGCONT)
-        await stand.running(WORKFLOWS)
+        await stand.known(WORKFLOWS)
         async with asyncio.timeout(20):
             while await ada.create_ipa(workflow_id=workflow.id).code() is not S.OK:
                 await asyncio.sleep(0.05)

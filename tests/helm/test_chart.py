@@ -1,6 +1,7 @@
 """What the chart promises a platform team, asserted on what Helm renders."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -121,6 +122,16 @@ class TestWorkloads:
         delay = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         drain = float(str(environment[f"{name.upper()}_SERVER_DRAIN_SECONDS"]))
         assert spec["terminationGracePeriodSeconds"] > delay + drain
+
+    def test_the_edge_stops_to_listen_before_it_ends(self, release: Release) -> None:
+        spec = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        *_, script = container["lifecycle"]["preStop"]["exec"]["command"]
+        # With `skip_exit` it would go on listening until it is killed (tests/e2e/edge/test_drain.py).
+        assert '"drain_listeners?graceful"' in script
+        waits = int(re.findall(r"time\.sleep\((\d+)\)", script)[0])
+        listens = int(container["args"][container["args"].index("--drain-time-s") + 1])
+        assert 0 < listens < waits < spec["terminationGracePeriodSeconds"]
 
     def test_callers_see_every_pod(self, release: Release) -> None:
         for name in NAMES:

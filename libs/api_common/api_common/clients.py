@@ -302,4 +302,6 @@ def _service_config(contracts: Sequence[ServiceDescriptor]) -> str:
     ]
     # A name that is empty would stand for every method.
     methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
-    return json.dumps({"methodConfig": methods, "retryThrottling": _RETRY_THROTTLING})
+    # Over every address that the name has; by default a channel stays with the first one that answers.
+    balancing = [{"round_robin": {}}]
+    return json.dumps({"loadBalancingConfig": balancing, "methodConfig": methods, "retryThrottling": _RETRY_THROTTLING})

@@ -94,8 +94,12 @@ class Edge:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def secure_port(self) -> int:
+        return 8443 + self.offset
+
+    @property
     def secure_url(self) -> str:
-        return f"https://localhost:{8443 + self.offset}"
+        return f"https://localhost:{self.secure_port}"
 
     @property
     def admin(self) -> str:
@@ -244,14 +248,18 @@ def publishing(server: IssuerServer) -> Iterator[IssuerServer]:
 
 
 @asynccontextmanager
-async def running(laid: Edge, *, alone: bool = False) -> AsyncIterator[Edge]:
+async def running(
+    laid: Edge, *, alone: bool = False, drain_seconds: int = edge_tool.DRAIN_SECONDS
+) -> AsyncIterator[Edge]:
     """Runs the edge until the block ends; what it wrote is in `stdout` and `stderr` of its folder.
 
     Args:
         alone: no service is behind it to wait for.
+        drain_seconds: from the order to drain until it listens no more.
     """
+    command = edge_tool.command(laid.folder, drain_seconds=drain_seconds)
     with (laid.folder / "stdout").open("wb") as stdout, (laid.folder / "stderr").open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(*edge_tool.command(laid.folder), stdout=stdout, stderr=stderr)
+        process = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
         try:
             await _until_ready(laid, process, alone=alone)
             yield laid

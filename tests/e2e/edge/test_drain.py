@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -11,7 +11,7 @@ from ameide.user.v1 import user_pb2 as pb
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hpack import Decoder
-from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.conftest import Edge, Layout, running
@@ -67,8 +67,10 @@ class Http2:
 
     async def status(self) -> str:
         """Returns the HTTP status of the next answer."""
-        answer = await self.until(HeadersFrame)
-        return dict(self._headers.decode(answer.data, raw=True))[b":status"].decode()
+        while True:
+            fields = dict(self._headers.decode((await self.until(HeadersFrame)).data, raw=True))
+            if b":status" in fields:  # trailers have none
+                return fields[b":status"].decode()
 
 
 class TestConnection:
@@ -96,6 +98,61 @@ class TestConnection:
             assert answer.status_code == 200
 
 
+class TestLeaving:
+    async def test_under_load_listens_no_more_in_the_end_and_loses_nobody(
+        self, layout: Layout, published: None, backend: Backend
+    ) -> None:
+        arrived, go_on = asyncio.Event(), asyncio.Event()
+
+        async def answer_late(_request: Any, _context: Any) -> pb.ListUsersResponse:
+            arrived.set()
+            await go_on.wait()
+            return pb.ListUsersResponse()
+
+        async def watch(_request: Any, context: Any) -> None:
+            await context.write(pb.WatchUsersResponse())
+            await go_on.wait()
+            await context.write(pb.WatchUsersResponse())
+
+        backend.script |= {"ListUsers": answer_late, "WatchUsers": watch}
+        async with (
+            running(layout("leaving", 3), drain_seconds=1) as edge,
+            httpx.AsyncClient(base_url=edge.admin) as admin,
+            edge.client(headers=edge.credentials) as waiting,
+            edge.client(headers=edge.credentials) as resting,
+            Http2.to(edge) as watching,
+            Http2.to(edge) as connection,
+        ):
+            late = asyncio.create_task(waiting.get("/v1/users"))
+            await arrived.wait()
+            watching.get("/v1/users:watch")
+            assert await watching.status() == "200"
+            assert (await resting.get("/v1/users/a")).status_code == 200
+            connection.get("/v1/users/a")
+            assert await connection.status() == "200"
+
+            load = [asyncio.create_task(ask_until_turned_away(edge)) for _ in range(4)]
+            assert (await admin.post("/drain_listeners?graceful")).status_code == 200
+            async with asyncio.timeout(15):
+                for answers in await asyncio.gather(*load):
+                    assert {answer.status_code for answer in answers} == {200}
+                    assert answers[-1].headers["connection"] == "close"
+            for port in (edge.port, edge.secure_port):
+                await until_nobody_listens(port)
+
+            # Who was here before is served, and told to go.
+            answer = await resting.get("/v1/users/a")
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+            connection.get("/v1/users/a")
+            assert await connection.status() == "200"
+            assert GoAwayFrame in connection.seen or await connection.until(GoAwayFrame)
+            seen = watching.seen.count(DataFrame)
+            go_on.set()
+            assert (await late).status_code == 200
+            while watching.seen.count(DataFrame) == seen:
+                await watching.until(DataFrame)
+
+
 class TestStop:
     async def test_is_told_to_balancers_and_clients(
         self, edge: Edge, rest: httpx.AsyncClient, backend: Backend
@@ -113,3 +170,23 @@ class TestStop:
                 assert GoAwayFrame in connection.seen or await connection.until(GoAwayFrame)
             finally:
                 await admin.post("/healthcheck/ok")
+
+
+async def ask_until_turned_away(edge: Edge) -> list[httpx.Response]:
+    """Asks again and again; returns the answers that came before nobody listened."""
+    answers: list[httpx.Response] = []
+    async with edge.client(headers=edge.credentials) as client:
+        with suppress(httpx.TransportError):
+            while True:
+                answers.append(await client.get("/v1/users/a"))
+    return answers
+
+
+async def until_nobody_listens(port: int) -> None:
+    """Returns once ``port`` is closed; each thread of Envoy closes its own."""
+    async with asyncio.timeout(10):
+        with suppress(ConnectionRefusedError):
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                await asyncio.sleep(0.01)
