@@ -55,6 +55,8 @@ _RETRY_POLICY: Final = {
 }
 # Five failures in a row, and calls are no longer repeated until enough succeed (gRFC A6).
 _RETRY_THROTTLING: Final = {"maxTokens": 10, "tokenRatio": 0.1}
+# Over every address that the name has; by default a channel stays with the first one that answers.
+_BALANCING: Final[Sequence[Mapping[str, Mapping[str, str]]]] = ({"round_robin": {}},)
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
@@ -302,6 +304,6 @@ def _service_config(contracts: Sequence[ServiceDescriptor]) -> str:
     ]
     # A name that is empty would stand for every method.
     methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
-    # Over every address that the name has; by default a channel stays with the first one that answers.
-    balancing = [{"round_robin": {}}]
-    return json.dumps({"loadBalancingConfig": balancing, "methodConfig": methods, "retryThrottling": _RETRY_THROTTLING})
+    return json.dumps(
+        {"loadBalancingConfig": _BALANCING, "methodConfig": methods, "retryThrottling": _RETRY_THROTTLING}
+    )

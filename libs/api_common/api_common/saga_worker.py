@@ -136,7 +136,7 @@ class SagaWorker:
         saga = Saga.of(row)
         heart = asyncio.create_task(self._keep(saga, asyncio.current_task()))
         try:
-            await self._drive(saga, self._plans[saga.kind])
+            await self._drive(saga, self._plans[saga.kind], heart)
         except LeaseLostError:
             _log.warning("saga was taken over", **_facts(saga))
         except DomainError as error:
@@ -173,18 +173,18 @@ class SagaWorker:
                     driving.cancel()
                     return
 
-    async def _drive(self, saga: Saga, plan: Plan) -> None:
+    async def _drive(self, saga: Saga, plan: Plan, heart: "asyncio.Task[None]") -> None:
         """Makes one move after the other until there is none, or it is time to rest."""
         rest: float | None = 0.0
         try:
             while rest == 0.0:
                 if self._stopping:
-                    await self._give_back(saga)
+                    await self._give_back(saga, heart)
                     return
                 rest = await (self._forward(saga, plan) if saga.state is SagaState.RUNNING else self._back(saga, plan))
         except asyncio.CancelledError:
             if self._stopping:
-                await self._give_back(saga)
+                await self._give_back(saga, heart)
             raise
         if rest is not None:
             asyncio.get_running_loop().call_later(rest, self._wake.set)
@@ -298,7 +298,9 @@ class SagaWorker:
                 await _commit(commit, transaction, saga)
             await plan.record(transaction, saga)
 
-    async def _give_back(self, saga: Saga) -> None:
+    async def _give_back(self, saga: Saga, heart: "asyncio.Task[None]") -> None:
+        # A beat after this one would take the saga back.
+        heart.cancel()
         with suppress(DomainError):
             async with self._unit(saga.tenant_id) as transaction:
                 await saga_store.extend(transaction, saga, due_seconds=0)

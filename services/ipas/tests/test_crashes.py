@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
+from api_common import saga_worker
 from api_common.clients import Siblings
 from api_common.database import Database
 from api_common.errors import AbortedError, DeadlineExceededError, ExternalServiceError, FailedPreconditionError
@@ -205,6 +206,54 @@ class TestAFrozenWorker:
         await tasks[1]
         assert (await stage.state(deployment["id"]), await stage.held(deployment["id"])) == ("DONE", ALL)
         assert [note["attempts"] for note in await stage.notes(deployment["id"])] == [2, 1, 1]
+
+
+class TestAWorkerThatIsToldToStop:
+    """As a service does when it drains: DR-4. The lease is one that no test outlives."""
+
+    @pytest.mark.parametrize("ends", [True, False], ids=["step ends", "step hangs"])
+    async def test_gives_its_saga_to_the_next_one(
+        self, stage: Stage, ready: Cast, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+    ) -> None:
+        deployment = await stage.deploy(ready.caller, await ready.ipa())
+        reached, opened = asyncio.Event(), asyncio.Event()
+
+        def stopping(effect: Effecting) -> Effecting:
+            async def run(work: Effect) -> Mapping[str, Any]:
+                reached.set()
+                await opened.wait()
+                return await effect(work)
+
+            return run
+
+        first = stage.worker(with_effects(stage.deploy_plan, stopping, compensations=False))
+        working = asyncio.create_task(first.run_forever())
+        await reached.wait()
+        if not ends:
+            monkeypatch.setattr(saga_worker, "_STOP_SECONDS", 0.01)
+        ending = asyncio.create_task(first.stop())
+        # It has heard, and takes nothing any more.
+        await asyncio.sleep(0)
+        if ends:
+            opened.set()
+        await ending
+        working.cancel()
+        assert [note["state"] for note in await stage.notes(deployment["id"])] == [
+            "DONE" if ends else "RUNNING",
+            "PENDING",
+            "PENDING",
+        ]
+
+        second = stage.worker(stage.deploy_plan)
+        successor = asyncio.create_task(second.run_forever())
+        async with asyncio.timeout(10):
+            while await stage.state(deployment["id"]) != "DONE":
+                await asyncio.sleep(0.01)
+        await second.stop()
+        successor.cancel()
+        assert await stage.held(deployment["id"]) == ALL
+        # What hung was begun twice and happened once.
+        assert [note["attempts"] for note in await stage.notes(deployment["id"])] == [1 if ends else 2, 1, 1]
 
 
 class TestAStepThatTimedOut:
