@@ -142,6 +142,8 @@ class TestService:
         assert route["cluster"] == f"{aggregate}s"
         is_stream = method.server_streaming
         assert route["timeout"] == ("0s" if is_stream else "30s")
+        # Streams take no room from calls: they have a breaker and connections of their own.
+        assert route.get("priority", "DEFAULT") == ("HIGH" if is_stream else "DEFAULT")
         # A stream is not asked for again once a service may have seen it: its client resumes.
         is_safe = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS and not is_stream
         retries = route.get("retry_policy", MANAGER["route_config"]["virtual_hosts"][0]["retry_policy"])
@@ -212,10 +214,14 @@ class TestCluster:
 
     @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda cluster: cluster["name"])
     def test_is_guarded(self, cluster: dict[str, Any]) -> None:
-        (breaker,) = cluster["circuit_breakers"]["thresholds"]
-        # More than one downstream connection may have open.
-        assert breaker["max_requests"] > MANAGER["http2_protocol_options"]["max_concurrent_streams"]
-        assert breaker["retry_budget"]["budget_percent"]["value"] == 10
+        # Of calls, and of watches.
+        breakers = {one.get("priority", "DEFAULT"): one for one in cluster["circuit_breakers"]["thresholds"]}
+        assert breakers.keys() == {"DEFAULT", "HIGH"}
+        for breaker in breakers.values():
+            # More than one downstream connection may have open.
+            assert breaker["max_requests"] > MANAGER["http2_protocol_options"]["max_concurrent_streams"]
+            assert breaker["retry_budget"]["budget_percent"]["value"] == 10
+            assert breaker["track_remaining"]
         # Never the only host.
         assert cluster["outlier_detection"]["max_ejection_percent"] == 50
         # A caller's choice of deadline must not take a host away from others.

@@ -33,6 +33,8 @@ WORKFLOWS_PORT: Final = 50052
 # Between two edges of one run, and how many there may be.
 NEXT: Final = 100
 EDGES: Final = 4
+STREAMS: Final = 3
+"""How many the impatient edge lets a service have."""
 
 Change = Callable[[Any], None]
 """Changes the connection manager that both listeners share."""
@@ -201,17 +203,28 @@ async def edge(layout: Layout, published: None) -> AsyncIterator[Edge]:
 
 @pytest.fixture(scope="session")
 async def impatient(layout: Layout, published: None) -> AsyncIterator[Edge]:
-    """The same edge with figures that a test can reach: 20 requests a second, 0.3 s a call, 0.5 s to arrive."""
+    """The same edge with figures that a test can reach: 20 requests a second, 0.3 s a call, 0.5 s to arrive.
+
+    Streams: three at once, silent for 2 s.
+    """
 
     def change(manager: Any) -> None:
         manager["request_timeout"] = "0.5s"
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-            if "route" in route:
+            if "idle_timeout" in route.get("route", ()):
+                route["route"]["idle_timeout"] = "2s"
+            elif "route" in route:
                 route["route"]["timeout"] = "0.3s"
         any_address, _ = filter_named(manager, "address")["descriptors"]
         any_address["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
 
-    async with running(layout("impatient", 1, change)) as result:
+    laid = layout("impatient", 1, change)
+    path = laid.folder / "clusters.yaml"
+    clusters = yaml.load(path.read_text(), yaml.CSafeLoader)
+    _, streams = clusters["resources"][0]["circuit_breakers"]["thresholds"]
+    streams["max_requests"] = STREAMS
+    path.write_text(yaml.dump(clusters, Dumper=yaml.CSafeDumper))
+    async with running(laid) as result:
         yield result
 
 
