@@ -39,6 +39,8 @@ TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """What a tenant id looks like; it is written into SQL, so nothing else may pass."""
 
 _ATTEMPTS: Final = 3
+_ROLLBACK_SECONDS: Final = 1.0
+"""A cancellation that reaches Postgres between two statements is lost, and ROLLBACK waits for what began after it."""
 
 
 class Fate(Enum):
@@ -207,7 +209,7 @@ class UnitOfWork:
             self.fate = Fate.UNKNOWN
         started, verb = time.time_ns(), "COMMIT" if kind is None else "ROLLBACK"
         try:
-            done = await self.connection.execute(verb)
+            done = await (self.connection.execute(verb) if kind is None else _roll_back(self.connection))
         except BaseException as failure:
             if isinstance(failure, DRIVER_ERRORS) and not isinstance(failure, CONNECTION_ERRORS):
                 self.fate = Fate.NOTHING
@@ -226,6 +228,11 @@ class UnitOfWork:
         if kind is None:
             for told in self.on_commit:
                 told()
+
+
+async def _roll_back(connection: Connection) -> str:
+    async with asyncio.timeout(_ROLLBACK_SECONDS):
+        return await connection.execute("ROLLBACK")
 
 
 @lru_cache(maxsize=4096)
