@@ -94,7 +94,7 @@ class BatchRepository(Repository):
                 row = found.get(ids[index])
                 if row is None or row["delete_time"] is not None:
                     raise self._not_found(change.id)
-                self._check_etag(row, change.etag)
+                self.check_etag(row, change.etag)
         return [found[id] for id in ids]
 
     async def lock_live(self, transaction: Transaction, ids: Sequence[str], *, reading: Sequence[str]) -> list[Row]:

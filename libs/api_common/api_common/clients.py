@@ -135,7 +135,6 @@ class Sibling:
         ctx: CallContext,
         *,
         idempotency_key: str = "",
-        own_deadline: bool = False,
     ) -> ResponseT:
         """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
 
@@ -144,7 +143,6 @@ class Sibling:
         Args:
             response: the class of the method's response.
             idempotency_key: what is called twice with it happens once.
-            own_deadline: the deadline is no caller's: whoever exceeds it does not answer.
 
         Raises:
             NotFoundError: the caller's tenant has no such resource there; the violations are the fields that name it.
@@ -158,7 +156,7 @@ class Sibling:
             ExternalServiceError: the sibling does not answer in `MAX_WAIT_SECONDS`, or the breaker is open.
             InternalError: the sibling does not understand us, or we do not understand it.
         """
-        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key, own_deadline))
+        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -167,12 +165,7 @@ class Sibling:
         await asyncio.gather(*self._closing)
 
     async def _call(
-        self,
-        request: Message,
-        response: type[ResponseT],
-        ctx: CallContext,
-        idempotency_key: str,
-        own_deadline: bool,
+        self, request: Message, response: type[ResponseT], ctx: CallContext, idempotency_key: str
     ) -> ResponseT:
         connection = self._connected()
         path = self._methods[type(request)].path
@@ -197,7 +190,7 @@ class Sibling:
             code = _S.OK
         except grpc.aio.AioRpcError as failure:
             code = failure.code()
-            refusal = _meaning_of(failure, in_a_hurry=timeout == remaining and not own_deadline)
+            refusal = _meaning_of(failure, in_a_hurry=timeout == remaining and not ctx.is_own_deadline)
             if not isinstance(refusal, _ORDINARY):
                 _log_failure(request, ctx, code=code.name, details=failure.details())
             raise refusal from failure

@@ -41,6 +41,8 @@ class CallContext:
     """The part of a trace that this call is; calls to siblings are steps of it."""
     token: str = field(default="", repr=False)
     """The caller's own token, to call sibling services with."""
+    is_own_deadline: bool = False
+    """The deadline was set here and is no caller's: a sibling that exceeds it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,7 @@ class UsersService:
         Raises:
             DomainError: nobody can tell now.
         """
-        # The deadline is the directory's.
-        answer = await self._users.call(
-            pb.ResolvePrincipalRequest(), pb.ResolvePrincipalResponse, ctx, own_deadline=True
-        )
+        answer = await self._users.call(pb.ResolvePrincipalRequest(), pb.ResolvePrincipalResponse, ctx)
         match answer.standing:
             case pb.ResolvePrincipalResponse.UNKNOWN:
                 return None
@@ -141,8 +138,9 @@ class Directory:
         # The age counts from before the question: what is changed while it is answered is as new as any change.
         asked_at = self._now()
         deadline = asyncio.get_running_loop().time() + LOOK_UP_SECONDS
+        ctx = replace(ctx, deadline=deadline, is_own_deadline=True)
         try:
-            answer = _Answer(await self._source.find(replace(ctx, deadline=deadline)), asked_at)
+            answer = _Answer(await self._source.find(ctx), asked_at)
         except DomainError:
             known = self._answers.get(key)
             return known if known is not None and asked_at - known.asked_at < MAX_STALE_SECONDS else None

@@ -84,7 +84,7 @@ class Repository:
         row = await transaction.fetch_one(self._lock, {"tenant_id": transaction.tenant_id, "id": id})
         if row is None or row["delete_time"] is not None:
             raise self._not_found(id)
-        self._check_etag(row, etag)
+        self.check_etag(row, etag)
         return row
 
     async def insert(self, transaction: Transaction, values: Mapping[str, Any], *, created_by: str) -> Row:
@@ -148,6 +148,18 @@ class Repository:
         """
         return await self._change(transaction, id, "undelete", {}, etag)
 
+    def check_etag(self, row: Row, etag: str) -> None:
+        """Refuses to change a row that is not the one the caller has read.
+
+        Raises:
+            EtagMismatchError: ``etag`` is set and not the row's.
+        """
+        if etag and etag != etag_of(row):
+            raise EtagMismatchError(
+                f"The {self._resource} has changed: read it again and send its etag.",
+                resource=Resource(self._resource, row["id"]),
+            )
+
     async def page(self, transaction: Transaction, request: ListRequest, *, method: str) -> Page:
         """Returns one page of rows in a stable order.
 
@@ -183,15 +195,8 @@ class Repository:
             raise NotDeletedError(f"The {self._resource} is not deleted.", resource=Resource(self._resource, id))
         if kind != "undelete" and deleted:
             raise self._not_found(id)
-        self._check_etag(row, etag)
+        self.check_etag(row, etag)
         raise AbortedError(f"Another request changed the {self._resource}; try again.")
-
-    def _check_etag(self, row: Row, etag: str) -> None:
-        if etag and etag != etag_of(row):
-            raise EtagMismatchError(
-                f"The {self._resource} has changed: read it again and send its etag.",
-                resource=Resource(self._resource, row["id"]),
-            )
 
     def _not_found(self, id: str) -> NotFoundError:
         return NotFoundError(f"There is no {self._resource} with this id.", resource=Resource(self._resource, id))

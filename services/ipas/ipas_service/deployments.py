@@ -78,7 +78,7 @@ class Deployments:
         ipa = await self._ipas.lock(tx, ipa_id)
         if ipa["state"] == State.DEPLOYING and etag in {"", *_etags_around(ipa)}:
             return await self._deployments.get(tx, ipa["id"], ipa["deployment_id"])
-        await self._ipas.lock(tx, ipa_id, etag=etag)
+        self._ipas.check_etag(ipa, etag)
         state = LIFECYCLE.apply("deploy", ipa["state"])
         require_workflow(ipa["workflow_id"])
         id = str(uuid_utils.uuid7())
