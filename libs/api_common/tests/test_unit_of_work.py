@@ -14,29 +14,34 @@ from api_common import errors
 from api_common.database import Database, Statement
 from api_common.settings import DatabaseSettings
 from api_common.testing.database import TestDatabase
-from api_common.unit_of_work import TENANT_PATTERN, Fate, Transaction, UnitOfWork
+from api_common.unit_of_work import TENANT_PATTERN, Fate
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from users_service.errors import EmailTakenError
-from users_service.service import SERVICE
 
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.proxy import Proxy
+from libs.api_common.tests.units import (
+    COUNT,
+    INSERT,
+    SLEEP,
+    breaks_a_constraint,
+    commits,
+    count,
+    fails,
+    insert,
+    insert_two,
+    is_cancelled_between_statements,
+    is_cancelled_within_a_statement,
+    times_out,
+    unit,
+)
 
 NAME: Final = "unit-of-work"
 """How Postgres knows the connections of these tests."""
 
 Opening = Callable[..., Awaitable[Database]]
-
-COUNT: Final = Statement("SELECT count(*) FROM users", (), {})
-SLEEP: Final = Statement("SELECT pg_sleep(20)", (), {})
-INSERT: Final = Statement(
-    "INSERT INTO users (tenant_id, id, display_name, state, email, created_by)"
-    " VALUES (current_setting('app.tenant_id'), $1, 'Ada', 'ACTIVE', $2, 'ada') RETURNING id",
-    ("id", "email"),
-    {},
-)
 
 
 @pytest.fixture
@@ -63,83 +68,6 @@ async def opening(users_database: TestDatabase) -> AsyncIterator[Opening]:
 async def database(opening: Opening) -> Database:
     """One connection, so that whatever a transaction leaves behind meets the next one."""
     return await opening(pool_size=1)
-
-
-def unit(database: Database, tenant_id: str, *, read_only: bool = False, timeout_seconds: float = 10) -> UnitOfWork:
-    return UnitOfWork(
-        database,
-        tenant_id,
-        constraints=SERVICE.constraints,
-        read_only=read_only,
-        timeout_seconds=timeout_seconds,
-    )
-
-
-async def insert(transaction: Transaction, email: str = "ada@example.com") -> None:
-    assert await transaction.fetch_one(INSERT, {"id": str(uuid_utils.uuid7()), "email": email})
-
-
-async def insert_two(database: Database, tenant_id: str, *emails: str) -> None:
-    async with unit(database, tenant_id) as transaction:
-        for email in emails:
-            await insert(transaction, email)
-
-
-async def count(database: Database, tenant_id: str) -> int:
-    async with unit(database, tenant_id) as transaction:
-        row = await transaction.fetch_one(COUNT, {})
-    assert row is not None
-    found: int = row["count"]
-    return found
-
-
-async def commits(database: Database, tenant_id: str) -> None:
-    async with unit(database, tenant_id) as transaction:
-        await insert(transaction)
-
-
-async def fails(database: Database, tenant_id: str) -> None:
-    with suppress(LookupError):
-        async with unit(database, tenant_id) as transaction:
-            await insert(transaction)
-            raise LookupError
-
-
-async def breaks_a_constraint(database: Database, tenant_id: str) -> None:
-    with suppress(EmailTakenError):
-        async with unit(database, tenant_id) as transaction:
-            await insert(transaction)
-            await insert(transaction)
-
-
-async def is_cancelled_between_statements(database: Database, tenant_id: str) -> None:
-    inserted = asyncio.Event()
-
-    async def work() -> None:
-        async with unit(database, tenant_id) as transaction:
-            await insert(transaction)
-            inserted.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
-    await inserted.wait()
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-async def is_cancelled_within_a_statement(database: Database, tenant_id: str) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(0.05), unit(database, tenant_id) as transaction:
-            await insert(transaction)
-            await transaction.fetch_one(SLEEP, {})
-
-
-async def times_out(database: Database, tenant_id: str) -> None:
-    with suppress(errors.DeadlineExceededError):
-        async with unit(database, tenant_id, timeout_seconds=0.05) as transaction:
-            await insert(transaction)
-            await transaction.fetch_one(SLEEP, {})
 
 
 End = Callable[[Database, str], Awaitable[None]]

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import pytest
 from ameide.agent.v1 import agent_pb2
 from ameide.ipa.v1 import ipa_pb2 as pb
-from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.workflow.v1 import workflow_pb2
-from api_common.error_details import render
-from api_common.errors import DomainError, FieldViolation, NotFoundError, PayloadTooLargeError
+from api_common.errors import FieldViolation, NotFoundError, PayloadTooLargeError
 from api_common.testing.database import TestDatabase
 from api_common.testing.hiding import NEVER
 from api_common.testing.identity import Caller, Identity
 from api_common.testing.refusals import refused
-from api_common.testing.service import running_service, settings_for
 from google.protobuf.field_mask_pb2 import FieldMask
-from ipas_service.service import SERVICE
 
 from services.ipas.tests.factories import (
     a_definition,
-    an_ipa,
     create_agent,
     create_ipa,
     create_workflow,
     publish_workflow,
 )
+from services.ipas.tests.stand_ins import SECRET, ipas_beside, refuse_as, standing_in, workflow_with
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
@@ -41,7 +34,6 @@ if TYPE_CHECKING:
     Answer = Callable[[bytes, Transport], Awaitable[bytes]]
 
 S = grpc.StatusCode
-SECRET = "asyncpg.PostgresError at 10.0.0.7:5432"
 
 
 class TestWorkflow:
@@ -247,160 +239,3 @@ class TestAgents:
                 await create_ipa(ipas, admin, workflow_id=NEVER, agent_bindings=bindings)
         assert len(asked) == 1
         assert SECRET.encode() not in refusal.payload
-
-
-class TestBrokenSibling:
-    """It breaks the call that needs it, within the caller's deadline, and nothing else."""
-
-    @pytest.fixture
-    def ipa(self) -> pb.Ipa:
-        return an_ipa(workflow_id=NEVER)
-
-    async def test_that_is_away_is_unavailable(
-        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
-    ) -> None:
-        async with talking(b"") as address:
-            pass
-        async with ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas:
-            with refused(S.UNAVAILABLE, "UNAVAILABLE") as refusal:
-                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=5)
-            await assert_unharmed(ipas, admin)
-        assert address.encode() not in refusal.payload
-
-    async def test_that_talks_rubbish_is_unavailable(
-        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
-    ) -> None:
-        async with (
-            talking(b"HTTP/1.1 500 Oops\r\n\r\n" + SECRET.encode()) as address,
-            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
-        ):
-            with refused(S.UNAVAILABLE, "UNAVAILABLE") as refusal:
-                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=5)
-            await assert_unharmed(ipas, admin)
-        assert SECRET.encode() not in refusal.payload
-
-    @pytest.mark.parametrize("code", [S.UNKNOWN, S.INVALID_ARGUMENT, S.UNIMPLEMENTED, S.INTERNAL, S.DATA_LOSS])
-    async def test_that_refuses_what_is_right_is_a_defect_of_ours(
-        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa, code: grpc.StatusCode
-    ) -> None:
-        async def refuse(_: bytes, transport: Transport) -> bytes:
-            await transport.abort(code, SECRET)
-
-        async with (
-            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=refuse) as address,
-            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
-        ):
-            with refused(S.INTERNAL, "INTERNAL") as refusal:
-                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
-            await assert_unharmed(ipas, admin)
-        assert SECRET.encode() not in refusal.payload
-
-    async def test_that_answers_bytes_of_no_message_is_a_defect_of_ours(
-        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
-    ) -> None:
-        async def answer(_: bytes, __: Transport) -> bytes:
-            return b"\xff" * 9
-
-        async with (
-            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=answer) as address,
-            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
-        ):
-            with refused(S.INTERNAL, "INTERNAL"):
-                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
-            await assert_unharmed(ipas, admin)
-
-    async def test_that_is_slow_holds_nobody_beyond_the_deadline(
-        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
-    ) -> None:
-        stopped = asyncio.Semaphore(0)
-
-        async def dawdle(_: bytes, __: Transport) -> bytes:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                stopped.release()
-            return b""
-
-        async with (
-            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=dawdle) as address,
-            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
-        ):
-            request = pb.CreateIpaRequest(ipa=ipa)
-            calls = (ipas.CreateIpa(request, metadata=admin.metadata, timeout=0.5) for _ in range(POOL_SIZE))
-            async with asyncio.timeout(10):
-                for failure in await asyncio.gather(*calls, return_exceptions=True):
-                    assert isinstance(failure, grpc.aio.AioRpcError)
-                    assert failure.code() == S.DEADLINE_EXCEEDED
-                for _ in range(POOL_SIZE):
-                    await stopped.acquire()
-            await assert_unharmed(ipas, admin)
-
-
-POOL_SIZE = 2
-
-
-async def assert_unharmed(ipas: IpaServiceAsyncStub, caller: Caller) -> None:
-    """Nothing was stored, and as many calls as there are connections are served at once."""
-    calls = (ipas.ListIpas(pb.ListIpasRequest(), metadata=caller.metadata, timeout=5) for _ in range(POOL_SIZE))
-    for page in await asyncio.gather(*calls):
-        assert not page.ipas
-
-
-@asynccontextmanager
-async def ipas_beside(
-    database: TestDatabase, identity: Identity, **siblings: str
-) -> AsyncIterator[IpaServiceAsyncStub]:
-    """Yields an ipas service of its own that calls ``siblings``."""
-    settings = settings_for(database, identity, siblings=siblings, pool_size=POOL_SIZE)
-    async with running_service(SERVICE, settings) as service:
-        yield IpaServiceStub(service.channel)
-
-
-@asynccontextmanager
-async def standing_in(contract: str, **methods: Answer) -> AsyncIterator[str]:
-    """Yields the address of a gRPC server that answers ``methods`` of a contract."""
-    server = grpc.aio.server()
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        name: grpc.unary_unary_rpc_method_handler(answer) for name, answer in methods.items()
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(contract, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(None)
-
-
-def workflow_with(*agent_nodes: str) -> Answer:
-    """Returns what answers every id with a workflow that has these AGENT nodes."""
-    definition = a_definition(*agent_nodes)
-
-    async def get_workflows(payload: bytes, _: Transport) -> bytes:
-        ids = workflow_pb2.BatchGetWorkflowsRequest.FromString(payload).ids
-        found = [workflow_pb2.Workflow(id=id, definition=definition) for id in ids]
-        return workflow_pb2.BatchGetWorkflowsResponse(workflows=found).SerializeToString()
-
-    return get_workflows
-
-
-async def refuse_as(error: DomainError, transport: Transport) -> None:
-    """Ends a call as a service of ours does."""
-    await transport.abort(*render(error, request_id=NEVER))
-
-
-@asynccontextmanager
-async def talking(text: bytes) -> AsyncIterator[str]:
-    """Yields the address of a server that says ``text`` to whoever connects."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(text)
-        await writer.drain()
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()

@@ -34,7 +34,7 @@ from users_service.key_exchange import CACHE_SECONDS, KeyExchange
 from users_service.repository import ApiKeyRepository
 
 from services.users.tests.factories import create_account, create_key
-from services.users.tests.test_service_account_servicer import after
+from services.users.tests.test_api_key_servicer import after
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub

@@ -1,0 +1,138 @@
+"""A sibling that is broken costs its own calls and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from ameide.ipa.v1 import ipa_pb2 as pb
+from api_common.testing.database import TestDatabase
+from api_common.testing.hiding import NEVER
+from api_common.testing.identity import Caller, Identity
+from api_common.testing.refusals import refused
+
+from services.ipas.tests.factories import an_ipa
+from services.ipas.tests.stand_ins import POOL_SIZE, SECRET, ipas_beside, standing_in
+
+if TYPE_CHECKING:
+    from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
+
+    Transport = grpc.aio.ServicerContext[bytes, bytes]
+    Answer = Callable[[bytes, Transport], Awaitable[bytes]]
+
+S = grpc.StatusCode
+
+
+class TestBrokenSibling:
+    """It breaks the call that needs it, within the caller's deadline, and nothing else."""
+
+    @pytest.fixture
+    def ipa(self) -> pb.Ipa:
+        return an_ipa(workflow_id=NEVER)
+
+    async def test_that_is_away_is_unavailable(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        async with talking(b"") as address:
+            pass
+        async with ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas:
+            with refused(S.UNAVAILABLE, "UNAVAILABLE") as refusal:
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=5)
+            await assert_unharmed(ipas, admin)
+        assert address.encode() not in refusal.payload
+
+    async def test_that_talks_rubbish_is_unavailable(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        async with (
+            talking(b"HTTP/1.1 500 Oops\r\n\r\n" + SECRET.encode()) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            with refused(S.UNAVAILABLE, "UNAVAILABLE") as refusal:
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=5)
+            await assert_unharmed(ipas, admin)
+        assert SECRET.encode() not in refusal.payload
+
+    @pytest.mark.parametrize("code", [S.UNKNOWN, S.INVALID_ARGUMENT, S.UNIMPLEMENTED, S.INTERNAL, S.DATA_LOSS])
+    async def test_that_refuses_what_is_right_is_a_defect_of_ours(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa, code: grpc.StatusCode
+    ) -> None:
+        async def refuse(_: bytes, transport: Transport) -> bytes:
+            await transport.abort(code, SECRET)
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=refuse) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            with refused(S.INTERNAL, "INTERNAL") as refusal:
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
+            await assert_unharmed(ipas, admin)
+        assert SECRET.encode() not in refusal.payload
+
+    async def test_that_answers_bytes_of_no_message_is_a_defect_of_ours(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        async def answer(_: bytes, __: Transport) -> bytes:
+            return b"\xff" * 9
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=answer) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            with refused(S.INTERNAL, "INTERNAL"):
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
+            await assert_unharmed(ipas, admin)
+
+    async def test_that_is_slow_holds_nobody_beyond_the_deadline(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, ipa: pb.Ipa
+    ) -> None:
+        stopped = asyncio.Semaphore(0)
+
+        async def dawdle(_: bytes, __: Transport) -> bytes:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.release()
+            return b""
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=dawdle) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            request = pb.CreateIpaRequest(ipa=ipa)
+            calls = (ipas.CreateIpa(request, metadata=admin.metadata, timeout=0.5) for _ in range(POOL_SIZE))
+            async with asyncio.timeout(10):
+                for failure in await asyncio.gather(*calls, return_exceptions=True):
+                    assert isinstance(failure, grpc.aio.AioRpcError)
+                    assert failure.code() == S.DEADLINE_EXCEEDED
+                for _ in range(POOL_SIZE):
+                    await stopped.acquire()
+            await assert_unharmed(ipas, admin)
+
+
+async def assert_unharmed(ipas: IpaServiceAsyncStub, caller: Caller) -> None:
+    """Nothing was stored, and as many calls as there are connections are served at once."""
+    calls = (ipas.ListIpas(pb.ListIpasRequest(), metadata=caller.metadata, timeout=5) for _ in range(POOL_SIZE))
+    for page in await asyncio.gather(*calls):
+        assert not page.ipas
+
+
+@asynccontextmanager
+async def talking(text: bytes) -> AsyncIterator[str]:
+    """Yields the address of a server that says ``text`` to whoever connects."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(text)
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
