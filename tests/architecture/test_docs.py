@@ -1,0 +1,24 @@
+"""What a page names exists: the file that it links to, the path that it quotes, the target of `make`."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+TARGETS = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+_LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
+_PATH = re.compile(r"`((?:docs|envoy|helm|libs|proto|services|tests|tools)/[\w./-]+)`")
+_MAKE = re.compile(r"`make ([a-z][\w-]*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_only_what_exists(page: Path) -> None:
+    text = page.read_text()
+    gone = [link for link in _LINK.findall(text) if not (page.parent / link).exists()]
+    # What is built is named, too, and is there where tests run.
+    gone += [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
+    gone += [f"make {target}" for target in _MAKE.findall(text) if target not in TARGETS]
+    assert not gone, f"{page.relative_to(ROOT)} names what does not exist"
