@@ -3,9 +3,11 @@
 import base64
 import json
 import time
+from pathlib import Path
 
 import jwt
 import pytest
+from api_common import auth_provider
 from api_common.auth_provider import IssuerRouter, OidcAuthProvider
 from api_common.errors import UnauthenticatedError
 from api_common.internal_tokens import INTERNAL_ISSUER, InternalTokenSigner, public_jwk
@@ -53,6 +55,29 @@ async def test_an_issuer_cannot_speak_as_the_other(router: IssuerRouter, identit
     ):
         with pytest.raises(UnauthenticatedError):
             await router.authenticate(forged)
+
+
+async def test_what_was_believed_is_not_read_again(
+    router: IssuerRouter, signer: InternalTokenSigner, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = identity.caller("acme", "viewer").token, signer.token(subject="p", tenant_id="acme", roles=["viewer"])
+    before = [await router.authenticate(token) for token in tokens]
+    monkeypatch.setattr(auth_provider, "_object", lambda _: pytest.fail("read again"))
+    for token, principal in zip(tokens, before, strict=True):
+        assert await router.authenticate(token) is principal
+
+
+async def test_what_was_believed_ends_with_its_key(identity: Identity, tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps(identity.key_set))
+    keys = FileKeySet(path)
+    router = IssuerRouter({ISSUER: OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)})
+    token = identity.caller("acme", "viewer").token
+    await router.authenticate(token)
+    path.write_text(json.dumps({"keys": [{**identity.key_set["keys"][0], "kid": "another"}]}))
+    await keys.refresh()
+    with pytest.raises(UnauthenticatedError):
+        await router.authenticate(token)
 
 
 @pytest.mark.parametrize(
