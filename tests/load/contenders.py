@@ -90,4 +90,4 @@ def _contender(
 def _packages_of(checkout: Path) -> Mapping[str, str]:
     root = checkout.resolve()
     packages = [root / "libs" / "api_common", root / "services" / "users", Path("libs/ameide_protos").resolve()]
-    return {"_PYTHONPATH": os.pathsep.join(map(str, packages))}
+    return {"PYTHONPATH": os.pathsep.join(map(str, packages))}

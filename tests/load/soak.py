@@ -1,7 +1,8 @@
 """Does memory stay flat? `make soak MINUTES=30` churns calls and streams against the running mesh and watches it.
 
-What counts is memory that belongs to a process alone (USS): what a leak is made of, without pages of files and without
-Postgres' shared buffers, which fill. Of the edge it is what Envoy has given out: its allocator keeps more or less.
+What counts is anonymous memory: what a leak is made of, without pages of files and without Postgres' shared buffers,
+which fill (and which USS counts as a process' own as long as no other has touched them). Of the edge it is what Envoy
+has given out: its allocator keeps more or less.
 """
 
 import argparse
@@ -96,7 +97,8 @@ def memory(mesh: Mesh) -> Mapping[str, int]:
 
 def _own(process: psutil.Process) -> int:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return int(process.memory_full_info().uss)
+        resident = process.memory_info()
+        return int(resident.rss - resident.shared)
     return 0
 
 
