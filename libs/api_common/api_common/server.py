@@ -71,6 +71,8 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # A caller looks for replicas that came since only when it connects anew; calls and streams under way are finished.
+    ("grpc.max_connection_age_ms", 15 * 60_000),
 )
 
 _log = structlog.get_logger()

@@ -39,6 +39,7 @@ from users_service.servicer import UserServicer
 from users_service.tables import users as users_table
 
 from libs.api_common.tests.proxy import Proxy
+from services.users.tests.factories import create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
@@ -167,6 +168,25 @@ class TestReflection:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = service.channel.unary_unary(path)
             with refused(S.UNIMPLEMENTED, "METHOD_NOT_FOUND"):
                 await call(b"")
+
+
+class TestConnection:
+    async def test_grows_old_so_that_callers_find_new_replicas_and_no_call_is_lost(
+        self, settings: Settings, admin: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = dict(server_module._OPTIONS)
+        assert options["grpc.max_connection_age_ms"] == 15 * 60_000
+        monkeypatch.setattr(server_module, "_OPTIONS", (*(options | {"grpc.max_connection_age_ms": 100}).items(),))
+        async with running_service(SERVICE, settings) as service:
+            stub: UserServiceAsyncStub = UserServiceStub(service.channel)
+            watch = stub.WatchUsers(pb.WatchUsersRequest(initial_state=True), metadata=admin.metadata)
+            events = aiter(watch)
+            assert (await anext(events)).HasField("bookmark")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await service.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+            user = await create_user(stub, admin)
+            assert (await anext(events)).created.id == user.id
+            watch.cancel()
 
 
 class TestOperations:

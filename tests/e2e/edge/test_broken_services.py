@@ -1,0 +1,148 @@
+"""A service that answers with what is no answer: the edge says so in our words, at once, and goes on."""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+import httpx
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import RequestReceived, StreamEnded
+
+from tests.e2e.edge.callers import CALLERS, REPLIES, Ask
+from tests.e2e.edge.conftest import WORKFLOWS_PORT, Edge
+
+ASK: Final = ("/v1/workflows", "/ameide.workflow.v1.WorkflowService/ListWorkflows")
+SECONDS: Final = 5
+"""Far less than the 60 s that the edge waits for an answer."""
+
+Break = Callable[[H2Connection, int], bytes | None]
+"""Answers a stream with something wrong; bytes are written past HTTP/2."""
+
+
+def _begin(connection: H2Connection, stream: int, content_type: str = "application/grpc") -> None:
+    connection.send_headers(stream, [(":status", "200"), ("content-type", content_type)])
+
+
+def _end(connection: H2Connection, stream: int) -> None:
+    connection.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+
+def good(connection: H2Connection, stream: int) -> None:
+    _begin(connection, stream)
+    connection.send_data(stream, struct.pack(">BI", 0, 0))
+    _end(connection, stream)
+
+
+def healthy(connection: H2Connection, stream: int) -> None:
+    _begin(connection, stream)
+    connection.send_data(stream, struct.pack(">BI", 0, 2) + b"\x08\x01")
+    _end(connection, stream)
+
+
+def garbage(_connection: H2Connection, _stream: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\n\r\n" + bytes(range(256))
+
+
+def reset(connection: H2Connection, stream: int) -> None:
+    connection.reset_stream(stream, ErrorCodes.INTERNAL_ERROR)
+
+
+def go_away(connection: H2Connection, _stream: int) -> None:
+    connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=0)
+
+
+def reset_amid_a_message(connection: H2Connection, stream: int) -> None:
+    _begin(connection, stream)
+    connection.send_data(stream, struct.pack(">BI", 0, 100) + b"\x0a\x01")
+    connection.reset_stream(stream, ErrorCodes.INTERNAL_ERROR)
+
+
+@dataclass
+class BrokenService:
+    """Serves workflows: its health as it should be, all else with ``answer``."""
+
+    answer: Break = good
+    asked: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        connection.initiate_connection()
+        writer.write(connection.data_to_send())
+        checks: set[int] = set()
+        while not writer.is_closing() and (data := await reader.read(65536)):
+            raw = b""
+            for event in connection.receive_data(data):
+                if isinstance(event, RequestReceived) and dict(event.headers)[b":path"] != ASK[1].encode():
+                    checks.add(event.stream_id)
+                elif isinstance(event, StreamEnded):
+                    raw = self._answer(connection, event.stream_id, is_check=event.stream_id in checks)
+            writer.write(connection.data_to_send() + raw)
+        writer.close()
+
+    def _answer(self, connection: H2Connection, stream: int, *, is_check: bool) -> bytes:
+        self.asked += not is_check
+        return (healthy if is_check else self.answer)(connection, stream) or b""
+
+
+@pytest.fixture(scope="module")
+async def serving(offset: int, certs: Path) -> AsyncIterator[BrokenService]:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certs / "ca.pem"))
+    tls.load_cert_chain(certs / "workflows.pem", certs / "workflows.key")
+    tls.set_alpn_protocols(["h2"])
+    service = BrokenService()
+    server = await asyncio.start_server(service.meet, "127.0.0.1", WORKFLOWS_PORT + offset, ssl=tls)
+    yield service
+    server.close()
+    for writer in service.writers:
+        writer.transport.abort()
+    await server.wait_closed()
+
+
+@pytest.fixture
+async def broken(serving: BrokenService, rest: httpx.AsyncClient) -> BrokenService:
+    """Answers well until a test says otherwise, and the edge knows it."""
+    serving.answer, serving.asked = good, 0
+    async with asyncio.timeout(SECONDS):
+        while (await rest.get(ASK[0])).status_code != 200:
+            await asyncio.sleep(0.05)
+    serving.asked = 0
+    return serving
+
+
+@pytest.mark.parametrize("answer", [garbage, reset, go_away], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("language", CALLERS)
+async def test_no_answer_is_unavailable_in_every_language(
+    edge: Edge, broken: BrokenService, language: str, answer: Break
+) -> None:
+    broken.answer = answer
+    async with asyncio.timeout(SECONDS):
+        refusal = await CALLERS[language](edge, Ask(*ASK, edge.credentials))
+    status = 200 if not language.startswith("rest") else 502 if answer is garbage else 503
+    refusal.is_row(REPLIES[503], http_status=status)
+    # A read may be asked again, once.
+    assert broken.asked == 2
+
+
+async def test_half_an_answer_is_none(edge: Edge, broken: BrokenService) -> None:
+    broken.answer = reset_amid_a_message
+    ask = Ask(*ASK, edge.credentials)
+    async with asyncio.timeout(SECONDS):
+        refusal = await CALLERS["rest"](edge, ask)
+        # Not all headers of a refusal: those of the answer were set already.
+        assert (refusal.http_status, refusal.reason, refusal.message) == (503, "UNAVAILABLE", REPLIES[503].message)
+        async with edge.channel() as channel:
+            # Its first half has left: gRPC itself finds that the rest is missing.
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ask.rpc)
+            code = await method(b"", metadata=tuple(ask.headers.items())).code()
+    assert code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
+    assert broken.asked == 2
