@@ -28,17 +28,17 @@ export const options = {
   },
 };
 
-/** Connects some time during the ramp, is idle while the others are active, and asks once more. */
+/** Connects some time during the ramp, is idle while the others are active, and asks once more: not all at once. */
 export default function (data) {
   const tenant = anyTenant(data);
   const late = Math.random() * RAMP_SECONDS;
   sleep(late);
   getUser(tenant);
-  sleep(RAMP_SECONDS - late + HOLD_SECONDS);
+  sleep(RAMP_SECONDS - late + HOLD_SECONDS + Math.random() * RAMP_SECONDS);
   getUser(tenant);
 }
 
 export function active(data) {
-  getUser(anyTenant(data));
   sleep(0.5 + Math.random());
+  getUser(anyTenant(data));
 }
