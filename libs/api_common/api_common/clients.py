@@ -129,12 +129,7 @@ class Sibling:
             self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
 
     async def call(
-        self,
-        request: Message,
-        response: type[ResponseT],
-        ctx: CallContext,
-        *,
-        idempotency_key: str = "",
+        self, request: Message, response: type[ResponseT], ctx: CallContext, *, idempotency_key: str = ""
     ) -> ResponseT:
         """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
 

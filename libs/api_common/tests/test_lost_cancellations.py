@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 from api_common import unit_of_work
-from api_common.database import Database, Statement
+from api_common.database import Database
 from api_common.settings import DatabaseSettings
 from api_common.testing.database import TestDatabase
-from api_common.unit_of_work import UnitOfWork
 from asyncpg import connect_utils
 from pydantic import SecretStr
 
-SLEEP = Statement("SELECT pg_sleep(20)", (), {})
+from libs.api_common.tests.units import SLEEP, unit
 
 
 async def test_a_cancellation_that_is_lost_ends_the_connection(
@@ -23,10 +22,9 @@ async def test_a_cancellation_that_is_lost_ends_the_connection(
 
     settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=1)
     database = await Database.connect(settings, application_name="lost-cancellation")
-    unit = UnitOfWork(database, "acme", constraints={}, read_only=True, timeout_seconds=20)
 
     async def work() -> None:
-        async with unit as transaction:
+        async with unit(database, "acme", read_only=True, timeout_seconds=20) as transaction:
             await transaction.fetch_one(SLEEP, {})
 
     monkeypatch.setattr(connect_utils, "_cancel", lose)

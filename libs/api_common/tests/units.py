@@ -12,11 +12,7 @@ from users_service.errors import EmailTakenError
 from users_service.service import SERVICE
 
 COUNT: Final = Statement("SELECT count(*) FROM users", (), {})
-
-
 SLEEP: Final = Statement("SELECT pg_sleep(20)", (), {})
-
-
 INSERT: Final = Statement(
     "INSERT INTO users (tenant_id, id, display_name, state, email, created_by)"
     " VALUES (current_setting('app.tenant_id'), $1, 'Ada', 'ACTIVE', $2, 'ada') RETURNING id",

@@ -1,5 +1,7 @@
 """A users service, as far as the edge can tell: mutual TLS, health, and answers that a test scripts."""
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["UserService"]
 MIB: Final = 1024 * 1024
 
 Answer = Callable[[Any, Any], Awaitable[Message | None]]
+Meeting = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,28 @@ async def serving(port: int, certs: Path) -> AsyncIterator[Backend]:
         yield backend
     finally:
         await server.stop(None)
+
+
+@asynccontextmanager
+async def listening(meet: Meeting, port: int, certs: Path) -> AsyncIterator[None]:
+    """Meets every connection to workflows, over TLS; what is still open is cut in the end."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certs / "ca.pem"))
+    tls.load_cert_chain(certs / "workflows.pem", certs / "workflows.key")
+    tls.set_alpn_protocols(["h2"])
+    writers: list[asyncio.StreamWriter] = []
+
+    async def remember(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await meet(reader, writer)
+
+    server = await asyncio.start_server(remember, "127.0.0.1", port, ssl=tls)
+    try:
+        yield
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await server.wait_closed()
 
 
 class _Strays(grpc.GenericRpcHandler):

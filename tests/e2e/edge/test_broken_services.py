@@ -1,10 +1,9 @@
 """A service that answers with what is no answer: the edge says so in our words, at once, and goes on."""
 
 import asyncio
-import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived, StreamEnded
 
+from tests.e2e.edge.backend import listening
 from tests.e2e.edge.callers import CALLERS, REPLIES, Ask
 from tests.e2e.edge.conftest import WORKFLOWS_PORT, Edge
 
@@ -71,10 +71,8 @@ class BrokenService:
 
     answer: Break = good
     asked: int = 0
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
         connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         connection.initiate_connection()
         writer.write(connection.data_to_send())
@@ -96,16 +94,9 @@ class BrokenService:
 
 @pytest.fixture(scope="module")
 async def serving(offset: int, certs: Path) -> AsyncIterator[BrokenService]:
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certs / "ca.pem"))
-    tls.load_cert_chain(certs / "workflows.pem", certs / "workflows.key")
-    tls.set_alpn_protocols(["h2"])
     service = BrokenService()
-    server = await asyncio.start_server(service.meet, "127.0.0.1", WORKFLOWS_PORT + offset, ssl=tls)
-    yield service
-    server.close()
-    for writer in service.writers:
-        writer.transport.abort()
-    await server.wait_closed()
+    async with listening(service.meet, WORKFLOWS_PORT + offset, certs):
+        yield service
 
 
 @pytest.fixture

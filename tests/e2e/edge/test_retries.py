@@ -1,7 +1,6 @@
 """What the edge asks again, and what it never does."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived
 
-from tests.e2e.edge.backend import Backend, serving
+from tests.e2e.edge.backend import Backend, listening, serving
 from tests.e2e.edge.callers import REPLIES, rest_refusal
 from tests.e2e.edge.conftest import WORKFLOWS_PORT
 
@@ -49,16 +48,9 @@ class DyingService:
 
 @asynccontextmanager
 async def dying(port: int, certs: Path) -> AsyncIterator[DyingService]:
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certs / "ca.pem"))
-    tls.load_cert_chain(certs / "workflows.pem", certs / "workflows.key")
-    tls.set_alpn_protocols(["h2"])
     service = DyingService()
-    server = await asyncio.start_server(service.meet, "127.0.0.1", port, ssl=tls)
-    try:
+    async with listening(service.meet, port, certs):
         yield service
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 def refusing(times: int, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> Any:
