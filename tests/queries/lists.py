@@ -158,6 +158,7 @@ class Explaining:
 
     inner: Transaction
     plans: list["Plan"] = field(default_factory=list)
+    asked: list[tuple[Statement, Mapping[str, Any]]] = field(default_factory=list)
 
     @property
     def tenant_id(self) -> str:
@@ -171,7 +172,19 @@ class Explaining:
         await self._explain(statement, values)
         return await self.inner.fetch_all(statement, values)
 
+    async def kept_plan(self) -> tuple[int, "Plan"]:
+        """Returns what Postgres has kept for all values of the last statement, and how often it planned without."""
+        statement, values = self.asked[-1]
+        find = "SELECT name, custom_plans FROM pg_prepared_statements WHERE statement = $1"
+        known = await self.inner.fetch_one(Statement(find, ("sql",), {}), {"sql": statement.sql})
+        assert known is not None, "it has not run"
+        literals = ", ".join(f"'{value}'" for value in statement.arguments(values))
+        sql = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE {known['name']}({literals})"
+        rows = await self.inner.fetch_all(Statement(sql, (), {}), {})
+        return known["custom_plans"], Plan(orjson.loads(rows[0]["QUERY PLAN"])[0]["Plan"])
+
     async def _explain(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        self.asked.append((statement, values))
         sql = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement.sql}"
         rows = await self.inner.fetch_all(Statement(sql, statement.names, statement.defaults), values)
         self.plans.append(Plan(orjson.loads(rows[0]["QUERY PLAN"])[0]["Plan"]))

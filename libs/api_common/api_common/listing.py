@@ -8,12 +8,17 @@ from sqlalchemy import ColumnElement, Integer, Select, Table, Text, bindparam, c
 
 from api_common.database import Statement, compile_statement
 from api_common.filtering import Filter, Order
-from api_common.pagination import PageTokens, binding, clamp_page_size, keyset_clause
+from api_common.pagination import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageTokens, binding, clamp_page_size, keyset_clause
 from api_common.unit_of_work import Row, Transaction
 
 MAX_PAGE_BYTES: Final = 1_900_000
 """A page ends before its rows, as texts, are larger: gRPC clients accept messages of 4 MiB unless told otherwise, and
 there a list of numbers takes 2.2 times the bytes of its text."""
+
+_PLANNED_ROWS: Final = (DEFAULT_PAGE_SIZE + 1, MAX_PAGE_SIZE + 1)
+"""What Postgres is told that a page reads at most, the smallest that holds it. Of a limit that is a parameter it only
+knows that it does not know: one plan for all values would be for a tenth of the table, so it plans each call (ADR 20).
+"""
 
 _MAX_SHAPES: Final = 256
 
@@ -92,24 +97,25 @@ class Listing:
         values |= {f"cursor_{index}": value for index, value in enumerate(cursor)}
         if query.where and query.where.shape:
             await transaction.fetch_one(PLAN_FOR_VALUES, {})
-        rows = await transaction.fetch_all(self._statement(query, follows=bool(cursor)), values)
+        most = next(rows for rows in _PLANNED_ROWS if rows > size)
+        rows = await transaction.fetch_all(self._statement(query, follows=bool(cursor), most=most), values)
         shown = rows[:size]
         if not shown or len(shown) == shown[-1]["found"]:
             return Page(shown, "")
         position = [shown[-1][term.column.name] for term in query.order.terms]
         return Page(shown, self._page_tokens.seal(position, binding=bound))
 
-    def _statement(self, query: Query, *, follows: bool) -> Statement:
-        shape = (query.shape, follows)
+    def _statement(self, query: Query, *, follows: bool, most: int) -> Statement:
+        shape = (query.shape, follows, most)
         statement = self._statements.get(shape)
         if statement is None:
             if len(self._statements) >= _MAX_SHAPES:
                 self._statements.clear()
-            found = self._select(query, follows=follows)
+            found = self._select(query, follows=follows, most=most)
             statement = self._statements[shape] = compile_statement(self._fit(found, query.order))
         return statement
 
-    def _select(self, query: Query, *, follows: bool) -> Select[Any]:
+    def _select(self, query: Query, *, follows: bool, most: int) -> Select[Any]:
         columns = self._table.c
         owner = ("tenant_id", *query.parent)
         clauses: list[ColumnElement[bool]] = [
@@ -123,8 +129,9 @@ class Listing:
         if follows:
             clauses.append(keyset_clause(query.order.terms))
         by = [term.expression for term in query.order.terms]
+        planned = select(self._table).where(*clauses).order_by(*by).limit(literal_column(str(most))).subquery("planned")
         size = bindparam("size", type_=Integer)
-        return select(self._table).where(*clauses).order_by(*by).limit(size)
+        return select(planned).order_by(*_by(query.order, planned.c)).limit(size)
 
     def _fit(self, found: Select[Any], order: Order) -> Select[Any]:
         """Keeps the rows that fit into a page, at least one, each with the number of rows that were found."""
