@@ -47,6 +47,7 @@ class Pool:
         self._open: set[Connection] = set()
         self._outdated: set[Connection] = set()
         self._idle: list[tuple[Connection, float]] = []
+        self._openings: set[asyncio.Task[Connection]] = set()
         self._waiting = 0
         self._timeouts = 0
 
@@ -66,11 +67,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._free.acquire()
-                try:
-                    connection = self._pop() or await self._connect()
-                except BaseException:
-                    self._free.release()
-                    raise
+                connection = self._pop() or await self._opened(timeout_seconds)
         except TimeoutError:
             self._timeouts += 1
             raise
@@ -116,8 +113,38 @@ class Pool:
             for connection, _ in self._idle:
                 await connection.close()
         finally:
+            for opening in self._openings:
+                opening.cancel()
             for connection in self._open:
                 connection.terminate()
+
+    async def _opened(self, timeout_seconds: float) -> Connection:
+        """Opens a connection for who holds a place; whoever leaves meanwhile leaves both to the next one.
+
+        Else who has less time than connecting takes would never have one, and keep Postgres busy with trying (ADR 15).
+        """
+        opening = asyncio.create_task(self._connect_within(timeout_seconds))
+        self._openings.add(opening)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._adopt)
+            raise
+        except BaseException:
+            self._free.release()
+            raise
+        finally:
+            opening.add_done_callback(self._openings.discard)
+
+    async def _connect_within(self, timeout_seconds: float) -> Connection:
+        async with asyncio.timeout(timeout_seconds):
+            return await self._connect()
+
+    def _adopt(self, opening: "asyncio.Task[Connection]") -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._open.add(opening.result())
+            self._idle.append((opening.result(), asyncio.get_running_loop().time()))
+        self._free.release()
 
     def _pop(self) -> "Connection | None":
         while self._idle:

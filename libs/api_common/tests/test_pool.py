@@ -17,12 +17,14 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.asked = 0
         self.opened: list[Connection] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.is_down = False
 
     async def connect(self) -> Connection:
+        self.asked += 1
         await self.gate.wait()
         if self.is_down:
             raise ConnectionRefusedError
@@ -134,6 +136,29 @@ class TestPlaces:
         server.gate.set()
         assert await is_full(pool)
 
+    async def test_when_who_opens_a_connection_leaves(self, pool: Pool, server: Server) -> None:
+        """The next one has the connection; meanwhile no more are opened than there is room for."""
+        server.gate.clear()
+        gone = [await start_waiting(take(pool)) for _ in range(2)]
+        for one in gone:
+            one.cancel()
+        await asyncio.wait(gone)
+        late = await start_waiting(take(pool))
+        server.gate.set()
+        pool.release(await late)
+        assert await is_full(pool)
+        assert server.asked == 2
+
+    async def test_when_nobody_hears_that_a_connection_cannot_be_opened(self, pool: Pool, server: Server) -> None:
+        server.gate.clear()
+        server.is_down = True
+        gone = await start_waiting(take(pool))
+        gone.cancel()
+        await asyncio.wait([gone])
+        server.gate.set()
+        server.is_down = False
+        assert await is_full(pool)
+
     @pytest.mark.parametrize("granted", [False, True])
     async def test_when_who_waits_is_cancelled(self, pool: Pool, granted: bool) -> None:
         first, second = await take(pool), await take(pool)
@@ -233,3 +258,13 @@ class TestClose:
                 await pool.close()
         assert used.is_closed()
         assert idle.is_closed()
+
+    async def test_gives_up_what_is_being_opened(self, server: Server) -> None:
+        pool = Pool(server.connect, size=2)
+        server.gate.clear()
+        opening = await start_waiting(take(pool))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await pool.close()
+        with pytest.raises(asyncio.CancelledError):
+            await opening

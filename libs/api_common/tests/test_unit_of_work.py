@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 import uuid_utils
-from api_common import errors
+from api_common import errors, unit_of_work
 from api_common.database import Database, Statement
 from api_common.settings import DatabaseSettings
 from api_common.testing.database import TestDatabase
@@ -127,6 +127,39 @@ class TestConnections:
             async with unit(database, tenant_id):
                 pass
         assert database.occupancy[1:3] == (1, 1)
+
+    @pytest.mark.parametrize("times", [1, 2])
+    @pytest.mark.parametrize("verb", ["BEGIN", "COMMIT"])
+    async def test_outlive_a_caller_that_leaves(
+        self, opening: Opening, users_database: TestDatabase, monkeypatch: pytest.MonkeyPatch, verb: str, times: int
+    ) -> None:
+        """Or callers that leave by the hundred leave Postgres with little to do but new connections."""
+        monkeypatch.setattr(unit_of_work, "_ROLLBACK_SECONDS", 20)
+        frozen = asyncio.Event()
+
+        async def work() -> None:
+            async with unit(database, "acme") as transaction:
+                if verb == "COMMIT":
+                    await transaction.fetch_one(COUNT, {})
+                proxy.freeze()
+                frozen.set()
+                if verb == "BEGIN":
+                    await transaction.fetch_one(COUNT, {})
+
+        async with Proxy.before(users_database.url) as proxy:
+            database = await opening(url=SecretStr(proxy.url), pool_size=1, acquire_timeout_seconds=20)
+            before = await database.fetch_value("SELECT pg_backend_pid()")
+            working = asyncio.create_task(work())
+            await frozen.wait()
+            for _ in range(times):
+                # By gRPC, and by the call's own deadline.
+                working.cancel()
+                await asyncio.sleep(0)
+            proxy.thaw()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+            assert await database.fetch_value("SELECT pg_backend_pid()") == before
+            assert not await database.fetch_value("SELECT current_setting('app.tenant_id', true)")
 
 
 class TestFate:
