@@ -14,7 +14,7 @@ ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(mi
 def test_says_what_protobuf_would(moment: datetime) -> None:
     expected = Timestamp()
     expected.FromDatetime(moment)
-    assert timestamp_to_proto(moment) == expected
+    assert Timestamp(**timestamp_to_proto(moment)) == expected
 
 
 def test_nothing_stays_nothing() -> None:

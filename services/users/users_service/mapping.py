@@ -7,6 +7,7 @@ from typing import Any
 from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import FieldViolation, ValidationError
+from api_common.messages import Make
 from api_common.repository import etag_of
 from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
@@ -18,13 +19,12 @@ SERVICE_ACCOUNT_MUTABLE = frozenset({"display_name", "labels", "roles"})
 """Those of a service account."""
 
 
-def user_to_proto(row: Row) -> pb.User:
+def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
     """Returns the resource of a row."""
-    return pb.User(
+    user = make(
         id=row["id"],
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
-        labels=row["labels"],
         state=row["state"],
         create_time=timestamp_to_proto(row["create_time"]),
         update_time=timestamp_to_proto(row["update_time"]),
@@ -34,6 +34,10 @@ def user_to_proto(row: Row) -> pb.User:
         email=row["email"],
         roles=row["roles"],
     )
+    # By keyword they would take as long as all the rest.
+    for name, value in row["labels"].items():
+        user.labels[name] = value
+    return user
 
 
 def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from api_common.batches import Change, deletion, each
 from api_common.changes.watch import Watch
 from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
+from api_common.messages import add_rows
 
 from users_service.domain import State
 from users_service.mapping import MUTABLE, user_from_proto, user_to_proto
@@ -33,7 +34,9 @@ class UserServicer:
 
     async def ListUsers(self, request: pb.ListUsersRequest, ctx: RequestContext) -> pb.ListUsersResponse:
         page = await self._users.page(ctx.transaction, request, method="ListUsers")
-        return pb.ListUsersResponse(users=map(user_to_proto, page.rows), next_page_token=page.next_page_token)
+        answer = pb.ListUsersResponse(next_page_token=page.next_page_token)
+        add_rows(page.rows, user_to_proto, answer.users.add)
+        return answer
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, ctx: RequestContext) -> pb.User:
         change = _changed(request)
@@ -47,14 +50,18 @@ class UserServicer:
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, ctx: RequestContext) -> pb.BatchGetUsersResponse:
         rows = await self._users.get_many(ctx.transaction, request.ids)
-        return pb.BatchGetUsersResponse(users=map(user_to_proto, rows))
+        answer = pb.BatchGetUsersResponse()
+        add_rows(rows, user_to_proto, answer.users.add)
+        return answer
 
     async def BatchCreateUsers(
         self, request: pb.BatchCreateUsersRequest, ctx: RequestContext
     ) -> pb.BatchCreateUsersResponse:
         items = each(request.requests, _created)
         rows = await self._users.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return pb.BatchCreateUsersResponse(users=map(user_to_proto, rows))
+        answer = pb.BatchCreateUsersResponse()
+        add_rows(rows, user_to_proto, answer.users.add)
+        return answer
 
     async def BatchUpdateUsers(
         self, request: pb.BatchUpdateUsersRequest, ctx: RequestContext
@@ -62,14 +69,18 @@ class UserServicer:
         changes = each(request.requests, _changed)
         before = await self._users.lock_many(ctx.transaction, changes)
         rows = await self._users.update_many(ctx.transaction, changes, before)
-        return pb.BatchUpdateUsersResponse(users=map(user_to_proto, rows))
+        answer = pb.BatchUpdateUsersResponse()
+        add_rows(rows, user_to_proto, answer.users.add)
+        return answer
 
     async def BatchDeleteUsers(
         self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
     ) -> pb.BatchDeleteUsersResponse:
         before = await self._users.lock_many(ctx.transaction, each(request.requests, deletion))
         rows = await self._users.delete_many(ctx.transaction, before)
-        return pb.BatchDeleteUsersResponse(users=map(user_to_proto, rows))
+        answer = pb.BatchDeleteUsersResponse()
+        add_rows(rows, user_to_proto, answer.users.add)
+        return answer
 
     async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.move(ctx.transaction, request.id, "suspend", etag=request.etag))

@@ -1,0 +1,23 @@
+"""Makes the messages of a list where they are wanted."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from api_common.unit_of_work import Row
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+Make = Callable[..., MessageT]
+"""Makes a message of its fields: its class, or the `add` of the list that it belongs to."""
+
+
+def add_rows(rows: Iterable[Row], to_proto: Callable[[Row, Make[MessageT]], MessageT], add: Make[MessageT]) -> None:
+    """Appends the messages of ``rows`` to a list, each made in its place.
+
+    One that is made elsewhere and then handed to its list is copied, which protobuf does by writing it out and reading
+    it in again: a sixth of what a list of users cost (docs/performance.md).
+    """
+    for row in rows:
+        to_proto(row, add)
