@@ -34,8 +34,8 @@ SMALL: Final = 10
 GOAL: Final = 1.2
 """What a read of the large table may cost, in reads of the small one."""
 
-_PAGE: Final = 5
-"""Users of every page: half of the small table, so that it has a second page."""
+_PAGE: Final = 3
+"""Users of every page: so few that the second page of the small table has a third, whose token costs something, too."""
 Costs = dict[str, list[tuple[int, float]]]
 """By table: the round and what a call costs in it, microseconds of CPU time."""
 
