@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -92,6 +92,11 @@ class Churn:
             break
         stream.cancel()
 
+    async def watch_in_a_hurry(self) -> None:
+        seconds = self._chance.random() * 3 * _LONGEST_SECONDS
+        stream = self._users.WatchUsers(pb.WatchUsersRequest(), metadata=self._metadata, timeout=seconds)
+        await _refused(_read_on(stream), StatusCode.DEADLINE_EXCEEDED)
+
 
 HABITS: Final[Mapping[str, Callable[[Churn], Coroutine[Any, Any, None]]]] = {
     "get": Churn.get,
@@ -103,9 +108,15 @@ HABITS: Final[Mapping[str, Callable[[Churn], Coroutine[Any, Any, None]]]] = {
     "give up": Churn.give_up,
     "be in a hurry": Churn.be_in_a_hurry,
     "watch": Churn.watch,
+    "watch in a hurry": Churn.watch_in_a_hurry,
     "watch health": Churn.watch_health,
 }
 """What there is to do; a new kind of stream is one more method and one more line."""
+
+
+async def _read_on(stream: AsyncIterable[object]) -> None:
+    async for _ in stream:
+        pass
 
 
 async def _refused(call: Awaitable[object], code: StatusCode, *, or_ok: bool = False) -> None:

@@ -2,7 +2,8 @@
 
 What counts is anonymous memory: what a leak is made of, without pages of files and without Postgres' shared buffers,
 which fill (and which USS counts as a process' own as long as no other has touched them). Of the edge it is what Envoy
-has given out: its allocator keeps more or less.
+has given out: its allocator keeps more or less. Of Postgres most is its connections', so there must be equally many all
+the time: each client comes with a crowd once a minute, which keeps the service's pool at its size.
 """
 
 import argparse
@@ -35,6 +36,10 @@ ALLOWED: Final = 0.05
 _SAMPLE_SECONDS: Final = 5
 _PART: Final = 5
 """The first and the last of so many parts of the time after the warm-up are compared."""
+_CROWD: Final = 20
+"""Calls of a client at once, some of which ask nothing of the database: more than the pool has connections."""
+_CROWD_SECONDS: Final = 60
+"""Between two crowds; a connection that nobody uses for five minutes is closed."""
 _TOKEN_SECONDS: Final = 24 * 3600
 _MIB: Final = 1024 * 1024
 
@@ -103,7 +108,7 @@ def _own(process: psutil.Process) -> int:
 
 
 async def churn(mesh: Mesh, soak: Soak, *, rate: float, ends: float, number: int) -> None:
-    """One client: begins a call ``rate`` times a second, until then."""
+    """One client: begins a call ``rate`` times a second, until then, and once a minute many."""
     token = identity.mint(mesh.issuer, sub=f"soak-{number}", tenant="soak", roles=["admin"], ttl_seconds=_TOKEN_SECONDS)
     own = (("grpc.use_local_subchannel_pool", 1),)
     service = f"127.0.0.1:{mesh.ports[f'{SERVICES[0].name} grpc']}"
@@ -117,8 +122,13 @@ async def churn(mesh: Mesh, soak: Soak, *, rate: float, ends: float, number: int
     ):
         client = await Churn(edge, streams, (("authorization", f"Bearer {token}"),)).prepare()
         due = time.monotonic()
+        crowded = due + chance.uniform(0, _CROWD_SECONDS)
         while due < ends:
-            group.create_task(_one(client, chance.choice(names), soak))
+            count = 1
+            if due >= crowded:
+                crowded, count = due + _CROWD_SECONDS, _CROWD
+            for _ in range(count):
+                group.create_task(_one(client, chance.choice(names), soak))
             due += chance.expovariate(rate)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
