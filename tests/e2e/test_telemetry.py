@@ -165,6 +165,15 @@ def test_what_fails_is_kept_whoever_did_not_ask_for_it(traced: tuple[Mesh, Colle
     assert not collector.of(ordinary)
 
 
-def test_a_mesh_without_a_collector_says_nothing(mesh: Mesh) -> None:
+def test_a_mesh_without_a_collector_says_nothing(mesh: Mesh, rest: Callable[..., httpx.Client]) -> None:
     assert run(mesh, "tools.mesh", "status").returncode == 0
-    assert (mesh.envoy / "runtime" / "tracing" / "random_sampling").read_text() == "0"
+    assert rest("untraced", "admin").get("/v1/users").status_code == 200
+    stats = httpx.get(f"http://127.0.0.1:{mesh.ports['edge admin']}/stats", params={"filter": "spans_sent$"}).text
+    assert stats == "tracing.opentelemetry.spans_sent: 0\n"
+
+
+def test_the_edge_begins_traces(traced: tuple[Mesh, Collector]) -> None:
+    mesh, collector = traced
+    credentials = {"authorization": f"Bearer {token(mesh, 'traced', 'admin')}"}
+    request_id = httpx.get(f"{mesh.url}/v1/agents", headers=credentials, timeout=20).headers["x-request-id"]
+    until(lambda: any(service == "edge" and request_id in str(span) for service, span in list(collector.spans)))

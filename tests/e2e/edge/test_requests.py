@@ -46,6 +46,34 @@ class TestRequestId:
         assert all(map(UUID.fullmatch, made))
 
 
+class TestTrace:
+    """`runtime/tracing/random_sampling` is 0 here: only a caller's `traceparent` has spans made."""
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            # Digits that mean "traced" to whoever packs a reason into the id.
+            *({"x-request-id": f"{A_UUID[:14]}{digit}{A_UUID[15:]}"} for digit in "9ab"),
+            {"x-client-trace-id": "1"},
+            {"x-envoy-force-trace": "1"},
+            {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"},
+        ],
+    )
+    async def test_is_not_begun(self, rest: httpx.AsyncClient, backend: Backend, headers: dict[str, str]) -> None:
+        assert (await rest.get("/v1/me", headers=headers)).status_code == 200
+        (call,) = backend.calls
+        assert str(call.metadata.get("traceparent", "-00")).endswith("-00")
+        assert "x-client-trace-id" not in call.metadata
+
+    async def test_of_a_client_goes_on(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        trace = "00-0af7651916cd43dd8448eb211c80319c"
+        await rest.get("/v1/me", headers={"traceparent": f"{trace}-b7ad6b7169203331-01"})
+        arrived = str(backend.calls[0].metadata["traceparent"])
+        assert arrived.startswith(trace)
+        assert arrived.endswith("-01")
+
+
 class TestHeader:
     @pytest.mark.parametrize(
         "name",
