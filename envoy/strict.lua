@@ -356,10 +356,22 @@ for _, node in pairs(CONTRACT.routes) do
   end
 end
 
+local function unescape(segment)
+  if not find(segment, "%", 1, true) then
+    return segment
+  end
+  return (segment:gsub("%%(%x%x)", function(code)
+    return string.char(tonumber(code, 16))
+  end))
+end
+
 -- Returns the route of a path and the values of its variables.
 local function find_route(method, path)
   local node, values = CONTRACT.routes[method], {}
-  local rest, verb = path:match("^(.*):([^:/]*)$")
+  local rest, verb
+  if find(path, ":", 1, true) then
+    rest, verb = path:match("^(.*):([^:/]*)$")
+  end
   for segment in (rest or path):gmatch("/([^/]*)") do
     if not node then
       return nil
@@ -368,9 +380,7 @@ local function find_route(method, path)
       node = node[segment]
     elseif segment ~= "" then
       node = node[2]
-      values[#values + 1] = segment:gsub("%%(%x%x)", function(code)
-        return string.char(tonumber(code, 16))
-      end)
+      values[#values + 1] = unescape(segment)
     else
       return nil
     end
@@ -412,6 +422,9 @@ local function check_body(content, body, values)
 end
 
 local function is_json(content_type)
+  if content_type == "application/json" then
+    return true
+  end
   local plain = content_type:lower():gsub('[%s"]', "")
   return plain == "application/json" or plain == "application/json;charset=utf-8"
 end
@@ -419,12 +432,13 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
+  if not ROOTS[path:match("^/([^/:]*)")] then
+    return
+  end
   local route, values = find_route(headers:get(":method"), path)
   if not route then
     -- Not for the transcoder to find a way in that was not found here.
-    if ROOTS[path:match("^/([^/:]*)")] then
-      handle:respond({[":status"] = "404"}, "")
-    end
+    handle:respond({[":status"] = "404"}, "")
     return
   end
   -- A service would compress its answer, which the transcoder does not read; or take the request for compressed.
@@ -444,7 +458,10 @@ function envoy_on_request(handle)
     return
   end
   depth = 0
-  local passed, refusal = pcall(check_query, query, route.query)
+  local passed, refusal = true, nil
+  if query ~= "" then
+    passed, refusal = pcall(check_query, query, route.query)
+  end
   if passed and size > 0 then
     passed, refusal = pcall(check_body, buffer:getBytes(0, size), route.body, values)
   end

@@ -8,18 +8,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import jwt
 import pytest
 import yaml
+from ameide.user.v1 import user_pb2 as pb
+from api_common.auth_provider import OidcAuthProvider, bearer_token
+from api_common.error_details import render
+from api_common.errors import UnauthenticatedError
+from api_common.key_set import FileKeySet
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from tests.e2e.edge.backend import Answer, Backend
 from tests.e2e.edge.conftest import Edge, Layout, publishing, running
 from tools import identity
 from tools.issuer import IssuerServer
+from tools.topology import AUDIENCE, ISSUER
 
 CACHE_SECONDS: Final = 1
 """What envoy.yaml calls cache_duration; 30 there."""
@@ -43,8 +50,8 @@ class Publisher:
     def stop(self) -> None:
         self._up.close()
 
-    def token(self) -> str:
-        return identity.mint(self.folder, sub="ada", tenant="acme", roles=["admin"])
+    def token(self, subject: str = "ada") -> str:
+        return identity.mint(self.folder, sub=subject, tenant="acme", roles=["admin"])
 
     async def ask(self, *tokens: str) -> set[int]:
         """Returns the statuses that callers with ``tokens`` get; so many at once that both workers answer."""
@@ -134,20 +141,43 @@ async def load(publisher: Publisher) -> AsyncIterator[Load]:
         await asyncio.gather(*callers)
 
 
+def verifying(keys: FileKeySet) -> Answer:
+    """What a service says, by its own verifier."""
+    verifier = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
+
+    async def answer(request: Any, context: Any) -> pb.User:
+        try:
+            await verifier.authenticate(bearer_token([dict(context.invocation_metadata())["authorization"]]))
+        except UnauthenticatedError as error:
+            await context.abort(*render(error, request_id="the-id"))
+        return pb.User()
+
+    return answer
+
+
 class TestRotation:
-    async def test_refuses_no_good_token_and_in_the_end_every_old_one(self, publisher: Publisher) -> None:
-        old = publisher.token()
+    async def test_refuses_no_good_token_and_in_the_end_every_old_one(
+        self, publisher: Publisher, backend: Backend
+    ) -> None:
+        keys = FileKeySet(publisher.folder / "jwks.json")
+        backend.script["GetMe"] = verifying(keys)
+        old, unseen = publisher.token(), publisher.token("bob")
         async with load(publisher) as callers:
             identity.rotate(publisher.folder, "publish")
             await publisher.until_fetched("success")
             identity.rotate(publisher.folder, "activate")
             callers.token = publisher.token()
-            assert await publisher.ask(old) == {200}
+            assert await publisher.ask(*[old] * 20) == {200}
             identity.rotate(publisher.folder, "retire")
             await publisher.until_fetched("success")
+            await keys.refresh()
+            # The edge knows it still: here the service refuses it.
             assert await publisher.ask(*[old] * 20) == {401}
         assert key_of(old) != key_of(callers.token)
         assert callers.statuses.keys() == {(key_of(old), 200), (key_of(callers.token), 200)}
+        backend.calls.clear()
+        assert await publisher.ask(*[unseen] * 20) == {401}
+        assert backend.calls == []
 
 
 class TestIssuer:

@@ -58,6 +58,15 @@ class TestToken:
         rest_refusal(await anonymous.get("/v1/me", headers=headers)).is_row(REPLIES[401], http_status=401)
         assert backend.calls == []
 
+    async def test_that_the_edge_knows_ends_when_it_says(self, anonymous: httpx.AsyncClient, issuer: Issuer) -> None:
+        headers = {"authorization": f"Bearer {issuer.token(exp=issuer.now() - 2)}"}
+        assert (await anonymous.get("/v1/me", headers=headers)).status_code == 200
+        deadline = time.monotonic() + 30
+        while (status := (await anonymous.get("/v1/me", headers=headers)).status_code) == 200:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert status == 401
+
     @pytest.mark.parametrize("spelling", ["bearer {}", "Bearer  {}", "Bearer {},Bearer x", "{}", "Basic {}"])
     async def test_in_another_spelling_is_rejected(
         self, edge: Edge, anonymous: httpx.AsyncClient, backend: Backend, spelling: str
