@@ -6,6 +6,7 @@ python -m tools.issuer
 import json
 import signal
 import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
@@ -48,8 +49,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(404 if document is None else 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        # Whoever has left meanwhile misses nothing.
+        with suppress(ConnectionError):
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # the name is the base class's
         """Says nothing: the edge asks twice a minute, for ever."""

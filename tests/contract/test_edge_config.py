@@ -318,7 +318,7 @@ class TestFilters:
         checking = FILTERS["ext_authz"]["extension_config"]["typed_config"]
         assert checking["status_on_error"] == {"code": "ServiceUnavailable"}
         assert "failure_mode_allow" not in checking
-        assert MANAGER["route_config"]["request_headers_to_remove"] == ["x-api-key"]
+        assert MANAGER["route_config"]["request_headers_to_remove"] == ["x-api-key", "x-client-trace-id"]
 
 
 class TestCompression:

@@ -21,7 +21,7 @@ from google.rpc import status_pb2
 
 from tests import protos
 from tests.security.conftest import Founding
-from tests.security.world import MADE_BY, Rpc, Running, World, make_program, rpcs
+from tests.security.world import MADE_BY, Program, Rpc, Running, World, make_program, rpcs
 from tests.services import built_services, owner_of
 
 S: Final = grpc.StatusCode
@@ -64,15 +64,25 @@ async def attacker(found: Founding) -> World:
 
 
 @pytest.fixture(scope="session")
-async def accomplice(attacker: World) -> Caller:
-    """A program of the attacker's with an API key that may do everything there."""
+async def mighty_program(attacker: World) -> Program:
     return await make_program(attacker, "admin")
 
 
+@pytest.fixture
+async def accomplice(mighty_program: Program) -> Caller:
+    """A program of the attacker's with an API key that may do everything there."""
+    return await mighty_program.caller()
+
+
 @pytest.fixture(scope="session")
-async def powerless(world: World) -> Caller:
-    """A program with an API key and no role."""
+async def plain_program(world: World) -> Program:
     return await make_program(world)
+
+
+@pytest.fixture
+async def powerless(plain_program: Program) -> Caller:
+    """A program with an API key and no role."""
+    return await plain_program.caller()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +123,7 @@ class TestEveryRpc:
     async def test_serves_an_api_key_of_its_tenant_or_users_only(self, rpc: Rpc, found: Founding) -> None:
         world = await found()
         await world.prepare(rpc)
-        program = await make_program(world, "admin")
+        program = await (await make_program(world, "admin")).caller()
         got = await answer(world.call(rpc, world.request(rpc), caller=program), without=NEVER)
         assert got.code is (S.PERMISSION_DENIED if rpc.policy.users_only else S.OK)
 

@@ -232,23 +232,35 @@ async def ask(one: Rpc, channel: grpc.aio.Channel, payload: bytes, metadata: tup
     return first
 
 
-async def make_program(world: World, *roles: str) -> Caller:
-    """Returns a service account of ``world`` that calls with an API key, exchanged as the edge does it."""
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A service account with an API key."""
+
+    world: World
+    account_id: str
+    secret: str
+
+    async def caller(self) -> Caller:
+        """Exchanges the key as the edge does it, for a token that lives for a minute."""
+        check: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self.world.mesh["users"].service.channel.unary_unary(
+            "/envoy.service.auth.v3.Authorization/Check",
+            request_serializer=ext_authz_pb2.CheckRequest.SerializeToString,
+            response_deserializer=ext_authz_pb2.CheckResponse.FromString,
+        )
+        http = ext_authz_pb2.AttributeContext.HttpRequest(headers={"x-api-key": self.secret})
+        asked = ext_authz_pb2.AttributeContext(request=ext_authz_pb2.AttributeContext.Request(http=http))
+        (option,) = (await check(ext_authz_pb2.CheckRequest(attributes=asked))).ok_response.headers
+        return Caller(option.header.value.removeprefix("Bearer "), self.world.caller.tenant_id, self.account_id)
+
+
+async def make_program(world: World, *roles: str) -> Program:
+    """Makes a program in ``world``."""
     create, create_key = rpc("CreateServiceAccount"), rpc("CreateApiKey")
     account = await world.call(
         create, service_account_pb2.CreateServiceAccountRequest(service_account=an_account(roles=roles))
     )
     request = create_key.policy.request_class(service_account_id=account.id, api_key=SAMPLES["api_key"](world.ids))
-    secret = (await world.call(create_key, request)).secret
-    check: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = world.mesh["users"].service.channel.unary_unary(
-        "/envoy.service.auth.v3.Authorization/Check",
-        request_serializer=ext_authz_pb2.CheckRequest.SerializeToString,
-        response_deserializer=ext_authz_pb2.CheckResponse.FromString,
-    )
-    http = ext_authz_pb2.AttributeContext.HttpRequest(headers={"x-api-key": secret})
-    asked = ext_authz_pb2.AttributeContext(request=ext_authz_pb2.AttributeContext.Request(http=http))
-    (option,) = (await check(ext_authz_pb2.CheckRequest(attributes=asked))).ok_response.headers
-    return Caller(option.header.value.removeprefix("Bearer "), world.caller.tenant_id, account.id)
+    return Program(world, account.id, (await world.call(create_key, request)).secret)
 
 
 async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:

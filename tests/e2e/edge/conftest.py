@@ -58,7 +58,7 @@ class Issuer:
             "tenant_id": "acme",
             "roles": ["admin"],
             "iat": now,
-            "exp": now + 600,
+            "exp": now + 12 * 3600,
         }
         chosen = {name: value for name, value in (good | claims).items() if value is not None}
         return jwt.encode(chosen, self.key, "RS256", headers={"kid": "one"})
