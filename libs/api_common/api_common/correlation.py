@@ -1,10 +1,9 @@
 """Identity of a request across processes: request id and W3C trace context, from metadata and to metadata."""
 
+import os
 import re
-import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import uuid_utils
 
@@ -27,20 +26,22 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeaders:
-    """The metadata of a call that mean something to us; everything else is ignored."""
+class RequestHeaders(NamedTuple):
+    """The metadata of a call that mean something to us; everything else is ignored.
+
+    No frozen dataclass: each field of one costs a call of its own (docs/performance.md).
+    """
 
     request_id: str
     """UUID; a new one when the client sent none or something else."""
     traceparent: str
     """W3C trace context; a new, unsampled one when absent or malformed."""
-    begins_trace: bool = field(kw_only=True, default=False)
-    """The client sent no trace context, or something else."""
     authorization: tuple[str, ...]
     """Every `authorization` value: more than one is refused, so none is chosen here."""
     idempotency_key: tuple[str, ...]
     """Every `idempotency-key` value."""
+    begins_trace: bool = False
+    """The client sent no trace context, or something else."""
     if_match: tuple[str, ...] = ()
     """Every `if-match` value."""
     from_rest: bool = False
@@ -68,7 +69,8 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
         request_id = str(uuid_utils.uuid4())
     begins_trace = not _TRACEPARENT.fullmatch(traceparent)
     if begins_trace:
-        traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+        ids = os.urandom(24).hex()
+        traceparent = f"00-{ids[:32]}-{ids[32:]}-00"
     return RequestHeaders(
         request_id=request_id,
         traceparent=traceparent,

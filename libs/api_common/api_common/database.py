@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Self, TypeVar, cast
+from typing import Any, Final, NoReturn, Self, TypeVar, TypeVarTuple, cast
 
 import asyncpg
 import orjson
@@ -23,6 +23,7 @@ from api_common.settings import DatabaseSettings
 from api_common.tracing import Attributes
 
 ResultT = TypeVar("ResultT")
+_Given = TypeVarTuple("_Given")
 
 ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
@@ -207,18 +208,18 @@ def is_stale(error: BaseException | None) -> bool:
     return error is not None and isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
 
 
-async def repeat_if_stale(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Runs ``work``, one whole transaction, again if the schema changed under it: nothing was committed then.
+async def repeat_if_stale(work: Callable[[*_Given], Awaitable[ResultT]], *given: *_Given) -> ResultT:
+    """Runs one whole transaction, ``work`` on ``given``, again if the schema changed under it: nothing was committed.
 
     Once per change: what met it first has all connections renewed.
     """
     for _ in range(_SCHEMA_CHANGES):
         try:
-            return await work()
+            return await work(*given)
         except errors.ExternalServiceError as error:
             if not is_stale(error):
                 raise
-    return await work()
+    return await work(*given)
 
 
 def reraise(error: Exception, constraints: ConstraintErrors) -> NoReturn:

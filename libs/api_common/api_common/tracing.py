@@ -7,7 +7,7 @@ Source: OpenTelemetry semantic conventions for RPC and database clients (v1.44).
 """
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -71,7 +71,7 @@ class Trace:
     """The span that called, 16 hex digits; empty where the trace begins here."""
     sampled: bool
     """Whether spans are wanted even if all goes well; whoever began the trace decided."""
-    span_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    span_id: str = field(default_factory=lambda: os.urandom(8).hex())
     """This call's own span, 16 hex digits."""
     steps: list[Step] | None = None
     """In the order in which they ended; None where nobody will ask."""
@@ -149,7 +149,7 @@ class Tracer:
         failed = step.code in FAILURES
         return ReadableSpan(
             name=step.name,
-            context=_context(trace.trace_id, step.span_id or secrets.token_hex(8)),
+            context=_context(trace.trace_id, step.span_id or os.urandom(8).hex()),
             parent=_context(trace.trace_id, parent_id) if parent_id else None,
             resource=self._resource,
             attributes={**step.attributes, **dict(_rpc(step))},

@@ -5,7 +5,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from api_common.database import Database, repeat_if_stale
@@ -67,7 +66,7 @@ class KeyExchange:
             return known.token
         self._attempts.take(address)
         try:
-            found = await repeat_if_stale(partial(self._look_up, key, timeout_seconds))
+            found = await repeat_if_stale(self._look_up, key, timeout_seconds)
         except DomainError:
             self._attempts.give_back(address)
             raise

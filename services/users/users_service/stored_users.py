@@ -1,7 +1,6 @@
 """The users service's own look at a caller: what it tells its siblings, without a call to itself."""
 
 import asyncio
-from functools import partial
 
 from api_common.context import CallContext
 from api_common.database import Database, repeat_if_stale
@@ -27,7 +26,7 @@ class StoredUsers:
         """
         try:
             async with asyncio.timeout_at(ctx.deadline):
-                return await repeat_if_stale(partial(self._read, ctx.principal.tenant_id, ctx.principal.subject))
+                return await repeat_if_stale(self._read, ctx.principal.tenant_id, ctx.principal.subject)
         except TimeoutError as error:
             raise DeadlineExceededError("The deadline passed before the work was done.") from error
 

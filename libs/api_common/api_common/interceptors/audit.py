@@ -25,7 +25,7 @@ def audit(method: MethodPolicy, within: Layer) -> Layer:
             # Also when the caller has gone.
             if isinstance(call.error, AuthorizationError):
                 _denied(call, call.error)
-            elif call.fate is not Fate.NOTHING and not call.replayed:
+            elif (audited or call.role_changes) and call.fate is not Fate.NOTHING and not call.replayed:
                 _done(call, audited=audited)
 
     return layer

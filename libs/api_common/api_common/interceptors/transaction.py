@@ -1,7 +1,6 @@
 """The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from google.protobuf.message import Message
@@ -76,10 +75,7 @@ def transaction(
             # Also when the caller has gone: its work may have been committed before.
             call.fate = unit.fate
 
-    async def layer(call: Call) -> None:
-        await repeat_if_stale(partial(once, call))
-
-    return layer
+    return lambda call: repeat_if_stale(once, call)
 
 
 def _encode(response: Message) -> bytes:
