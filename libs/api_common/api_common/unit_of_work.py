@@ -140,7 +140,7 @@ class UnitOfWork:
     """
 
     __slots__ = (
-        *("_beginning", "_constraints", "_database", "_deadline", "_prologue", "_tenant", "_trace"),
+        *("_beginning", "_constraints", "_database", "_deadline", "_is_over", "_prologue", "_tenant", "_trace"),
         *("connection", "fate", "on_commit"),
     )
 
@@ -161,6 +161,7 @@ class UnitOfWork:
         self._trace = trace if trace is not None and trace.steps is not None else None
         self.connection: Connection | None = None
         self._beginning = False
+        self._is_over = False
         self.fate = Fate.NOTHING
         self.on_commit: list[Callable[[], None]] = []
         self._prologue = _prologue(tenant_id, task, read_only)
@@ -192,6 +193,10 @@ class UnitOfWork:
                     reraise(error, self._constraints)
                 raise
             self.note("BEGIN", started)
+            if self._is_over:
+                # It ran at once with a statement that was refused for it; nobody else would end what begins now.
+                await _clean(self._database, connection)
+                raise RuntimeError("the transaction ended before this statement began: a handler must await each")
             self.connection = connection
             return connection
 
@@ -203,6 +208,7 @@ class UnitOfWork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_over = True
         if self.connection is None:
             return
         if kind is None:
