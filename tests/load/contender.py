@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +120,18 @@ def started_service(
 
 
 @contextmanager
-def started_edge(stage: Stage) -> Iterator[Program]:
-    """Runs the issuer and the edge."""
+def started_edge(
+    stage: Stage, *, change: Callable[[Path], None] | None = None, under: Sequence[str] = ()
+) -> Iterator[Program]:
+    """Runs the issuer and the edge.
+
+    Args:
+        change: what to do to the edge's files.
+        under: the command that runs Envoy's, if it is not to run by itself.
+    """
     edge.lay_out(stage.mesh.envoy, certs=stage.mesh.certificates, port_offset=stage.mesh.port_offset)
+    if change:
+        change(stage.mesh.envoy)
     given = {
         **os.environ,
         "AMEIDE_LOCAL_DIR": str(stage.mesh.folder),
@@ -132,7 +141,7 @@ def started_edge(stage: Stage) -> Iterator[Program]:
     port = EDGE_PORTS["edge http"] + stage.mesh.port_offset
     with (
         _running("issuer", issuer, given, stage.folder, stage.mesh.ports["issuer"]),
-        _running("edge", edge.command(stage.mesh.envoy), given, stage.folder, port) as program,
+        _running("edge", (*under, *edge.command(stage.mesh.envoy)), given, stage.folder, port) as program,
     ):
         yield program
 
