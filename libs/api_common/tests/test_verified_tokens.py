@@ -22,7 +22,7 @@ class TestMemory:
     async def test_does_not_outlive_the_token(self, identity: Identity) -> None:
         now = time.time()
         verifier = provider(identity, now=lambda: now)
-        token = signed(identity, header(), claims(identity))
+        token = signed(identity, header(), claims(identity, exp=int(now) + HOUR))
         assert (await verifier.authenticate(token)).subject == "ada"
         now += HOUR + CLOCK_SKEW_SECONDS + 1
         with pytest.raises(UnauthenticatedError):
