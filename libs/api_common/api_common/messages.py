@@ -1,6 +1,6 @@
-"""Makes the messages of a list where they are wanted."""
+"""Makes messages without what protobuf is slow at."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -21,3 +21,13 @@ def add_rows(rows: Iterable[Row], to_proto: Callable[[Row, Make[MessageT]], Mess
     """
     for row in rows:
         to_proto(row, add)
+
+
+def fill(field: MutableMapping[str, str], values: Mapping[str, str] | None) -> None:
+    """Sets a map field of a new message. By keyword that would take as long as a user's other fields together.
+
+    Args:
+        values: None, as a recorded change has it from before the column came (ADR 25), sets nothing.
+    """
+    for name, value in (values or {}).items():
+        field[name] = value

@@ -1,7 +1,7 @@
 """Rows become the messages of a list in their order, each in its own."""
 
 from ameide.user.v1 import user_pb2 as pb
-from api_common.messages import Make, add_rows
+from api_common.messages import Make, add_rows, fill
 from api_common.unit_of_work import Row
 
 
@@ -12,3 +12,10 @@ def test_appends_a_message_for_each_row() -> None:
     answer = pb.ListUsersResponse()
     add_rows([{"display_name": "Ada"}, {"display_name": "Grace"}], to_proto, answer.users.add)
     assert answer == pb.ListUsersResponse(users=[pb.User(display_name="Ada"), pb.User(display_name="Grace")])
+
+
+def test_fills_a_map_with_what_is_there() -> None:
+    user = pb.User()
+    fill(user.labels, {"team": "red"})
+    fill(user.labels, None)
+    assert user.labels == {"team": "red"}

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.agent.v1 import agent_pb2 as pb
+from api_common.messages import Make, fill
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
 from api_common.timestamps import timestamp_to_proto
@@ -13,13 +14,12 @@ MUTABLE = frozenset({"display_name", "labels", "description", "model", "instruct
 """The fields that Create and Update write."""
 
 
-def agent_to_proto(row: Row) -> pb.Agent:
+def agent_to_proto(row: Row, make: Make[pb.Agent] = pb.Agent) -> pb.Agent:
     """Returns the resource of a row."""
-    return pb.Agent(
+    agent = make(
         id=row["id"],
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
-        labels=row["labels"],
         state=row["state"],
         create_time=timestamp_to_proto(row["create_time"]),
         update_time=timestamp_to_proto(row["update_time"]),
@@ -32,6 +32,8 @@ def agent_to_proto(row: Row) -> pb.Agent:
         tools=map(_tool_to_proto, row["tools"]),
         parameters=struct_from_json(row["parameters"]),
     )
+    fill(agent.labels, row["labels"])
+    return agent
 
 
 def agent_from_proto(agent: pb.Agent, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from api_common.batches import Change, deletion, each
 from api_common.changes.watch import Watch
 from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
+from api_common.messages import add_rows
 from api_common.reservations import Reservations
 
 from agents_service.domain import State, validate_parameters, validate_tools
@@ -34,7 +35,9 @@ class AgentServicer:
 
     async def ListAgents(self, request: pb.ListAgentsRequest, ctx: RequestContext) -> pb.ListAgentsResponse:
         page = await self._agents.page(ctx.transaction, request, method="ListAgents")
-        return pb.ListAgentsResponse(agents=map(agent_to_proto, page.rows), next_page_token=page.next_page_token)
+        answer = pb.ListAgentsResponse(next_page_token=page.next_page_token)
+        add_rows(page.rows, agent_to_proto, answer.agents.add)
+        return answer
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, ctx: RequestContext) -> pb.Agent:
         change = _changed(request)
@@ -50,14 +53,18 @@ class AgentServicer:
 
     async def BatchGetAgents(self, request: pb.BatchGetAgentsRequest, ctx: RequestContext) -> pb.BatchGetAgentsResponse:
         rows = await self._agents.get_many(ctx.transaction, request.ids)
-        return pb.BatchGetAgentsResponse(agents=map(agent_to_proto, rows))
+        answer = pb.BatchGetAgentsResponse()
+        add_rows(rows, agent_to_proto, answer.agents.add)
+        return answer
 
     async def BatchCreateAgents(
         self, request: pb.BatchCreateAgentsRequest, ctx: RequestContext
     ) -> pb.BatchCreateAgentsResponse:
         items = each(request.requests, _created)
         rows = await self._agents.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return pb.BatchCreateAgentsResponse(agents=map(agent_to_proto, rows))
+        answer = pb.BatchCreateAgentsResponse()
+        add_rows(rows, agent_to_proto, answer.agents.add)
+        return answer
 
     async def BatchUpdateAgents(
         self, request: pb.BatchUpdateAgentsRequest, ctx: RequestContext
@@ -65,7 +72,9 @@ class AgentServicer:
         changes = each(request.requests, _changed)
         before = await self._agents.lock_many(ctx.transaction, changes)
         rows = await self._agents.update_many(ctx.transaction, changes, before)
-        return pb.BatchUpdateAgentsResponse(agents=map(agent_to_proto, rows))
+        answer = pb.BatchUpdateAgentsResponse()
+        add_rows(rows, agent_to_proto, answer.agents.add)
+        return answer
 
     async def BatchDeleteAgents(
         self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
@@ -73,7 +82,9 @@ class AgentServicer:
         before = await self._agents.lock_many(ctx.transaction, each(request.requests, deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._agents.delete_many(ctx.transaction, before)
-        return pb.BatchDeleteAgentsResponse(agents=map(agent_to_proto, rows))
+        answer = pb.BatchDeleteAgentsResponse()
+        add_rows(rows, agent_to_proto, answer.agents.add)
+        return answer
 
     async def ActivateAgent(self, request: pb.ActivateAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "activate", etag=request.etag))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
+from api_common.messages import Make, fill
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
 from api_common.timestamps import timestamp_to_proto
@@ -16,13 +17,12 @@ MUTABLE = frozenset(
 """The fields that Create and Update write."""
 
 
-def ipa_to_proto(row: Row) -> pb.Ipa:
+def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
     """Returns the resource of a row."""
-    return pb.Ipa(
+    ipa = make(
         id=row["id"],
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
-        labels=row["labels"],
         state=row["state"],
         create_time=timestamp_to_proto(row["create_time"]),
         update_time=timestamp_to_proto(row["update_time"]),
@@ -32,15 +32,17 @@ def ipa_to_proto(row: Row) -> pb.Ipa:
         description=row["description"],
         workflow_id=row["workflow_id"],
         workflow_revision=row["workflow_revision"],
-        agent_bindings=row["agent_bindings"],
         variables=struct_from_json(row["variables"]),
         deployment_id=row["deployment_id"],
     )
+    fill(ipa.labels, row["labels"])
+    fill(ipa.agent_bindings, row["agent_bindings"])
+    return ipa
 
 
-def deployment_to_proto(row: Row) -> pb.Deployment:
+def deployment_to_proto(row: Row, make: Make[pb.Deployment] = pb.Deployment) -> pb.Deployment:
     """Returns the deployment of a row."""
-    return pb.Deployment(
+    deployment = make(
         id=row["id"],
         tenant_id=row["tenant_id"],
         state=row["state"],
@@ -51,11 +53,12 @@ def deployment_to_proto(row: Row) -> pb.Deployment:
         ipa_id=row["ipa_id"],
         workflow_id=row["workflow_id"],
         workflow_revision=row["workflow_revision"],
-        agent_bindings=row["agent_bindings"],
         variables=struct_from_json(row["variables"]),
         steps=[ParseDict(step, pb.Deployment.Step()) for step in row["steps"]],
         retire_steps=[ParseDict(step, pb.Deployment.Step()) for step in row["retire_steps"]],
     )
+    fill(deployment.agent_bindings, row["agent_bindings"])
+    return deployment
 
 
 def ipa_from_proto(ipa: pb.Ipa, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from api_common.batches import Change, deletion, each
 from api_common.changes.watch import Watch
 from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
+from api_common.messages import add_rows
 from api_common.unit_of_work import Row
 
 from ipas_service.deployments import Deployments
@@ -48,7 +49,9 @@ class IpaServicer:
 
     async def ListIpas(self, request: pb.ListIpasRequest, ctx: RequestContext) -> pb.ListIpasResponse:
         page = await self._ipas.page(ctx.transaction, request, method="ListIpas")
-        return pb.ListIpasResponse(ipas=map(ipa_to_proto, page.rows), next_page_token=page.next_page_token)
+        answer = pb.ListIpasResponse(next_page_token=page.next_page_token)
+        add_rows(page.rows, ipa_to_proto, answer.ipas.add)
+        return answer
 
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         change = _changed(request)
@@ -66,7 +69,9 @@ class IpaServicer:
 
     async def BatchGetIpas(self, request: pb.BatchGetIpasRequest, ctx: RequestContext) -> pb.BatchGetIpasResponse:
         rows = await self._ipas.get_many(ctx.transaction, request.ids)
-        return pb.BatchGetIpasResponse(ipas=map(ipa_to_proto, rows))
+        answer = pb.BatchGetIpasResponse()
+        add_rows(rows, ipa_to_proto, answer.ipas.add)
+        return answer
 
     async def BatchCreateIpas(
         self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
@@ -74,7 +79,9 @@ class IpaServicer:
         items = each(request.requests, _created)
         await self._composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
         rows = await self._ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return pb.BatchCreateIpasResponse(ipas=map(ipa_to_proto, rows))
+        answer = pb.BatchCreateIpasResponse()
+        add_rows(rows, ipa_to_proto, answer.ipas.add)
+        return answer
 
     async def BatchUpdateIpas(
         self, request: pb.BatchUpdateIpasRequest, ctx: RequestContext
@@ -83,7 +90,9 @@ class IpaServicer:
         before = await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
         await self._composition.validate_many(ctx, each(zip(before, changes, strict=True), _choice))
         rows = await self._ipas.update_many(ctx.transaction, changes, before)
-        return pb.BatchUpdateIpasResponse(ipas=map(ipa_to_proto, rows))
+        answer = pb.BatchUpdateIpasResponse()
+        add_rows(rows, ipa_to_proto, answer.ipas.add)
+        return answer
 
     async def BatchDeleteIpas(
         self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
@@ -91,7 +100,9 @@ class IpaServicer:
         before = await self._ipas.lock_many(ctx.transaction, each(request.requests, deletion), reading=("state",))
         each(before, _require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
-        return pb.BatchDeleteIpasResponse(ipas=map(ipa_to_proto, rows))
+        answer = pb.BatchDeleteIpasResponse()
+        add_rows(rows, ipa_to_proto, answer.ipas.add)
+        return answer
 
     async def DeployIpa(self, request: pb.DeployIpaRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.deploy(ctx, request.id, etag=request.etag))
@@ -107,8 +118,9 @@ class IpaServicer:
     ) -> pb.ListDeploymentsResponse:
         ipa = await self._ipas.get(ctx.transaction, request.ipa_id)
         page = await self._stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
-        deployments = map(deployment_to_proto, page.rows)
-        return pb.ListDeploymentsResponse(deployments=deployments, next_page_token=page.next_page_token)
+        answer = pb.ListDeploymentsResponse(next_page_token=page.next_page_token)
+        add_rows(page.rows, deployment_to_proto, answer.deployments.add)
+        return answer
 
     async def ResumeDeployment(self, request: pb.ResumeDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.resume(ctx.transaction, request.ipa_id, request.id))

@@ -7,7 +7,7 @@ from typing import Any
 from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import FieldViolation, ValidationError
-from api_common.messages import Make
+from api_common.messages import Make, fill
 from api_common.repository import etag_of
 from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
@@ -34,9 +34,7 @@ def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
         email=row["email"],
         roles=row["roles"],
     )
-    # By keyword they would take as long as all the rest.
-    for name, value in row["labels"].items():
-        user.labels[name] = value
+    fill(user.labels, row["labels"])
     return user
 
 
@@ -51,13 +49,14 @@ def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str,
     return {name: columns[name] for name in fields}
 
 
-def service_account_to_proto(row: Row) -> account_pb.ServiceAccount:
+def service_account_to_proto(
+    row: Row, make: Make[account_pb.ServiceAccount] = account_pb.ServiceAccount
+) -> account_pb.ServiceAccount:
     """Returns the resource of a row."""
-    return account_pb.ServiceAccount(
+    account = make(
         id=row["id"],
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
-        labels=row["labels"],
         state=row["state"],
         create_time=timestamp_to_proto(row["create_time"]),
         update_time=timestamp_to_proto(row["update_time"]),
@@ -66,6 +65,8 @@ def service_account_to_proto(row: Row) -> account_pb.ServiceAccount:
         etag=etag_of(row),
         roles=row["roles"],
     )
+    fill(account.labels, row["labels"])
+    return account
 
 
 def service_account_from_proto(
@@ -80,9 +81,9 @@ def service_account_from_proto(
     return {name: columns[name] for name in fields}
 
 
-def api_key_to_proto(row: Row) -> account_pb.ApiKey:
+def api_key_to_proto(row: Row, make: Make[account_pb.ApiKey] = account_pb.ApiKey) -> account_pb.ApiKey:
     """Returns the settings of a key; the key itself is nowhere."""
-    return account_pb.ApiKey(
+    return make(
         id=row["id"],
         service_account_id=row["service_account_id"],
         tenant_id=row["tenant_id"],

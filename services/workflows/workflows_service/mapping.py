@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.workflow.v1 import workflow_pb2 as pb
+from api_common.messages import Make, fill
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
 from api_common.timestamps import timestamp_to_proto
@@ -15,13 +16,12 @@ MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
 _NODES = "workflow.definition.nodes"
 
 
-def workflow_to_proto(row: Row) -> pb.Workflow:
+def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Workflow:
     """Returns the resource of a row."""
-    return pb.Workflow(
+    workflow = make(
         id=row["id"],
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
-        labels=row["labels"],
         state=row["state"],
         create_time=timestamp_to_proto(row["create_time"]),
         update_time=timestamp_to_proto(row["update_time"]),
@@ -32,11 +32,13 @@ def workflow_to_proto(row: Row) -> pb.Workflow:
         definition=_definition_to_proto(row["definition"]),
         revision=row["revision"],
     )
+    fill(workflow.labels, row["labels"])
+    return workflow
 
 
-def workflow_revision_to_proto(row: Row) -> pb.WorkflowRevision:
+def workflow_revision_to_proto(row: Row, make: Make[pb.WorkflowRevision] = pb.WorkflowRevision) -> pb.WorkflowRevision:
     """Returns the snapshot of a row."""
-    return pb.WorkflowRevision(
+    return make(
         tenant_id=row["tenant_id"],
         workflow_id=row["workflow_id"],
         revision=row["revision"],

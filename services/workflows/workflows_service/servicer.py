@@ -8,6 +8,7 @@ from api_common.batches import Change, deletion, each
 from api_common.changes.watch import Watch
 from api_common.context import RequestContext, StreamContext
 from api_common.field_mask import paths_to_write
+from api_common.messages import add_rows
 from api_common.reservations import Reservations
 from api_common.unit_of_work import Row
 
@@ -40,8 +41,9 @@ class WorkflowServicer:
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, ctx: RequestContext) -> pb.ListWorkflowsResponse:
         page = await self._workflows.page(ctx.transaction, request, method="ListWorkflows")
-        workflows = map(workflow_to_proto, page.rows)
-        return pb.ListWorkflowsResponse(workflows=workflows, next_page_token=page.next_page_token)
+        answer = pb.ListWorkflowsResponse(next_page_token=page.next_page_token)
+        add_rows(page.rows, workflow_to_proto, answer.workflows.add)
+        return answer
 
     async def UpdateWorkflow(self, request: pb.UpdateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         change = _changed(request)
@@ -60,14 +62,18 @@ class WorkflowServicer:
         self, request: pb.BatchGetWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchGetWorkflowsResponse:
         rows = await self._workflows.get_many(ctx.transaction, request.ids)
-        return pb.BatchGetWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+        answer = pb.BatchGetWorkflowsResponse()
+        add_rows(rows, workflow_to_proto, answer.workflows.add)
+        return answer
 
     async def BatchCreateWorkflows(
         self, request: pb.BatchCreateWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchCreateWorkflowsResponse:
         items = each(request.requests, _created)
         rows = await self._workflows.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return pb.BatchCreateWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+        answer = pb.BatchCreateWorkflowsResponse()
+        add_rows(rows, workflow_to_proto, answer.workflows.add)
+        return answer
 
     async def BatchUpdateWorkflows(
         self, request: pb.BatchUpdateWorkflowsRequest, ctx: RequestContext
@@ -76,7 +82,9 @@ class WorkflowServicer:
         before = await self._workflows.lock_many(ctx.transaction, changes, reading=("state",))
         each(before, _require_changeable)
         rows = await self._workflows.update_many(ctx.transaction, changes, before)
-        return pb.BatchUpdateWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+        answer = pb.BatchUpdateWorkflowsResponse()
+        add_rows(rows, workflow_to_proto, answer.workflows.add)
+        return answer
 
     async def BatchDeleteWorkflows(
         self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
@@ -84,7 +92,9 @@ class WorkflowServicer:
         before = await self._workflows.lock_many(ctx.transaction, each(request.requests, deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._workflows.delete_many(ctx.transaction, before)
-        return pb.BatchDeleteWorkflowsResponse(workflows=map(workflow_to_proto, rows))
+        answer = pb.BatchDeleteWorkflowsResponse()
+        add_rows(rows, workflow_to_proto, answer.workflows.add)
+        return answer
 
     async def PublishWorkflow(self, request: pb.PublishWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.lock(ctx.transaction, request.id, etag=request.etag)
@@ -110,8 +120,9 @@ class WorkflowServicer:
     ) -> pb.ListWorkflowRevisionsResponse:
         workflow = await self._workflows.get(ctx.transaction, request.workflow_id)
         page = await self._revisions.page(ctx.transaction, workflow["id"], request, method="ListWorkflowRevisions")
-        revisions = map(workflow_revision_to_proto, page.rows)
-        return pb.ListWorkflowRevisionsResponse(revisions=revisions, next_page_token=page.next_page_token)
+        answer = pb.ListWorkflowRevisionsResponse(next_page_token=page.next_page_token)
+        add_rows(page.rows, workflow_revision_to_proto, answer.revisions.add)
+        return answer
 
     def WatchWorkflows(
         self, request: pb.WatchWorkflowsRequest, ctx: StreamContext
