@@ -35,7 +35,7 @@ def lay_out(
         claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
     """
     target.mkdir(parents=True, exist_ok=True)
-    made = (ENVOY / name for name in ("ameide.pb", "contract.lua", "strict.lua"))
+    made = (ENVOY / name for name in ("ameide.pb", "contract.lua", "grpc_stats.json", "strict.lua"))
     for source in (*made, ROOT / "docs" / "openapi.json"):
         shutil.copyfile(source, target / source.name)
     # The page, and the program that it loads.

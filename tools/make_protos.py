@@ -1,4 +1,4 @@
-"""Builds all that is generated from `proto/`: Python code, type stubs, and the edge's `ameide.pb` and `contract.lua`.
+"""Builds all that is generated from `proto/`: Python code, type stubs, and what the edge knows of the contract.
 
 Imports that are not ours come from their own packages, so nothing of theirs is committed: googleapis' from
 `googleapis-common-protos`, `buf/validate/validate.proto` from the source distribution of `protovalidate`.
@@ -24,6 +24,7 @@ THIRD_PARTY = ROOT / "third_party"
 OUT = ROOT / "libs" / "ameide_protos"
 DESCRIPTOR_SET = ROOT / "envoy" / "ameide.pb"
 EDGE_CONTRACT = ROOT / "envoy" / "contract.lua"
+EDGE_STATISTICS = ROOT / "envoy" / "grpc_stats.json"
 
 GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "launch_stage", "resource")
 # Envoy prints error details as JSON only if their types are in its descriptor set.
@@ -73,7 +74,9 @@ def generate() -> None:
     _protoc(*includes, *plugins, *code, *ours, "buf/validate/validate.proto")
     _protoc(*includes, *plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
     _protoc(*includes, *descriptors, *ours, *EDGE_EXTRAS)
-    EDGE_CONTRACT.write_text(edge_contract.render(FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())))
+    contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
+    EDGE_CONTRACT.write_text(edge_contract.render(contract))
+    EDGE_STATISTICS.write_text(edge_contract.render_statistics(contract))
 
 
 def _protoc(*arguments: str) -> None:

@@ -33,10 +33,13 @@ _CLUSTERS: Final = yaml.safe_load((edge.ENVOY / "local" / "clusters.yaml").read_
 LISTENERS: Final = CONFIG["static_resources"]["listeners"]
 MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]
 ROUTES: Final = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
-(AUTHENTICATION,) = yaml.safe_load((edge.ENVOY / "local" / "authentication.yaml").read_text())["resources"]
+DISCOVERED: Final = {
+    resource["name"]: resource
+    for file in ("local/authentication.yaml", "grpc_stats.json")
+    for resource in yaml.safe_load((edge.ENVOY / file).read_text())["resources"]
+}
 FILTERS: Final = {
-    one["name"].split(".")[-1]: (AUTHENTICATION if "config_discovery" in one else one)["typed_config"]
-    for one in MANAGER["http_filters"]
+    one["name"].split(".")[-1]: DISCOVERED.get(one["name"], one)["typed_config"] for one in MANAGER["http_filters"]
 }
 OPEN: Final = (
     *("/healthz", "/openapi.json", "/docs"),
@@ -283,11 +286,10 @@ class TestFilters:
         assert f'local INTERNAL_ISSUER = "{INTERNAL_ISSUER}"\n' in source
 
     def test_are_told_whose_tokens_are_believed_by_the_environment(self) -> None:
-        (told,) = (one for one in MANAGER["http_filters"] if "config_discovery" in one)
-        assert told["name"] == AUTHENTICATION["name"]
+        (told,) = (one for one in MANAGER["http_filters"] if one["name"].endswith("jwt_authn"))
         assert told["config_discovery"] == {
             "config_source": {"path_config_source": {"path": "./authentication.yaml"}},
-            "type_urls": [AUTHENTICATION["typed_config"]["@type"]],
+            "type_urls": [DISCOVERED[told["name"]]["typed_config"]["@type"]],
         }
 
     def test_find_tenant_and_roles_where_the_services_do(self) -> None:

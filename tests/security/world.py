@@ -287,6 +287,8 @@ def _fill(message: Any, ids: Ids) -> None:
         held = field.message_type
         if field.name in NUMBERS:
             setattr(message, field.name, NUMBERS[field.name])
+        elif field.type == field.TYPE_STRING and has_behavior(field, "REQUIRED") and not _is_id(field):
+            setattr(message, field.name, "x")
         elif held is None or not held.full_name.startswith("ameide.") or protos.is_map_entry(held):
             continue
         elif snake(held.name) in SAMPLES:

@@ -19,7 +19,8 @@ class TestLayOut:
     def test_lays_what_the_configuration_names(self, tmp_path: Path, certs: Path) -> None:
         target = tmp_path / "envoy"
         edge.lay_out(target, certs=certs)
-        for laid in ("envoy.yaml", "clusters.yaml", "authentication.yaml", "ameide.pb", "contract.lua", "strict.lua"):
+        made = ("ameide.pb", "contract.lua", "grpc_stats.json")
+        for laid in ("envoy.yaml", "clusters.yaml", "authentication.yaml", *made, "strict.lua"):
             source = next(path for path in (edge.ENVOY / laid, edge.ENVOY / "local" / laid) if path.exists())
             assert (target / laid).read_bytes() == source.read_bytes()
         named = re.findall(r"\./([\w.]+)", (target / "envoy.yaml").read_text() + (target / "clusters.yaml").read_text())

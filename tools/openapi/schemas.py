@@ -217,6 +217,8 @@ def _example_of(field: FieldDescriptor, *, request: bool, named: bool) -> Any:
         one = field.enum_type.values[1].name
     elif cast(Any, field.GetOptions()).Extensions[validate_pb2.field].string.uuid:
         one = _SOME_ID
+    elif field.type == field.TYPE_STRING and "REQUIRED" in behavior_of(field):
+        one = field.name.replace("_", " ").capitalize()
     else:
         one = field.default_value
     return [one] if field.is_repeated else one

@@ -1,6 +1,7 @@
 """What becomes of a request on its way in: identity, headers, paths, ids, protocols."""
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -72,6 +73,22 @@ class TestTrace:
         arrived = str(backend.calls[0].metadata["traceparent"])
         assert arrived.startswith(trace)
         assert arrived.endswith("-01")
+
+
+class TestStatistics:
+    async def test_count_the_methods_that_there_are(self, rest: httpx.AsyncClient, edge: Edge) -> None:
+        async def counted(method: str) -> list[str]:
+            async with httpx.AsyncClient(base_url=edge.admin, verify=False) as admin:
+                stats = await admin.get(
+                    "/stats", params={"filter": rf"grpc\.ameide\.user\.v1\.UserService\.{method}\."}
+                )
+            return stats.text.splitlines()
+
+        made_up = await rest.post("/ameide.user.v1.UserService/MadeUp", headers={"content-type": "application/grpc"})
+        assert made_up.headers["grpc-status"] != "0"
+        assert (await rest.get("/v1/me")).status_code == 200
+        assert any(re.fullmatch(r"cluster\.users\..*GetMe\.success: [1-9]\d*", line) for line in await counted("GetMe"))
+        assert await counted("MadeUp") == []
 
 
 class TestHeader:
