@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tools.processes import is_free
-from tools.topology import Mesh
+from tools.topology import SAFE_OFFSETS, Mesh
 
 _held: set[int] = set()
 # Byte number n stands for port n. A lock ends with the process that holds it, however that ends; but also when it
@@ -37,7 +37,7 @@ def reserved(offsets: Iterable[int], ports: Callable[[int], Iterable[int]]) -> I
 @contextmanager
 def mesh_offset() -> Iterator[int]:
     """Reserves a `PORT_OFFSET` with which a mesh can start."""
-    with reserved(range(100, 10_000, 100), lambda offset: Mesh(Path(), offset).ports.values()) as offset:
+    with reserved(SAFE_OFFSETS, lambda offset: Mesh(Path(), offset).ports.values()) as offset:
         yield offset
 
 

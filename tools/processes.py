@@ -21,7 +21,7 @@ from honcho.printer import Message, Printer
 
 from tools import edge
 from tools.preparation import Urls, environment
-from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
+from tools.topology import PROCESSES, SAFE_OFFSETS, SERVICES, Mesh, MeshError
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -75,8 +75,7 @@ def check_ports(mesh: Mesh) -> None:
 
 def free_offset() -> int:
     """Returns a `PORT_OFFSET` with which a mesh can start now."""
-    offsets = range(100, 10_000, 100)
-    return next((n for n in offsets if all(map(is_free, Mesh(Path(), n).ports.values()))), offsets[0])
+    return next((n for n in SAFE_OFFSETS if all(map(is_free, Mesh(Path(), n).ports.values()))), SAFE_OFFSETS[0])
 
 
 def tail(mesh: Mesh, process: str, lines: int = 15) -> str:

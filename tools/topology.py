@@ -39,6 +39,9 @@ SERVICES: Final = (
 EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge metrics": 9105}
 ISSUER_PORT: Final = 9100
 COLLECTOR_PORT: Final = 4317
+SAFE_OFFSETS: Final = range(11_000, 15_400, 100)
+"""With these no port of a mesh is among those that Linux gives to outgoing connections (32768 to 60999), which may have
+one of them at any time. Where the services are without an offset it may, too: those addresses are fixed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Mesh:
         except ValueError:
             raise MeshError(f"PORT_OFFSET must be a whole number, not {given!r}.") from None
         if not all(1024 <= port <= 65535 for port in mesh.ports.values()):
-            raise MeshError(f"PORT_OFFSET={given} moves a port out of 1024..65535; try PORT_OFFSET=100.")
+            raise MeshError(f"PORT_OFFSET={given} moves a port out of 1024..65535; try PORT_OFFSET={SAFE_OFFSETS[0]}.")
         return mesh
 
     @cached_property
