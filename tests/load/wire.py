@@ -13,7 +13,7 @@ _ENDS_TURN: Final = (b"S", b"Q")
 
 
 class Wire:
-    """What was sent in transactions since it was last cleared: watchers are woken beside them."""
+    """What was sent since it was last cleared, but for simple queries outside transactions: those wake watchers."""
 
     def __init__(self) -> None:
         self.messages: Final[Counter[bytes]] = Counter()
@@ -61,7 +61,7 @@ class Wire:
                 body = await client.readexactly(int.from_bytes(length) - 4)
                 to_postgres.write(kind + length + body)
                 inside |= body.startswith(b"BEGIN")
-                self.messages[kind] += inside
+                self.messages[kind] += inside or kind != b"Q"
                 inside &= not body.startswith((b"COMMIT", b"ROLLBACK"))
                 kind = await client.readexactly(1)
         to_postgres.close()

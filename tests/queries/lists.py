@@ -1,23 +1,24 @@
 """Every list of the mesh, and rows to read plans from."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
 from agents_service.repository import FIELDS as AGENT_FIELDS
 from agents_service.repository import AgentRepository
 from agents_service.tables import agents
-from api_common.database import Statement
+from api_common.database import Statement, compile_statement
 from api_common.fields import EnumField, Fields
 from api_common.listing import Page
 from api_common.pagination import PageTokens
-from api_common.unit_of_work import Row, Transaction
+from api_common.timestamps import to_datetime
+from api_common.unit_of_work import TENANT_SETTING, Row, Transaction
 from cryptography.fernet import Fernet
 from ipas_service.repository import FIELDS as IPA_FIELDS
 from ipas_service.repository import DeploymentRepository, IpaRepository
 from ipas_service.tables import deployments, ipas
-from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, Table, Text, Uuid
+from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from users_service.repository import ACCOUNT_FIELDS, ApiKeyRepository, ServiceAccountRepository, UserRepository
 from users_service.repository import FIELDS as USER_FIELDS
@@ -33,6 +34,10 @@ ALIKE: Final = 10
 """Rows of a tenant that share a value, where a column has no value of its own per row."""
 TENANT: Final = "plan-3"
 
+_EXPLAIN: Final = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON)"
+_FIND_PREPARED: Final = compile_statement(
+    text("SELECT name, custom_plans FROM pg_prepared_statements WHERE statement = :sql")
+)
 _PER_TENANT: Final = ROWS // TENANTS
 TOKENS: Final = PageTokens([Fernet.generate_key().decode()])
 
@@ -175,19 +180,25 @@ class Explaining:
     async def kept_plan(self) -> tuple[int, "Plan"]:
         """Returns what Postgres has kept for all values of the last statement, and how often it planned without."""
         statement, values = self.asked[-1]
-        find = "SELECT name, custom_plans FROM pg_prepared_statements WHERE statement = $1"
-        known = await self.inner.fetch_one(Statement(find, ("sql",), {}), {"sql": statement.sql})
+        known = await self.inner.fetch_one(_FIND_PREPARED, {"sql": statement.alone})
         assert known is not None, "it has not run"
-        literals = ", ".join(f"'{value}'" for value in statement.arguments(values))
-        sql = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE {known['name']}({literals})"
+        arguments = [*statement.arguments(values), TENANT_SETTING, TENANT, 30_000]
+        literals = ", ".join(f"'{_spelled(value)}'" for value in arguments)
+        sql = f"{_EXPLAIN} EXECUTE {known['name']}({literals})"
         rows = await self.inner.fetch_all(Statement(sql, (), {}), {})
         return known["custom_plans"], Plan(orjson.loads(rows[0]["QUERY PLAN"])[0]["Plan"])
 
     async def _explain(self, statement: Statement, values: Mapping[str, Any]) -> None:
         self.asked.append((statement, values))
-        sql = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {statement.sql}"
-        rows = await self.inner.fetch_all(Statement(sql, statement.names, statement.defaults), values)
+        alone = f"{_EXPLAIN} {statement.alone}" if statement.alone else ""
+        explaining = replace(statement, sql=f"{_EXPLAIN} {statement.sql}", alone=alone)
+        rows = await self.inner.fetch_all(explaining, values)
         self.plans.append(Plan(orjson.loads(rows[0]["QUERY PLAN"])[0]["Plan"]))
+
+
+def _spelled(value: Any) -> Any:
+    """Returns what Postgres reads as the argument: of the numbers only times are large."""
+    return to_datetime(value) if isinstance(value, int) and value > 10**12 else value
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,15 @@ class TestPages:
         """Or planning costs as much as reading, in a large table, where Postgres fears the worst of an unknown size."""
         async with explain(one.service) as transaction:
             first = await one.page(transaction, Request(page_size=1000))
-            for token in ("", first.next_page_token):
+        for token in ("", first.next_page_token):
+            async with explain(one.service) as transaction:
                 for _ in range(8):
                     await one.page(transaction, Request(page_size=size, page_token=token))
                 planned, plan = await transaction.kept_plan()
-                # Postgres plans five times before it compares.
-                assert planned <= 5, plan
-                assert not plan.kinds & (SEQUENTIAL | SORTS), plan
-                assert plan.read(one.table) == min(size + 1, ROWS // TENANTS - 1000 * bool(token)), plan
+            # Postgres plans five times before it compares.
+            assert planned <= 5, plan
+            assert not plan.kinds & (SEQUENTIAL | SORTS), plan
+            assert plan.read(one.table) == min(size + 1, ROWS // TENANTS - 1000 * bool(token)), plan
 
     async def test_of_two_orders_sort_only_what_the_first_leaves_equal(self, explain: Explain) -> None:
         one = LISTS[0]

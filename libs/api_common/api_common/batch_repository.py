@@ -38,7 +38,7 @@ class BatchRepository(Repository):
             PayloadTooLargeError: they are too large together.
         """
         refuse_twice(ids, "ids[{}]")
-        values = {"tenant_id": transaction.tenant_id, "ids": ids}
+        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(ids)}
         rows = await transaction.fetch_all(self._batches.get, values)
         if len(rows) < len(ids):
             known = {row["id"] for row in await transaction.fetch_all(self._batches.find, values)}
@@ -86,7 +86,7 @@ class BatchRepository(Repository):
         refuse_twice(ids, "requests[{}]")
         await self._take_turn(transaction, _names(changes))
         roles = ("roles",) if "roles" in _names(changes) else ()
-        values = {"tenant_id": transaction.tenant_id, "ids": ids}
+        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(ids)}
         rows = await transaction.fetch_all(self._batches.lock((*reading, *roles)), values)
         found = {row["id"]: row for row in rows}
         for index, change in enumerate(changes):
@@ -105,7 +105,7 @@ class BatchRepository(Repository):
             NotFoundError: the tenant has not all of them, live.
         """
         refuse_twice(ids, "ids[{}]")
-        values = {"tenant_id": transaction.tenant_id, "ids": ids}
+        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(ids)}
         rows = await transaction.fetch_all(self._batches.lock(tuple(reading)), values)
         live = [row for row in rows if row["delete_time"] is None]
         if len(live) < len(ids):
@@ -150,7 +150,7 @@ class BatchRepository(Repository):
         Raises:
             PayloadTooLargeError: the rows are too large together.
         """
-        values = {"tenant_id": transaction.tenant_id, "ids": [row["id"] for row in before]}
+        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(row["id"] for row in before)}
         return self._fitting(await transaction.fetch_all(self._batches.delete, values), before)
 
     async def _take_turn(self, transaction: Transaction, names: Sequence[str]) -> None:

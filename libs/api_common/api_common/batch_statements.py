@@ -59,7 +59,9 @@ class BatchStatements:
         self._table = table
         self._names = [one.name for one in table.columns]
         columns = table.c
-        ids = bindparam("ids", type_=ARRAY(columns.id.type))
+        # As one text: for each item of an array the driver asks several times whether that is an array (5,300
+        # instructions an id).
+        ids = cast(func.string_to_array(bindparam("ids", type_=Text), literal_column("','")), ARRAY(columns.id.type))
         self._named = and_(columns.tenant_id == bindparam("tenant_id"), columns.id == func.any(ids))
         self._keys = sorted((key for key in table.indexes if key.unique), key=lambda key: str(key.name))
         self.get: Final = self._fit(select(table).where(self._named).subquery("found"))

@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, Self, TypeVar, TypeVarTuple, cast
 
 import asyncpg
@@ -20,6 +21,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from api_common import errors
 from api_common.pool import Connection, Occupancy, Pool
 from api_common.settings import DatabaseSettings
+from api_common.timestamps import to_micros
 from api_common.tracing import Attributes
 
 ResultT = TypeVar("ResultT")
@@ -37,14 +39,16 @@ _SUMMARY: Final = re.compile(r"\b(?:(SELECT)\b.*?\bFROM|(INSERT) INTO|(UPDATE)|(
 _WRITES: Final = re.compile(r"\b(?:INSERT INTO|DELETE FROM|UPDATE \w+ (?:AS \w+ )?SET)\b")
 _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
-DEFAULT_STATEMENT_TIMEOUT_SECONDS: Final = 30
-"""How long a statement runs at most where no request sets a shorter time."""
+MAX_STATEMENT_SECONDS: Final = 60
+"""How long a statement runs at most where no request sets a shorter time: as long as a call may take."""
 _CONNECT_SECONDS: Final = 10
 # How many changes of the schema, one after the other, a transaction lives through.
 _SCHEMA_CHANGES: Final = 3
+_POSTGRES_EPOCH: Final = to_micros(datetime(2000, 1, 1, tzinfo=UTC))
+_FIRST_THAT_LIMITS_TRANSACTIONS: Final = 17
 _SESSION: Final = {
     # Ends what a request left behind even if this process is frozen or cut off.
-    "statement_timeout": f"{DEFAULT_STATEMENT_TIMEOUT_SECONDS}s",
+    "statement_timeout": f"{MAX_STATEMENT_SECONDS}s",
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "5s",
     "lock_timeout": "0",
@@ -71,6 +75,11 @@ class Statement:
     """What else traces say of it."""
     writes: bool = True
     """Whether it may change a row."""
+    alone: str = ""
+    """Does the same as a transaction of its own; three more arguments bind it. Empty if it may change a row."""
+    plan_for_values: bool = False
+    """Postgres plans each run for its values: after five runs it may settle on one plan for all of them, which is
+    100 ms a page instead of 1 where a plan depends on values (ADR 20)."""
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """Returns the driver's arguments for ``values``."""
@@ -78,7 +87,7 @@ class Statement:
         return [values[name] if name in values else defaults[name] for name in self.names]
 
 
-def compile_statement(clause: ClauseElement) -> Statement:
+def compile_statement(clause: ClauseElement, *, plan_for_values: bool = False) -> Statement:
     """Compiles a Core expression; about 600 µs, so once per expression and never per request."""
     compiled = cast(SQLCompiler, clause.compile(dialect=_DIALECT))
     names = tuple(compiled.positiontup or ())
@@ -86,7 +95,30 @@ def compile_statement(clause: ClauseElement) -> Statement:
     found = _SUMMARY.search(compiled.string)
     summary = " ".join(filter(None, found.groups())) if found else "SELECT"
     facts = {**DATABASE_FACTS, "db.query.text": compiled.string}
-    return Statement(compiled.string, names, defaults, summary, facts, bool(_WRITES.search(compiled.string)))
+    writes = bool(_WRITES.search(compiled.string))
+    alone = "" if writes or plan_for_values else _bound(compiled.string, len(names))
+    return Statement(compiled.string, names, defaults, summary, facts, writes, alone, plan_for_values)
+
+
+def _bound(sql: str, parameters: int) -> str:
+    """Returns ``sql`` with parameters for a setting, its value and a transaction's milliseconds, set before it begins.
+
+    It depends on what setting returns, so Postgres cannot run it first. If it did, nobody's rows would be seen.
+    """
+    setting, value, milliseconds = (f"${parameters + number}" for number in (1, 2, 3))
+    return (
+        f"SELECT own.* FROM (SELECT set_config({setting}, {value}, true) AS owner,"  # noqa: S608 - compiled, or ours
+        f" set_config('transaction_timeout', {milliseconds}, true) AS milliseconds OFFSET 0) AS bound"
+        f" CROSS JOIN LATERAL (SELECT * FROM ({sql}) AS shown WHERE bound.owner IS NOT NULL OFFSET 0) AS own"
+    )
+
+
+Fetch = Callable[..., Awaitable[Any]]
+"""How a statement is run: on a connection, with the SQL and its arguments."""
+fetch_one: Final[Fetch] = asyncpg.Connection.fetchrow
+"""The first row, or None."""
+fetch_all: Final[Fetch] = asyncpg.Connection.fetch
+"""All rows."""
 
 
 class Database:
@@ -98,6 +130,8 @@ class Database:
         self._session = {**_SESSION, "application_name": application_name}
         self._pool = Pool(self._open, size=settings.pool_size)
         self._probe: asyncpg.Connection[asyncpg.Record] | None = None
+        self.limits_transactions = False
+        """Whether the server ends a transaction at a time that is set within it: Postgres 17 and later."""
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings, *, application_name: str) -> Self:
@@ -178,7 +212,8 @@ class Database:
     async def _open(self) -> Connection:
         connection = await asyncpg.connect(self._url, server_settings=self._session, timeout=_CONNECT_SECONDS)
         try:
-            await _set_codecs(connection)
+            await set_codecs(connection)
+            self.limits_transactions = connection.get_server_version().major >= _FIRST_THAT_LIMITS_TRANSACTIONS
         except BaseException:
             connection.terminate()
             raise
@@ -245,12 +280,25 @@ def reraise(error: Exception, constraints: ConstraintErrors) -> NoReturn:
     raise known from error
 
 
-async def _set_codecs(connection: Connection) -> None:
+async def set_codecs(connection: Connection) -> None:
+    """Has rows come as repositories know them: ids as texts, JSON as what it says, times as microseconds since 1970."""
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_dump_json, decoder=orjson.loads, format="text"
+    )
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=_dump_time, decoder=_load_time, format="tuple"
     )
 
 
 def _dump_json(value: object) -> str:
     return orjson.dumps(value).decode()
+
+
+def _dump_time(value: datetime | int) -> tuple[int]:
+    micros = to_micros(value) if isinstance(value, datetime) else value
+    return (micros - _POSTGRES_EPOCH,)
+
+
+def _load_time(parts: tuple[int]) -> int:
+    return parts[0] + _POSTGRES_EPOCH

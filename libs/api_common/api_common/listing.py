@@ -22,10 +22,6 @@ knows that it does not know: one plan for all values would be for a tenth of the
 
 _MAX_SHAPES: Final = 256
 
-PLAN_FOR_VALUES: Final = compile_statement(select(func.set_config("plan_cache_mode", "force_custom_plan", True)))
-"""Runs before a statement whose plan depends on its values: after five runs Postgres may settle on one plan for all
-of them, 100 ms a page instead of 1 (ADR 20)."""
-
 
 class PageRequest(Protocol):
     """The parameters that every paged method has."""
@@ -95,8 +91,6 @@ class Listing:
         size = clamp_page_size(request.page_size)
         values = {**own, "tenant_id": transaction.tenant_id, "size": size + 1}
         values |= {f"cursor_{index}": value for index, value in enumerate(cursor)}
-        if query.where and query.where.shape:
-            await transaction.fetch_one(PLAN_FOR_VALUES, {})
         most = next(rows for rows in _PLANNED_ROWS if rows > size)
         rows = await transaction.fetch_all(self._statement(query, follows=bool(cursor), most=most), values)
         shown = rows[:size]
@@ -112,7 +106,9 @@ class Listing:
             if len(self._statements) >= _MAX_SHAPES:
                 self._statements.clear()
             found = self._select(query, follows=follows, most=most)
-            statement = self._statements[shape] = compile_statement(self._fit(found, query.order))
+            statement = self._statements[shape] = compile_statement(
+                self._fit(found, query.order), plan_for_values=bool(query.where and query.where.shape)
+            )
         return statement
 
     def _select(self, query: Query, *, follows: bool, most: int) -> Select[Any]:

@@ -1,7 +1,7 @@
 """Makes messages without what protobuf is slow at."""
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
@@ -31,3 +31,17 @@ def fill(field: MutableMapping[str, str], values: Mapping[str, str] | None) -> N
     """
     for name, value in (values or {}).items():
         field[name] = value
+
+
+def fill_times(message: Any, row: Row, *names: str) -> None:
+    """Sets fields of a new message to the times that the row has under the same names; those that are None stay unset.
+
+    By keyword they would take half as long again, and as messages several times as long: they would be copied by way
+    of their bytes.
+    """
+    for name in names:
+        micros = row[name]
+        if micros is not None:
+            time = getattr(message, name)
+            time.seconds, rest = divmod(micros, 1_000_000)
+            time.nanos = rest * 1000

@@ -3,12 +3,12 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from opentelemetry.trace import SpanKind
 
@@ -19,12 +19,17 @@ from api_common.database import (
     DRIVER_ERRORS,
     ConstraintErrors,
     Database,
+    Fetch,
     Statement,
+    fetch_all,
+    fetch_one,
     is_stale,
     reraise,
 )
 from api_common.pool import Connection
 from api_common.tracing import Attributes, Trace
+
+ResultT = TypeVar("ResultT")
 
 Row = Mapping[str, Any]
 """A row as the driver gives it: by column name."""
@@ -38,7 +43,10 @@ TASK_SETTING: Final = "app.task"
 TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """What a tenant id looks like; it is written into SQL, so nothing else may pass."""
 
+_PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode=force_custom_plan"
 _ATTEMPTS: Final = 3
+_GRACE_MILLISECONDS: Final = 500
+"""The server ends a read that is late together with its connection, so whoever waits for it cancels it before."""
 _ROLLBACK_SECONDS: Final = 1.0
 """A cancellation that reaches Postgres between two statements is lost, and ROLLBACK waits for what began after it."""
 
@@ -90,16 +98,8 @@ class Transaction:
         Raises:
             DomainError: the database refused, by the constraint that was broken.
         """
-        connection = self._unit.connection or await self._unit.begin()
         self.wrote |= statement.writes
-        started = time.time_ns()
-        try:
-            row = await connection.fetchrow(statement.sql, *statement.arguments(values))
-        except DRIVER_ERRORS as error:
-            reraise(error, self._constraints)
-        finally:
-            self._unit.note(statement.summary, started, statement.facts)
-        return cast("Row | None", row)
+        return cast("Row | None", await self._unit.run(fetch_one, statement, values))
 
     async def fetch_all(self, statement: Statement, values: Mapping[str, Any]) -> Sequence[Row]:
         """Returns all rows.
@@ -107,16 +107,8 @@ class Transaction:
         Raises:
             DomainError: the database refused, by the constraint that was broken.
         """
-        connection = self._unit.connection or await self._unit.begin()
         self.wrote |= statement.writes
-        started = time.time_ns()
-        try:
-            rows = await connection.fetch(statement.sql, *statement.arguments(values))
-        except DRIVER_ERRORS as error:
-            reraise(error, self._constraints)
-        finally:
-            self._unit.note(statement.summary, started, statement.facts)
-        return cast(Sequence[Row], rows)
+        return cast(Sequence[Row], await self._unit.run(fetch_all, statement, values))
 
     def refusal(self, constraint: str) -> errors.DomainError:
         """Returns what it means to the caller that ``constraint`` is broken, where that was found out by looking."""
@@ -131,6 +123,9 @@ class UnitOfWork:
     with its first statement: a handler that waits for another service holds no connection meanwhile (measured with
     40 callers and a sibling that takes 1 s: 35 calls a second instead of 11, none refused for want of a connection).
 
+    Where nothing may be written, each statement is a transaction of its own, in one round trip instead of three: each
+    sees what is committed when it begins, as it would in one transaction of all (READ COMMITTED).
+
     Args:
         tenant_id: the tenant whose rows there are; empty for a task, which sees what a policy shows to it by name.
         read_only: Postgres refuses every write.
@@ -140,8 +135,8 @@ class UnitOfWork:
     """
 
     __slots__ = (
-        *("_beginning", "_constraints", "_database", "_deadline", "_is_over", "_prologue", "_tenant", "_trace"),
-        *("connection", "fate", "on_commit"),
+        *("_beginning", "_binding", "_constraints", "_database", "_deadline", "_is_over", "_plans_for_values"),
+        *("_read_only", "_tenant", "_trace", "connection", "fate", "on_commit"),
     )
 
     def __init__(
@@ -162,45 +157,94 @@ class UnitOfWork:
         self.connection: Connection | None = None
         self._beginning = False
         self._is_over = False
+        self._plans_for_values = False
         self.fate = Fate.NOTHING
         self.on_commit: list[Callable[[], None]] = []
-        self._prologue = _prologue(tenant_id, task, read_only)
+        self._binding = _binding(tenant_id, task)
+        self._read_only = read_only
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
 
     async def __aenter__(self) -> Transaction:
         return Transaction(self, self._constraints, self._tenant)
 
-    async def begin(self) -> Connection:
+    async def run(self, fetch: Fetch, statement: Statement, values: Mapping[str, Any]) -> Any:
+        """Runs a statement and returns what ``fetch`` does."""
+        arguments = statement.arguments(values)
+        if self._read_only and statement.alone and self.connection is None and self._database.limits_transactions:
+            return await self._run_alone(fetch, statement, arguments)
+        connection = self.connection or await self._begin(plan_for_values=statement.plan_for_values)
+        started = time.time_ns()
+        try:
+            if statement.plan_for_values and not self._plans_for_values:
+                await connection.execute(_PLAN_FOR_VALUES)
+                self._plans_for_values = True
+            return await fetch(connection, statement.sql, *arguments)
+        except DRIVER_ERRORS as error:
+            reraise(error, self._constraints)
+        finally:
+            self._note(statement.summary, started, statement.facts)
+
+    async def _run_alone(self, fetch: Fetch, statement: Statement, arguments: Sequence[Any]) -> Any:
+        async def read(connection: Connection) -> Any:
+            started = time.time_ns()
+            try:
+                limit = f"{self._milliseconds_left() + _GRACE_MILLISECONDS}"
+                return await fetch(connection, statement.alone, *arguments, *self._binding, limit)
+            finally:
+                self._note(statement.summary, started, statement.facts)
+
+        connection, result = await self._run_first(read)
+        self._database.release(connection)
+        return result
+
+    async def _begin(self, *, plan_for_values: bool) -> Connection:
         """Takes a connection for the first statement: until then a handler that waits for others holds none."""
         if self._beginning:
             raise RuntimeError("statements of one transaction run one after the other: a handler must await each")
         self._beginning = True
+        self._plans_for_values = plan_for_values
+        started = time.time_ns()
+        # BEGIN and its settings in one simple query: one round trip.
+        connection, _ = await self._run_first(lambda connection: connection.execute(self._prologue()))
+        self._note("BEGIN", started)
+        if self._is_over:
+            # It ran at once with a statement that was refused for it; nobody else would end what begins now.
+            await _clean(self._database, connection)
+            raise RuntimeError("the transaction ended before this statement began: a handler must await each")
+        self.connection = connection
+        return connection
+
+    async def _run_first(self, work: Callable[[Connection], Awaitable[ResultT]]) -> tuple[Connection, ResultT]:
+        """Runs what nothing ran before, so that it may begin anew: a connection may have died while it was idle."""
         attempt = 0
         while True:
             attempt += 1
-            started = time.time_ns()
             connection = await self._database.acquire()
             try:
-                # BEGIN and both settings in one simple query: one round trip.
-                remaining = self._deadline - asyncio.get_running_loop().time()
-                await connection.execute(self._prologue + _limits(remaining))
+                return connection, await work(connection)
             except BaseException as error:
                 await self._give_back(connection, error)
-                # A connection that died while idle; nothing ran yet, so another one may.
-                if isinstance(error, CONNECTION_ERRORS) and attempt < _ATTEMPTS:
-                    continue
+                if isinstance(error, CONNECTION_ERRORS):
+                    if asyncio.get_running_loop().time() >= self._deadline:
+                        # The server has ended it, and the connection with it.
+                        raise errors.DeadlineExceededError("The deadline passed before the work was done.") from error
+                    if attempt < _ATTEMPTS:
+                        continue
                 if isinstance(error, DRIVER_ERRORS):
                     reraise(error, self._constraints)
                 raise
-            self.note("BEGIN", started)
-            if self._is_over:
-                # It ran at once with a statement that was refused for it; nobody else would end what begins now.
-                await _clean(self._database, connection)
-                raise RuntimeError("the transaction ended before this statement began: a handler must await each")
-            self.connection = connection
-            return connection
 
-    def note(self, name: str, started_ns: int, facts: Attributes = DATABASE_FACTS) -> None:
+    def _prologue(self) -> str:
+        milliseconds = self._milliseconds_left()
+        # Waiting for a lock ends a little earlier, so that the caller still hears why.
+        limits = f"SET LOCAL statement_timeout={milliseconds};SET LOCAL lock_timeout={milliseconds * 9 // 10};"
+        planning = _PLAN_FOR_VALUES if self._plans_for_values else ""
+        return _opening(*self._binding, self._read_only) + limits + planning
+
+    def _milliseconds_left(self) -> int:
+        return max(10, int((self._deadline - asyncio.get_running_loop().time()) * 1000))
+
+    def _note(self, name: str, started_ns: int, facts: Attributes = DATABASE_FACTS) -> None:
         """Notes that something was waited for, until now."""
         if self._trace is not None:
             self._trace.note(name, SpanKind.CLIENT, started_ns, facts)
@@ -225,7 +269,7 @@ class UnitOfWork:
                     reraise(failure, self._constraints)
                 raise
             return
-        self.note(verb, started)
+        self._note(verb, started)
         self.fate = Fate.COMMITTED if done == "COMMIT" else Fate.NOTHING
         self._database.release(self.connection, is_outdated=is_stale(error))
         # Postgres answers so, and not with an error, if a statement was refused and the handler went on.
@@ -240,7 +284,8 @@ class UnitOfWork:
 
         A new one costs several milliseconds, here and in Postgres, and callers leave by the hundred.
         """
-        if isinstance(failure, asyncio.CancelledError):
+        refused = isinstance(failure, DRIVER_ERRORS) and not isinstance(failure, CONNECTION_ERRORS)
+        if refused or isinstance(failure, asyncio.CancelledError):
             # Who is cancelled once more, by gRPC and by our own deadline at the same time, does not wait for it.
             await asyncio.shield(asyncio.create_task(_clean(self._database, connection)))
         else:
@@ -266,16 +311,15 @@ async def _roll_back(connection: Connection) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _prologue(tenant_id: str, task: str, read_only: bool) -> str:
+def _binding(tenant_id: str, task: str) -> tuple[str, str]:
+    """Returns the setting that a transaction is bound by, and its value."""
     setting, name = (TASK_SETTING, task) if task else (TENANT_SETTING, tenant_id)
     if not TENANT_PATTERN.fullmatch(name):
         raise errors.UnauthenticatedError("The credential names no valid tenant.")
+    return setting, name
+
+
+@lru_cache(maxsize=4096)
+def _opening(setting: str, name: str, read_only: bool) -> str:
     mode = " READ ONLY" if read_only else ""
     return f"BEGIN{mode};SET LOCAL {setting}='{name}';"
-
-
-def _limits(timeout_seconds: float) -> str:
-    # Waiting for a lock ends a little earlier, so that the caller still hears why.
-    milliseconds = max(10, int(timeout_seconds * 1000))
-    waiting = milliseconds * 9 // 10
-    return f"SET LOCAL statement_timeout={milliseconds};SET LOCAL lock_timeout={waiting}"

@@ -1,14 +1,13 @@
 """A database of its own for the tests of what is made of SQL, and the users service as the example of a service."""
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import asyncpg
 import pytest
-from api_common.database import compile_statement
+from api_common.database import compile_statement, set_codecs
 from sqlalchemy import ClauseElement
 
 from services.users.tests.conftest import users, users_database, users_service
@@ -43,6 +42,5 @@ def scratch_database(postgres_url: str) -> Iterator[Run]:
 
 async def _connect(url: str, database: str) -> "asyncpg.Connection[asyncpg.Record]":
     connection = await asyncpg.connect(url, database=database, server_settings={"synchronous_commit": "off"})
-    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads, format="text")
+    await set_codecs(connection)
     return connection

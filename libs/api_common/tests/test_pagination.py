@@ -1,6 +1,7 @@
 """Pages: their size, their tokens, and that a walk through them misses nothing."""
 
 import base64
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,8 @@ from sqlalchemy.schema import CreateTable
 
 Run = Callable[..., list[asyncpg.Record]]
 
-TOKENS = PageTokens([Fernet.generate_key().decode()])
+KEY = Fernet.generate_key().decode()
+TOKENS = PageTokens([KEY])
 BOUND = binding("acme", "ListUsers", "", "create_time desc, id desc", False)
 
 ROWS = Table(
@@ -41,9 +43,7 @@ THROUGH_SQL = settings(
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
 CURSORS = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.datetimes(timezones=st.just(UTC)),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.integers(-(2**63), 2**63 - 1),
     max_size=4,
 )
 
@@ -85,9 +85,10 @@ class TestToken:
         assert opened == cursor
         assert [type(value) for value in opened] == [type(value) for value in cursor]
 
-    def test_keeps_the_instant_of_other_time_zones(self) -> None:
-        east = datetime.fromisoformat("2030-01-01T02:00:00.000001+02:00")
-        assert TOKENS.open(TOKENS.seal([east], binding=BOUND), binding=BOUND) == [EPOCH + timedelta(microseconds=1)]
+    def test_opens_as_it_was_sealed_before_rows_had_times_as_numbers(self) -> None:
+        content = json.dumps([BOUND, {"us": 1_700_000_000_000_001}, "a"])
+        token = Fernet(KEY).encrypt(content.encode()).rstrip(b"=").decode()
+        assert TOKENS.open(token, binding=BOUND) == [1_700_000_000_000_001, "a"]
 
     @settings(deadline=None)
     @given(CURSORS)
@@ -95,7 +96,7 @@ class TestToken:
         assert re.fullmatch(r"[A-Za-z0-9_-]+", TOKENS.seal(cursor, binding=BOUND))
 
     def test_fits_the_contract_with_the_longest_values(self) -> None:
-        token = TOKENS.seal(["\U0001f600" * 200, "a" * 254, EPOCH, str(UUID(int=1))], binding=BOUND)
+        token = TOKENS.seal(["\U0001f600" * 200, "a" * 254, 2**56, str(UUID(int=1))], binding=BOUND)
         assert len(token) <= 4096
 
     def test_shows_nothing_of_what_it_holds(self) -> None:

@@ -5,19 +5,21 @@ import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import asyncpg
 import pytest
 import uuid_utils
 from api_common import errors, unit_of_work
-from api_common.database import Database, Statement
+from api_common.database import Database, Statement, compile_statement
 from api_common.settings import DatabaseSettings
 from api_common.testing.database import TestDatabase
 from api_common.unit_of_work import TENANT_PATTERN, Fate
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from sqlalchemy import Integer, bindparam, literal_column, select
 from users_service.errors import EmailTakenError
 
 from libs.api_common.tests.postgres import Observer
@@ -25,6 +27,8 @@ from libs.api_common.tests.proxy import Proxy
 from libs.api_common.tests.units import (
     COUNT,
     INSERT,
+    READ_COUNT,
+    READ_SLEEP,
     SLEEP,
     breaks_a_constraint,
     commits,
@@ -33,8 +37,12 @@ from libs.api_common.tests.units import (
     insert,
     insert_two,
     is_cancelled_between_statements,
+    is_cancelled_within_a_read,
     is_cancelled_within_a_statement,
+    read_count,
+    reads,
     times_out,
+    times_out_within_a_read,
     unit,
 )
 
@@ -79,7 +87,8 @@ FAILURES: Final[list[End]] = [
     times_out,
 ]
 every_failure = pytest.mark.parametrize("end", FAILURES, ids=lambda end: end.__name__)
-every_end = pytest.mark.parametrize("end", [commits, *FAILURES], ids=lambda end: end.__name__)
+READS: Final[list[End]] = [reads, is_cancelled_within_a_read, times_out_within_a_read]
+every_end = pytest.mark.parametrize("end", [commits, *FAILURES, *READS], ids=lambda end: end.__name__)
 
 
 class TestWhatIsKept:
@@ -162,6 +171,82 @@ class TestConnections:
             assert not await database.fetch_value("SELECT current_setting('app.tenant_id', true)")
 
 
+class TestReads:
+    """Where nothing may be written, a statement is a transaction of its own: nothing goes before it or after it."""
+
+    async def test_see_the_tenant_s_rows_only(self, database: Database, tenant_id: str) -> None:
+        await commits(database, tenant_id)
+        assert await read_count(database, tenant_id) == 1
+        assert await read_count(database, f"{tenant_id}-other") == 0
+
+    async def test_see_what_was_committed_meanwhile(self, opening: Opening, tenant_id: str) -> None:
+        database = await opening(pool_size=2)
+        async with unit(database, tenant_id, read_only=True) as transaction:
+            for expected in (0, 1):
+                row = await transaction.fetch_one(READ_COUNT, {})
+                assert row is not None
+                assert row["count"] == expected
+                assert database.occupancy.idle == database.occupancy.open
+                await insert_two(database, tenant_id, f"{expected}@example.com")
+
+    @pytest.mark.parametrize("limits_transactions", [True, False], ids=["Postgres 17", "Postgres 16"])
+    async def test_go_on_in_a_transaction_that_another_statement_needs(
+        self, database: Database, tenant_id: str, limits_transactions: bool
+    ) -> None:
+        database.limits_transactions = limits_transactions
+        await commits(database, tenant_id)
+        planned = replace(READ_COUNT, alone="", plan_for_values=True)
+        mode = Statement("SELECT current_setting('plan_cache_mode') AS mode", (), {})
+        async with unit(database, tenant_id, read_only=True) as transaction:
+            for statement in (READ_COUNT, planned, READ_COUNT):
+                row = await transaction.fetch_one(statement, {})
+                assert row is not None
+                assert row["count"] == 1
+            row = await transaction.fetch_one(mode, {})
+            assert row is not None
+            assert row["mode"] == "force_custom_plan"
+        assert await database.fetch_value("SHOW plan_cache_mode") == "auto"
+
+    async def test_end_at_the_deadline_on_the_server(
+        self, database: Database, tenant_id: str, observer: Observer
+    ) -> None:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(errors.DeadlineExceededError):
+            async with unit(database, tenant_id, read_only=True, timeout_seconds=0.2) as transaction:
+                await transaction.fetch_one(READ_SLEEP, {})
+        assert 0.15 < asyncio.get_running_loop().time() - started < 5
+        await observer.wait_until_idle()
+        assert await read_count(database, tenant_id) == 0
+
+    @pytest.mark.parametrize("end", [reads, is_cancelled_within_a_read])
+    async def test_keep_their_connection(self, database: Database, tenant_id: str, end: End) -> None:
+        before = await database.fetch_value("SELECT pg_backend_pid()")
+        await end(database, tenant_id)
+        assert await database.fetch_value("SELECT pg_backend_pid()") == before
+
+    async def test_keep_their_connection_when_they_are_refused(self, database: Database, tenant_id: str) -> None:
+        """Or whoever sends what Postgres refuses keeps it busy with new connections."""
+        before = await database.fetch_value("SELECT pg_backend_pid()")
+        divided = compile_statement(select(literal_column("1") / bindparam("by", type_=Integer)))
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with unit(database, tenant_id, read_only=True) as transaction:
+                await transaction.fetch_one(divided, {"by": 0})
+        assert await database.fetch_value("SELECT pg_backend_pid()") == before
+
+    async def test_begin_anew_on_another_connection(
+        self, opening: Opening, users_database: TestDatabase, tenant_id: str, observer: Observer
+    ) -> None:
+        """Nothing was written, so it does not matter how far the first one came."""
+        locked = await asyncpg.connect(users_database.owner_url)
+        await locked.execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        database = await opening(pool_size=1)
+        reading = asyncio.create_task(read_count(database, tenant_id))
+        await observer.wait_until_blocked(connections=1)
+        assert await observer.terminate() == 1
+        await locked.close()
+        assert await reading == 0
+
+
 class TestFate:
     """What an auditor is told of a transaction."""
 
@@ -170,6 +255,12 @@ class TestFate:
         async with work as transaction:
             await insert(transaction)
         assert work.fate is Fate.COMMITTED
+
+    async def test_is_nothing_after_a_read(self, database: Database, tenant_id: str) -> None:
+        work = unit(database, tenant_id, read_only=True)
+        async with work as transaction:
+            await transaction.fetch_one(READ_COUNT, {})
+        assert work.fate is Fate.NOTHING
 
     async def test_is_nothing_without_a_statement(self, database: Database, tenant_id: str) -> None:
         work = unit(database, tenant_id)
@@ -220,7 +311,7 @@ class TestWhatIsLeftBehind:
         try:
             assert not await connection.fetchval("SELECT current_setting('app.tenant_id', true)")
             assert await connection.fetchval("SELECT count(*) FROM users") == 0
-            assert await connection.fetchval("SHOW statement_timeout") == "30s"
+            assert await connection.fetchval("SHOW statement_timeout") == "1min"
         finally:
             database.release(connection)
 

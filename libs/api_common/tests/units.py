@@ -6,10 +6,12 @@ from typing import Final
 
 import uuid_utils
 from api_common import errors
-from api_common.database import Database, Statement
+from api_common.database import Database, Statement, compile_statement
 from api_common.unit_of_work import Transaction, UnitOfWork
+from sqlalchemy import func, select
 from users_service.errors import EmailTakenError
 from users_service.service import SERVICE
+from users_service.tables import users
 
 COUNT: Final = Statement("SELECT count(*) FROM users", (), {})
 SLEEP: Final = Statement("SELECT pg_sleep(20)", (), {})
@@ -19,6 +21,9 @@ INSERT: Final = Statement(
     ("id", "email"),
     {},
 )
+READ_COUNT: Final = compile_statement(select(func.count().label("count")).select_from(users))
+"""Runs as a transaction of its own where nothing may be written."""
+READ_SLEEP: Final = compile_statement(select(func.pg_sleep(20)))
 
 
 def unit(database: Database, tenant_id: str, *, read_only: bool = False, timeout_seconds: float = 10) -> UnitOfWork:
@@ -47,6 +52,30 @@ async def count(database: Database, tenant_id: str) -> int:
     assert row is not None
     found: int = row["count"]
     return found
+
+
+async def read_count(database: Database, tenant_id: str) -> int:
+    async with unit(database, tenant_id, read_only=True) as transaction:
+        row = await transaction.fetch_one(READ_COUNT, {})
+    assert row is not None
+    found: int = row["count"]
+    return found
+
+
+async def reads(database: Database, tenant_id: str) -> None:
+    assert await read_count(database, tenant_id) == 0
+
+
+async def is_cancelled_within_a_read(database: Database, tenant_id: str) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05), unit(database, tenant_id, read_only=True) as transaction:
+            await transaction.fetch_one(READ_SLEEP, {})
+
+
+async def times_out_within_a_read(database: Database, tenant_id: str) -> None:
+    with suppress(errors.DeadlineExceededError):
+        async with unit(database, tenant_id, read_only=True, timeout_seconds=0.05) as transaction:
+            await transaction.fetch_one(READ_SLEEP, {})
 
 
 async def commits(database: Database, tenant_id: str) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.agent.v1 import agent_pb2 as pb
-from api_common.messages import Make, fill
+from api_common.messages import Make, fill, fill_times
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
-from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
 
 MUTABLE = frozenset({"display_name", "labels", "description", "model", "instructions", "tools", "parameters"})
@@ -21,9 +20,6 @@ def agent_to_proto(row: Row, make: Make[pb.Agent] = pb.Agent) -> pb.Agent:
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         state=row["state"],
-        create_time=timestamp_to_proto(row["create_time"]),
-        update_time=timestamp_to_proto(row["update_time"]),
-        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         description=row["description"],
@@ -32,6 +28,7 @@ def agent_to_proto(row: Row, make: Make[pb.Agent] = pb.Agent) -> pb.Agent:
         tools=map(_tool_to_proto, row["tools"]),
         parameters=struct_from_json(row["parameters"]),
     )
+    fill_times(agent, row, "create_time", "update_time", "delete_time")
     fill(agent.labels, row["labels"])
     return agent
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.messages import Make, fill
+from api_common.messages import Make, fill, fill_times
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
-from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
 from google.protobuf.json_format import ParseDict
 
@@ -24,9 +23,6 @@ def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         state=row["state"],
-        create_time=timestamp_to_proto(row["create_time"]),
-        update_time=timestamp_to_proto(row["update_time"]),
-        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         description=row["description"],
@@ -35,6 +31,7 @@ def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
         variables=struct_from_json(row["variables"]),
         deployment_id=row["deployment_id"],
     )
+    fill_times(ipa, row, "create_time", "update_time", "delete_time")
     fill(ipa.labels, row["labels"])
     fill(ipa.agent_bindings, row["agent_bindings"])
     return ipa
@@ -46,8 +43,6 @@ def deployment_to_proto(row: Row, make: Make[pb.Deployment] = pb.Deployment) -> 
         id=row["id"],
         tenant_id=row["tenant_id"],
         state=row["state"],
-        create_time=timestamp_to_proto(row["create_time"]),
-        update_time=timestamp_to_proto(row["update_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         ipa_id=row["ipa_id"],
@@ -57,6 +52,7 @@ def deployment_to_proto(row: Row, make: Make[pb.Deployment] = pb.Deployment) -> 
         steps=[ParseDict(step, pb.Deployment.Step()) for step in row["steps"]],
         retire_steps=[ParseDict(step, pb.Deployment.Step()) for step in row["retire_steps"]],
     )
+    fill_times(deployment, row, "create_time", "update_time")
     fill(deployment.agent_bindings, row["agent_bindings"])
     return deployment
 

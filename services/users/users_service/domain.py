@@ -58,13 +58,13 @@ def check_room(*, live_keys: int) -> None:
         )
 
 
-def check_rotatable(*, revoke_time: datetime | None, expire_time: datetime | None, now: datetime) -> None:
+def check_rotatable(*, revoked: bool, expire_time: datetime | None, now: datetime) -> None:
     """Refuses to replace a key that has ended: whoever holds it may not get another one by it.
 
     Raises:
         FailedPreconditionError: it has.
     """
-    if revoke_time is not None or (expire_time is not None and expire_time <= now):
+    if revoked or (expire_time is not None and expire_time <= now):
         raise FailedPreconditionError("The API key has ended; create another one.")
 
 

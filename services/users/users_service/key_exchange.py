@@ -98,7 +98,7 @@ class KeyExchange:
         now = self._now()
         good_until = now + CACHE_SECONDS
         if owner["expire_time"] is not None:
-            good_until = min(good_until, owner["expire_time"].timestamp())
+            good_until = min(good_until, owner["expire_time"] / 1_000_000)
         subject, roles = owner["service_account_id"], list(owner["roles"])
         token = self._signer.token(subject=subject, tenant_id=place.tenant_id, roles=roles)
         return _Exchanged(token, good_until)

@@ -7,9 +7,8 @@ from typing import Any
 from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import FieldViolation, ValidationError
-from api_common.messages import Make, fill
+from api_common.messages import Make, fill, fill_times
 from api_common.repository import etag_of
-from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -26,14 +25,12 @@ def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         state=row["state"],
-        create_time=timestamp_to_proto(row["create_time"]),
-        update_time=timestamp_to_proto(row["update_time"]),
-        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         email=row["email"],
         roles=row["roles"],
     )
+    fill_times(user, row, "create_time", "update_time", "delete_time")
     fill(user.labels, row["labels"])
     return user
 
@@ -58,13 +55,11 @@ def service_account_to_proto(
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         state=row["state"],
-        create_time=timestamp_to_proto(row["create_time"]),
-        update_time=timestamp_to_proto(row["update_time"]),
-        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         roles=row["roles"],
     )
+    fill_times(account, row, "create_time", "update_time", "delete_time")
     fill(account.labels, row["labels"])
     return account
 
@@ -83,18 +78,16 @@ def service_account_from_proto(
 
 def api_key_to_proto(row: Row, make: Make[account_pb.ApiKey] = account_pb.ApiKey) -> account_pb.ApiKey:
     """Returns the settings of a key; the key itself is nowhere."""
-    return make(
+    key = make(
         id=row["id"],
         service_account_id=row["service_account_id"],
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         prefix=row["prefix"],
-        expire_time=timestamp_to_proto(row["expire_time"]),
-        last_used_time=timestamp_to_proto(row["last_used_time"]),
-        revoke_time=timestamp_to_proto(row["revoke_time"]),
-        create_time=timestamp_to_proto(row["create_time"]),
         created_by=row["created_by"],
     )
+    fill_times(key, row, "expire_time", "last_used_time", "revoke_time", "create_time")
+    return key
 
 
 def expire_time_from_proto(message: account_pb.ApiKey | account_pb.ApiKeyRotation) -> datetime | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from api_common.context import RequestContext
+from api_common.timestamps import to_datetime
 from api_common.unit_of_work import Row
 
 from users_service.api_keys import ApiKeys
@@ -61,8 +62,9 @@ class KeyIssuer:
             FailedPreconditionError: it has ended already.
             ApiKeyLimitReachedError: the account has enough others.
         """
-        expires, created = old["expire_time"], old["create_time"]
-        check_rotatable(revoke_time=old["revoke_time"], expire_time=expires, now=now)
+        created = to_datetime(old["create_time"])
+        expires = None if old["expire_time"] is None else to_datetime(old["expire_time"])
+        check_rotatable(revoked=old["revoke_time"] is not None, expire_time=expires, now=now)
         chosen = expire_time or successor_expiry(create_time=created, expire_time=expires, now=now)
         await self._repository.expire(
             ctx.transaction, old, overlap_expiry(expire_time=expires, now=now, overlap=overlap)

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.messages import Make, fill
+from api_common.messages import Make, fill, fill_times
 from api_common.repository import etag_of
 from api_common.structs import struct_from_json, struct_to_json
-from api_common.timestamps import timestamp_to_proto
 from api_common.unit_of_work import Row
 
 MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
@@ -23,29 +22,28 @@ def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Wor
         tenant_id=row["tenant_id"],
         display_name=row["display_name"],
         state=row["state"],
-        create_time=timestamp_to_proto(row["create_time"]),
-        update_time=timestamp_to_proto(row["update_time"]),
-        delete_time=timestamp_to_proto(row["delete_time"]),
         created_by=row["created_by"],
         etag=etag_of(row),
         description=row["description"],
         definition=_definition_to_proto(row["definition"]),
         revision=row["revision"],
     )
+    fill_times(workflow, row, "create_time", "update_time", "delete_time")
     fill(workflow.labels, row["labels"])
     return workflow
 
 
 def workflow_revision_to_proto(row: Row, make: Make[pb.WorkflowRevision] = pb.WorkflowRevision) -> pb.WorkflowRevision:
     """Returns the snapshot of a row."""
-    return make(
+    revision = make(
         tenant_id=row["tenant_id"],
         workflow_id=row["workflow_id"],
         revision=row["revision"],
         definition=_definition_to_proto(row["definition"]),
-        create_time=timestamp_to_proto(row["create_time"]),
         created_by=row["created_by"],
     )
+    fill_times(revision, row, "create_time")
+    return revision
 
 
 def workflow_from_proto(workflow: pb.Workflow, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The limit: tenant-bound transactions on the driver and nothing else. No token, no validation, no metrics, no log."""
+"""The limit: tenant-bound transactions on the driver and nothing else. No token, no validation, no metrics, no log.
+
+A read is one statement (ADR 30), a write is within BEGIN and COMMIT.
+"""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -17,10 +20,15 @@ from tests.load.peers.paging import to_token
 from tests.load.stage import TENANT, WRITTEN
 
 _BEGIN: Final = "BEGIN; SELECT set_config('app.tenant_id', '{}', true)"
-_GET: Final = "SELECT * FROM users WHERE tenant_id = $1 AND id = $2"
-_BATCH: Final = "SELECT * FROM users WHERE tenant_id = $1 AND id = ANY($2::uuid[])"
-_PAGE: Final = (
-    "SELECT * FROM users WHERE tenant_id = $1 AND delete_time IS NULL ORDER BY create_time DESC, id DESC LIMIT $2"
+
+_READ: Final = (
+    "SELECT own.* FROM (SELECT set_config('app.tenant_id', $1, true) AS tenant OFFSET 0) AS bound"
+    " CROSS JOIN LATERAL (SELECT * FROM ({}) AS shown WHERE bound.tenant IS NOT NULL OFFSET 0) AS own"
+)
+_GET: Final = _READ.format("SELECT * FROM users WHERE tenant_id = $1::text AND id = $2")
+_BATCH: Final = _READ.format("SELECT * FROM users WHERE tenant_id = $1::text AND id = ANY($2::uuid[])")
+_PAGE: Final = _READ.format(
+    "SELECT * FROM users WHERE tenant_id = $1::text AND delete_time IS NULL ORDER BY create_time DESC, id DESC LIMIT $2"
 )
 _INSERT: Final = (
     "INSERT INTO users (tenant_id, id, display_name, labels, state, created_by, email, roles)"
@@ -38,20 +46,17 @@ class Driver:
         self._pool = pool
 
     async def get_user(self, request: pb.GetUserRequest, context: Any) -> pb.User:
-        async with self._transaction(TENANT) as connection:
-            return _user(await connection.fetchrow(_GET, TENANT, request.id))
+        return _user(await self._pool.fetchrow(_GET, TENANT, request.id))
 
     async def list_users(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
-        async with self._transaction(TENANT) as connection:
-            rows = await connection.fetch(_PAGE, TENANT, request.page_size + 1)
+        rows = await self._pool.fetch(_PAGE, TENANT, request.page_size + 1)
         shown, last = rows[: request.page_size], rows[request.page_size - 1]
         return pb.ListUsersResponse(
             users=map(_user, shown), next_page_token=to_token(last["create_time"], str(last["id"]))
         )
 
     async def batch_get_users(self, request: pb.BatchGetUsersRequest, context: Any) -> pb.BatchGetUsersResponse:
-        async with self._transaction(TENANT) as connection:
-            rows = await connection.fetch(_BATCH, TENANT, list(request.ids))
+        rows = await self._pool.fetch(_BATCH, TENANT, list(request.ids))
         known = {str(row["id"]): row for row in rows}
         return pb.BatchGetUsersResponse(users=[_user(known[id]) for id in request.ids])
 

@@ -21,7 +21,6 @@ from api_common.changes.positions import xmin
 from api_common.changes.statements import CHANGES, SNAPSHOT, unseen
 from api_common.changes.tables import FOLLOWER
 from api_common.database import DRIVER_ERRORS, Database, compile_statement
-from api_common.listing import PLAN_FOR_VALUES
 from api_common.pool import Connection
 from api_common.unit_of_work import UnitOfWork
 
@@ -36,7 +35,9 @@ _LOOK_SECONDS: Final = 10
 
 _header = select(SNAPSHOT.label("snapshot")).subquery("header")
 _new = select(CHANGES.c.tenant_id, CHANGES.c.collection).where(unseen("seen")).distinct().subquery("new")
-_LOOK: Final = compile_statement(select(_header, _new).select_from(_header.outerjoin(_new, true())))
+_LOOK: Final = compile_statement(
+    select(_header, _new).select_from(_header.outerjoin(_new, true())), plan_for_values=True
+)
 
 _TURN_SECONDS: Final = 0.1
 """Waits that end within the same turn end together."""
@@ -200,7 +201,6 @@ class ChangeHub:
             self._database, "", task=FOLLOWER, constraints={}, read_only=True, timeout_seconds=_LOOK_SECONDS
         )
         async with unit as transaction:
-            await transaction.fetch_one(PLAN_FOR_VALUES, {})
             # Before the first look nothing is known, and everything is announced.
             seen = self._snapshot
             values = {"seen": seen or "1:1:", "xmin": xmin(seen) if seen else 2**62}

@@ -15,7 +15,6 @@ from api_common.changes.positions import NOWHERE, Horizon, Phase, Position, seal
 from api_common.changes.statements import EVENT, PAGE_SIZE, SEQ, change_page, state_page
 from api_common.database import Database, Statement, compile_statement, repeat_if_stale
 from api_common.filtering import Filter
-from api_common.listing import PLAN_FOR_VALUES
 from api_common.pagination import PageTokens
 from api_common.telemetry import Metrics
 from api_common.unit_of_work import Row, UnitOfWork
@@ -149,7 +148,6 @@ class Pages(Generic[ResponseT]):
             "id": position.id or _FIRST_ID,
         }
         async with reading(self._database, source.tenant_id) as transaction:
-            await transaction.fetch_one(PLAN_FOR_VALUES, {})
             return await transaction.fetch_all(self._statement(source.where, position), values)
 
     def _statement(self, where: Filter, position: Position) -> Statement:
@@ -162,7 +160,7 @@ class Pages(Generic[ResponseT]):
                 clause = state_page(self._table, where)
             else:
                 clause = change_page(self._table, where, phase=position.phase, goes_on=bool(position.upto))
-            statement = self._statements[shape] = compile_statement(clause)
+            statement = self._statements[shape] = compile_statement(clause, plan_for_values=True)
         return statement
 
 
