@@ -34,6 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.types import TypeEngine
 
 from api_common.database import Statement, compile_statement
+from api_common.tables import text_bytes
 
 MAX_ROWS_BYTES: Final = 10 * 1024 * 1024
 """The rows that a batch answers with are not larger than this together, as texts; larger ones are not even read."""
@@ -136,8 +137,7 @@ class BatchStatements:
 
     def _fit(self, found: FromClause) -> Statement:
         """Returns all rows of ``found``, or none if they are too large together."""
-        row_bytes = func.octet_length(cast(literal_column("found"), Text))
-        measured = select(found, func.sum(row_bytes).over().label("total_bytes")).subquery("measured")
+        measured = select(found, func.sum(text_bytes(found.c)).over().label("total_bytes")).subquery("measured")
         rows = [measured.c[name] for name in self._names]
         limit = bindparam("max_rows_bytes", MAX_ROWS_BYTES, type_=BigInteger)
         return compile_statement(select(*rows).where(measured.c.total_bytes <= limit))

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from sqlalchemy import ColumnElement, Integer, Select, Table, Text, bindparam, cast, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, func, literal_column, or_, select
 
 from api_common.database import Statement, compile_statement
 from api_common.filtering import Filter, Order
 from api_common.pagination import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageTokens, binding, clamp_page_size, keyset_clause
+from api_common.tables import text_bytes
 from api_common.unit_of_work import Row, Transaction
 
 MAX_PAGE_BYTES: Final = 1_900_000
@@ -133,12 +134,11 @@ class Listing:
         """Keeps the rows that fit into a page, at least one, each with the number of rows that were found."""
         page = found.subquery("page")
         by = _by(order, page.c)
-        row_bytes = func.octet_length(cast(literal_column("page"), Text))
         measured = select(
             page,
             func.count().over().label("found"),
             func.row_number().over(order_by=by).label("place"),
-            func.sum(row_bytes).over(order_by=by, rows=(None, 0)).label("total_bytes"),
+            func.sum(text_bytes(page.c)).over(order_by=by, rows=(None, 0)).label("total_bytes"),
         ).subquery("measured")
         fits = or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
         kept = [measured.c[column.name] for column in self._table.c]

@@ -1,8 +1,27 @@
 """What every table of an aggregate has: named constraints, the standard columns, the walls around a tenant."""
 
-from typing import Final
+from collections.abc import Iterable
+from functools import reduce
+from operator import add
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, DateTime, MetaData, PrimaryKeyConstraint, Table, Text, Uuid, func, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    cast,
+    func,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import SchemaItem
 
@@ -14,6 +33,9 @@ NAMING_CONVENTION: Final = {
     "pk": "pk_%(table_name)s",
 }
 """The constraint's name is the key of a service's error map."""
+
+_LONGEST_NUMBER: Final = 40
+"""Bytes of an id, a time or a number as text at most: a UUID has 36."""
 
 
 def metadata() -> MetaData:
@@ -39,3 +61,19 @@ def resource_table(name: str, metadata: MetaData, *own: SchemaItem) -> Table:
         Column("version", BigInteger, nullable=False, server_default=text("1")),
         PrimaryKeyConstraint("tenant_id", "id"),
     )
+
+
+def text_bytes(columns: Iterable[ColumnElement[Any]]) -> ColumnElement[int]:
+    """Returns how many bytes a row has as texts, or a few more.
+
+    The size of a text Postgres knows without reading it; documents and lists it has to write out. To write the others
+    out, too, as `row::text` does, costs more than all of that (docs/performance.md), and they are small.
+    """
+    columns = list(columns)
+    sizes = [
+        func.coalesce(func.octet_length(one if isinstance(one.type, Text) else cast(one, Text)), literal_column("0"))
+        for one in columns
+        if isinstance(one.type, Text | JSONB | ARRAY)
+    ]
+    others = (len(columns) - len(sizes)) * _LONGEST_NUMBER
+    return reduce(add, sizes, literal_column(str(others), Integer))
