@@ -106,11 +106,13 @@ def _context(call: Call, settings: WatchSettings) -> StreamContext:
 
     async def check() -> float:
         nonlocal due
-        if loop.time() >= call.deadline:
+        # Once: what is due only a moment later is not due yet, and a stream without patience is told that it has ended.
+        now = loop.time()
+        if now >= call.deadline:
             raise DeadlineExceededError("The stream has lived as long as its caller wanted, or as any may.")
-        if loop.time() >= due:
-            due = loop.time() + _validity((await admit()).expires_at)
-        return min(due, ends_at, call.deadline) - loop.time()
+        if now >= due:
+            due = now + _validity((await admit()).expires_at)
+        return min(due, ends_at, call.deadline) - now
 
     return StreamContext(
         principal, call.headers.request_id, call.deadline, call.trace, call.token, ends_at=ends_at, check=check
