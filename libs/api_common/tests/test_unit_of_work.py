@@ -14,13 +14,14 @@ import uuid_utils
 from api_common import errors, unit_of_work
 from api_common.database import Database, Statement, compile_statement
 from api_common.settings import DatabaseSettings
-from api_common.testing.database import TestDatabase
+from api_common.testing.database import TestDatabase, create_database
 from api_common.unit_of_work import TENANT_PATTERN, Fate
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from sqlalchemy import Integer, bindparam, literal_column, select
 from users_service.errors import EmailTakenError
+from users_service.service import SERVICE
 
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.proxy import Proxy
@@ -70,6 +71,12 @@ async def opening(users_database: TestDatabase) -> AsyncIterator[Opening]:
             return database
 
         yield open_database
+
+
+@pytest.fixture(scope="module")
+def older_database(older_postgres_url: str) -> TestDatabase:
+    """A service's database on the oldest server that is served."""
+    return create_database(older_postgres_url, SERVICE.name, SERVICE.migrations)
 
 
 @pytest.fixture
@@ -189,11 +196,9 @@ class TestReads:
                 assert database.occupancy.idle == database.occupancy.open
                 await insert_two(database, tenant_id, f"{expected}@example.com")
 
-    @pytest.mark.parametrize("limits_transactions", [True, False], ids=["Postgres 17", "Postgres 16"])
     async def test_go_on_in_a_transaction_that_another_statement_needs(
-        self, database: Database, tenant_id: str, limits_transactions: bool
+        self, database: Database, tenant_id: str
     ) -> None:
-        database.limits_transactions = limits_transactions
         await commits(database, tenant_id)
         planned = replace(READ_COUNT, alone="", plan_for_values=True)
         mode = Statement("SELECT current_setting('plan_cache_mode') AS mode", (), {})
@@ -232,6 +237,20 @@ class TestReads:
             async with unit(database, tenant_id, read_only=True) as transaction:
                 await transaction.fetch_one(divided, {"by": 0})
         assert await database.fetch_value("SELECT pg_backend_pid()") == before
+
+    async def test_are_transactions_before_postgres_17(self, older_database: TestDatabase, tenant_id: str) -> None:
+        settings = DatabaseSettings(url=SecretStr(older_database.url), pool_size=1)
+        database = await Database.connect(settings, application_name=NAME)
+        try:
+            assert not database.limits_transactions
+            await commits(database, tenant_id)
+            assert await read_count(database, tenant_id) == 1
+            assert await read_count(database, f"{tenant_id}-other") == 0
+            with pytest.raises(errors.DeadlineExceededError):
+                async with unit(database, tenant_id, read_only=True, timeout_seconds=0.2) as transaction:
+                    await transaction.fetch_one(READ_SLEEP, {})
+        finally:
+            await database.close()
 
     async def test_begin_anew_on_another_connection(
         self, opening: Opening, users_database: TestDatabase, tenant_id: str, observer: Observer
