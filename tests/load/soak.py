@@ -37,7 +37,7 @@ _SAMPLE_SECONDS: Final = 5
 _PART: Final = 5
 """The first and the last of so many parts of the time after the warm-up are compared."""
 _CROWD: Final = 20
-"""Calls of a client at once, some of which ask nothing of the database: more than the pool has connections."""
+"""Updates of a client at once, more than the pool has connections: each keeps one until those before it are done."""
 _CROWD_SECONDS: Final = 60
 """Between two crowds; a connection that nobody uses for five minutes is closed."""
 _TOKEN_SECONDS: Final = 24 * 3600
@@ -124,11 +124,11 @@ async def churn(mesh: Mesh, soak: Soak, *, rate: float, ends: float, number: int
         due = time.monotonic()
         crowded = due + chance.uniform(0, _CROWD_SECONDS)
         while due < ends:
-            count = 1
+            habits = [chance.choice(names)]
             if due >= crowded:
-                crowded, count = due + _CROWD_SECONDS, _CROWD
-            for _ in range(count):
-                group.create_task(_one(client, chance.choice(names), soak))
+                crowded, habits = due + _CROWD_SECONDS, ["update"] * _CROWD
+            for habit in habits:
+                group.create_task(_one(client, habit, soak))
             due += chance.expovariate(rate)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
