@@ -10,7 +10,7 @@ from typing import Any
 import uuid_utils
 from sqlalchemy import Table
 
-from api_common.batch_statements import MAX_ROWS_BYTES, POSITION, TAKE_TURN, WRITTEN, BatchStatements
+from api_common.batch_statements import MAX_ROWS_BYTES, POSITION, TAKE_TURN, WRITTEN, BatchStatements, named
 from api_common.batches import Change, item, refuse_twice
 from api_common.errors import AbortedError, ConflictError, FieldViolation, NotFoundError, PayloadTooLargeError, Resource
 from api_common.fields import Fields
@@ -38,7 +38,7 @@ class BatchRepository(Repository):
             PayloadTooLargeError: they are too large together.
         """
         refuse_twice(ids, "ids[{}]")
-        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(ids)}
+        values = named(transaction.tenant_id, ids)
         rows = await transaction.fetch_all(self._batches.get, values)
         if len(rows) < len(ids):
             known = {row["id"] for row in await transaction.fetch_all(self._batches.find, values)}
@@ -86,7 +86,7 @@ class BatchRepository(Repository):
         refuse_twice(ids, "requests[{}]")
         await self._take_turn(transaction, _names(changes))
         roles = ("roles",) if "roles" in _names(changes) else ()
-        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(ids)}
+        values = named(transaction.tenant_id, ids)
         rows = await transaction.fetch_all(self._batches.lock((*reading, *roles)), values)
         found = {row["id"]: row for row in rows}
         for index, change in enumerate(changes):
@@ -105,7 +105,7 @@ class BatchRepository(Repository):
             NotFoundError: the tenant has not all of them, live.
         """
         refuse_twice(ids, "ids[{}]")
-        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(ids)}
+        values = named(transaction.tenant_id, ids)
         rows = await transaction.fetch_all(self._batches.lock(tuple(reading)), values)
         live = [row for row in rows if row["delete_time"] is None]
         if len(live) < len(ids):
@@ -150,7 +150,7 @@ class BatchRepository(Repository):
         Raises:
             PayloadTooLargeError: the rows are too large together.
         """
-        values = {"tenant_id": transaction.tenant_id, "ids": ",".join(row["id"] for row in before)}
+        values = named(transaction.tenant_id, [row["id"] for row in before])
         return self._fitting(await transaction.fetch_all(self._batches.delete, values), before)
 
     async def _take_turn(self, transaction: Transaction, names: Sequence[str]) -> None:

@@ -53,6 +53,15 @@ _ONE: Final[ColumnElement[int]] = literal_column("1", Integer)
 _NAME: Final = re.compile(r"\w+")
 
 
+def named(tenant_id: str, ids: Sequence[str]) -> dict[str, str]:
+    """Returns the parameters that name a tenant's rows.
+
+    The ids are one text: of each item of an array the driver asks several times whether it is an array (5,300
+    instructions an id).
+    """
+    return {"tenant_id": tenant_id, "ids": ",".join(ids)}
+
+
 class BatchStatements:
     """What `BatchRepository` asks of ``table``, each statement compiled once."""
 
@@ -60,8 +69,6 @@ class BatchStatements:
         self._table = table
         self._names = [one.name for one in table.columns]
         columns = table.c
-        # As one text: for each item of an array the driver asks several times whether that is an array (5,300
-        # instructions an id).
         ids = cast(func.string_to_array(bindparam("ids", type_=Text), literal_column("','")), ARRAY(columns.id.type))
         self._named = and_(columns.tenant_id == bindparam("tenant_id"), columns.id == func.any(ids))
         self._keys = sorted((key for key in table.indexes if key.unique), key=lambda key: str(key.name))

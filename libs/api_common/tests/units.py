@@ -1,6 +1,7 @@
 """Units of work, and all the ways in which they end."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +13,15 @@ from sqlalchemy import func, select
 from users_service.errors import EmailTakenError
 from users_service.service import SERVICE
 from users_service.tables import users
+
+NAME: Final = "unit-of-work"
+"""How Postgres knows the connections of these tests."""
+
+Opening = Callable[..., Awaitable[Database]]
+"""Opens a pool with such settings; its test gets it closed."""
+
+End = Callable[[Database, str], Awaitable[None]]
+"""A unit of work, from its beginning to one of its ends."""
 
 COUNT: Final = Statement("SELECT count(*) FROM users", (), {})
 SLEEP: Final = Statement("SELECT pg_sleep(20)", (), {})
