@@ -17,14 +17,14 @@ COPY libs libs
 COPY tools tools
 COPY envoy envoy
 COPY docs/openapi.json docs/
-RUN /tools/bin/python -m tools.make_protos \
-    && /tools/bin/python -m tools.docs_page \
+RUN /tools/bin/python -m tools.contract.generate \
+    && /tools/bin/python -m tools.openapi.docs_page \
     && cp -r libs/api_common/api_common libs/ameide_protos/ameide libs/ameide_protos/buf /app/venv/lib/python3.11/site-packages/ \
     && rm -r /app/venv/lib/python3.11/site-packages/api_common/testing \
     && python -m compileall -q /app/venv/lib \
     # The edge's folder, as `make up` lays it out; what an environment decides is mounted at /config, its certificates at /run/tls.
     && mkdir -p /certs \
-    && /tools/bin/python -c "from pathlib import Path; from tools.edge import lay_out; lay_out(Path('/edge'), certs=Path('/certs'))" \
+    && /tools/bin/python -c "from pathlib import Path; from tools.edge.layout import lay_out; lay_out(Path('/edge'), certs=Path('/certs'))" \
     && ln -sfn /run/tls /edge/certs \
     && for name in envoy.yaml clusters.yaml authentication.yaml claims.lua secrets runtime; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
 

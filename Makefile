@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 PACKAGES := api_common users_service workflows_service agents_service ipas_service ameide_client
-LOOSE := tools tests conftest.py $(wildcard clients/*/tests/*.py libs/*/tests/*.py services/*/tests/*.py services/*/migrations/*.py \
+LOOSE := tools tests bench conftest.py $(wildcard clients/*/tests/*.py libs/*/tests services/*/tests/*.py services/*/migrations/*.py \
     services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
 PAGE := third_party/swagger-ui/swagger-ui-bundle.js
@@ -41,25 +41,25 @@ migrate: $(READY) ## bring every database schema to its newest revision
 	@$(PY) -m tools.mesh migrate
 
 token: .venv/.ready ## print a token: SUB=ada TENANT=acme ROLES=admin TTL=3600
-	@$(PY) -m tools.identity
+	@$(PY) -m tools.secrets.identity
 
 rotate-keys: .venv/.ready ## replace the key that signs tokens: STEP=publish, then activate, then retire
-	@$(PY) -m tools.identity rotate $(STEP)
+	@$(PY) -m tools.secrets.identity rotate $(STEP)
 
 demo: .venv/.ready ## tell a story through REST, against a running mesh
-	@$(PY) -m tools.demo
+	@$(PY) -m tools.mesh.demo
 
 bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; ten minutes
-	@$(PY) -m tests.load.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
+	@$(PY) -m bench.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
 
 load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=smoke|steady|tenants|ramp|spike|soak, RATE=200 SOAK=30m; ten minutes
-	@$(PY) -m tests.load.scenarios $(SCENARIO)
+	@$(PY) -m bench.scenarios $(SCENARIO)
 
 chaos: $(CHECKS) ## kill, freeze and crash what carries out deployments, cut and restart under watches: SAGAS=500 SECONDS=60; seven minutes, a table at the end
 	@$(PY) -m tests.chaos.run $(or $(SAGAS),500) $(or $(SECONDS),60)
 
 soak: $(CHECKS) ## watch the memory of the running mesh under churn: MINUTES=30, ARGS=--help
-	@$(PY) -m tests.load.soak --minutes $(or $(MINUTES),30) $(ARGS)
+	@$(PY) -m bench.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 # -- checking ----------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ types: $(CHECKS) ## mypy --strict
 	@.venv/bin/mypy $(LOOSE)
 
 breaking: $(CHECKS) ## compare the contract with the main branch
-	@$(PY) -m tools.breaking
+	@$(PY) -m tools.contract.breaking
 
 # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ format: $(CHECKS) ## format Python and protos
 	@.venv/bin/buf format -w proto
 
 proto: .venv/.checks $(PAGE) ## generate code, the Python client and what the edge knows of the contract from proto/
-	@$(PY) -m tools.make_protos
+	@$(PY) -m tools.contract.generate
 	@$(PY) -m tools.clients python
 
 clients: $(CHECKS) ## build the Python and TypeScript clients into dist/
@@ -187,13 +187,13 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 	@touch $@
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
-envoy/ameide.pb: $(shell find proto -mindepth 1) tools/make_protos.py tools/edge_contract.py .venv/.ready
+envoy/ameide.pb: $(shell find proto -mindepth 1) tools/contract/generate.py tools/edge/strict_contract.py .venv/.ready
 	@echo "Generating code from proto/" >&2
-	@$(PY) -m tools.make_protos >&2
+	@$(PY) -m tools.contract.generate >&2
 
-$(CLIENT): envoy/ameide.pb tools/contract.py $(wildcard tools/clients/*.py) .venv/.checks
+$(CLIENT): envoy/ameide.pb tools/contract/descriptors.py $(wildcard tools/clients/*.py) .venv/.checks
 	@$(PY) -m tools.clients python >&2
 
-$(PAGE): tools/docs_page.py | .venv/.ready
+$(PAGE): tools/openapi/docs_page.py | .venv/.ready
 	@echo "Fetching Swagger UI, for the page /docs" >&2
-	@$(PY) -m tools.docs_page >&2
+	@$(PY) -m tools.openapi.docs_page >&2

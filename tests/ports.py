@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tools.processes import is_free
+from tools.mesh.processes import is_free
 from tools.topology import SAFE_OFFSETS, Mesh
 
 _held: set[int] = set()

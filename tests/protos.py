@@ -13,7 +13,7 @@ from google.protobuf.descriptor import (
     ServiceDescriptor,
 )
 
-from tools.contract import files
+from tools.contract.descriptors import files
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 

@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 import pytest
-from api_common.testing.statements import Statements
+from api_common.testing import Statements
 from google.protobuf import json_format
 from google.protobuf.field_mask_pb2 import FieldMask
 

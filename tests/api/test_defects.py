@@ -8,14 +8,10 @@ from typing import Any, Final
 
 import grpc
 import pytest
-from api_common.context import RequestContext, StreamContext
-from api_common.policy import read_policies
-from api_common.server import Parts, Service
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Identity
-from api_common.testing.refusals import refused
-from api_common.testing.service import running_service, settings_for
+from api_common.call import RequestContext, StreamContext
+from api_common.contract import read_policies
+from api_common.server import Service, ServiceDependencies
+from api_common.testing import NEVER, Identity, TestDatabase, refused, running_service, settings_for
 from google.protobuf.descriptor import ServiceDescriptor
 from structlog.testing import capture_logs
 
@@ -28,8 +24,10 @@ SECRET: Final = "postgresql://root:hunter2@db.internal/users"
 def broken(service: Service) -> Service:
     """Returns ``service`` with a defect in each method."""
 
-    def spoil(contract: ServiceDescriptor, build: Callable[[Parts], object]) -> Callable[[Parts], object]:
-        def build_spoiled(parts: Parts) -> object:
+    def spoil(
+        contract: ServiceDescriptor, build: Callable[[ServiceDependencies], object]
+    ) -> Callable[[ServiceDependencies], object]:
+        def build_spoiled(parts: ServiceDependencies) -> object:
             servicer = build(parts)
             for name, policy in read_policies(contract).items():
                 method = getattr(servicer, name)

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import grpc
 import pytest
-from api_common.testing.refusals import refused
+from api_common.testing import refused
 from structlog.testing import capture_logs
 
 from tests.security.conftest import Founding

@@ -57,7 +57,7 @@ def clients() -> tuple[Source, ...]:
 
 def tools_and_tests() -> tuple[Source, ...]:
     """What builds, runs and checks the house."""
-    return read("tools/**/*.py", "tests/**/*.py", "libs/*/tests/**/*.py", "*.py")
+    return read("tools/**/*.py", "tests/**/*.py", "bench/**/*.py", "libs/*/tests/**/*.py", "*.py")
 
 
 def nodes(sources: tuple[Source, ...]) -> Iterator[tuple[Source, ast.AST]]:

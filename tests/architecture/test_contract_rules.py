@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 from tests import protos
 from tests.architecture import sources
 from tests.services import owner_of
-from tools.contract import comments
+from tools.contract.descriptors import comments
 
 CODES: Final = {code.name for code in grpc.StatusCode}
 LIMITS: Final = ("max_len", "max_bytes", "len", "const", "uuid", "pattern", "in")

@@ -59,7 +59,7 @@ def imports(source: Source, *modules: str) -> list[str]:
 
 
 def test_only_the_unit_of_work_ends_a_transaction() -> None:
-    allowed = ("api_common/unit_of_work.py", "api_common/migrations.py")
+    allowed = ("api_common/db/unit_of_work.py", "api_common/db/migrations.py")
     modules = [source for source in sources.product() if not source.path.endswith(allowed)]
     offenders = [
         place
@@ -72,18 +72,30 @@ def test_only_the_unit_of_work_ends_a_transaction() -> None:
 
 
 def test_only_the_adapter_aborts_a_call() -> None:
-    modules = [source for source in sources.product() if not source.path.endswith("api_common/rpc.py")]
+    modules = [source for source in sources.product() if not source.path.endswith("api_common/rpc/adapter.py")]
     offenders = [place for source in modules for place in calls(source, "abort")]
-    assert not offenders, report(offenders, "Raise a DomainError (api_common/errors.py) instead of aborting the call:")
+    assert not offenders, report(
+        offenders, "Raise a DomainError (api_common/errors/domain.py) instead of aborting the call:"
+    )
 
 
 def test_servicers_hold_no_sql() -> None:
     offenders = [
         place
         for source in sources.read("services/*/*_service/*servicer.py")
-        for place in (*imports(source, "sqlalchemy", "api_common.database"), *texts(source, _SQL))
+        for place in (*imports(source, "sqlalchemy"), *names_of_db(source), *texts(source, _SQL))
     ]
     assert not offenders, report(offenders, "Write the query in the service's repository.py:")
+
+
+def names_of_db(source: Source) -> list[str]:
+    """Returns where a servicer takes more of the database than what a handler is handed."""
+    return [
+        source.at(node)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "api_common.db"
+        if {alias.name for alias in node.names} - {"Row", "Transaction"}
+    ]
 
 
 def test_the_environment_is_read_in_one_place() -> None:
@@ -95,6 +107,23 @@ def test_the_environment_is_read_in_one_place() -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
     ]
     assert not offenders, report(offenders, "Add a field to a concern of api_common/settings.py:")
+
+
+def test_a_room_of_api_common_is_entered_by_its_door() -> None:
+    offenders = [
+        source.at(node)
+        for source, node in sources.nodes(sources.everything())
+        if isinstance(node, ast.ImportFrom)
+        if (path := (node.module or "").split("."))[0] == "api_common" and len(path) > 2 and path[1] != _room(source)
+    ]
+    assert not offenders, report(offenders, "Import from the package, e.g. `from api_common.db import Transaction`:")
+
+
+def _room(source: Source) -> str:
+    """Returns the room that a module stands in, or tests from within; empty elsewhere."""
+    path = PurePosixPath(source.path).parts
+    inside = path[:3] in {("libs", "api_common", "api_common"), ("libs", "api_common", "tests")}
+    return path[3] if inside else ""
 
 
 def test_methods_of_servicers_are_short() -> None:

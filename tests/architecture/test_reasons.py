@@ -4,8 +4,7 @@ import importlib
 from collections import Counter
 from collections.abc import Iterator
 
-from api_common.error_registry import EDGE_REPLIES, REGISTRY
-from api_common.errors import DomainError
+from api_common.errors import EDGE_REPLIES, REGISTRY, DomainError
 
 from tests import protos
 from tests.services import built_services

@@ -18,16 +18,25 @@ from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
-from api_common.directory import Directory
-from api_common.testing.database import TestDatabase, create_database, postgres_server
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.service import NoStoredUsers, guarded_service, running_service, settings_for, tls_of
+from api_common.authz import Directory
+from api_common.testing import (
+    Caller,
+    Identity,
+    NoStoredUsers,
+    TestDatabase,
+    create_database,
+    guarded_service,
+    postgres_server,
+    running_service,
+    settings_for,
+    tls_of,
+)
 from ipas_service.service import SERVICE as IPAS
 from workflows_service.service import SERVICE as WORKFLOWS
 
 from services.ipas.tests.factories import UNDER_WAY, activate_agent, an_ipa, create_agent, publish_workflow
 from tests.chaos.worker import live
-from tools.certificates import ensure
+from tools.secrets.certificates import ensure
 
 T = TypeVar("T")
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import uvloop
-from api_common.clients import Siblings
-from api_common.database import Database
-from api_common.pagination import PageTokens
-from api_common.saga_metrics import SagaMetrics
-from api_common.sagas import Sagas
+from api_common.db import Database
+from api_common.listing import PageTokens
+from api_common.sagas import SagaMetrics, Sagas
 from api_common.settings import DatabaseSettings
+from api_common.siblings import Siblings
 from api_common.telemetry import Metrics, configure_logging
-from api_common.testing.service import tls_of
+from api_common.testing import tls_of
 from cryptography.fernet import Fernet
 from ipas_service.deployments import Deployments
 from ipas_service.repository import DeploymentRepository, IpaRepository

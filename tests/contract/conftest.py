@@ -1,7 +1,7 @@
 """Every service's database, migrated."""
 
 import pytest
-from api_common.testing.database import TestDatabase, create_database
+from api_common.testing import TestDatabase, create_database
 
 from tests.services import Built, built_services
 

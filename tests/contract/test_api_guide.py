@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Final
 
-from api_common.error_registry import EDGE_REPLIES, spec_of
+from api_common.errors import EDGE_REPLIES, spec_of
 
 from tests.architecture.test_reasons import error_classes
 from tests.protos import ROOT

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from typing import Final
 
-from api_common.business_events import event_name
+from api_common.events import event_name
 
 from tests.protos import ROOT
 from tests.security.world import rpcs

@@ -9,10 +9,16 @@ from typing import Any, Final
 import pytest
 import yaml
 from ameide.common.v1 import policy_pb2
-from api_common.auth_provider import CLAIM_MAPS, CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, MAX_TOKEN_LIFETIME_SECONDS
-from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN
-from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS
-from api_common.key_set import MAX_AGE_SECONDS
+from api_common.authn import (
+    CLAIM_MAPS,
+    CLOCK_SKEW_SECONDS,
+    INTERNAL_ISSUER,
+    LIFETIME_SECONDS,
+    MAX_AGE_SECONDS,
+    MAX_TOKEN_BYTES,
+    MAX_TOKEN_LIFETIME_SECONDS,
+)
+from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN
 from api_common.rpc import COMPRESSED_BYTES, MAX_STREAM_SECONDS
 from api_common.server import MAX_METADATA_BYTES
 from api_common.settings import WatchSettings
@@ -23,7 +29,8 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message_factory import GetMessageClass
 
 from tests.protos import internal_methods, option, public_methods, public_services
-from tools import certificates, edge, identity
+from tools.edge import layout as edge
+from tools.secrets import certificates, identity
 from tools.topology import AUDIENCE, COLLECTOR_PORT, ISSUER, ISSUER_PORT, SERVICES
 
 CONFIG: Final = yaml.safe_load((edge.ENVOY / "envoy.yaml").read_text())

@@ -8,9 +8,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2
 
 from tests.architecture import sources
-from tools.edge import ENVOY
+from tools.edge.layout import ENVOY
 
-DETAILS: Final = "libs/api_common/api_common/error_details.py"
+DETAILS: Final = "libs/api_common/api_common/errors/details.py"
 
 
 def test_every_type_of_detail_is_in_the_descriptors_of_the_edge() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import protovalidate
 import pytest
 from ameide.common.v1 import example_pb2
-from api_common.policy import read_policies
+from api_common.contract import read_policies
 from buf.validate import validate_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format

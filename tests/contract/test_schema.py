@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from api_common.testing.database import TestDatabase
-from api_common.unit_of_work import TENANT_SETTING
+from api_common.db import TENANT_SETTING
+from api_common.testing import TestDatabase
 from sqlalchemy import ARRAY, BigInteger, Connection, DateTime, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -91,7 +91,7 @@ async def test_every_table_of_the_database_is_declared_and_protected(built: Buil
         "a view runs with its owner's eyes: make it WITH (security_invoker) and test it"
     )
     unprotected = {row["relname"] for row in rows if not row["protected"]} - {"alembic_version"}
-    assert not unprotected, "call api_common.migrations.protect_table in the migration that creates the table"
+    assert not unprotected, "call api_common.db.protect_table in the migration that creates the table"
 
 
 async def test_the_application_role_has_no_way_around_the_policies(application: Client) -> None:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.ports import mesh_offset
-from tools import identity, processes
+from tools.mesh import processes
+from tools.secrets import identity
 from tools.topology import ROOT, Mesh
 
 TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.load.scenarios import FOLDER, ORDER, run, target
+from bench.scenarios import FOLDER, ORDER, run, target
 from tools.topology import Mesh, MeshError
 
 

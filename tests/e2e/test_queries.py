@@ -12,7 +12,7 @@ import httpx
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.testing.refusals import refused
+from api_common.testing import refused
 
 from tests.e2e.conftest import token
 from tests.e2e.test_stories import grpc_channel

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.conftest import Command
-from tools import processes
+from tools.mesh import processes
 from tools.topology import PROCESSES, Mesh
 
 
@@ -66,6 +66,6 @@ class TestKilledService:
 
 class TestDemo:
     def test_tells_its_story_to_the_end(self, command: Command) -> None:
-        told = command("tools.demo")
+        told = command("tools.mesh.demo")
         assert told.returncode == 0, told.stdout + told.stderr
         assert told.stdout.endswith("\nAll as expected.\n")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from tools import identity
+from tools.secrets import identity
 from tools.topology import Mesh
 
 Rest = Callable[..., httpx.Client]

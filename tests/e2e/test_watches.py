@@ -22,7 +22,8 @@ from ameide_client import AsyncClient, RetryPolicy, errors
 
 from tests.e2e.conftest import token
 from tests.e2e.line import Line
-from tools import identity, processes
+from tools.mesh import processes
+from tools.secrets import identity
 from tools.topology import Mesh
 
 if TYPE_CHECKING:

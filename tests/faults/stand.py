@@ -17,13 +17,15 @@ import grpc
 import httpx
 import psutil
 import yaml
-from api_common.provisioning import DatabaseUrls
+from api_common.db import DatabaseUrls
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.edge.conftest import Edge, publishing
 from tests.e2e.edge.conftest import running as running_edge
-from tools import edge, identity, postgres, preparation
-from tools.issuer import IssuerServer
+from tools.edge import layout as edge
+from tools.mesh import postgres, preparation
+from tools.secrets import identity
+from tools.secrets.issuer import IssuerServer
 from tools.topology import ROOT, SERVICES, Mesh, Service
 
 SECOND: Final = 10
@@ -199,7 +201,7 @@ class Stand:
 
     async def start_postgres(self) -> None:
         """Starts Postgres again."""
-        program = "import pathlib, sys; from tools import postgres; postgres.start(pathlib.Path(sys.argv[1]))"
+        program = "import pathlib, sys; from tools.mesh import postgres; postgres.start(pathlib.Path(sys.argv[1]))"
         starting = await asyncio.create_subprocess_exec(
             sys.executable, "-c", program, str(self.mesh.postgres), cwd=ROOT
         )

@@ -7,8 +7,7 @@ import signal
 
 import grpc
 import pytest
-from api_common.circuit_breaker import FAILURES_TO_OPEN
-from api_common.clients import MAX_WAIT_SECONDS
+from api_common.siblings import FAILURES_TO_OPEN, MAX_WAIT_SECONDS
 
 from tests.faults.callers import Caller
 from tests.faults.conftest import Report

@@ -13,7 +13,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
-from api_common.peers import TRUST_DOMAIN
+from api_common.authn import TRUST_DOMAIN
 from api_common.server import Service
 from api_common.settings import Settings
 from cryptography.fernet import Fernet

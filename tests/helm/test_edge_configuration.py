@@ -6,8 +6,8 @@ import httpx
 
 from tests.e2e.edge.conftest import Edge, running
 from tests.helm.conftest import NAMESPACE, Release, values_of
-from tools import certificates, internal_keys
-from tools import edge as edge_tool
+from tools.edge import layout as edge_tool
+from tools.secrets import certificates, internal_keys
 from tools.topology import SERVICES
 
 OFFSET = 11_000

@@ -18,18 +18,17 @@ from urllib.parse import urlsplit
 import grpc
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.provisioning import provision
+from api_common.authn import channel_credentials
+from api_common.db import provision
 from api_common.settings import TlsSettings
-from api_common.testing.database import postgres_server
-from api_common.testing.identity import AUDIENCE, ISSUER, PEPPER, Identity
-from api_common.tls import channel_credentials
+from api_common.testing import AUDIENCE, ISSUER, PEPPER, Identity, postgres_server
 from cryptography.fernet import Fernet
 
 from libs.api_common.tests.proxy import Proxy
 from services.users.tests.factories import a_user
 from tests.images.engine import CheckError, Engine
-from tools import certificates
-from tools.edge import lay_out
+from tools.edge.layout import lay_out
+from tools.secrets import certificates
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub

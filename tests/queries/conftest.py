@@ -5,10 +5,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 import pytest
-from api_common.database import Database
+from api_common.db import Database, UnitOfWork
 from api_common.settings import DatabaseSettings
-from api_common.testing.database import TestDatabase, create_database
-from api_common.unit_of_work import UnitOfWork
+from api_common.testing import TestDatabase, create_database
 from pydantic import SecretStr
 
 from services.users.tests.conftest import accounts, users, users_database, users_service

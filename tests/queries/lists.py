@@ -8,12 +8,8 @@ import orjson
 from agents_service.repository import FIELDS as AGENT_FIELDS
 from agents_service.repository import AgentRepository
 from agents_service.tables import agents
-from api_common.database import Statement, compile_statement
-from api_common.fields import EnumField, Fields
-from api_common.listing import Page
-from api_common.pagination import PageTokens
-from api_common.timestamps import to_datetime
-from api_common.unit_of_work import TENANT_SETTING, Row, Transaction
+from api_common.db import TENANT_SETTING, Row, Statement, Transaction, compile_statement, to_datetime
+from api_common.listing import EnumField, Fields, Page, PageTokens
 from cryptography.fernet import Fernet
 from ipas_service.repository import FIELDS as IPA_FIELDS
 from ipas_service.repository import DeploymentRepository, IpaRepository

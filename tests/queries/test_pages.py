@@ -14,10 +14,7 @@ from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.settings import PaginationSettings
-from api_common.testing.database import TestDatabase
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
-from api_common.testing.service import running_service, settings_for
+from api_common.testing import Caller, Identity, TestDatabase, refused, running_service, settings_for
 from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st

@@ -5,9 +5,9 @@ from typing import Final, cast
 
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.context import Principal
-from api_common.database import Database, Statement
-from api_common.fields import (
+from api_common.authn import Principal
+from api_common.db import Database, Statement, Transaction
+from api_common.listing import (
     EnumField,
     Field,
     IdField,
@@ -18,8 +18,7 @@ from api_common.fields import (
     TimestampField,
 )
 from api_common.settings import DatabaseSettings
-from api_common.testing.database import TestDatabase
-from api_common.unit_of_work import Transaction
+from api_common.testing import TestDatabase
 from buf.validate import validate_pb2
 from pydantic import SecretStr
 from users_service.repository import UserRepository

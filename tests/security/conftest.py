@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 import uuid_utils
-from api_common.testing.identity import Identity
+from api_common.testing import Identity
 
 from services.ipas.tests.conftest import (
     agents,

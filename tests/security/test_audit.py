@@ -12,20 +12,15 @@ import pytest
 from ameide.agent.v1 import agent_pb2
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.audit import is_audited
-from api_common.correlation import read_headers
+from api_common.authn import Peer
+from api_common.call import read_headers
+from api_common.contract import MethodPolicy, read_policies
+from api_common.db import TransactionOutcome
 from api_common.errors import AuthorizationError
-from api_common.interceptors.audit import audit
-from api_common.policy import MethodPolicy, read_policies
-from api_common.rpc import Call
-from api_common.service_tokens import Peer
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
-from api_common.testing.service import running_service, settings_for
-from api_common.tracing import Trace
-from api_common.unit_of_work import Fate
+from api_common.events import is_audited
+from api_common.rpc import Call, audit
+from api_common.telemetry import Trace
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused, running_service, settings_for
 from google.protobuf.field_mask_pb2 import FieldMask
 from structlog.testing import capture_logs
 from users_service.service import SERVICE as USERS
@@ -181,16 +176,23 @@ class TestEffects:
         assert len(audited(events)) == 1
 
     @pytest.mark.parametrize(
-        ("fate", "outcome"), [(Fate.COMMITTED, ["done"]), (Fate.UNKNOWN, ["unknown"]), (Fate.NOTHING, [])]
+        ("outcome", "told"),
+        [
+            (TransactionOutcome.COMMITTED, ["done"]),
+            (TransactionOutcome.UNKNOWN, ["unknown"]),
+            (TransactionOutcome.NOTHING, []),
+        ],
     )
-    async def test_are_told_when_the_caller_has_gone(self, events: list[Event], fate: Fate, outcome: list[str]) -> None:
+    async def test_are_told_when_the_caller_has_gone(
+        self, events: list[Event], outcome: TransactionOutcome, told: list[str]
+    ) -> None:
         async def within(call: Call) -> None:
-            call.effect, call.fate = pb.User(id=NEVER), fate
+            call.effect, call.outcome = pb.User(id=NEVER), outcome
             raise asyncio.CancelledError
 
         with pytest.raises(asyncio.CancelledError):
             await audit(SUSPEND, within)(a_call(peer=None))
-        assert [event["outcome"] for event in audited(events)] == outcome
+        assert [event["outcome"] for event in audited(events)] == told
 
 
 class TestDenials:

@@ -15,18 +15,12 @@ from agents_service.service import SERVICE as AGENTS
 from ameide.agent.v1 import agent_pb2
 from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from ameide.user.v1 import user_pb2
-from api_common.clients import Siblings
-from api_common.context import Principal
-from api_common.directory import MAX_AGE_SECONDS, MAX_STALE_SECONDS, Directory, UsersService
-from api_common.peers import TRUST_DOMAIN
+from api_common.authn import TRUST_DOMAIN, Principal, ServiceTokenSigner, channel_credentials
+from api_common.authz import MAX_AGE_SECONDS, MAX_STALE_SECONDS, Directory, UsersService
 from api_common.server import StartError
-from api_common.service_tokens import ServiceTokenSigner
+from api_common.siblings import Siblings
 from api_common.telemetry import Metrics
-from api_common.testing.database import TestDatabase
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
-from api_common.testing.service import guarded_service, settings_for, tls_of
-from api_common.tls import channel_credentials
+from api_common.testing import Caller, Identity, TestDatabase, guarded_service, refused, settings_for, tls_of
 from google.protobuf.field_mask_pb2 import FieldMask
 from prometheus_client import CollectorRegistry
 from users_service.service import SERVICE as USERS

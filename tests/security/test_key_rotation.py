@@ -15,17 +15,15 @@ import jwt
 import pytest
 import yaml
 from ameide.user.v1 import user_pb2 as pb
-from api_common.auth_provider import OidcAuthProvider, bearer_token
-from api_common.error_details import render
-from api_common.errors import UnauthenticatedError
-from api_common.key_set import FileKeySet
+from api_common.authn import FileKeySet, OidcAuthProvider, bearer_token
+from api_common.errors import UnauthenticatedError, render
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.e2e.edge.backend import Answer, Backend
 from tests.e2e.edge.conftest import Edge, Layout, publishing, running
-from tools import identity
-from tools.issuer import IssuerServer
+from tools.secrets import identity
+from tools.secrets.issuer import IssuerServer
 from tools.topology import AUDIENCE, ISSUER
 
 CACHE_SECONDS: Final = 1

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import grpc
 import pytest
-from api_common.field_behavior import has_behavior
-from api_common.testing.hiding import NEVER
+from api_common.contract import has_behavior
+from api_common.testing import NEVER
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 

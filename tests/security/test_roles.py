@@ -5,10 +5,9 @@ from typing import Final
 
 import grpc
 import pytest
-from api_common.internal_tokens import InternalTokenSigner
-from api_common.policy import ROLE_PERMISSIONS
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import AUDIENCE, Identity
+from api_common.authn import InternalTokenSigner
+from api_common.contract import ROLE_PERMISSIONS
+from api_common.testing import AUDIENCE, NEVER, Identity
 
 from tests.security.world import Rpc, Running, rpcs
 

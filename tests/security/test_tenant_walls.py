@@ -10,11 +10,9 @@ from typing import Any, Final
 import asyncpg
 import grpc
 import pytest
-from api_common.fields import IdField as IdFilter
-from api_common.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import AUDIENCE, Caller, Identity
-from api_common.testing.refusals import refused
+from api_common.authn import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner
+from api_common.listing import IdField as IdFilter
+from api_common.testing import AUDIENCE, NEVER, Caller, Identity, refused
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import status_pb2

@@ -8,10 +8,8 @@ from typing import Any, Final
 import httpx
 import pytest
 import yaml
-from api_common.auth_provider import CLAIM_MAPS, ClaimMap, OidcAuthProvider, bearer_token
+from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, ClaimMap, FileKeySet, OidcAuthProvider, bearer_token
 from api_common.errors import UnauthenticatedError
-from api_common.internal_tokens import INTERNAL_ISSUER
-from api_common.key_set import FileKeySet
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.conftest import Edge, Issuer, Layout, filter_named, running

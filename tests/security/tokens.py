@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api_common.auth_provider import CLAIM_MAPS, ClaimMap
+from api_common.authn import CLAIM_MAPS, ClaimMap
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 

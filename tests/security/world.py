@@ -17,11 +17,8 @@ from ameide.ipa.v1 import ipa_pb2
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.user.v1 import service_account_pb2
 from ameide.workflow.v1 import workflow_pb2
-from api_common.field_behavior import has_behavior
-from api_common.policy import MethodPolicy, read_policies
-from api_common.testing.database import TestDatabase
-from api_common.testing.identity import Caller
-from api_common.testing.service import TestService
+from api_common.contract import MethodPolicy, has_behavior, read_policies
+from api_common.testing import Caller, TestDatabase, TestService
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message

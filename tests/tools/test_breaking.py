@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import breaking
+from tools.contract import breaking
 from tools.topology import ROOT
 
 USER = "proto/ameide/user/v1/user.proto"

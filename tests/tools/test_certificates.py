@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tools import certificates
+from tools.secrets import certificates
 
 
 def certificate(folder: Path, name: str) -> x509.Certificate:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from api_common.auth_provider import CLAIM_MAPS
+from api_common.authn import CLAIM_MAPS
 
-from tools import edge
+from tools.edge import layout as edge
 
 
 @pytest.fixture

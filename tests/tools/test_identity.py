@@ -9,7 +9,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from tools import identity
+from tools.secrets import identity
 from tools.topology import AUDIENCE, ISSUER, ROOT, MeshError
 
 
@@ -21,7 +21,7 @@ def verified(token: str, folder: Path) -> dict[str, object]:
 
 def print_token(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "AMEIDE_LOCAL_DIR": str(folder), **variables}
-    command = [sys.executable, "-m", "tools.identity"]
+    command = [sys.executable, "-m", "tools.secrets.identity"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

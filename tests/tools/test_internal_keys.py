@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from api_common.internal_tokens import public_jwk
+from api_common.authn import public_jwk
 
-from tools import internal_keys
+from tools.secrets import internal_keys
 
 SECRETS = ("internal.pem", "pepper")
 

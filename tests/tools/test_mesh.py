@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from api_common.provisioning import DatabaseUrls
+from api_common.db import DatabaseUrls
 
 from tests.ports import mesh_offset
-from tools import mesh as commands
-from tools import postgres, preparation, processes
+from tools.mesh import commands, postgres, preparation, processes
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
 
 Kept = subprocess.Popen[str]

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from api_common.policy import MethodPolicy, read_policies
+from api_common.contract import MethodPolicy, read_policies
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tools.contract import comments, files
+from tools.contract.descriptors import comments, files
 
 
 @dataclass(frozen=True, slots=True)

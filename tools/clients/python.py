@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from api_common.field_behavior import has_behavior
+from api_common.contract import has_behavior
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from tools.clients.api import Method, Service, comment, messages, reasons, services, snake

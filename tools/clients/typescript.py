@@ -12,8 +12,8 @@ from typing import Final
 from google.protobuf.descriptor import FileDescriptor
 
 from tools.clients.api import messages, reasons, services
-from tools.contract import files
-from tools.make_protos import DESCRIPTOR_SET
+from tools.contract.descriptors import files
+from tools.contract.generate import DESCRIPTOR_SET
 from tools.topology import ROOT
 
 PACKAGE: Final = ROOT / "clients" / "typescript"

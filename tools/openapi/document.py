@@ -5,13 +5,12 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from api_common.policy import MethodPolicy, read_policies
-from api_common.preconditions import Precondition
+from api_common.contract import MethodPolicy, Precondition, read_policies
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
-from tools.contract import files
-from tools.make_protos import ROOT
+from tools.contract.descriptors import files
+from tools.contract.generate import ROOT
 from tools.openapi import refusals
 from tools.openapi.schemas import Json, Schemas, example, text_of
 

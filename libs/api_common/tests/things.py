@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from api_common.fields import (
+from api_common.listing import (
     EnumField,
     Fields,
     IdField,

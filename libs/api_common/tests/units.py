@@ -7,8 +7,7 @@ from typing import Final
 
 import uuid_utils
 from api_common import errors
-from api_common.database import Database, Statement, compile_statement
-from api_common.unit_of_work import Transaction, UnitOfWork
+from api_common.db import Database, Statement, Transaction, UnitOfWork, compile_statement
 from sqlalchemy import func, select
 from users_service.errors import EmailTakenError
 from users_service.service import SERVICE

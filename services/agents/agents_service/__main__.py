@@ -1,7 +1,7 @@
 """The process of the agents service: `python -m agents_service [migrate]`."""
 
-from api_common.server import main
+from api_common.server import run_service
 
 from agents_service.service import SERVICE
 
-main(SERVICE)
+run_service(SERVICE)

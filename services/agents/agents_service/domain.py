@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import unquote
 
+from api_common.contract import MAX_STRUCT_DEPTH, size_violations
 from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
-from api_common.json_size import MAX_STRUCT_DEPTH, size_violations
-from api_common.lifecycle import Lifecycle
+from api_common.resources import Lifecycle
 from jsonschema_rs import Draft202012Validator
 
 from agents_service.errors import InvalidToolsError

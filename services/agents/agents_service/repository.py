@@ -1,8 +1,7 @@
 """The rows of agents."""
 
-from api_common.batch_repository import BatchRepository
-from api_common.fields import EnumField, Fields, IdField, LabelsField, TextField, TimestampField
-from api_common.pagination import PageTokens
+from api_common.listing import EnumField, Fields, IdField, LabelsField, PageTokens, TextField, TimestampField
+from api_common.resources import BatchRepository
 
 from agents_service.domain import LIFECYCLE, State
 from agents_service.tables import agents

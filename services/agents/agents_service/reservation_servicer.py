@@ -1,7 +1,7 @@
 """The RPCs of ReservationService."""
 
 from ameide.agent.v1 import reservation_pb2 as pb
-from api_common.context import RequestContext
+from api_common.call import RequestContext
 from api_common.reservations import Reservations
 
 from agents_service.domain import require_active

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ameide.agent.v1 import agent_pb2, reservation_pb2
 from api_common.reservations import Reservations
-from api_common.server import Parts, Service
+from api_common.server import Service, ServiceDependencies
 
 from agents_service.mapping import agent_to_proto
 from agents_service.repository import FIELDS, AgentRepository
@@ -13,12 +13,12 @@ from agents_service.servicer import AgentServicer
 from agents_service.tables import agents
 
 
-def _servicer(parts: Parts) -> AgentServicer:
+def _servicer(parts: ServiceDependencies) -> AgentServicer:
     watch = parts.watches.of(agents, fields=FIELDS, to_proto=agent_to_proto, response=agent_pb2.WatchAgentsResponse)
     return AgentServicer(AgentRepository(parts.page_tokens), Reservations("agent"), watch)
 
 
-def _reservation_servicer(parts: Parts) -> ReservationServicer:
+def _reservation_servicer(parts: ServiceDependencies) -> ReservationServicer:
     return ReservationServicer(AgentRepository(parts.page_tokens), Reservations("agent"))
 
 

@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.agent.v1 import agent_pb2 as pb
-from api_common.batches import Change, deletion, each
-from api_common.changes.watch import Watch
-from api_common.context import RequestContext, StreamContext
-from api_common.field_mask import paths_to_write
-from api_common.messages import add_rows
+from api_common.call import RequestContext, StreamContext
+from api_common.contract import paths_to_write
 from api_common.reservations import Reservations
+from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.watch import Watch
 
 from agents_service.domain import State, validate_parameters, validate_tools
 from agents_service.mapping import MUTABLE, agent_from_proto, agent_to_proto
@@ -60,7 +59,7 @@ class AgentServicer:
     async def BatchCreateAgents(
         self, request: pb.BatchCreateAgentsRequest, ctx: RequestContext
     ) -> pb.BatchCreateAgentsResponse:
-        items = each(request.requests, _created)
+        items = map_items(request.requests, _created)
         rows = await self._agents.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
         answer = pb.BatchCreateAgentsResponse()
         add_rows(rows, agent_to_proto, answer.agents.add)
@@ -69,7 +68,7 @@ class AgentServicer:
     async def BatchUpdateAgents(
         self, request: pb.BatchUpdateAgentsRequest, ctx: RequestContext
     ) -> pb.BatchUpdateAgentsResponse:
-        changes = each(request.requests, _changed)
+        changes = map_items(request.requests, _changed)
         before = await self._agents.lock_many(ctx.transaction, changes)
         rows = await self._agents.update_many(ctx.transaction, changes, before)
         answer = pb.BatchUpdateAgentsResponse()
@@ -79,7 +78,7 @@ class AgentServicer:
     async def BatchDeleteAgents(
         self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
     ) -> pb.BatchDeleteAgentsResponse:
-        before = await self._agents.lock_many(ctx.transaction, each(request.requests, deletion))
+        before = await self._agents.lock_many(ctx.transaction, map_items(request.requests, deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._agents.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteAgentsResponse()

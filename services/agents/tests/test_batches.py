@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.agent.v1 import agent_pb2 as pb
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, assert_hidden, refused
 
 from services.agents.tests.factories import a_tool, an_agent, create_agent
 

@@ -14,8 +14,8 @@ from agents_service.domain import (
 from agents_service.errors import InvalidToolsError
 from ameide.agent.v1 import agent_pb2 as pb
 from ameide.agent.v1 import reason_pb2
+from api_common.contract import MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH, compact_size
 from api_common.errors import FailedPreconditionError, ValidationError
-from api_common.json_size import MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH, compact_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import meta

@@ -12,10 +12,7 @@ import uuid_utils
 from ameide.agent.v1 import agent_pb2
 from ameide.agent.v1 import reservation_pb2 as pb
 from ameide.common.v1.reservation_pb2 import Holder
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
-from api_common.testing.sibling import CallingProcess
+from api_common.testing import NEVER, Caller, CallingProcess, Identity, refused
 
 from services.agents.tests.factories import create_agent
 

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.agent.v1 import agent_pb2 as pb
+from api_common.contract import struct_from_json
 from api_common.listing import MAX_PAGE_BYTES
-from api_common.structs import struct_from_json
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.paging import all_pages
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, all_pages, assert_hidden, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct, Value
 

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.agent.v1 import agent_pb2 as pb
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
-from api_common.testing.watching import watching
+from api_common.testing import Caller, refused, watching
 
 from services.agents.tests.factories import an_agent
 

@@ -6,12 +6,12 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 import uuid_utils
-from api_common import business_events
-from api_common.context import RequestContext
-from api_common.errors import Resource
-from api_common.repository import etag_of
+from api_common.call import RequestContext
+from api_common.db import Row, Transaction
+from api_common.errors import ResourceInfo
+from api_common.events import record_business_event
+from api_common.resources import row_etag
 from api_common.sagas import Plan, Saga, Sagas, SagaState, Step
-from api_common.unit_of_work import Row, Transaction
 
 from ipas_service.domain import LIFECYCLE, DeploymentState, State, require_workflow
 from ipas_service.repository import DeploymentRepository, IpaRepository
@@ -157,10 +157,10 @@ def _tell(transaction: Transaction, saga: Saga, deployment: Row) -> None:
     """Has the business event of an end told, once it is committed (ADR 29)."""
     if deployment["state"] in _TOLD:
         event = partial(
-            business_events.record,
+            record_business_event,
             f"deployment.{deployment['state'].lower()}",
-            Resource("deployment", deployment["id"]),
-            etag=etag_of(deployment),
+            ResourceInfo("deployment", deployment["id"]),
+            etag=row_etag(deployment),
             tenant_id=saga.tenant_id,
             actor=saga.subject,
             request_id=saga.id,
@@ -175,4 +175,4 @@ def _retirement(deployment_id: str) -> str:
 
 def _etags_around(ipa: Mapping[str, Any]) -> set[str]:
     """Returns the etags of an IPA that is DEPLOYING: now, and before it began unless it was renamed since."""
-    return {etag_of(ipa), etag_of({"version": ipa["version"] - 1})}
+    return {row_etag(ipa), row_etag({"version": ipa["version"] - 1})}

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
+from api_common.contract import size_violations
 from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
-from api_common.json_size import size_violations
-from api_common.lifecycle import Lifecycle
+from api_common.resources import Lifecycle
 
 from ipas_service.errors import IncompleteIpaError, InvalidBindingsError
 

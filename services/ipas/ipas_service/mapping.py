@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.messages import Make, fill, fill_times
-from api_common.repository import etag_of
-from api_common.structs import struct_from_json, struct_to_json
-from api_common.unit_of_work import Row
+from api_common.contract import struct_from_json, struct_to_json
+from api_common.db import Row
+from api_common.resources import Make, fill, fill_times, row_etag
 from google.protobuf.json_format import ParseDict
 
 MUTABLE = frozenset(
@@ -24,7 +23,7 @@ def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
         display_name=row["display_name"],
         state=row["state"],
         created_by=row["created_by"],
-        etag=etag_of(row),
+        etag=row_etag(row),
         description=row["description"],
         workflow_id=row["workflow_id"],
         workflow_revision=row["workflow_revision"],
@@ -44,7 +43,7 @@ def deployment_to_proto(row: Row, make: Make[pb.Deployment] = pb.Deployment) -> 
         tenant_id=row["tenant_id"],
         state=row["state"],
         created_by=row["created_by"],
-        etag=etag_of(row),
+        etag=row_etag(row),
         ipa_id=row["ipa_id"],
         workflow_id=row["workflow_id"],
         workflow_revision=row["workflow_revision"],

@@ -6,10 +6,10 @@ from typing import Any, Final, TypeVar
 
 from ameide.agent.v1 import agent_pb2
 from ameide.workflow.v1 import workflow_pb2
-from api_common.batches import each
-from api_common.clients import Siblings
-from api_common.context import RequestContext
-from api_common.errors import DomainError, FieldViolation, NotFoundError, PayloadTooLargeError, Resource
+from api_common.call import RequestContext
+from api_common.errors import DomainError, FieldViolation, NotFoundError, PayloadTooLargeError, ResourceInfo
+from api_common.resources import map_items
+from api_common.siblings import Siblings
 
 from ipas_service.domain import validate_bindings, validate_selection, validate_variables
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError, WorkflowRevisionNotFoundError
@@ -74,7 +74,7 @@ class Composition:
         Raises:
             DomainError: what `validate` raises, saying which item it is about.
         """
-        await self._validate(ctx, choices, each)
+        await self._validate(ctx, choices, map_items)
 
     async def _validate(
         self,
@@ -203,7 +203,7 @@ def _check_agents(choice: Choice, live: Collection[str]) -> None:
 def _no_workflow(id: str) -> DomainError:
     violation = FieldViolation("ipa.workflow_id", "names no workflow")
     return WorkflowNotFoundError(
-        "There is no workflow with this id.", resource=Resource("workflow", id), violations=[violation]
+        "There is no workflow with this id.", resource=ResourceInfo("workflow", id), violations=[violation]
     )
 
 
@@ -211,6 +211,6 @@ def _no_agent(missing: Collection[str], bindings: Mapping[str, str]) -> DomainEr
     nodes = sorted(node for node, id in bindings.items() if id in missing)
     return AgentNotFoundError(
         "There is no agent with this id.",
-        resource=Resource("agent", min(missing)),
+        resource=ResourceInfo("agent", min(missing)),
         violations=[FieldViolation(f"ipa.agent_bindings[{node}]", "names no agent") for node in nodes],
     )

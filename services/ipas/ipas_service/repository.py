@@ -3,14 +3,25 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api_common.batch_repository import BatchRepository
-from api_common.database import Statement, compile_statement
-from api_common.errors import NotFoundError, Resource
-from api_common.fields import EnumField, Fields, IdField, IntegerField, LabelsField, TextField, TimestampField
-from api_common.filtering import Order, OrderTerm
-from api_common.listing import Listing, Page, PageRequest, Query
-from api_common.pagination import PageTokens
-from api_common.unit_of_work import Row, Transaction
+from api_common.db import Row, Statement, Transaction, compile_statement
+from api_common.errors import NotFoundError, ResourceInfo
+from api_common.listing import (
+    EnumField,
+    Fields,
+    IdField,
+    IntegerField,
+    LabelsField,
+    Listing,
+    Order,
+    OrderTerm,
+    Page,
+    PageRequest,
+    PageTokens,
+    Query,
+    TextField,
+    TimestampField,
+)
+from api_common.resources import BatchRepository
 from sqlalchemy import bindparam, func, insert, literal_column, select, update
 
 from ipas_service.domain import LIFECYCLE, DeploymentState, State
@@ -94,7 +105,7 @@ class DeploymentRepository:
         """
         row = await transaction.fetch_one(_GET, {"tenant_id": transaction.tenant_id, "id": id})
         if row is None or row["ipa_id"] != ipa_id.lower():
-            raise NotFoundError("The IPA has no such deployment.", resource=Resource("deployment", id))
+            raise NotFoundError("The IPA has no such deployment.", resource=ResourceInfo("deployment", id))
         return row
 
     async def page(self, transaction: Transaction, ipa_id: str, request: PageRequest, *, method: str) -> Page:

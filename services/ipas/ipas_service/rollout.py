@@ -6,9 +6,9 @@ from typing import Any, Final
 from ameide.agent.v1 import reservation_pb2 as agents_pb
 from ameide.common.v1 import reservation_pb2
 from ameide.workflow.v1 import reservation_pb2 as workflows_pb
-from api_common.clients import Siblings
 from api_common.errors import FailedPreconditionError, NotFoundError
 from api_common.sagas import Effect
+from api_common.siblings import Siblings
 
 from ipas_service.domain import validate_deployable
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ameide.ipa.v1 import ipa_pb2
 from api_common.sagas import Plan
-from api_common.server import Parts, Service
+from api_common.server import Service, ServiceDependencies
 
 from ipas_service.deployments import Deployments
 from ipas_service.mapping import deployment_to_proto, ipa_to_proto
@@ -16,7 +16,7 @@ from ipas_service.servicer import IpaServicer
 from ipas_service.tables import deployments, ipas
 
 
-def _servicer(parts: Parts) -> IpaServicer:
+def _servicer(parts: ServiceDependencies) -> IpaServicer:
     watch = parts.watches.of(ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse)
     repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
     watch_deployments = parts.watches.of(
@@ -31,11 +31,11 @@ def _servicer(parts: Parts) -> IpaServicer:
     )
 
 
-def _plans(parts: Parts) -> Sequence[Plan]:
+def _plans(parts: ServiceDependencies) -> Sequence[Plan]:
     return _deployments(parts).plans
 
 
-def _deployments(parts: Parts) -> Deployments:
+def _deployments(parts: ServiceDependencies) -> Deployments:
     repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
     return Deployments(repository, stored, parts.sagas, Rollout(parts.siblings))
 

@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.batches import Change, deletion, each
-from api_common.changes.watch import Watch
-from api_common.context import RequestContext, StreamContext
-from api_common.field_mask import paths_to_write
-from api_common.messages import add_rows
-from api_common.unit_of_work import Row
+from api_common.call import RequestContext, StreamContext
+from api_common.contract import paths_to_write
+from api_common.db import Row
+from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.watch import Watch
 
 from ipas_service.deployments import Deployments
 from ipas_service.domain import DEPLOYED_FIELDS, State, require_changeable, require_deletable
@@ -76,7 +75,7 @@ class IpaServicer:
     async def BatchCreateIpas(
         self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
     ) -> pb.BatchCreateIpasResponse:
-        items = each(request.requests, _created)
+        items = map_items(request.requests, _created)
         await self._composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
         rows = await self._ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
         answer = pb.BatchCreateIpasResponse()
@@ -86,9 +85,9 @@ class IpaServicer:
     async def BatchUpdateIpas(
         self, request: pb.BatchUpdateIpasRequest, ctx: RequestContext
     ) -> pb.BatchUpdateIpasResponse:
-        changes = each(request.requests, _changed)
+        changes = map_items(request.requests, _changed)
         before = await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
-        await self._composition.validate_many(ctx, each(zip(before, changes, strict=True), _choice))
+        await self._composition.validate_many(ctx, map_items(zip(before, changes, strict=True), _choice))
         rows = await self._ipas.update_many(ctx.transaction, changes, before)
         answer = pb.BatchUpdateIpasResponse()
         add_rows(rows, ipa_to_proto, answer.ipas.add)
@@ -97,8 +96,8 @@ class IpaServicer:
     async def BatchDeleteIpas(
         self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
     ) -> pb.BatchDeleteIpasResponse:
-        before = await self._ipas.lock_many(ctx.transaction, each(request.requests, deletion), reading=("state",))
-        each(before, _require_deletable)
+        before = await self._ipas.lock_many(ctx.transaction, map_items(request.requests, deletion), reading=("state",))
+        map_items(before, _require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteIpasResponse()
         add_rows(rows, ipa_to_proto, answer.ipas.add)

@@ -12,13 +12,14 @@ from agents_service.service import SERVICE as AGENTS
 from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
-from api_common.directory import Directory
+from api_common.authz import Directory
 from api_common.server import Service
-from api_common.testing.database import TestDatabase, create_database
-from api_common.testing.identity import Identity
-from api_common.testing.service import (
+from api_common.testing import (
+    Identity,
     NoStoredUsers,
+    TestDatabase,
     TestService,
+    create_database,
     guarded_service,
     running_service,
     settings_for,

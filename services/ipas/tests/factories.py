@@ -10,8 +10,7 @@ import asyncpg
 from ameide.agent.v1 import agent_pb2
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.testing.database import TestDatabase
-from api_common.testing.identity import Caller
+from api_common.testing import Caller, TestDatabase
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

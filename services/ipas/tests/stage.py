@@ -12,23 +12,21 @@ from typing import Any, Final
 
 import asyncpg
 import pytest
-from api_common.clients import Siblings
-from api_common.context import Principal, RequestContext
-from api_common.database import Database
-from api_common.pagination import PageTokens
-from api_common.saga_metrics import SagaMetrics
-from api_common.saga_worker import SagaWorker
-from api_common.sagas import Effect, Effecting, Patience, Plan, Sagas, Step
-from api_common.testing.identity import Caller
-from api_common.tracing import Trace
-from api_common.unit_of_work import Row, UnitOfWork
+from api_common.authn import Principal
+from api_common.call import RequestContext
+from api_common.db import Database, Row, UnitOfWork
+from api_common.listing import PageTokens
+from api_common.sagas import Effect, Effecting, Plan, RetryPolicy, SagaMetrics, Sagas, SagaWorker, Step
+from api_common.siblings import Siblings
+from api_common.telemetry import Trace
+from api_common.testing import Caller
 from cryptography.fernet import Fernet
 from ipas_service.deployments import Deployments, _retirement
 from ipas_service.repository import DeploymentRepository, IpaRepository
 from ipas_service.rollout import Rollout
 from prometheus_client import CollectorRegistry
 
-QUICK: Final = Patience(attempts=3, first_seconds=0.001, longest_seconds=0.002)
+QUICK: Final = RetryPolicy(attempts=3, first_seconds=0.001, longest_seconds=0.002)
 FOR_EVER: Final = 1000.0
 """A lease that no test outlives: time passes when `Stage.expire` says so."""
 

@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING
 import grpc
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
 from ameide.workflow.v1 import workflow_pb2
-from api_common.error_details import render
-from api_common.errors import DomainError
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Identity
-from api_common.testing.service import running_service, settings_for
+from api_common.errors import DomainError, render
+from api_common.testing import NEVER, Identity, TestDatabase, running_service, settings_for
 from ipas_service.service import SERVICE
 
 from services.ipas.tests.factories import a_definition

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
-from api_common.testing.statements import Statements
+from api_common.testing import NEVER, Caller, Statements, TestDatabase, assert_hidden, refused
 
 from services.ipas.tests.factories import (
     an_ipa,

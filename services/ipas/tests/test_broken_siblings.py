@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused
 
 from services.ipas.tests.factories import an_ipa
 from services.ipas.tests.stand_ins import POOL_SIZE, SECRET, ipas_beside, standing_in

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
-from api_common import saga_worker
-from api_common.clients import Siblings
-from api_common.database import Database
+from api_common.db import Database
 from api_common.errors import AbortedError, DeadlineExceededError, ExternalServiceError, FailedPreconditionError
 from api_common.sagas import Effect, Effecting
+from api_common.sagas import worker as saga_worker
 from api_common.settings import DatabaseSettings
+from api_common.siblings import Siblings
 from api_common.telemetry import Metrics
-from api_common.testing.database import TestDatabase
-from api_common.testing.identity import Caller
-from api_common.testing.service import tls_of
+from api_common.testing import Caller, TestDatabase, tls_of
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, TestDatabase, assert_hidden, refused
 
 from services.ipas.tests.factories import (
     create_ipa,

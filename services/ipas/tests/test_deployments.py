@@ -11,12 +11,7 @@ import pytest
 from ameide.agent.v1 import agent_pb2
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.paging import all_pages
-from api_common.testing.refusals import refused
-from api_common.testing.watching import watching
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, all_pages, assert_hidden, refused, watching
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.ipas.tests.factories import (

@@ -3,8 +3,8 @@
 import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.ipa.v1 import reason_pb2
+from api_common.contract import MAX_STRUCT_BYTES, compact_size
 from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
-from api_common.json_size import MAX_STRUCT_BYTES, compact_size
 from ipas_service.domain import (
     DEPLOYED_FIELDS,
     LIFECYCLE,

@@ -10,10 +10,7 @@ from ameide.agent.v1 import agent_pb2
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
 from api_common.errors import FieldViolation, NotFoundError, PayloadTooLargeError
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.ipas.tests.factories import (

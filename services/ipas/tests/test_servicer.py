@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, assert_hidden, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct
 

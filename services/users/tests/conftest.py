@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceStub
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.testing.database import TestDatabase, create_database
-from api_common.testing.identity import Identity
-from api_common.testing.service import TestService, guarded_service, running_service, settings_for, tls_of
+from api_common.testing import (
+    Identity,
+    TestDatabase,
+    TestService,
+    create_database,
+    guarded_service,
+    running_service,
+    settings_for,
+    tls_of,
+)
 from users_service.service import SERVICE
 
-from tools.certificates import ensure
+from tools.secrets.certificates import ensure
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub

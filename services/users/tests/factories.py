@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
-from api_common.testing.identity import Caller
+from api_common.testing import Caller
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub

@@ -15,16 +15,12 @@ import pytest
 from ameide.edge.v1 import ext_authz_pb2 as edge
 from ameide.user.v1 import service_account_pb2 as pb
 from ameide.user.v1 import user_pb2
-from api_common.database import Database
+from api_common.authn import INTERNAL_ISSUER, InternalTokenSigner
+from api_common.db import Database, Transaction
 from api_common.errors import RateLimitError
-from api_common.internal_tokens import INTERNAL_ISSUER, InternalTokenSigner
-from api_common.pagination import PageTokens
+from api_common.listing import PageTokens
 from api_common.settings import DatabaseSettings
-from api_common.testing.database import TestDatabase
-from api_common.testing.identity import AUDIENCE, PEPPER, Caller, Identity
-from api_common.testing.refusals import refused
-from api_common.testing.service import TestService
-from api_common.unit_of_work import Transaction
+from api_common.testing import AUDIENCE, PEPPER, Caller, Identity, TestDatabase, TestService, refused
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from users_service import failed_attempts

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from ameide.user.v1 import user_pb2 as pb
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
-from api_common.testing.statements import Statements
+from api_common.testing import NEVER, Caller, Statements, TestDatabase, assert_hidden, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.users.tests.factories import a_user, create_user

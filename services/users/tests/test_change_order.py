@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 import uuid_utils
 from ameide.user.v1 import user_pb2 as pb
-from api_common.changes import hub
-from api_common.testing.watching import watching
+from api_common.testing import watching
+from api_common.watch import change_notifier as hub
 
 from services.users.tests.factories import create_user
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
-    from api_common.testing.database import TestDatabase
-    from api_common.testing.identity import Caller
+    from api_common.testing import Caller, TestDatabase
 
 WRITERS = 40
 MAX_DELAY_SECONDS = 0.2

@@ -13,23 +13,16 @@ import asyncpg
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.clients import Siblings
-from api_common.context import CallContext, Principal
-from api_common.database import Database
-from api_common.directory import StoredUser, UsersService
+from api_common.authn import TRUST_DOMAIN, Principal, ServiceTokenSigner, channel_credentials
+from api_common.authz import StoredUser, UsersService
+from api_common.call import CallContext
+from api_common.db import Database
 from api_common.errors import DeadlineExceededError
-from api_common.pagination import PageTokens
-from api_common.peers import TRUST_DOMAIN
-from api_common.service_tokens import ServiceTokenSigner
+from api_common.listing import PageTokens
 from api_common.settings import DatabaseSettings
-from api_common.telemetry import Metrics
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
-from api_common.testing.service import TestService, tls_of
-from api_common.tls import channel_credentials
-from api_common.tracing import Trace
+from api_common.siblings import Siblings
+from api_common.telemetry import Metrics, Trace
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, TestService, refused, tls_of
 from cryptography.fernet import Fernet
 from google.protobuf.field_mask_pb2 import FieldMask
 from prometheus_client import CollectorRegistry

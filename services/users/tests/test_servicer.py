@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.paging import all_pages
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, all_pages, assert_hidden, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.users.tests.factories import a_user, create_user

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.user.v1 import user_pb2 as pb
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, assert_hidden, refused
 
 from services.users.tests.factories import create_user
 

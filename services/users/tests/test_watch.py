@@ -14,17 +14,13 @@ import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common import rpc
-from api_common.changes.hub import ChangeHub
-from api_common.changes.statements import PAGE_SIZE
-from api_common.database import Database
-from api_common.interceptors import streaming
-from api_common.reaper import reap_changes
+from api_common.db import Database
+from api_common.rpc import adapter as rpc
+from api_common.server import reap_changes
 from api_common.settings import DatabaseSettings, WatchSettings
 from api_common.telemetry import Metrics
-from api_common.testing.refusals import refused
-from api_common.testing.service import running_service, settings_for
-from api_common.testing.watching import watching
+from api_common.testing import refused, running_service, settings_for, watching
+from api_common.watch import PAGE_SIZE, ChangeNotifier
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from prometheus_client import CollectorRegistry
@@ -37,8 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
-    from api_common.testing.database import TestDatabase
-    from api_common.testing.identity import Caller, Identity
+    from api_common.testing import Caller, Identity, TestDatabase
 
 S = grpc.StatusCode
 
@@ -123,12 +118,12 @@ class TestWatchUsers:
     async def test_is_woken_by_calls_that_wrote_something_and_by_no_other(
         self, users_database: TestDatabase, identity: Identity, admin: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        woken: list[ChangeHub] = []
+        woken: list[ChangeNotifier] = []
 
-        def wake(hub: ChangeHub) -> None:
-            woken.append(hub)
+        def wake(notifier: ChangeNotifier) -> None:
+            woken.append(notifier)
 
-        monkeypatch.setattr(ChangeHub, "wake", wake)
+        monkeypatch.setattr(ChangeNotifier, "wake", wake)
         keyed = (*admin.metadata, ("idempotency-key", "once"))
         async with another(users_database, identity) as users:
             request = pb.CreateUserRequest(user=a_user())
@@ -321,7 +316,7 @@ class TestALife:
         code: grpc.StatusCode,
         reason: str,
     ) -> None:
-        monkeypatch.setattr(streaming, "CHECK_SECONDS", 0.05)
+        monkeypatch.setattr("api_common.rpc.layers.streaming.CHECK_SECONDS", 0.05)
         user = await create_user(users, admin, roles=["viewer"])
         caller = identity.caller(admin.tenant_id, subject=user.id)
         async with watching(users.WatchUsers, pb.WatchUsersRequest(filter='state = "SUSPENDED"'), caller) as watch:

@@ -1,7 +1,7 @@
 """The process of the users service: `python -m users_service [migrate]`."""
 
-from api_common.server import main
+from api_common.server import run_service
 
 from users_service.service import SERVICE
 
-main(SERVICE)
+run_service(SERVICE)

@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Final
 
 import uuid_utils
-from api_common.unit_of_work import TENANT_PATTERN
+from api_common.authn import TENANT_PATTERN
 
 _FORMAT: Final = re.compile(r"ameide_([0-9a-f]{32})[0-9a-f]{64}((?:[0-9a-f]{2}){1,63})_([0-9a-f]{8})")
 _SHOWN: Final = len("ameide_") + 12

@@ -1,7 +1,7 @@
 """The RPC of DirectoryService."""
 
 from ameide.user.v1 import directory_pb2 as pb
-from api_common.context import RequestContext
+from api_common.call import RequestContext
 
 from users_service.repository import UserRepository
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from api_common.errors import FailedPreconditionError
-from api_common.lifecycle import Lifecycle
+from api_common.resources import Lifecycle
 
 from users_service.errors import ApiKeyLimitReachedError
 

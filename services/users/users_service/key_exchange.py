@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from api_common.database import Database, repeat_if_stale
+from api_common.authn import InternalTokenSigner
+from api_common.db import Database, UnitOfWork, repeat_if_stale
 from api_common.errors import DomainError
-from api_common.internal_tokens import InternalTokenSigner
-from api_common.unit_of_work import UnitOfWork
 
 from users_service.api_keys import NOWHERE, ApiKeys, find_place
 from users_service.failed_attempts import FailedAttempts

@@ -6,10 +6,9 @@ from typing import Any
 
 from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
+from api_common.db import Row
 from api_common.errors import FieldViolation, ValidationError
-from api_common.messages import Make, fill, fill_times
-from api_common.repository import etag_of
-from api_common.unit_of_work import Row
+from api_common.resources import Make, fill, fill_times, row_etag
 from google.protobuf.timestamp_pb2 import Timestamp
 
 MUTABLE = frozenset({"display_name", "labels", "email", "roles"})
@@ -26,7 +25,7 @@ def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
         display_name=row["display_name"],
         state=row["state"],
         created_by=row["created_by"],
-        etag=etag_of(row),
+        etag=row_etag(row),
         email=row["email"],
         roles=row["roles"],
     )
@@ -56,7 +55,7 @@ def service_account_to_proto(
         display_name=row["display_name"],
         state=row["state"],
         created_by=row["created_by"],
-        etag=etag_of(row),
+        etag=row_etag(row),
         roles=row["roles"],
     )
     fill_times(account, row, "create_time", "update_time", "delete_time")

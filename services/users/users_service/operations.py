@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from api_common.context import RequestContext
-from api_common.timestamps import to_datetime
-from api_common.unit_of_work import Row
+from api_common.call import RequestContext
+from api_common.db import Row, to_datetime
 
 from users_service.api_keys import ApiKeys
 from users_service.domain import check_room, check_rotatable, overlap_expiry, successor_expiry

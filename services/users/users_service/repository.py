@@ -5,17 +5,27 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from api_common.batch_repository import BatchRepository
-from api_common.context import Principal
-from api_common.database import compile_statement
-from api_common.directory import StoredUser, is_user_id
-from api_common.errors import NotFoundError, Resource
-from api_common.fields import EnumField, Fields, IdField, LabelsField, TextField, TextListField, TimestampField
-from api_common.filtering import Order, OrderTerm
-from api_common.listing import Listing, Page, PageRequest, Query
-from api_common.pagination import PageTokens
-from api_common.repository import Repository
-from api_common.unit_of_work import Row, Transaction
+from api_common.authn import Principal
+from api_common.authz import StoredUser, is_user_id
+from api_common.db import Row, Transaction, compile_statement
+from api_common.errors import NotFoundError, ResourceInfo
+from api_common.listing import (
+    EnumField,
+    Fields,
+    IdField,
+    LabelsField,
+    Listing,
+    Order,
+    OrderTerm,
+    Page,
+    PageRequest,
+    PageTokens,
+    Query,
+    TextField,
+    TextListField,
+    TimestampField,
+)
+from api_common.resources import BatchRepository, Repository
 from sqlalchemy import DateTime, and_, bindparam, func, insert, or_, select, update
 
 from users_service.domain import ACCOUNT_LIFECYCLE, LIFECYCLE, AccountState, State
@@ -257,5 +267,5 @@ def _identity(transaction: Transaction, account_id: str, id: str) -> dict[str, A
 
 def _found(row: Row | None, id: str) -> Row:
     if row is None:
-        raise NotFoundError("The service account has no API key with this id.", resource=Resource("api_key", id))
+        raise NotFoundError("The service account has no API key with this id.", resource=ResourceInfo("api_key", id))
     return row

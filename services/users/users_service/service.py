@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from ameide.user.v1 import directory_pb2, service_account_pb2, user_pb2
-from api_common.internal_tokens import InternalTokenSigner
-from api_common.server import Parts, Service
+from api_common.authn import InternalTokenSigner
+from api_common.server import Service, ServiceDependencies
 from api_common.settings import ApiKeySettings
 
 from users_service.api_keys import ApiKeys
@@ -22,33 +22,33 @@ from users_service.stored_users import StoredUsers
 from users_service.tables import users
 
 
-def _user_servicer(parts: Parts) -> UserServicer:
+def _user_servicer(parts: ServiceDependencies) -> UserServicer:
     watch = parts.watches.of(users, fields=FIELDS, to_proto=user_to_proto, response=user_pb2.WatchUsersResponse)
     return UserServicer(UserRepository(parts.page_tokens), watch)
 
 
-def _service_account_servicer(parts: Parts) -> ServiceAccountServicer:
+def _service_account_servicer(parts: ServiceDependencies) -> ServiceAccountServicer:
     keys = ApiKeyRepository(parts.page_tokens)
     issuer = KeyIssuer(_api_keys(_settings(parts)), keys)
     return ServiceAccountServicer(ServiceAccountRepository(parts.page_tokens), keys, issuer)
 
 
-def _directory_servicer(parts: Parts) -> DirectoryServicer:
+def _directory_servicer(parts: ServiceDependencies) -> DirectoryServicer:
     return DirectoryServicer(UserRepository(parts.page_tokens))
 
 
-def _stored_users(parts: Parts) -> StoredUsers:
+def _stored_users(parts: ServiceDependencies) -> StoredUsers:
     return StoredUsers(UserRepository(parts.page_tokens), parts.database)
 
 
-def _key_exchange(parts: Parts) -> KeyExchange:
+def _key_exchange(parts: ServiceDependencies) -> KeyExchange:
     settings = _settings(parts)
     signer = InternalTokenSigner(settings.signing_key_path.read_bytes(), audience=parts.settings.auth.audience)
     keys = ApiKeyRepository(parts.page_tokens)
     return KeyExchange(_api_keys(settings), keys, parts.database, signer, attempts=FailedAttempts())
 
 
-def _settings(parts: Parts) -> ApiKeySettings:
+def _settings(parts: ServiceDependencies) -> ApiKeySettings:
     assert parts.settings.api_keys is not None  # SERVICE has `api_keys`
     return parts.settings.api_keys
 

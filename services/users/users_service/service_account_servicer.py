@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from ameide.user.v1 import service_account_pb2 as pb
-from api_common.context import RequestContext
-from api_common.field_mask import paths_to_write
-from api_common.messages import add_rows
+from api_common.call import RequestContext
+from api_common.contract import paths_to_write
+from api_common.resources import add_rows
 
 from users_service.domain import AccountState
 from users_service.mapping import (

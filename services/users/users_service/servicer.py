@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.user.v1 import user_pb2 as pb
-from api_common.batches import Change, deletion, each
-from api_common.changes.watch import Watch
-from api_common.context import RequestContext, StreamContext
-from api_common.field_mask import paths_to_write
-from api_common.messages import add_rows
+from api_common.call import RequestContext, StreamContext
+from api_common.contract import paths_to_write
+from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.watch import Watch
 
 from users_service.domain import State
 from users_service.mapping import MUTABLE, user_from_proto, user_to_proto
@@ -57,7 +56,7 @@ class UserServicer:
     async def BatchCreateUsers(
         self, request: pb.BatchCreateUsersRequest, ctx: RequestContext
     ) -> pb.BatchCreateUsersResponse:
-        items = each(request.requests, _created)
+        items = map_items(request.requests, _created)
         rows = await self._users.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
         answer = pb.BatchCreateUsersResponse()
         add_rows(rows, user_to_proto, answer.users.add)
@@ -66,7 +65,7 @@ class UserServicer:
     async def BatchUpdateUsers(
         self, request: pb.BatchUpdateUsersRequest, ctx: RequestContext
     ) -> pb.BatchUpdateUsersResponse:
-        changes = each(request.requests, _changed)
+        changes = map_items(request.requests, _changed)
         before = await self._users.lock_many(ctx.transaction, changes)
         rows = await self._users.update_many(ctx.transaction, changes, before)
         answer = pb.BatchUpdateUsersResponse()
@@ -76,7 +75,7 @@ class UserServicer:
     async def BatchDeleteUsers(
         self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
     ) -> pb.BatchDeleteUsersResponse:
-        before = await self._users.lock_many(ctx.transaction, each(request.requests, deletion))
+        before = await self._users.lock_many(ctx.transaction, map_items(request.requests, deletion))
         rows = await self._users.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteUsersResponse()
         add_rows(rows, user_to_proto, answer.users.add)

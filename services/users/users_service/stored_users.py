@@ -2,11 +2,10 @@
 
 import asyncio
 
-from api_common.context import CallContext
-from api_common.database import Database, repeat_if_stale
-from api_common.directory import LOOK_UP_SECONDS, StoredUser
+from api_common.authz import LOOK_UP_SECONDS, StoredUser
+from api_common.call import CallContext
+from api_common.db import Database, UnitOfWork, repeat_if_stale
 from api_common.errors import DeadlineExceededError
-from api_common.unit_of_work import UnitOfWork
 
 from users_service.repository import UserRepository
 

@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from api_common.changes.tables import change_tables
-from api_common.idempotency import idempotency_table
-from api_common.tables import metadata, resource_table
+from api_common.db import idempotency_table, metadata, resource_table
+from api_common.watch import change_tables
 from sqlalchemy import (
     ARRAY,
     Column,

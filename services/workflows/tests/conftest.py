@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
-from api_common.directory import Directory
-from api_common.testing.database import TestDatabase, create_database
-from api_common.testing.identity import Identity
-from api_common.testing.service import (
+from api_common.authz import Directory
+from api_common.testing import (
+    CallingProcess,
+    Identity,
     NoStoredUsers,
+    TestDatabase,
     TestService,
+    create_database,
     guarded_service,
     running_service,
     settings_for,
     tls_of,
 )
-from api_common.testing.sibling import CallingProcess
 from workflows_service.service import SERVICE
 
 from services.users.tests.conftest import certificates

@@ -7,8 +7,8 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.structs import struct_from_json
-from api_common.testing.identity import Caller
+from api_common.contract import struct_from_json
+from api_common.testing import Caller
 
 if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub

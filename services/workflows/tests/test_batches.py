@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, assert_hidden, refused
 from google.protobuf.struct_pb2 import Struct
 
 from services.workflows.tests.factories import a_definition, a_node, a_workflow, create_workflow, publish

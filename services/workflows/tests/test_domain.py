@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ameide.workflow.v1 import reason_pb2
 from ameide.workflow.v1 import workflow_pb2 as pb
+from api_common.contract import MAX_STRUCT_BYTES, compact_size
 from api_common.errors import FailedPreconditionError, FieldViolation
-from api_common.json_size import MAX_STRUCT_BYTES, compact_size
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from workflows_service.domain import LIFECYCLE, MAX_DEFINITION_BYTES, State, validate_definition, validate_draft

@@ -11,10 +11,7 @@ import uuid_utils
 from ameide.common.v1.reservation_pb2 import Holder
 from ameide.workflow.v1 import reservation_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.testing.hiding import NEVER
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
-from api_common.testing.sibling import CallingProcess
+from api_common.testing import NEVER, Caller, CallingProcess, refused
 
 from services.workflows.tests.factories import a_definition, a_node, create_workflow
 

@@ -9,11 +9,7 @@ import asyncpg
 import grpc
 import pytest
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing.database import TestDatabase
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.paging import all_pages
-from api_common.testing.refusals import refused
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, all_pages, assert_hidden, refused
 
 from services.workflows.tests.factories import a_definition, a_node, create_workflow, publish
 

@@ -9,11 +9,7 @@ import grpc
 import pytest
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.listing import MAX_PAGE_BYTES
-from api_common.testing.hiding import NEVER, assert_hidden
-from api_common.testing.identity import Caller, Identity
-from api_common.testing.paging import all_pages
-from api_common.testing.refusals import refused
-from api_common.testing.service import TestService
+from api_common.testing import NEVER, Caller, Identity, TestService, all_pages, assert_hidden, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct, Value
 

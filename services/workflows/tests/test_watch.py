@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing.identity import Caller
-from api_common.testing.refusals import refused
-from api_common.testing.watching import watching
+from api_common.testing import Caller, refused, watching
 
 from services.workflows.tests.factories import a_workflow
 

@@ -1,7 +1,7 @@
 """The process of the workflows service: `python -m workflows_service [migrate]`."""
 
-from api_common.server import main
+from api_common.server import run_service
 
 from workflows_service.service import SERVICE
 
-main(SERVICE)
+run_service(SERVICE)

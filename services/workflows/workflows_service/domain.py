@@ -10,9 +10,9 @@ from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
+from api_common.contract import size_violations
 from api_common.errors import FieldViolation
-from api_common.json_size import size_violations
-from api_common.lifecycle import Lifecycle
+from api_common.resources import Lifecycle
 
 from workflows_service.errors import InvalidGraphError
 

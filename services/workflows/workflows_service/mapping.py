@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.messages import Make, fill, fill_times
-from api_common.repository import etag_of
-from api_common.structs import struct_from_json, struct_to_json
-from api_common.unit_of_work import Row
+from api_common.contract import struct_from_json, struct_to_json
+from api_common.db import Row
+from api_common.resources import Make, fill, fill_times, row_etag
 
 MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
 """The fields that Create and Update write."""
@@ -23,7 +22,7 @@ def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Wor
         display_name=row["display_name"],
         state=row["state"],
         created_by=row["created_by"],
-        etag=etag_of(row),
+        etag=row_etag(row),
         description=row["description"],
         definition=_definition_to_proto(row["definition"]),
         revision=row["revision"],

@@ -1,13 +1,24 @@
 """The rows of workflows and of their revisions."""
 
-from api_common.batch_repository import BatchRepository
-from api_common.database import compile_statement
-from api_common.errors import NotFoundError, Resource
-from api_common.fields import EnumField, Fields, IdField, IntegerField, LabelsField, TextField, TimestampField
-from api_common.filtering import Order, OrderTerm
-from api_common.listing import Listing, Page, PageRequest, Query
-from api_common.pagination import PageTokens
-from api_common.unit_of_work import Row, Transaction
+from api_common.db import Row, Transaction, compile_statement
+from api_common.errors import NotFoundError, ResourceInfo
+from api_common.listing import (
+    EnumField,
+    Fields,
+    IdField,
+    IntegerField,
+    LabelsField,
+    Listing,
+    Order,
+    OrderTerm,
+    Page,
+    PageRequest,
+    PageTokens,
+    Query,
+    TextField,
+    TimestampField,
+)
+from api_common.resources import BatchRepository
 from sqlalchemy import bindparam, insert, select
 
 from workflows_service.domain import LIFECYCLE, State
@@ -79,7 +90,7 @@ class RevisionRepository:
         if row is None:
             name = f"{workflow_id}/revisions/{revision}"
             raise NotFoundError(
-                "There is no such revision of this workflow.", resource=Resource("workflow_revision", name)
+                "There is no such revision of this workflow.", resource=ResourceInfo("workflow_revision", name)
             )
         return row
 

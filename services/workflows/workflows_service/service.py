@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ameide.workflow.v1 import reservation_pb2, workflow_pb2
 from api_common.reservations import Reservations
-from api_common.server import Parts, Service
+from api_common.server import Service, ServiceDependencies
 
 from workflows_service.mapping import workflow_to_proto
 from workflows_service.repository import FIELDS, RevisionRepository, WorkflowRepository
@@ -13,7 +13,7 @@ from workflows_service.servicer import WorkflowServicer
 from workflows_service.tables import workflows
 
 
-def _servicer(parts: Parts) -> WorkflowServicer:
+def _servicer(parts: ServiceDependencies) -> WorkflowServicer:
     watch = parts.watches.of(
         workflows, fields=FIELDS, to_proto=workflow_to_proto, response=workflow_pb2.WatchWorkflowsResponse
     )
@@ -21,7 +21,7 @@ def _servicer(parts: Parts) -> WorkflowServicer:
     return WorkflowServicer(stored, revisions, Reservations("workflow"), watch)
 
 
-def _reservation_servicer(parts: Parts) -> ReservationServicer:
+def _reservation_servicer(parts: ServiceDependencies) -> ReservationServicer:
     stored, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
     return ReservationServicer(stored, revisions, Reservations("workflow"))
 

@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.batches import Change, deletion, each
-from api_common.changes.watch import Watch
-from api_common.context import RequestContext, StreamContext
-from api_common.field_mask import paths_to_write
-from api_common.messages import add_rows
+from api_common.call import RequestContext, StreamContext
+from api_common.contract import paths_to_write
+from api_common.db import Row
 from api_common.reservations import Reservations
-from api_common.unit_of_work import Row
+from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.watch import Watch
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
 from workflows_service.mapping import MUTABLE, workflow_from_proto, workflow_revision_to_proto, workflow_to_proto
@@ -69,7 +68,7 @@ class WorkflowServicer:
     async def BatchCreateWorkflows(
         self, request: pb.BatchCreateWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchCreateWorkflowsResponse:
-        items = each(request.requests, _created)
+        items = map_items(request.requests, _created)
         rows = await self._workflows.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
         answer = pb.BatchCreateWorkflowsResponse()
         add_rows(rows, workflow_to_proto, answer.workflows.add)
@@ -78,9 +77,9 @@ class WorkflowServicer:
     async def BatchUpdateWorkflows(
         self, request: pb.BatchUpdateWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchUpdateWorkflowsResponse:
-        changes = each(request.requests, _changed)
+        changes = map_items(request.requests, _changed)
         before = await self._workflows.lock_many(ctx.transaction, changes, reading=("state",))
-        each(before, _require_changeable)
+        map_items(before, _require_changeable)
         rows = await self._workflows.update_many(ctx.transaction, changes, before)
         answer = pb.BatchUpdateWorkflowsResponse()
         add_rows(rows, workflow_to_proto, answer.workflows.add)
@@ -89,7 +88,7 @@ class WorkflowServicer:
     async def BatchDeleteWorkflows(
         self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchDeleteWorkflowsResponse:
-        before = await self._workflows.lock_many(ctx.transaction, each(request.requests, deletion))
+        before = await self._workflows.lock_many(ctx.transaction, map_items(request.requests, deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._workflows.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteWorkflowsResponse()

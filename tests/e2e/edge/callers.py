@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httpx
-from api_common.error_registry import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
+from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 

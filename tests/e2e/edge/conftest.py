@@ -22,9 +22,9 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tests.e2e.edge.backend import Backend, serving
 from tests.ports import reserved
-from tools import certificates
-from tools import edge as edge_tool
-from tools.issuer import IssuerServer
+from tools.edge import layout as edge_tool
+from tools.secrets import certificates
+from tools.secrets.issuer import IssuerServer
 from tools.topology import ISSUER_PORT
 
 START_SECONDS: Final = 20

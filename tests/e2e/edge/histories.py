@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from ameide.common.v1 import watch_pb2
 from ameide.user.v1 import user_pb2 as pb
-from api_common.error_details import render
 from api_common.errors import (
     AuthorizationError,
     DomainError,
@@ -13,6 +12,7 @@ from api_common.errors import (
     OutOfRangeError,
     SlowReaderError,
     UnauthenticatedError,
+    render,
 )
 from google.rpc import status_pb2
 

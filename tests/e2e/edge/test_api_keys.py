@@ -6,7 +6,7 @@ import grpc
 import httpx
 import pytest
 from ameide.edge.v1 import ext_authz_pb2 as pb
-from api_common.internal_tokens import INTERNAL_ISSUER
+from api_common.authn import INTERNAL_ISSUER
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, rest_refusal

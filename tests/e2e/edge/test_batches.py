@@ -5,8 +5,7 @@ from typing import Any
 import grpc
 import httpx
 from ameide.user.v1 import user_pb2 as pb
-from api_common.error_details import render
-from api_common.errors import EtagMismatchError, PayloadTooLargeError
+from api_common.errors import EtagMismatchError, PayloadTooLargeError, render
 
 from tests.e2e.edge.backend import Answer, Backend
 
@@ -66,7 +65,7 @@ class TestBatchOfRequests:
 
     async def test_tells_which_item_was_refused(self, rest: httpx.AsyncClient, backend: Backend) -> None:
         error = EtagMismatchError("The user has changed.")
-        error.blame("requests[3]")
+        error.attach_item("requests[3]")
         backend.script["BatchDeleteUsers"] = refusing(error)
         response = await rest.post("/v1/users:batchDelete", json={"requests": [{"id": ONE}]})
         assert response.status_code == 409

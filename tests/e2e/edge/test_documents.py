@@ -5,12 +5,12 @@ from typing import Final
 
 import httpx
 import pytest
-from api_common.error_registry import EDGE_REPLIES
+from api_common.errors import EDGE_REPLIES
 
 from tests.e2e.edge.callers import rest_refusal
 from tests.e2e.edge.conftest import Edge
-from tools import docs_page
-from tools import edge as edge_tool
+from tools.edge import layout as edge_tool
+from tools.openapi import docs_page
 from tools.openapi.document import PATH
 
 NOT_FOUND: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 404)

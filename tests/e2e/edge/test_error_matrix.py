@@ -13,9 +13,17 @@ import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
-from api_common.error_details import MAX_DETAILS_BYTES, render
-from api_common.error_registry import EDGE_REPLIES, REGISTRY, EdgeReply, spec_of
-from api_common.errors import DomainError, FieldViolation, Resource
+from api_common.errors import (
+    EDGE_REPLIES,
+    MAX_DETAILS_BYTES,
+    REGISTRY,
+    DomainError,
+    EdgeReply,
+    FieldViolation,
+    ResourceInfo,
+    render,
+    spec_of,
+)
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 
@@ -58,7 +66,7 @@ def an_error(kind: type[DomainError]) -> DomainError:
         "This cannot be done.",
         metadata={"limit": "10"},
         violations=[FieldViolation("user.email", "must be an address")],
-        resource=Resource("user", "u1"),
+        resource=ResourceInfo("user", "u1"),
         retry_after_seconds=1,
     )
 
@@ -121,7 +129,7 @@ async def test_with_five_hundred_long_violations_reaches_everybody(edge: Edge, b
         long * 2,
         metadata={f"k{number}": long for number in range(20)},
         violations=[FieldViolation(f"user.roles[{number}].{long}", long) for number in range(500)],
-        resource=Resource("user", long),
+        resource=ResourceInfo("user", long),
     )
     backend.script["GetMe"] = failing(error)
     refusals = await ask_everybody(edge, {})

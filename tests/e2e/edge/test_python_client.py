@@ -8,10 +8,16 @@ import grpc
 import pytest
 from ameide.edge.v1 import ext_authz_pb2 as edge_pb
 from ameide_client import ApiError, AsyncClient, Client, RetryPolicy, errors, types
-from api_common.error_details import render
-from api_common.errors import AuthorizationError, DomainError, ExternalServiceError, FieldViolation, RateLimitError
+from api_common.authn import INTERNAL_ISSUER
+from api_common.errors import (
+    AuthorizationError,
+    DomainError,
+    ExternalServiceError,
+    FieldViolation,
+    RateLimitError,
+    render,
+)
 from api_common.errors import ValidationError as InvalidError
-from api_common.internal_tokens import INTERNAL_ISSUER
 from users_service.errors import EmailTakenError
 
 from tests.e2e.edge.backend import Backend

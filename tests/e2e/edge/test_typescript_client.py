@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ameide.edge.v1 import ext_authz_pb2 as edge_pb
 from ameide.user.v1 import user_pb2 as pb
-from api_common.error_details import render
+from api_common.authn import INTERNAL_ISSUER
 from api_common.errors import (
     AuthorizationError,
     DomainError,
@@ -15,8 +15,8 @@ from api_common.errors import (
     FieldViolation,
     RateLimitError,
     ValidationError,
+    render,
 )
-from api_common.internal_tokens import INTERNAL_ISSUER
 from users_service.errors import EmailTakenError
 
 from tests.e2e.edge.backend import Backend, Call

@@ -4,7 +4,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import { Provider } from 'oidc-provider';
 
-// Tenant and roles where each kind of issuer puts them (api_common.auth_provider.CLAIM_MAPS).
+// Tenant and roles where each kind of issuer puts them (api_common.authn.CLAIM_MAPS).
 const CLAIMS = {
   generic: { tenant_id: 'acme', roles: ['admin'] },
   keycloak: { tenant_id: 'acme', realm_access: { roles: ['admin'] } },

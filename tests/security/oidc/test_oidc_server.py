@@ -9,9 +9,8 @@ from typing import Final
 import httpx
 import jwt
 import pytest
-from api_common.auth_provider import CLAIM_MAPS, OidcAuthProvider
+from api_common.authn import CLAIM_MAPS, DiscoveredKeySet, OidcAuthProvider
 from api_common.errors import UnauthenticatedError
-from api_common.key_set import DiscoveredKeySet
 
 from tests import node_packages
 from tools.topology import AUDIENCE

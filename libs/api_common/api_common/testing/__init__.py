@@ -1,1 +1,43 @@
-"""Real parts for tests: a Postgres, a service in this process, callers. Imported by tests only."""
+"""Package testing holds real parts for tests; imported by tests only."""
+
+from api_common.testing.database import TestDatabase, create_database, postgres_server
+from api_common.testing.error_assertions import refused
+from api_common.testing.identity import AUDIENCE, ISSUER, KEY_ID, PEPPER, Caller, Identity
+from api_common.testing.paging import all_pages
+from api_common.testing.service import (
+    NoStoredUsers,
+    TestService,
+    guarded_service,
+    running_service,
+    settings_for,
+    tls_of,
+)
+from api_common.testing.sibling import CallingProcess
+from api_common.testing.statements import Statements
+from api_common.testing.tenant_isolation import NEVER, assert_hidden
+from api_common.testing.watching import watching
+
+__all__ = [
+    "AUDIENCE",
+    "ISSUER",
+    "KEY_ID",
+    "NEVER",
+    "PEPPER",
+    "Caller",
+    "CallingProcess",
+    "Identity",
+    "NoStoredUsers",
+    "Statements",
+    "TestDatabase",
+    "TestService",
+    "all_pages",
+    "assert_hidden",
+    "create_database",
+    "guarded_service",
+    "postgres_server",
+    "refused",
+    "running_service",
+    "settings_for",
+    "tls_of",
+    "watching",
+]

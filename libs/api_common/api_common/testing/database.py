@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import platformdirs
 
-from api_common import migrations
-from api_common.provisioning import provision
+from api_common.db import provision, upgrade_schema
 
 # The services of all the tests that one process runs stay connected until its end: more than the 100 that is usual.
 # What is lost if the machine itself stops matters to no test; a service or a Postgres that is killed loses nothing.
@@ -83,7 +82,7 @@ def create_database(admin_url: str, service: str, migrations_folder: Path) -> Te
     name = f"{service}_test_{os.getpid()}"
     asyncio.run(_drop(admin_url, name))
     urls = asyncio.run(provision(admin_url, service, database=name))
-    migrations.upgrade(migrations_folder, urls.owner)
+    upgrade_schema(migrations_folder, urls.owner)
     return TestDatabase(urls.application, urls.owner, urlsplit(admin_url)._replace(path=f"/{name}").geturl())
 
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 
-from api_common.internal_tokens import public_jwk
+from api_common.authn import public_jwk
 
 ISSUER: Final = "https://issuer.test/"
 """The `iss` that services under test believe."""

@@ -10,9 +10,10 @@ import grpc
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from api_common.context import CallContext
-from api_common.directory import Directory, StoredUser
-from api_common.interceptors.transaction import MAX_RESPONSE_BYTES
+from api_common.authn import server_credentials
+from api_common.authz import Directory, StoredUser
+from api_common.call import CallContext
+from api_common.rpc import MAX_RESPONSE_BYTES
 from api_common.server import RunningServer, Service, running
 from api_common.settings import (
     ApiKeySettings,
@@ -26,7 +27,6 @@ from api_common.settings import (
 )
 from api_common.testing.database import TestDatabase
 from api_common.testing.identity import AUDIENCE, ISSUER, PEPPER, Identity
-from api_common.tls import server_credentials
 
 # A client that wants large answers says so: without it gRPC accepts 4 MiB.
 _OPTIONS: Final = (("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),)

@@ -8,11 +8,8 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from api_common.context import Principal
-from api_common.peers import TRUST_DOMAIN
-from api_common.service_tokens import ServiceTokenSigner
+from api_common.authn import TRUST_DOMAIN, Principal, ServiceTokenSigner, channel_credentials
 from api_common.testing.service import tls_of
-from api_common.tls import channel_credentials
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api_common.database import Statement
+from api_common.db import Statement
 
 Statements = list[str]
 """The SQL of every statement of a handler, in order; what opens and ends the transaction is not in it."""

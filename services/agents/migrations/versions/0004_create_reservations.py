@@ -1,6 +1,6 @@
 """Creates who holds agents, so that they do not go away meanwhile."""
 
-from api_common.migrations import create_reservations
+from api_common.db import create_reservations
 
 revision = "0004"
 down_revision = "0003"

@@ -1,6 +1,6 @@
 """Records what happens to agents, for watches."""
 
-from api_common.changes.recording import create_changes, record_changes
+from api_common.watch import create_changes, record_changes
 
 revision = "0005"
 down_revision = "0004"

@@ -1,6 +1,6 @@
 """Lets the reaper see expired idempotency keys."""
 
-from api_common.migrations import open_to_task
+from api_common.db import open_to_task
 
 revision = "0003"
 down_revision = "0002"

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
-from api_common.migrations import protect_table
+from api_common.db import protect_table
 from sqlalchemy.dialects import postgresql
 
 revision = "0002"

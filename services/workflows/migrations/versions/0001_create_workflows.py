@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
-from api_common.migrations import create_idempotency_keys, protect_table
+from api_common.db import create_idempotency_keys, protect_table
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"

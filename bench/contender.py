@@ -1,0 +1,216 @@
+"""Who is measured: which processes run, how they are asked, what they have cost."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.order import Transport
+from bench.stage import POOLS, Stage
+from tools.edge import layout as edge
+from tools.topology import EDGE_PORTS, SERVICES
+
+START_SECONDS: Final = 120
+_STOP_SECONDS: Final = 10
+_PEAK: Final = "5"
+"""Written to `/proc/<pid>/clear_refs`, makes the kernel forget the peak so far (proc_pid_clear_refs(5))."""
+
+
+class ContenderError(Exception):
+    """A contender died, or did not do what it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running process and its children."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+    metrics_port: int = 0
+    """Where it counts its answers; 0 if it does not."""
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def pids(self) -> list[int]:
+        """Returns its process ids, children after parents.
+
+        Raises:
+            ContenderError: it has died.
+        """
+        if self.process.poll() is not None:
+            raise ContenderError(f"{self.name} has died:\n{self.log.read_text()[-2000:]}")
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [self.process.pid, *(child.pid for child in children)]
+
+    def cpu_ns(self) -> int:
+        """Returns the CPU time that it has used so far."""
+        return sum(map(cpu_ns, self.pids()))
+
+    def answered(self, method: str) -> int | None:
+        """Returns how many calls of an RPC it says it has answered with OK; None if it does not count."""
+        if not self.metrics_port:
+            return None
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as response:
+            families = text_string_to_metric_families(response.read().decode())
+        samples = (sample for one in families for sample in one.samples)
+        wanted = {"rpc_method": method, "rpc_status_code": "OK"}
+        name = "rpc_server_call_duration_seconds_count"
+        return sum(int(sample.value) for sample in samples if sample.name == name and sample.labels == wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One way to have the work done."""
+
+    name: str
+    transport: Transport
+    programs: Mapping[str, Program]
+    """What does the work, by the collection that it serves; there is no work for others."""
+    edge: Program | None = None
+    """What stands before it."""
+    works: Sequence[str] = ()
+    """What it can be asked; empty for everything that its collections have."""
+    is_constant: bool = False
+    """Answers every call with the first user."""
+
+    def address(self, resource: str) -> str:
+        return (self.edge or self.programs[resource]).address
+
+
+@contextmanager
+def started_peer(name: str, words: Sequence[str], stage: Stage) -> Iterator[Program]:
+    """Runs a program that listens on the port in `PORT`."""
+    port = free_port()
+    given = {**stage.environments["users"], "PORT": str(port)}
+    for service, url in stage.admin_urls.items():
+        given |= {f"{service.upper()}_ADMIN_URL": url, f"{service.upper()}_POOL": str(POOLS[service])}
+    with _running(name, words, given, stage.folder, port) as program:
+        yield program
+
+
+@contextmanager
+def started_service(
+    name: str, stage: Stage, *, label: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[Program]:
+    """Runs a service as it is deployed, where the edge looks for it, or with a ``label`` elsewhere."""
+    service = next(one for one in SERVICES if one.name == name)
+    port, metrics_port = stage.mesh.ports[f"{name} grpc"], stage.mesh.ports[f"{name} operations"]
+    given = {**stage.environments[name], **(environment or {})}
+    if label:
+        port, metrics_port = free_port(), free_port()
+        prefix = f"{name.upper()}_SERVER"
+        given |= {f"{prefix}_GRPC_PORT": str(port), f"{prefix}_OPERATIONS_PORT": str(metrics_port)}
+    words = (sys.executable, "-m", service.module)
+    with _running(label or name, words, given, stage.folder, port, metrics_port) as program:
+        yield program
+
+
+@contextmanager
+def started_edge(
+    stage: Stage, *, change: Callable[[Path], None] | None = None, under: Sequence[str] = ()
+) -> Iterator[Program]:
+    """Runs the issuer and the edge.
+
+    Args:
+        change: what to do to the edge's files.
+        under: the command that runs Envoy's, if it is not to run by itself.
+    """
+    edge.lay_out(stage.mesh.envoy, certs=stage.mesh.certificates, port_offset=stage.mesh.port_offset)
+    if change:
+        change(stage.mesh.envoy)
+    given = {
+        **os.environ,
+        "AMEIDE_LOCAL_DIR": str(stage.mesh.folder),
+        "PORT_OFFSET": str(stage.mesh.port_offset),
+    }
+    issuer = (sys.executable, "-m", "tools.secrets.issuer")
+    port = EDGE_PORTS["edge http"] + stage.mesh.port_offset
+    with (
+        _running("issuer", issuer, given, stage.folder, stage.mesh.ports["issuer"]),
+        _running("edge", (*under, *edge.command(stage.mesh.envoy)), given, stage.folder, port) as program,
+    ):
+        yield program
+
+
+def cpu_ns(pid: int) -> int:
+    """Returns the CPU time of a process so far, that of ended threads included (`/proc/<pid>/task` forgets them).
+
+    Source: clock_getcpuclockid(3): Linux encodes a process's clock as `~pid << 3 | CPUCLOCK_SCHED`.
+    """
+    return time.clock_gettime_ns((~pid << 3) | 2)
+
+
+def forget_peak(program: Program) -> None:
+    """Lets the peak of the memory begin anew, where the system lets us."""
+    for pid in program.pids():
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text(_PEAK)
+
+
+def peak_mb(program: Program) -> float:
+    """Returns how much memory it has held at most since the peak was forgotten."""
+    lines = (line for pid in program.pids() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(
+    name: str, words: Sequence[str], given: Mapping[str, str], folder: Path, port: int, metrics_port: int = 0
+) -> Iterator[Program]:
+    """Runs a program with its output in a file, as in a pod's log."""
+    log = folder / f"{name.replace(' ', '-')}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, env=given, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield Program(name, process, log, port, metrics_port)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def await_all(programs: Sequence[Program]) -> None:
+    """Waits until they accept connections.
+
+    Raises:
+        ContenderError: one does not.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    for program in programs:
+        for port in filter(None, (program.port, program.metrics_port)):
+            while not _accepts(port):
+                program.pids()
+                if time.monotonic() > deadline:
+                    raise ContenderError(f"{program.name} does not come up:\n{program.log.read_text()[-2000:]}")
+                time.sleep(0.05)
+        # Whoever accepts may be another one, who had the port first.
+        program.pids()
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,93 @@
+"""Everybody who can be measured, by name, and how they are started."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.contender import Contender, Program, await_all, started_edge, started_peer, started_service
+from bench.order import Transport
+from bench.peers import go_gateway
+from bench.stage import NEEDED, Stage
+from bench.work import PLANS
+
+ECHO: Final = "echo"
+ECHO_AGAIN: Final = "echo again"
+DRIVER: Final = "driver"
+OURS: Final = "ours"
+OURS_AGAIN: Final = "ours again"
+EDGE_GRPC: Final = "ours, edge, gRPC"
+EDGE_H1: Final = "ours, edge, REST h1"
+EDGE_H2: Final = "ours, edge, REST h2"
+FASTAPI: Final = "FastAPI, ORM"
+TUNED: Final = "FastAPI, tuned"
+LITESTAR: Final = "Litestar, Granian"
+GO: Final = "Go, grpc-gateway"
+
+_BARE: Final = {ECHO: "echo", ECHO_AGAIN: "echo", DRIVER: "driver"}
+_BEHIND_EDGE: Final[Mapping[str, Transport]] = {EDGE_GRPC: "grpc", EDGE_H1: "h1", EDGE_H2: "h2"}
+_PYTHON: Final = {FASTAPI: "fastapi_orm", TUNED: "fastapi_tuned", LITESTAR: "litestar_granian"}
+REST: Final = (*_PYTHON, GO)
+"""The peers that answer as the edge does."""
+_OF_USERS: Final = tuple(work for work, plan in PLANS.items() if plan.resource == "users")
+
+TWINS: Final = {ECHO, ECHO_AGAIN, OURS, OURS_AGAIN}
+"""What tells how much one run can tell apart."""
+NAMES: Final = (*_BARE, OURS, OURS_AGAIN, *_BEHIND_EDGE, *REST)
+
+
+@contextmanager
+def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -> Iterator[Sequence[Contender]]:
+    """Yields those of ``names`` that this machine can run, ready to be asked.
+
+    Args:
+        against: another checkout, whose users service is `ours again` instead of this one's.
+
+    Raises:
+        ContenderError: one does not come up.
+    """
+    with ExitStack() as stack:
+        contenders = [_started(name, stage, stack) for name in (*_BARE, *_PYTHON) if name in names]
+        if GO in names and (built := go_gateway.build()):
+            go = stack.enter_context(started_peer(GO, (str(built),), stage))
+            contenders.append(_contender(GO, "h1", dict.fromkeys(NEEDED, go)))
+        if OURS_AGAIN in names:
+            environment = _packages_of(against) if against else {}
+            again = started_service("users", stage, label=OURS_AGAIN, environment=environment)
+            contenders.append(_contender(OURS_AGAIN, "mtls", {"users": stack.enter_context(again)}))
+        if not names.isdisjoint({OURS, *_BEHIND_EDGE}):
+            services = {name: stack.enter_context(started_service(name, stage)) for name in NEEDED}
+            contenders.append(_contender(OURS, "mtls", services))
+            if not names.isdisjoint(_BEHIND_EDGE):
+                edge = stack.enter_context(started_edge(stage))
+                contenders += [_contender(name, how, services, edge) for name, how in _BEHIND_EDGE.items()]
+        programs = {id(program): program for one in contenders for program in (*one.programs.values(), one.edge)}
+        running = [program for program in programs.values() if program]
+        await_all(running)
+        yield sorted((one for one in contenders if one.name in names), key=lambda one: NAMES.index(one.name))
+        # All at once; the stack waits for each.
+        for program in running:
+            program.process.terminate()
+
+
+def _started(name: str, stage: Stage, stack: ExitStack) -> Contender:
+    module = f"bench.peers.{(_BARE | _PYTHON)[name]}"
+    program = stack.enter_context(started_peer(name, (sys.executable, "-m", module), stage))
+    if name in _PYTHON:
+        return _contender(name, "h1", dict.fromkeys(NEEDED, program))
+    works = _OF_USERS if name == DRIVER else ("GetUser",)
+    return Contender(name=name, transport="mtls", programs={"users": program}, works=works, is_constant=name != DRIVER)
+
+
+def _contender(
+    name: str, transport: Transport, programs: Mapping[str, Program], edge: Program | None = None
+) -> Contender:
+    return Contender(name=name, transport=transport, programs=programs, edge=edge)
+
+
+def _packages_of(checkout: Path) -> Mapping[str, str]:
+    root = checkout.resolve()
+    packages = [root / "libs" / "api_common", root / "services" / "users", Path("libs/ameide_protos").resolve()]
+    return {"PYTHONPATH": os.pathsep.join(map(str, packages))}

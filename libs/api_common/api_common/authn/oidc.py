@@ -1,0 +1,237 @@
+"""Turns a bearer token into a Principal: OIDC access tokens (RFC 9068 style JWTs) of one trusted issuer.
+
+The edge has verified the token already; we verify again, more strictly: the two verifiers disagree on odd tokens (PyJWT
+lets the last of two equal claims win, Envoy ignores `crit`), and a caller inside the mesh may bypass the edge.
+"""
+
+import base64
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import jwt
+
+from api_common.authn.key_sets import ALGORITHMS, KeySet, UnknownKeyError
+from api_common.authn.principal import TENANT_PATTERN, Principal
+from api_common.errors import UnauthenticatedError
+
+MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
+"""From `iat` to `exp`; what lives longer is refused, so that a stolen token ends within a day."""
+MAX_TOKEN_BYTES: Final = 8 * 1024
+"""The longest token that is looked at."""
+CLOCK_SKEW_SECONDS: Final = 5
+"""How far the issuer's clock may be ahead of ours."""
+_CACHE_SIZE: Final = 10_000
+
+
+class AuthProvider(Protocol):
+    """Whatever can tell who the bearer of a token is."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """Returns the bearer of ``token``.
+
+        Raises:
+            UnauthenticatedError: it does not verify. The message never says which check failed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMap:
+    """Where an issuer puts what we need; a path is claim names from the outside in."""
+
+    tenant: tuple[str, ...]
+    """The path to the tenant's id, a text."""
+    roles: tuple[str, ...]
+    """The path to the roles' names, a list of texts."""
+
+
+GENERIC_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("roles",))
+"""The claims of our own development issuer, and of any that can be told to use them."""
+KEYCLOAK_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("realm_access", "roles"))
+"""Keycloak: realm roles as it issues them, the tenant by a mapper."""
+AUTH0_CLAIMS: Final = ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/roles",))
+"""Auth0: organizations are tenants, roles come in a namespaced claim (its rule for custom claims)."""
+
+
+CLAIM_MAPS: Final[Mapping[str, ClaimMap]] = {
+    "generic": GENERIC_CLAIMS,
+    "keycloak": KEYCLOAK_CLAIMS,
+    "auth0": AUTH0_CLAIMS,
+}
+"""By the name that the settings use."""
+
+
+class OidcAuthProvider:
+    """Verifies tokens against the key set of one issuer and remembers what verified until it expires.
+
+    A verification costs about 200 µs, a look-up 5 (docs/performance.md). Tokens are remembered by digest only.
+
+    Args:
+        key_set: the issuer's current public keys.
+        kind: what the issuer's subjects are.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        key_set: KeySet,
+        claims: ClaimMap = GENERIC_CLAIMS,
+        kind: Literal["user", "service_account"] = "user",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._keys = key_set
+        self._generation = key_set.generation
+        self._claims = claims
+        self._kind = kind
+        self._now = now
+        self._verified: OrderedDict[bytes, Principal] = OrderedDict()
+
+    async def authenticate(self, token: str) -> Principal:
+        """Returns the bearer of ``token``.
+
+        Raises:
+            UnauthenticatedError: it does not verify. The message never says which check failed.
+        """
+        digest = _digest(token)
+        principal = self.recall(digest)
+        if principal is None:
+            principal = self._unexpired(await self._verify(token))
+            self._verified[digest] = principal
+            if len(self._verified) > _CACHE_SIZE:
+                self._verified.popitem(last=False)
+        return principal
+
+    def recall(self, digest: bytes) -> Principal | None:
+        """Returns the bearer of the token with this `_digest`; None if it has not verified with the current keys.
+
+        Raises:
+            UnauthenticatedError: it has expired meanwhile.
+        """
+        if self._generation != self._keys.generation:
+            # What an old key had signed must not outlive it.
+            self._generation = self._keys.generation
+            self._verified.clear()
+        principal = self._verified.get(digest)
+        return None if principal is None else self._unexpired(principal)
+
+    def _unexpired(self, principal: Principal) -> Principal:
+        if principal.expires_at + CLOCK_SKEW_SECONDS <= self._now():
+            raise UnauthenticatedError(_REFUSED)
+        return principal
+
+    async def _verify(self, token: str) -> Principal:
+        try:
+            if len(token) > MAX_TOKEN_BYTES or "=" in token:
+                raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
+            header, payload, _ = token.split(".")
+            key_id = _object(header).get("kid")
+            if not isinstance(key_id, str | None):
+                raise TypeError("the key's id must be a text")
+            _object(payload)
+            key = await self._keys.find(key_id)
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=CLOCK_SKEW_SECONDS,
+                options={"require": ["exp", "iat", "sub", "iss", "aud"]},
+            )
+            return self._principal(claims)
+        except (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UnauthenticatedError(_REFUSED) from error
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        expires_at, issued_at = claims["exp"], claims["iat"]
+        if any(type(instant) is not int for instant in (expires_at, issued_at, claims.get("nbf", 0))):
+            raise ValueError("times must be integers")
+        if expires_at - issued_at > MAX_TOKEN_LIFETIME_SECONDS:
+            raise ValueError("lives too long")
+        subject, tenant = claims["sub"], _at(claims, self._claims.tenant)
+        roles, email = _at(claims, self._claims.roles), claims.get("email", "")
+        if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
+            raise ValueError("no usable subject")
+        if not isinstance(tenant, str) or not TENANT_PATTERN.fullmatch(tenant):
+            raise ValueError("no usable tenant")
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise ValueError("roles must be a list of texts")
+        if not isinstance(email, str):
+            raise ValueError("the e-mail address must be a text")
+        return Principal(subject, tenant, frozenset(roles), email, float(expires_at), kind=self._kind)
+
+
+class IssuerRouter:
+    """Gives each token to the provider of the issuer that it names; that one then verifies the name, too."""
+
+    def __init__(self, providers: Mapping[str, OidcAuthProvider]) -> None:
+        self._providers = providers
+
+    async def authenticate(self, token: str) -> Principal:
+        """Returns the bearer of ``token``.
+
+        Raises:
+            UnauthenticatedError: nobody here knows its issuer, or it does not verify.
+        """
+        try:
+            if len(token) > MAX_TOKEN_BYTES:
+                raise ValueError("longer than any token we accept")
+            digest = _digest(token)
+            for provider in self._providers.values():
+                # Whoever believes it was found by its issuer before: reading that again would cost more than the rest.
+                if (principal := provider.recall(digest)) is not None:
+                    return principal
+            provider = self._providers[_object(token.split(".")[1])["iss"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise UnauthenticatedError(_REFUSED) from error
+        return await provider.authenticate(token)
+
+
+_REFUSED: Final = "The credential is not valid."
+
+
+def bearer_token(authorization: tuple[str, ...]) -> str:
+    """Returns the token of the one `authorization` value of a call (RFC 6750).
+
+    Raises:
+        UnauthenticatedError: there is none, more than one, or it is not exactly `Bearer <token>`.
+    """
+    if len(authorization) != 1 or not authorization[0].startswith("Bearer "):
+        raise UnauthenticatedError("A bearer token is required.")
+    return authorization[0][len("Bearer ") :]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _object(segment: str) -> dict[str, Any]:
+    """Decodes one segment, refusing what PyJWT would let pass: the same name twice, anything but UTF-8."""
+    raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    # Decoded here: given bytes, `json` would read UTF-16 and a byte order mark, too.
+    value = json.loads(raw.decode(), object_pairs_hook=_without_duplicates)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name stands twice")
+    return result
+
+
+def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = claims
+    for name in path:
+        value = value[name]
+    return value

@@ -1,0 +1,23 @@
+"""Package authz holds what a caller may do: stored roles of users override those of their tokens."""
+
+from api_common.authz.directory import (
+    LOOK_UP_SECONDS,
+    MAX_AGE_SECONDS,
+    MAX_STALE_SECONDS,
+    Directory,
+    StoredUser,
+    UserSource,
+    UsersService,
+    is_user_id,
+)
+
+__all__ = [
+    "LOOK_UP_SECONDS",
+    "MAX_AGE_SECONDS",
+    "MAX_STALE_SECONDS",
+    "Directory",
+    "StoredUser",
+    "UserSource",
+    "UsersService",
+    "is_user_id",
+]

@@ -1,0 +1,14 @@
+"""Package call holds what travels with a call: its headers, and the context that a servicer gets."""
+
+from api_common.call.context import MAX_CALL_SECONDS, CallContext, RequestContext, StreamContext
+from api_common.call.headers import RequestHeaders, outgoing_headers, read_headers
+
+__all__ = [
+    "MAX_CALL_SECONDS",
+    "CallContext",
+    "RequestContext",
+    "RequestHeaders",
+    "StreamContext",
+    "outgoing_headers",
+    "read_headers",
+]

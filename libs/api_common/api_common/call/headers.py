@@ -1,0 +1,99 @@
+"""Identity of a request across processes: request id and W3C trace context, from metadata and to metadata."""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import uuid_utils
+
+from api_common.call.context import CallContext
+from api_common.contract import IF_MATCH
+
+REQUEST_ID: Final = "x-request-id"
+"""Metadata key of the id that a request keeps across processes, a UUID."""
+TRACEPARENT: Final = "traceparent"
+"""Metadata key of the W3C trace context."""
+AUTHORIZATION: Final = "authorization"
+"""Metadata key of the credential, `Bearer <token>`."""
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+"""Metadata key under which a client may repeat a call without a second effect."""
+_ORIGINAL_PATH: Final = "x-envoy-original-path"
+_ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
+# Where two values are one too many: all are kept, so that the caller hears of it.
+_NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class RequestHeaders(NamedTuple):
+    """The metadata of a call that mean something to us; everything else is ignored.
+
+    No frozen dataclass: each field of one costs a call of its own (docs/performance.md).
+    """
+
+    request_id: str
+    """UUID; a new one when the client sent none or something else."""
+    traceparent: str
+    """W3C trace context; a new, unsampled one when absent or malformed."""
+    authorization: tuple[str, ...]
+    """Every `authorization` value: more than one is refused, so none is chosen here."""
+    idempotency_key: tuple[str, ...]
+    """Every `idempotency-key` value."""
+    begins_trace: bool = False
+    """The client sent no trace context, or something else."""
+    if_match: tuple[str, ...] = ()
+    """Every `if-match` value."""
+    from_rest: bool = False
+    """The edge made this call of a REST request: it sets the header, and removes it from what clients send."""
+    accepts_gzip: bool = False
+    """A client beyond the edge reads gzip. The edge tells, because gRPC keeps `grpc-accept-encoding` from us."""
+
+
+def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
+    """Reads call metadata in one pass; never fails.
+
+    Source: https://www.w3.org/TR/trace-context/ for `traceparent`.
+    """
+    last: dict[str, str] = {}
+    every: dict[str, tuple[str, ...]] = {}
+    for key, value in metadata:
+        if isinstance(value, bytes):
+            continue
+        if key in _NEVER_CHOSEN:
+            every[key] = (*every.get(key, ()), value)
+        else:
+            last[key] = value
+    request_id, traceparent = last.get(REQUEST_ID, ""), last.get(TRACEPARENT, "")
+    if not _UUID.fullmatch(request_id):
+        request_id = str(uuid_utils.uuid4())
+    begins_trace = not _TRACEPARENT.fullmatch(traceparent)
+    if begins_trace:
+        ids = os.urandom(24).hex()
+        traceparent = f"00-{ids[:32]}-{ids[32:]}-00"
+    return RequestHeaders(
+        request_id=request_id,
+        traceparent=traceparent,
+        begins_trace=begins_trace,
+        authorization=every.get(AUTHORIZATION, ()),
+        idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
+        if_match=every.get(IF_MATCH, ()),
+        from_rest=_ORIGINAL_PATH in last,
+        accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
+    )
+
+
+def outgoing_headers(
+    ctx: CallContext, *, token: str, span_id: str, idempotency_key: str
+) -> tuple[tuple[str, str], ...]:
+    """Returns the metadata of a call to a sibling in the name of the caller of ``ctx``.
+
+    Args:
+        token: the credential for the sibling.
+        span_id: the span of the call itself, 16 hex digits.
+        idempotency_key: empty sends none.
+    """
+    key = ((IDEMPOTENCY_KEY, idempotency_key),) if idempotency_key else ()
+    traceparent = ctx.trace.parent_of(span_id)
+    return ((AUTHORIZATION, f"Bearer {token}"), (REQUEST_ID, ctx.request_id), (TRACEPARENT, traceparent), *key)

@@ -1,0 +1,34 @@
+"""Package contract holds what the proto says of a method and its messages, read from the descriptors once, at start."""
+
+from api_common.contract.field_behavior import FieldBehavior, has_behavior
+from api_common.contract.field_mask import paths_to_write
+from api_common.contract.json_size import MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH, compact_size, size_violations
+from api_common.contract.methods import ROLE_PERMISSIONS, MethodPolicy, PolicyError, is_granted, read_policies
+from api_common.contract.nul_check import nul_fields
+from api_common.contract.preconditions import IF_MATCH, Precondition, message_etag
+from api_common.contract.resource_types import resource_of, resources_in, type_of
+from api_common.contract.struct_json import struct_from_json, struct_to_json
+
+__all__ = [
+    "IF_MATCH",
+    "MAX_STRUCT_BYTES",
+    "MAX_STRUCT_DEPTH",
+    "ROLE_PERMISSIONS",
+    "FieldBehavior",
+    "MethodPolicy",
+    "PolicyError",
+    "Precondition",
+    "compact_size",
+    "has_behavior",
+    "is_granted",
+    "message_etag",
+    "nul_fields",
+    "paths_to_write",
+    "read_policies",
+    "resource_of",
+    "resources_in",
+    "size_violations",
+    "struct_from_json",
+    "struct_to_json",
+    "type_of",
+]

@@ -1,0 +1,72 @@
+"""`If-Match` of HTTP, bound once to the `etag` fields of the contract: the header and the field are one condition.
+
+Source: RFC 9110, sections 8.8.3 and 13.1.1; AIP-154 for the answer to a mismatch: ABORTED / 409, in either form.
+"""
+
+import re
+from typing import Any, Final
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from api_common.errors import FieldViolation
+
+IF_MATCH: Final = "if-match"
+"""Metadata key of the etag that a client expects."""
+
+ANY: Final = "*"
+"""Holds for every version: the method's own NOT_FOUND says that there is none."""
+
+# A weak tag never matches here (RFC 9110, section 13.1.1), so it is a mistake; a list could not say what was expected.
+_STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,62}"')
+
+
+class Precondition:
+    """Where the requests of one method carry the etag that they expect, read from the descriptor once.
+
+    That is `etag` beside the id, or the `etag` of the one resource that an `update_mask` is for.
+
+    Args:
+        descriptor: the `DESCRIPTOR` of the request's class, for which the stubs have two types.
+    """
+
+    def __init__(self, descriptor: Any) -> None:
+        self._resource = _updated(descriptor)
+        self.known = self._resource is not None or "etag" in descriptor.fields_by_name
+        """Whether the method takes a condition."""
+
+    def bind(self, request: Message, values: tuple[str, ...]) -> list[FieldViolation]:
+        """Writes the tag of the `if-match` headers into ``request``; returns what is wrong with them."""
+        if not values:
+            return []
+        if not self.known:
+            # Nobody would check it, and the caller would believe that somebody did.
+            return [FieldViolation(IF_MATCH, "this method takes no condition")]
+        if len(values) > 1 or not (values[0] == ANY or _STRONG_TAG.fullmatch(values[0])):
+            return [FieldViolation(IF_MATCH, "must be `*` or one strong entity tag of at most 64 characters")]
+        holder = self._holder(request)
+        if values[0] == ANY or holder is None:
+            return []
+        if holder.etag and holder.etag != values[0]:
+            return [FieldViolation(IF_MATCH, "must not differ from the etag of the request")]
+        holder.etag = values[0]
+        return []
+
+    def _holder(self, request: Any) -> Any:
+        """Returns the message with the field, None if it is missing: that it is required is said elsewhere."""
+        if self._resource is None:
+            return request
+        return getattr(request, self._resource) if request.HasField(self._resource) else None
+
+
+def message_etag(message: Message) -> str:
+    """Returns the entity tag of a resource; empty for what has none."""
+    return str(getattr(message, "etag", ""))
+
+
+def _updated(request: Descriptor) -> str | None:
+    """Returns the name of the field with the resource that a request updates."""
+    if "update_mask" not in request.fields_by_name:
+        return None
+    held = [(field.name, field.message_type) for field in request.fields if field.message_type is not None]
+    return next((name for name, message in held if "etag" in message.fields_by_name), None)

@@ -1,0 +1,57 @@
+"""google.protobuf.Struct ↔ plain JSON values, which are what is stored and what rules look at."""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct, Value
+
+from api_common.contract.json_size import MAX_STRUCT_DEPTH
+from api_common.errors import FieldViolation, ValidationError
+
+
+def struct_to_json(struct: Struct, field: str) -> dict[str, Any]:
+    """Returns an object that comes back from jsonb as the same Struct, but for the sign of a zero.
+
+    Args:
+        field: the path of ``struct`` in the request, for the violation.
+
+    Raises:
+        ValidationError: it nests too deep, or holds what only a binary message can: NaN, Infinity, a value of no kind.
+    """
+    return {key: _plain(value, field, 1) for key, value in struct.fields.items()}
+
+
+def struct_from_json(value: Mapping[str, Any] | None) -> Struct | None:
+    """Returns the Struct of an object; None stays None, so that a message built with it has no such field."""
+    if value is None:
+        return None
+    struct = Struct()
+    struct.update(value)
+    return struct
+
+
+def _plain(value: Value, field: str, depth: int) -> Any:
+    """Converts a value inside ``depth`` objects and lists."""
+    kind = value.WhichOneof("kind")
+    if depth == MAX_STRUCT_DEPTH and kind in {"struct_value", "list_value"}:
+        raise _unfit(field, f"must not nest deeper than {MAX_STRUCT_DEPTH} levels")
+    match kind:
+        case "null_value":
+            return None
+        case "number_value":
+            if not isfinite(value.number_value):
+                raise _unfit(field, "must hold finite numbers only")
+            return value.number_value
+        case "struct_value":
+            return {key: _plain(item, field, depth + 1) for key, item in value.struct_value.fields.items()}
+        case "list_value":
+            return [_plain(item, field, depth + 1) for item in value.list_value.values]
+        case None:
+            raise _unfit(field, "must not hold a value of no kind")
+        case _:
+            return getattr(value, kind)
+
+
+def _unfit(field: str, description: str) -> ValidationError:
+    return ValidationError("The request is malformed.", violations=[FieldViolation(field, description)])

@@ -1,0 +1,147 @@
+"""The connections of a process: opened when they are needed, used again the last one first.
+
+asyncpg's own pool makes a task, two timers and a proxy for every use, which is a tenth of the CPU of a read
+(docs/performance.md). It needs them to reset sessions and to close idle connections; here nothing of a transaction
+outlives it (ADR 0003).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import asyncpg
+
+from api_common.telemetry import Occupancy
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+"""A connection out of the pool."""
+
+MAX_IDLE_SECONDS: Final = 300
+"""A connection that was idle for longer may have been dropped on its way without a word: it is not used again."""
+
+
+class Pool:
+    """At most ``size`` connections; who comes first is served first.
+
+    Args:
+        connect: opens a connection.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int) -> None:
+        self._connect = connect
+        self._size = size
+        self._free = asyncio.Semaphore(size)
+        self._open: set[Connection] = set()
+        self._outdated: set[Connection] = set()
+        self._idle: list[tuple[Connection, float]] = []
+        self._openings: set[asyncio.Task[Connection]] = set()
+        self._waiting = 0
+        self._timeouts = 0
+
+    async def acquire(self, *, timeout_seconds: float) -> Connection:
+        """Takes a connection.
+
+        Raises:
+            TimeoutError: none came free, or none could be opened, in time.
+        """
+        if self._idle and not self._free.locked():
+            # Nothing to wait for, so no timer: the usual case.
+            await self._free.acquire()
+            if connection := self._pop():
+                return connection
+            self._free.release()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._free.acquire()
+                connection = self._pop() or await self._opened(timeout_seconds)
+        except TimeoutError:
+            self._timeouts += 1
+            raise
+        finally:
+            self._waiting -= 1
+        self._open.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Gives a connection back; a closed one makes room for another."""
+        if connection.is_closed() or connection in self._outdated:
+            self._end(connection)
+        else:
+            now = asyncio.get_running_loop().time()
+            self._idle.append((connection, now))
+            # The first ones are those that only a burst needed; each call that ends takes one of them back.
+            oldest, since = self._idle[0]
+            if now - since > MAX_IDLE_SECONDS:
+                del self._idle[0]
+                self._end(oldest)
+        self._free.release()
+
+    def renew(self, outdated: Connection) -> None:
+        """Replaces ``outdated``, which is in use, and all connections that were opened before this was found out."""
+        if outdated in self._outdated:
+            # Others found it out before; since then there are new ones.
+            return
+        while self._idle:
+            self._end(self._idle.pop()[0])
+        self._outdated = set(self._open)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """How full the pool is; also for other threads to ask."""
+        open_, idle = len(self._open), len(self._idle)
+        return Occupancy(self._size, open_, idle, self._waiting, self._timeouts)
+
+    async def close(self) -> None:
+        """Waits for the connections in use, then closes all; if it is cancelled, all end at once."""
+        try:
+            for _ in range(self._size):
+                await self._free.acquire()
+            for connection, _ in self._idle:
+                await connection.close()
+        finally:
+            for opening in self._openings:
+                opening.cancel()
+            for connection in self._open:
+                connection.terminate()
+
+    async def _opened(self, timeout_seconds: float) -> Connection:
+        """Opens a connection for who holds a place; whoever leaves meanwhile leaves both to the next one.
+
+        Else who has less time than connecting takes would never have one, and keep Postgres busy with trying (ADR 15).
+        """
+        opening = asyncio.create_task(self._connect_within(timeout_seconds))
+        self._openings.add(opening)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._adopt)
+            raise
+        except BaseException:
+            self._free.release()
+            raise
+        finally:
+            opening.add_done_callback(self._openings.discard)
+
+    async def _connect_within(self, timeout_seconds: float) -> Connection:
+        async with asyncio.timeout(timeout_seconds):
+            return await self._connect()
+
+    def _adopt(self, opening: "asyncio.Task[Connection]") -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._open.add(opening.result())
+            self._idle.append((opening.result(), asyncio.get_running_loop().time()))
+        self._free.release()
+
+    def _pop(self) -> "Connection | None":
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and asyncio.get_running_loop().time() - since < MAX_IDLE_SECONDS:
+                return connection
+            self._end(connection)
+        return None
+
+    def _end(self, connection: Connection) -> None:
+        connection.terminate()
+        self._open.discard(connection)
+        self._outdated.discard(connection)

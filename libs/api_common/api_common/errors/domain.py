@@ -1,0 +1,249 @@
+"""What can go wrong, as the rules of an aggregate say it: no transport, no SQL.
+
+Each class is one canonical case; `error_registry` maps it to the wire. A service derives its own reasons from these,
+three lines each:
+
+    class EmailTakenError(ConflictError):
+        \"\"\"A live user of the tenant has this e-mail address.\"\"\"
+
+        reason = "EMAIL_TAKEN"
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One malformed field of a request."""
+
+    field: str
+    """Path of the field in proto names, e.g. `user.email` or `requests[3].user.email`."""
+    description: str
+    """What the field must be, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceInfo:
+    """The resource an error is about."""
+
+    type: str
+    """The message's name in lower case with underscores, e.g. `service_account`."""
+    id: str
+    """Its id, as the caller sent it."""
+
+
+class DomainError(Exception):
+    """The base of every error a caller may see; `message`, `metadata` and the rest are public by contract.
+
+    Args:
+        message: one sentence for people. It reaches the client: no secrets, SQL, hosts or class names.
+        metadata: the dynamic parts of the message for programs (AIP-193).
+        violations: the malformed fields.
+        resource: the resource the error is about.
+        retry_after_seconds: when the same call may succeed.
+    """
+
+    reason: ClassVar[str] = "INTERNAL"
+    """The constant of the proto enum `Reason` for programs; unique per class."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[FieldViolation] = (),
+        resource: ResourceInfo | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.resource = resource
+        self.retry_after_seconds = retry_after_seconds
+
+    def attach_item(self, item: str) -> None:
+        """Says which item of a batch the error is about: in front of every field, and in the metadata.
+
+        Args:
+            item: path of the item in proto names, e.g. `requests[3]`.
+        """
+        self.metadata = {"item": item, **self.metadata}
+        about = [FieldViolation(f"{item}.{one.field}", one.description) for one in self.violations]
+        self.violations = tuple(about) or (FieldViolation(item, self.message),)
+
+
+class ValidationError(DomainError):
+    """The request is malformed, whatever the state of the system."""
+
+    reason = "INVALID_REQUEST"
+
+
+class UnauthenticatedError(DomainError):
+    """There is no credential, or it does not verify."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class AuthorizationError(DomainError):
+    """The caller is known and may not do this."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class NotFoundError(DomainError):
+    """The tenant has no such resource."""
+
+    reason = "RESOURCE_NOT_FOUND"
+
+
+class ConflictError(DomainError):
+    """A resource with this identity exists."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class SecretShownOnceError(ConflictError):
+    """The call was made before; its answer held a secret, which is not kept."""
+
+    reason = "SECRET_SHOWN_ONCE"
+
+
+class AbortedError(DomainError):
+    """Another writer won; read again and decide again."""
+
+    reason = "CONCURRENT_UPDATE"
+
+
+class FailedPreconditionError(DomainError):
+    """The state of the system does not allow this."""
+
+    reason = "INVALID_STATE"
+
+
+class StillReferencedError(FailedPreconditionError):
+    """Another resource still needs this one."""
+
+    reason = "STILL_REFERENCED"
+
+
+class OutOfRangeError(DomainError):
+    """The request points past what is kept."""
+
+    reason = "RESUME_TOKEN_EXPIRED"
+
+
+class RateLimitError(DomainError):
+    """The caller has used up its share for now."""
+
+    reason = "RATE_LIMITED"
+
+
+class SlowReaderError(RateLimitError):
+    """The messages of a stream were not read in time."""
+
+    reason = "SLOW_READER"
+
+
+class PayloadTooLargeError(DomainError):
+    """The message is larger than the limit."""
+
+    reason = "PAYLOAD_TOO_LARGE"
+
+
+class CallCancelledError(DomainError):
+    """The caller went away."""
+
+    reason = "CANCELLED"
+
+
+class DeadlineExceededError(DomainError):
+    """The deadline passed before the work was done."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class ExternalServiceError(DomainError):
+    """A part that the call needs does not answer now."""
+
+    reason = "UNAVAILABLE"
+
+
+class NotImplementedError_(DomainError):  # noqa: N801 - the plain name is a builtin's
+    """The method is not switched on."""
+
+    reason = "NOT_IMPLEMENTED"
+
+
+class MethodNotFoundError(NotImplementedError_):
+    """There is no such method."""
+
+    reason = "METHOD_NOT_FOUND"
+
+
+class DataLossError(DomainError):
+    """Stored data cannot be read back."""
+
+    reason = "DATA_LOSS"
+
+
+class InternalError(DomainError):
+    """A defect on our side; what it was is in our log only."""
+
+    reason = "INTERNAL"
+
+
+class EtagMismatchError(AbortedError):
+    """The etag names an older version of the resource."""
+
+    reason = "ETAG_MISMATCH"
+
+
+class NotDeletedError(ConflictError):
+    """The resource is live, so there is nothing to restore."""
+
+    reason = "NOT_DELETED"
+
+
+class InvalidPageTokenError(ValidationError):
+    """The page token was not issued for this call."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+
+class InvalidResumeTokenError(ValidationError):
+    """The resume token was not issued for this watch."""
+
+    reason = "INVALID_RESUME_TOKEN"
+
+
+class InvalidFilterError(ValidationError):
+    """The filter cannot be parsed or names an unknown field."""
+
+    reason = "INVALID_FILTER"
+
+
+class InvalidOrderByError(ValidationError):
+    """The order cannot be parsed or names an unknown field."""
+
+    reason = "INVALID_ORDER_BY"
+
+
+class InvalidUpdateMaskError(ValidationError):
+    """The update mask names an unknown or immutable field."""
+
+    reason = "INVALID_UPDATE_MASK"
+
+
+class IdempotencyKeyReusedError(ValidationError):
+    """The idempotency key was used for another request."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+
+class IdempotencyKeyInUseError(AbortedError):
+    """The first call with this idempotency key has not ended yet."""
+
+    reason = "IDEMPOTENCY_KEY_IN_USE"

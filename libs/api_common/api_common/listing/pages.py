@@ -1,0 +1,156 @@
+"""Lists the rows of one table page by page, in a stable order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, func, literal_column, or_, select
+
+from api_common.db import Row, Statement, Transaction, compile_statement, text_bytes
+from api_common.listing.filtering import Filter, Order
+from api_common.listing.pagination import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    PageTokens,
+    binding,
+    clamp_page_size,
+    keyset_clause,
+)
+
+MAX_PAGE_BYTES: Final = 1_900_000
+"""A page ends before its rows, as texts, are larger: gRPC clients accept messages of 4 MiB unless told otherwise, and
+there a list of numbers takes 2.2 times the bytes of its text."""
+
+_PLANNED_ROWS: Final = (DEFAULT_PAGE_SIZE + 1, MAX_PAGE_SIZE + 1)
+"""What Postgres is told that a page reads at most, the smallest that holds it. Of a limit that is a parameter it only
+knows that it does not know: one plan for all values would be for a tenth of the table, so it plans each call (ADR 20).
+"""
+
+_MAX_SHAPES: Final = 256
+
+
+class PageRequest(Protocol):
+    """The parameters that every paged method has."""
+
+    page_size: int
+    """How many rows the caller wants at most; 0 means the default."""
+    page_token: str
+    """Empty for the first page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list."""
+
+    rows: Sequence[Row]
+    """May be fewer than were asked for, on any page."""
+    next_page_token: str
+    """Empty on the last page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which rows a list shows, and in which order; a page token is good for pages of the same query."""
+
+    method: str
+    """The RPC that asks."""
+    order: Order
+    where: Filter | None = None
+    parent: Mapping[str, str] = field(default_factory=dict)
+    """What the rows belong to, by column, e.g. `workflow_id`."""
+    show_deleted: bool = True
+    """False needs a table with `delete_time`."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for queries that differ in values only: the key for compiled SQL."""
+        filtered = self.where.shape if self.where else ()
+        return filtered, self.order.shape, tuple(self.parent), self.show_deleted
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters of the SQL, but for tenant, cursor and size."""
+        return {**self.parent, **(self.where.values if self.where else {})}
+
+
+class Listing:
+    """The rows of ``table`` that one tenant sees, in pages.
+
+    Args:
+        page_tokens: seals the position in a list.
+    """
+
+    def __init__(self, table: Table, *, page_tokens: PageTokens) -> None:
+        self._table = table
+        self._page_tokens = page_tokens
+        self._statements: dict[object, Statement] = {}
+
+    async def page(self, transaction: Transaction, request: PageRequest, query: Query) -> Page:
+        """Returns the page that ``request`` names.
+
+        Raises:
+            ValidationError: the page size is malformed, or the page token was issued for another query.
+        """
+        own = query.values
+        bound = binding(transaction.tenant_id, query.method, repr(query.shape), repr(own))
+        cursor = self._page_tokens.open(request.page_token, binding=bound) if request.page_token else []
+        size = clamp_page_size(request.page_size)
+        values = {**own, "tenant_id": transaction.tenant_id, "size": size + 1}
+        values |= {f"cursor_{index}": value for index, value in enumerate(cursor)}
+        most = next(rows for rows in _PLANNED_ROWS if rows > size)
+        rows = await transaction.fetch_all(self._statement(query, follows=bool(cursor), most=most), values)
+        shown = rows[:size]
+        if not shown or len(shown) == shown[-1]["found"]:
+            return Page(shown, "")
+        position = [shown[-1][term.column.name] for term in query.order.terms]
+        return Page(shown, self._page_tokens.seal(position, binding=bound))
+
+    def _statement(self, query: Query, *, follows: bool, most: int) -> Statement:
+        shape = (query.shape, follows, most)
+        statement = self._statements.get(shape)
+        if statement is None:
+            if len(self._statements) >= _MAX_SHAPES:
+                self._statements.clear()
+            found = self._select(query, follows=follows, most=most)
+            statement = self._statements[shape] = compile_statement(
+                self._fit(found, query.order), plan_for_values=bool(query.where and query.where.shape)
+            )
+        return statement
+
+    def _select(self, query: Query, *, follows: bool, most: int) -> Select[Any]:
+        columns = self._table.c
+        owner = ("tenant_id", *query.parent)
+        clauses: list[ColumnElement[bool]] = [
+            columns[name] == bindparam(name, type_=columns[name].type) for name in owner
+        ]
+        if not query.show_deleted:
+            clauses.append(columns.delete_time.is_(None))
+        filtered = query.where.clause if query.where else None
+        if filtered is not None:
+            clauses.append(filtered)
+        if follows:
+            clauses.append(keyset_clause(query.order.terms))
+        by = [term.expression for term in query.order.terms]
+        planned = select(self._table).where(*clauses).order_by(*by).limit(literal_column(str(most))).subquery("planned")
+        size = bindparam("size", type_=Integer)
+        return select(planned).order_by(*_by(query.order, planned.c)).limit(size)
+
+    def _fit(self, found: Select[Any], order: Order) -> Select[Any]:
+        """Keeps the rows that fit into a page, at least one, each with the number of rows that were found."""
+        page = found.subquery("page")
+        by = _by(order, page.c)
+        measured = select(
+            page,
+            func.count().over().label("found"),
+            func.row_number().over(order_by=by).label("place"),
+            func.sum(text_bytes(page.c)).over(order_by=by, rows=(None, 0)).label("total_bytes"),
+        ).subquery("measured")
+        fits = or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
+        kept = [measured.c[column.name] for column in self._table.c]
+        return select(*kept, measured.c.found).where(fits).order_by(*_by(order, measured.c))
+
+
+def _by(order: Order, columns: Any) -> list[ColumnElement[Any]]:
+    """Returns ``order`` over columns of the same names."""
+    by = [(columns[term.column.name], term.descending) for term in order.terms]
+    return [column.desc() if descending else column.asc() for column, descending in by]

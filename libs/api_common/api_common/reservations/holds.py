@@ -1,0 +1,196 @@
+"""Keeps resources from going away while somebody in another service needs them (ADR 27).
+
+Databases of two services know no foreign keys. Whoever needs a resource reserves it with the service that owns it;
+until it is released, the verbs that would take it away are refused, naming the holder.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from api_common.db import Transaction, compile_statement
+from api_common.errors import AbortedError, FailedPreconditionError, ResourceInfo, StillReferencedError
+from api_common.resources import batch_item
+
+
+class HolderMessage(Protocol):
+    """`ameide.common.v1.Holder`."""
+
+    id: str
+    """Never used again."""
+    name: str
+    """For people."""
+    fencing_token: int
+    """Grows with every worker that takes over."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationTables:
+    """The two tables of a service whose resources may be reserved."""
+
+    holders: Table
+    """Who has reserved or released; kept for good, because a call may be late by any time."""
+    reservations: Table
+    """What is reserved now."""
+
+
+def reservation_tables(metadata: MetaData) -> ReservationTables:
+    """Declares the tables; `migrations.create_reservations` creates them."""
+    holders = Table(
+        "reservation_holders",
+        metadata,
+        Column("tenant_id", Text, nullable=False),
+        Column("id", Uuid(as_uuid=False), nullable=False),
+        Column("name", Text, nullable=False),
+        Column("fencing_token", BigInteger, nullable=False),
+        Column("release_time", DateTime(timezone=True)),
+        PrimaryKeyConstraint("tenant_id", "id"),
+    )
+    reservations = Table(
+        "reservations",
+        metadata,
+        Column("tenant_id", Text, nullable=False),
+        Column("holder_id", Uuid(as_uuid=False), nullable=False),
+        Column("resource_id", Uuid(as_uuid=False), nullable=False),
+        PrimaryKeyConstraint("tenant_id", "holder_id", "resource_id"),
+    )
+    Index(None, reservations.c.tenant_id, reservations.c.resource_id)
+    return ReservationTables(holders, reservations)
+
+
+_tables: Final = reservation_tables(MetaData())
+_holders: Final = _tables.holders
+_reservations: Final = _tables.reservations
+
+_ARRIVED: Final = insert(_holders).values(
+    {
+        **{name: bindparam(name) for name in ("tenant_id", "id", "name", "fencing_token")},
+        "release_time": case((bindparam("releases", type_=Boolean), func.now())),
+    }
+)
+# Nothing comes back for a token that is older than one that was seen: its worker was replaced.
+_ARRIVE: Final = compile_statement(
+    _ARRIVED.on_conflict_do_update(
+        index_elements=["tenant_id", "id"],
+        set_={
+            "fencing_token": _ARRIVED.excluded.fencing_token,
+            "release_time": func.coalesce(_holders.c.release_time, _ARRIVED.excluded.release_time),
+        },
+        where=_holders.c.fencing_token <= _ARRIVED.excluded.fencing_token,
+    ).returning(_holders.c.release_time)
+)
+_ids: Final = bindparam("ids", type_=ARRAY(Uuid(as_uuid=False)))
+_RESERVE: Final = compile_statement(
+    insert(_reservations)
+    .from_select(
+        ["tenant_id", "holder_id", "resource_id"],
+        select(bindparam("tenant_id", type_=Text), bindparam("id", type_=Uuid(as_uuid=False)), func.unnest(_ids)),
+    )
+    .on_conflict_do_nothing()
+    .returning(_reservations.c.resource_id)
+)
+_RELEASE: Final = compile_statement(
+    delete(_reservations)
+    .where(_reservations.c.tenant_id == bindparam("tenant_id"), _reservations.c.holder_id == bindparam("id"))
+    .returning(_reservations.c.resource_id)
+)
+_HELD: Final = compile_statement(
+    select(_reservations.c.resource_id, _holders.c.name)
+    .join(
+        _holders,
+        (_holders.c.tenant_id == _reservations.c.tenant_id) & (_holders.c.id == _reservations.c.holder_id),
+    )
+    .where(_reservations.c.tenant_id == bindparam("tenant_id"), _reservations.c.resource_id == func.any(_ids))
+    .order_by(_reservations.c.holder_id)
+)
+
+
+class Reservations:
+    """Who holds which resources of one kind.
+
+    Args:
+        resource: the resource's name in messages, e.g. `agent`.
+    """
+
+    def __init__(self, resource: str) -> None:
+        self._resource = resource
+
+    async def reserve(self, transaction: Transaction, holder: HolderMessage, ids: Sequence[str]) -> None:
+        """Reserves resources, whose rows are locked: nobody can take them away before this is committed.
+
+        Raises:
+            AbortedError: a later worker of the holder was here before.
+            FailedPreconditionError: the holder has released already.
+        """
+        if await self._arrive(transaction, holder, releases=False):
+            raise FailedPreconditionError("The holder has released what it held, and can reserve nothing any more.")
+        await transaction.fetch_all(_RESERVE, {"tenant_id": transaction.tenant_id, "id": holder.id, "ids": ids})
+
+    async def release(self, transaction: Transaction, holder: HolderMessage) -> None:
+        """Ends whatever the holder has reserved, and keeps it from reserving again.
+
+        Raises:
+            AbortedError: a later worker of the holder was here before.
+        """
+        await self._arrive(transaction, holder, releases=True)
+        await transaction.fetch_all(_RELEASE, {"tenant_id": transaction.tenant_id, "id": holder.id})
+
+    async def require_free(self, transaction: Transaction, id: str) -> None:
+        """Checks that nobody holds a resource, whose row is locked.
+
+        Raises:
+            StillReferencedError: somebody does.
+        """
+        self._refuse_held(id, await self._held(transaction, [id]))
+
+    async def require_all_free(self, transaction: Transaction, ids: Sequence[str]) -> None:
+        """Checks that nobody holds any of the resources of a batch, whose rows are locked.
+
+        Raises:
+            StillReferencedError: somebody does; it says which item it is about.
+        """
+        held = await self._held(transaction, ids)
+        for index, id in enumerate(ids):
+            with batch_item(index):
+                self._refuse_held(id, held)
+
+    async def _arrive(self, transaction: Transaction, holder: HolderMessage, *, releases: bool) -> bool:
+        """Notes that the holder was here, and tells whether it has released."""
+        own = {"tenant_id": transaction.tenant_id, "id": holder.id, "name": holder.name}
+        values = {**own, "fencing_token": holder.fencing_token, "releases": releases}
+        row = await transaction.fetch_one(_ARRIVE, values)
+        if row is None:
+            raise AbortedError("Another worker has taken the holder's work over.")
+        return row["release_time"] is not None
+
+    async def _held(self, transaction: Transaction, ids: Sequence[str]) -> Mapping[str, str]:
+        rows = await transaction.fetch_all(_HELD, {"tenant_id": transaction.tenant_id, "ids": ids})
+        return {row["resource_id"]: row["name"] for row in rows}
+
+    def _refuse_held(self, id: str, held: Mapping[str, str]) -> None:
+        if (name := held.get(id.lower())) is not None:
+            raise StillReferencedError(
+                f"The {self._resource} is in use by {name}: it must be retired first.",
+                metadata={"holder": name},
+                resource=ResourceInfo(self._resource, id),
+            )

@@ -1,0 +1,226 @@
+"""Stores the resources of one table: the standard methods, written once for every aggregate.
+
+Every statement names the tenant, although row-level security would hide other tenants' rows: two walls, not one.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import uuid_utils
+from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal_column, or_, select, update
+
+from api_common.db import RoleChange, Row, Statement, Transaction, compile_statement
+from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, ResourceInfo
+from api_common.listing import Fields, Listing, Page, PageRequest, PageTokens, Query, parse_filter, parse_order_by
+from api_common.resources.lifecycle import Lifecycle
+
+_NO_VERSION: Final = 0
+
+
+class ListRequest(PageRequest, Protocol):
+    """The parameters that every List method of a resource has."""
+
+    filter: str
+    """AIP-160; empty for all rows."""
+    order_by: str
+    """AIP-132; empty for the default."""
+    show_deleted: bool
+    """Whether deleted rows are listed, too."""
+
+
+def row_etag(row: Row) -> str:
+    """Returns the entity tag of a row: its version, quoted (RFC 9110)."""
+    return f'"{row["version"]}"'
+
+
+class Repository:
+    """The live and deleted rows of ``table``, which is a `tables.resource_table`.
+
+    Args:
+        resource: the resource's name in messages, e.g. `user`.
+        fields: what lists may be filtered and ordered by.
+        lifecycle: the verbs that change the state.
+        page_tokens: seals the position in a list.
+    """
+
+    def __init__(
+        self, table: Table, *, resource: str, fields: Fields, lifecycle: Lifecycle, page_tokens: PageTokens
+    ) -> None:
+        self._table = table
+        self._resource = resource
+        self._fields = fields
+        self._lifecycle = lifecycle
+        self._listing = Listing(table, page_tokens=page_tokens)
+        columns = table.c
+        self._identity = and_(columns.tenant_id == bindparam("tenant_id"), columns.id == bindparam("id"))
+        self._get = compile_statement(select(table).where(self._identity))
+        self._lock = compile_statement(select(table).where(self._identity).with_for_update())
+        self._changes = lru_cache(maxsize=64)(self._compile_change)
+        self._inserts = lru_cache(maxsize=8)(self._compile_insert)
+
+    async def get(self, transaction: Transaction, id: str) -> Row:
+        """Returns a row, deleted or not.
+
+        Raises:
+            NotFoundError: the tenant has no such row.
+        """
+        row = await transaction.fetch_one(self._get, {"tenant_id": transaction.tenant_id, "id": id})
+        if row is None:
+            raise self._not_found(id)
+        return row
+
+    async def lock(self, transaction: Transaction, id: str, *, etag: str = "") -> Row:
+        """Returns a live row that nobody else can change until the transaction ends.
+
+        Raises:
+            NotFoundError: the tenant has no such live row.
+            EtagMismatchError: ``etag`` is set and not the row's.
+        """
+        row = await transaction.fetch_one(self._lock, {"tenant_id": transaction.tenant_id, "id": id})
+        if row is None or row["delete_time"] is not None:
+            raise self._not_found(id)
+        self.check_etag(row, etag)
+        return row
+
+    async def insert(self, transaction: Transaction, values: Mapping[str, Any], *, created_by: str) -> Row:
+        """Stores a new row with an id of its own (UUIDv7) and returns it.
+
+        Raises:
+            DomainError: a constraint is broken.
+        """
+        own = {"tenant_id": transaction.tenant_id, "id": str(uuid_utils.uuid7()), "created_by": created_by, **values}
+        row = await transaction.fetch_one(self._inserts(tuple(own)), own)
+        assert row is not None  # INSERT … RETURNING
+        if "roles" in values:
+            self._note_roles(transaction, row, before=())
+        return row
+
+    async def update(self, transaction: Transaction, id: str, values: Mapping[str, Any], *, etag: str = "") -> Row:
+        """Writes ``values`` into a live row and returns it with its next version.
+
+        Raises:
+            NotFoundError: the tenant has no such live row.
+            EtagMismatchError: ``etag`` is set and not the row's.
+            DomainError: a constraint is broken.
+        """
+        if not values:
+            return await self.lock(transaction, id, etag=etag)
+        if "roles" not in values:
+            return await self._change(transaction, id, "update", values, etag)
+        before = await self.lock(transaction, id, etag=etag)
+        after = await self._change(transaction, id, "update", values, etag)
+        self._note_roles(transaction, after, before=before["roles"])
+        return after
+
+    async def move(self, transaction: Transaction, id: str, verb: str, *, etag: str = "") -> Row:
+        """Takes a live row to the state that ``verb`` leads to and returns it.
+
+        Raises:
+            NotFoundError: the tenant has no such live row.
+            EtagMismatchError: ``etag`` is set and not the row's.
+            FailedPreconditionError: the verb does not start from the row's state.
+        """
+        row = await self.lock(transaction, id, etag=etag)
+        return await self.update(transaction, id, {"state": self._lifecycle.apply(verb, row["state"])})
+
+    async def delete(self, transaction: Transaction, id: str, *, etag: str = "") -> Row:
+        """Hides a live row from lists and returns it.
+
+        Raises:
+            NotFoundError: the tenant has no such live row.
+            EtagMismatchError: ``etag`` is set and not the row's.
+        """
+        return await self._change(transaction, id, "delete", {}, etag)
+
+    async def undelete(self, transaction: Transaction, id: str, *, etag: str = "") -> Row:
+        """Restores a deleted row and returns it.
+
+        Raises:
+            NotFoundError: the tenant has no such row.
+            NotDeletedError: the row is live.
+            EtagMismatchError: ``etag`` is set and not the row's.
+            DomainError: a constraint is broken.
+        """
+        return await self._change(transaction, id, "undelete", {}, etag)
+
+    def check_etag(self, row: Row, etag: str) -> None:
+        """Refuses to change a row that is not the one the caller has read.
+
+        Raises:
+            EtagMismatchError: ``etag`` is set and not the row's.
+        """
+        if etag and etag != row_etag(row):
+            raise EtagMismatchError(
+                f"The {self._resource} has changed: read it again and send its etag.",
+                resource=ResourceInfo(self._resource, row["id"]),
+            )
+
+    async def page(self, transaction: Transaction, request: ListRequest, *, method: str) -> Page:
+        """Returns one page of rows in a stable order.
+
+        Raises:
+            ValidationError: a parameter is malformed, or the page token was issued for another call.
+        """
+        query = Query(
+            method=method,
+            where=parse_filter(request.filter, self._fields),
+            order=parse_order_by(request.order_by, self._fields),
+            show_deleted=request.show_deleted,
+        )
+        return await self._listing.page(transaction, request, query)
+
+    def _note_roles(self, transaction: Transaction, row: Row, *, before: Sequence[str]) -> None:
+        """Keeps for the audit whose roles changed: here, where they are written, no servicer can forget it."""
+        change = RoleChange(self._resource, row["id"], tuple(sorted(before)), tuple(sorted(row["roles"])))
+        if change.before != change.after:
+            transaction.role_changes.append(change)
+
+    async def _change(self, transaction: Transaction, id: str, kind: str, values: Mapping[str, Any], etag: str) -> Row:
+        statement = self._changes(kind, tuple(values))
+        parameters = {f"new_{name}": value for name, value in values.items()}
+        parameters |= {"tenant_id": transaction.tenant_id, "id": id, "expected": _version(etag)}
+        row = await transaction.fetch_one(statement, parameters)
+        return row if row is not None else await self._explain(transaction, id, kind, etag)
+
+    async def _explain(self, transaction: Transaction, id: str, kind: str, etag: str) -> Row:
+        """Says why a change found no row; a second round trip, on failure only."""
+        row = await self.get(transaction, id)
+        deleted = row["delete_time"] is not None
+        if kind == "undelete" and not deleted:
+            raise NotDeletedError(f"The {self._resource} is not deleted.", resource=ResourceInfo(self._resource, id))
+        if kind != "undelete" and deleted:
+            raise self._not_found(id)
+        self.check_etag(row, etag)
+        raise AbortedError(f"Another request changed the {self._resource}; try again.")
+
+    def _not_found(self, id: str) -> NotFoundError:
+        return NotFoundError(f"There is no {self._resource} with this id.", resource=ResourceInfo(self._resource, id))
+
+    def _compile_insert(self, names: tuple[str, ...]) -> Statement:
+        values: dict[str, Any] = {name: bindparam(name) for name in names}
+        return compile_statement(insert(self._table).values(values).returning(*self._table.c))
+
+    def _compile_change(self, kind: str, names: tuple[str, ...]) -> Statement:
+        columns = self._table.c
+        values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=columns[name].type) for name in names}
+        values |= {"version": columns.version + literal_column("1"), "update_time": func.now()}
+        if kind != "update":
+            values["delete_time"] = func.now() if kind == "delete" else None
+        expected = bindparam("expected", type_=BigInteger)
+        live = columns.delete_time.is_not(None) if kind == "undelete" else columns.delete_time.is_(None)
+        return compile_statement(
+            update(self._table)
+            .where(self._identity, live, or_(expected.is_(None), columns.version == expected))
+            .values(values)
+            .returning(*columns)
+        )
+
+
+def _version(etag: str) -> int | None:
+    """Returns the version that an etag names: None for no etag, one that no row has for a foreign text."""
+    if not etag:
+        return None
+    digits = etag[1:-1]
+    known = len(etag) > 2 and etag == f'"{digits}"' and digits.isascii() and digits.isdigit() and len(digits) < 19
+    return int(digits) if known else _NO_VERSION

@@ -1,0 +1,63 @@
+"""What every call passes through, outside in: telemetry → audit → business events → errors → admission → transaction.
+
+This is the one place that composes handlers (ADR 0005).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from api_common.authn import PeerPolicy
+from api_common.authz import Directory
+from api_common.contract import MethodPolicy
+from api_common.db import ConstraintErrors, Database
+from api_common.rpc.adapter import Layer
+from api_common.rpc.layers.admission import admission
+from api_common.rpc.layers.audit import audit
+from api_common.rpc.layers.business_events import business_events
+from api_common.rpc.layers.changed_users import changed_users
+from api_common.rpc.layers.errors import errors
+from api_common.rpc.layers.streaming import Streams, stream
+from api_common.rpc.layers.telemetry import telemetry
+from api_common.rpc.layers.transaction import transaction
+from api_common.settings import WatchSettings
+from api_common.telemetry import AccessLog, Metrics, Tracer
+from api_common.watch import ChangeNotifier
+
+__all__ = ["Pipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The parts that the layers of a process share."""
+
+    auth: PeerPolicy
+    directory: Directory
+    database: Database
+    constraints: ConstraintErrors
+    """What a broken constraint means to the caller."""
+    metrics: Metrics
+    access_log: AccessLog
+    notifier: ChangeNotifier
+    streams: Streams
+    watch: WatchSettings
+    tracer: Tracer | None = None
+    """None where no collector is."""
+
+    def compose(self, method: MethodPolicy, handler: Any) -> Layer:
+        """Returns the layers around ``handler``; called once per method."""
+        within: Layer
+        if method.is_stream:
+            within = stream(method, handler, streams=self.streams, settings=self.watch, metrics=self.metrics)
+        else:
+            within = transaction(
+                method,
+                handler,
+                database=self.database,
+                constraints=self.constraints,
+                metrics=self.metrics,
+                wake=self.notifier.wake,
+            )
+        within = changed_users(method, within, directory=self.directory)
+        within = admission(method, within, auth=self.auth, directory=self.directory)
+        within = audit(method, business_events(method, errors(method, within)))
+        return telemetry(method, within, metrics=self.metrics, access_log=self.access_log, tracer=self.tracer)

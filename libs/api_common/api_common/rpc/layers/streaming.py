@@ -1,0 +1,123 @@
+"""The innermost layer of a method that streams: one message after the other, for as long as the caller may and reads.
+
+There is no transaction around it: a stream waits most of its life, and holds no connection meanwhile.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final, cast
+
+from ameide.common.v1 import watch_pb2
+from google.protobuf.message import Message
+
+from api_common.authz import MAX_AGE_SECONDS
+from api_common.call import StreamContext
+from api_common.contract import MethodPolicy
+from api_common.errors import DeadlineExceededError, SlowReaderError
+from api_common.rpc.adapter import Call, Layer, StreamHandler
+from api_common.settings import WatchSettings
+from api_common.telemetry import Metrics
+from api_common.watch import ChangeNotifier
+
+CHECK_SECONDS: Final = MAX_AGE_SECONDS
+"""How often it is asked whether the caller still may: as often as what is stored of users is read again."""
+
+DRAIN_SECONDS: Final = 3
+"""How long streams have to end by themselves when the process stops; then their readers are not waited for."""
+
+
+class Streams:
+    """The streams that are open in this process."""
+
+    def __init__(self, notifier: ChangeNotifier) -> None:
+        self._notifier = notifier
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __enter__(self) -> None:
+        """Counts the task that runs the block."""
+        self._tasks.add(_task())
+
+    def __exit__(self, *_: object) -> None:
+        self._tasks.discard(_task())
+
+    async def end(self) -> None:
+        """Tells the streams to end and waits for it; those whose readers keep them from it are cancelled."""
+        self._notifier.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # gRPC runs each call in one
+    return task
+
+
+def stream(
+    method: MethodPolicy, handler: StreamHandler, *, streams: Streams, settings: WatchSettings, metrics: Metrics
+) -> Layer:
+    """Sends what ``handler`` yields, and a last message when it ends by itself."""
+    name = method.path[1:]
+
+    async def layer(call: Call) -> None:
+        assert call.send is not None and call.principal is not None  # the adapter's, and admission ran
+        context = _context(call, settings)
+        messages = cast(AsyncGenerator[Any, None], handler(call.request, context))
+        with streams:
+            async with contextlib.aclosing(messages):
+                async for message in messages:
+                    await _deliver(call.send, message, seconds=settings.stall_seconds)
+                    metrics.stream_messages.labels(name, message.WhichOneof("event")).inc()
+                    # Or each watch would hold its last one until the next (docs/performance.md, "Watches").
+                    del message
+            if call.resume_token:
+                completed = watch_pb2.Completed()
+                await call.send(method.response_class(resume_token=call.resume_token, completed=completed))
+
+    return layer
+
+
+async def _deliver(send: Callable[[Message], Awaitable[None]], message: Message, *, seconds: float) -> None:
+    patience = asyncio.timeout(seconds)
+    try:
+        async with patience:
+            await send(message)
+    except TimeoutError:
+        if patience.expired():
+            raise SlowReaderError("Messages were not read in time: resume.", retry_after_seconds=1) from None
+        raise
+
+
+def _context(call: Call, settings: WatchSettings) -> StreamContext:
+    principal, admit = call.principal, call.admit
+    assert principal is not None and admit is not None  # admission ran
+    loop = asyncio.get_running_loop()
+    # Not all at once, or they would come back all at once.
+    ends_at = loop.time() + settings.max_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - nothing secret
+    if principal.kind == "service_account":
+        # An API key is asked for again once a minute: by the next watch, at the edge.
+        ends_at = min(ends_at, loop.time() + principal.expires_at - time.time())
+    due = loop.time() + _validity(principal.expires_at)
+
+    async def check() -> float:
+        nonlocal due
+        # Once: what is due only a moment later is not due yet, and a stream without patience is told that it has ended.
+        now = loop.time()
+        if now >= call.deadline:
+            raise DeadlineExceededError("The stream has lived as long as its caller wanted, or as any may.")
+        if now >= due:
+            due = now + _validity((await admit()).expires_at)
+        return min(due, ends_at, call.deadline) - now
+
+    return StreamContext(
+        principal, call.headers.request_id, call.deadline, call.trace, call.token, ends_at=ends_at, check=check
+    )
+
+
+def _validity(expires_at: float) -> float:
+    return max(0.5, min(CHECK_SECONDS, expires_at - time.time()))

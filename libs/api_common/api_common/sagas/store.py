@@ -1,0 +1,183 @@
+"""The rows of sagas: who may work on one, and since when nobody does."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    DateTime,
+    Double,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    extract,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy import (
+    Sequence as Numbers,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from api_common.db import Database, Row, Transaction, UnitOfWork, compile_statement
+
+if TYPE_CHECKING:
+    from api_common.sagas.plan import Saga
+
+TASK: Final = "work"
+"""What the policy on the table calls the task that looks for sagas, of all tenants, that are not at their end."""
+
+_TIMEOUT_SECONDS: Final = 10
+_ENDS: Final = ("DONE", "FAILED")
+
+
+def saga_table(metadata: MetaData) -> Table:
+    """Declares the table of sagas; `migrations.create_sagas` creates it."""
+    table = Table(
+        "sagas",
+        metadata,
+        Column("tenant_id", Text, nullable=False),
+        Column("id", Uuid(as_uuid=False), nullable=False),
+        Column("kind", Text, nullable=False),
+        Column("subject", Text, nullable=False),
+        Column("state", Text, nullable=False),
+        Column("steps", JSONB, nullable=False),
+        Column("data", JSONB, nullable=False),
+        Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
+        # From when on a worker may take it: later while one has it (the lease) or while it rests; NULL for nobody.
+        Column("due_time", DateTime(timezone=True)),
+        Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Column("end_time", DateTime(timezone=True)),
+        PrimaryKeyConstraint("tenant_id", "id"),
+    )
+    Index("ix_sagas_due_time", table.c.due_time, postgresql_where=table.c.end_time.is_(None))
+    return table
+
+
+_sagas: Final = saga_table(MetaData())
+_columns: Final = _sagas.c
+_identity: Final = and_(_columns.tenant_id == bindparam("tenant_id"), _columns.id == bindparam("id"))
+_live: Final = _columns.end_time.is_(None)
+_due: Final = and_(_live, _columns.due_time <= func.now())
+_zero: Final[ColumnElement[int]] = literal_column("0")
+_later: Final = func.now() + func.make_interval(*(_zero,) * 6, bindparam("due_seconds", type_=Double))
+_stored: Final = ("tenant_id", "id", "kind", "subject", "state", "steps", "data")
+
+_INSERT: Final = compile_statement(
+    insert(_sagas)
+    .values({**{name: bindparam(name) for name in _stored}, "due_time": func.now()})
+    .returning(_columns.id)
+)
+_FIND_DUE: Final = compile_statement(
+    select(_columns.tenant_id, _columns.id)
+    .where(_due, _columns.kind == func.any(bindparam("kinds", type_=ARRAY(Text))))
+    .order_by(_columns.due_time)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+# Replicas that found the same saga do not wait for each other: one gets it, the others get nothing.
+_FREE: Final = select(_columns.id).where(_identity, _due).with_for_update(skip_locked=True).cte("free")
+_CLAIM: Final = compile_statement(
+    update(_sagas)
+    .where(_columns.tenant_id == bindparam("tenant_id"), _columns.id.in_(select(_FREE.c.id)))
+    .values(fencing_token=Numbers("saga_fencing_tokens").next_value(), due_time=_later)
+    .returning(*_columns)
+)
+_LOCK: Final = compile_statement(select(_sagas).where(_identity).with_for_update())
+_own: Final = and_(_identity, _live, _columns.fencing_token == bindparam("token", type_=BigInteger))
+_SAVE: Final = compile_statement(
+    update(_sagas)
+    .where(_own)
+    .values(
+        {name: bindparam(f"new_{name}", type_=_columns[name].type) for name in ("state", "steps", "data")}
+        | {
+            "due_time": _later,
+            "update_time": func.now(),
+            "end_time": case((bindparam("ended", type_=Boolean), func.now())),
+        }
+    )
+    .returning(_columns.id)
+)
+_EXTEND: Final = compile_statement(
+    update(_sagas).where(_own, _columns.due_time.is_not(None)).values(due_time=_later).returning(_columns.id)
+)
+_COUNT: Final = compile_statement(
+    select(
+        _columns.state,
+        func.count().label("count"),
+        func.coalesce(extract("epoch", func.max(func.now() - _columns.due_time)), _zero).label("late_seconds"),
+    )
+    .where(_live)
+    .group_by(_columns.state)
+)
+
+
+async def insert_new(transaction: Transaction, saga: "Saga") -> None:
+    """Stores a new saga that any worker may take."""
+    await transaction.fetch_one(_INSERT, {name: getattr(saga, name) for name in _stored})
+
+
+async def lock(transaction: Transaction, id: str) -> Row | None:
+    """Returns a saga's row that nobody else can change until the transaction ends."""
+    return await transaction.fetch_one(_LOCK, {"tenant_id": transaction.tenant_id, "id": id})
+
+
+async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> Sequence[Row]:
+    """Returns tenant and id of sagas that nobody works on, of all tenants, the longest waiting first.
+
+    Raises:
+        DomainError: the database does not answer.
+    """
+    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=True, timeout_seconds=_TIMEOUT_SECONDS)
+    async with unit as transaction:
+        return await transaction.fetch_all(_FIND_DUE, {"kinds": kinds, "limit": limit})
+
+
+async def count(database: Database) -> Sequence[Row]:
+    """Returns, for each state of sagas that are not at their end, how many there are and how late the latest is.
+
+    Raises:
+        DomainError: the database does not answer.
+    """
+    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=True, timeout_seconds=_TIMEOUT_SECONDS)
+    async with unit as transaction:
+        return await transaction.fetch_all(_COUNT, {})
+
+
+async def claim_saga(transaction: Transaction, id: str, *, lease_seconds: float) -> Row | None:
+    """Takes a saga for ``lease_seconds``; None if somebody else has it meanwhile."""
+    values = {"tenant_id": transaction.tenant_id, "id": id, "due_seconds": lease_seconds}
+    return await transaction.fetch_one(_CLAIM, values)
+
+
+async def save(transaction: Transaction, saga: "Saga", *, due_seconds: float | None) -> bool:
+    """Writes a saga's progress; tells whether it is still its worker's.
+
+    Args:
+        due_seconds: when another worker may take it; None for never.
+    """
+    written: dict[str, Any] = {f"new_{name}": getattr(saga, name) for name in ("state", "steps", "data")}
+    written |= {"ended": saga.state in _ENDS, "due_seconds": due_seconds}
+    return await transaction.fetch_one(_SAVE, {**_mark(saga), **written}) is not None
+
+
+async def extend(transaction: Transaction, saga: "Saga", *, due_seconds: float) -> bool:
+    """Prolongs the lease, or with 0 gives it back; tells whether the saga is still its worker's."""
+    return await transaction.fetch_one(_EXTEND, {**_mark(saga), "due_seconds": due_seconds}) is not None
+
+
+def _mark(saga: "Saga") -> Mapping[str, Any]:
+    return {"tenant_id": saga.tenant_id, "id": saga.id, "token": saga.fencing_token}

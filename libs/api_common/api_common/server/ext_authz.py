@@ -1,0 +1,102 @@
+"""Answers the edge, which asks for every request with `x-api-key` whose key that is (Envoy's ext_authz).
+
+The answer replaces the key by an internal token; what a refused request is told, the edge says as it always does.
+"""
+
+from typing import Final, Protocol
+
+import grpc
+from ameide.edge.v1 import ext_authz_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from api_common.authn import EDGE
+from api_common.contract import MethodPolicy
+from api_common.errors import AuthorizationError, RateLimitError, ValidationError
+from api_common.rpc import Call, Layer, errors, method_handler, telemetry
+from api_common.telemetry import AccessLog, Metrics, Tracer
+
+HEADER: Final = "x-api-key"
+"""Where a client sends its key."""
+
+_CHECK: Final = MethodPolicy(
+    path="/envoy.service.auth.v3.Authorization/Check",
+    name="Check",
+    permission="",
+    rate_class="READ",
+    read_only=False,
+    users_only=False,
+    returns_secret=True,
+    request_class=pb.CheckRequest,
+    response_class=pb.CheckResponse,
+)
+_UNAUTHENTICATED: Final = 401
+_OVERWRITE: Final = 2
+_TOO_MANY_REQUESTS: Final = 429
+_REFUSAL: Final = pb.CheckResponse(
+    status=pb.Status(code=grpc.StatusCode.UNAUTHENTICATED.value[0]),
+    denied_response=pb.DeniedHttpResponse(
+        status=pb.HttpStatus(code=_UNAUTHENTICATED),
+        headers=[pb.HeaderValueOption(header=pb.HeaderValue(key="www-authenticate", value="Bearer"))],
+    ),
+).SerializeToString()
+_LIMITED: Final = pb.CheckResponse(
+    status=pb.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]),
+    denied_response=pb.DeniedHttpResponse(status=pb.HttpStatus(code=_TOO_MANY_REQUESTS)),
+).SerializeToString()
+
+
+class ApiKeyAuthority(Protocol):
+    """Whatever knows the API keys."""
+
+    async def exchange(self, key: str, *, address: str, timeout_seconds: float) -> str | None:
+        """Returns an internal token for the owner of ``key``; None if it does not work, whatever the cause.
+
+        Args:
+            address: the client's, as the edge sees it.
+
+        Raises:
+            RateLimitError: too many keys of the address did not work.
+            DomainError: nobody can tell now.
+        """
+
+
+def check_handler(
+    authority: ApiKeyAuthority, *, metrics: Metrics, access_log: AccessLog, tracer: Tracer | None
+) -> grpc.GenericRpcHandler:
+    """Returns Envoy's `Authorization/Check` over ``authority``."""
+    within = errors(_CHECK, _check(authority))
+    return method_handler(_CHECK, telemetry(_CHECK, within, metrics=metrics, access_log=access_log, tracer=tracer))
+
+
+def _check(authority: ApiKeyAuthority) -> Layer:
+    async def layer(call: Call) -> None:
+        if call.peer is not None and call.peer.identity != EDGE:
+            raise AuthorizationError("This service does not serve this caller.")
+        asked = _read(call.payload)
+        headers, address = asked.request.http.headers, asked.source.address.socket_address.address
+        # A token beside the key: which of the two it is that acts, nobody should have to know.
+        unambiguous = "authorization" not in headers
+        key = headers.get(HEADER, "")
+        try:
+            token = await authority.exchange(key, address=address, timeout_seconds=call.seconds_left())
+        except RateLimitError:
+            call.response = _LIMITED
+            return
+        call.response = _pass(token) if token and unambiguous else _REFUSAL
+
+    return layer
+
+
+def _read(payload: bytes) -> pb.AttributeContext:
+    try:
+        return pb.CheckRequest.FromString(payload).attributes
+    except (DecodeError, RecursionError) as error:
+        raise ValidationError("The request does not decode as the method's message.") from error
+
+
+def _pass(token: str) -> bytes:
+    header = pb.HeaderValue(key="authorization", value=f"Bearer {token}")
+    answer = pb.OkHttpResponse(
+        headers=[pb.HeaderValueOption(header=header, append_action=_OVERWRITE)], headers_to_remove=[HEADER]
+    )
+    return pb.CheckResponse(ok_response=answer).SerializeToString()

@@ -1,0 +1,116 @@
+"""Deletes idempotency keys and changes when their time is up, of all tenants, in the background of every replica.
+
+A policy shows them to the task that this is, and to nobody else (ADR 0019, ADR 0024).
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import Interval, MetaData, bindparam, delete, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+
+from api_common.db import Database, Statement, UnitOfWork, compile_statement, idempotency_table
+from api_common.settings import Settings
+from api_common.telemetry import Metrics
+from api_common.watch import CHANGES, HORIZONS, REAPER
+
+TASK: Final = REAPER
+"""What the policies on the tables call the task."""
+
+BATCH: Final = 500
+"""The rows of one transaction: few enough that it takes milliseconds, whatever a night has left behind."""
+
+_TIMEOUT_SECONDS: Final = 10
+
+_log: Final = structlog.get_logger()
+
+_keys: Final = idempotency_table(MetaData())
+_identity: Final = tuple_(*_keys.primary_key)
+# What somebody takes over at this moment is locked, and so passed by; a claim that is not committed yet is not visible.
+_EXPIRED: Final = (
+    select(*_keys.primary_key)
+    .where(_keys.c.expire_time <= func.now())
+    .order_by(_keys.c.expire_time)
+    .limit(bindparam("batch"))
+    .with_for_update(skip_locked=True)
+    # By itself: a plan that asked for it more than once would delete more than a batch.
+    .cte("expired")
+)
+_reaped: Final = delete(_keys).where(_identity.in_(select(_EXPIRED))).returning(literal(1)).cte("reaped")
+_REAP: Final = compile_statement(select(func.count().label("deleted")).select_from(_reaped))
+
+# The oldest by their transactions, as the index has them: none of the others is older by more than a transaction takes.
+_oldest: Final = select(CHANGES).order_by(CHANGES.c.xid).limit(bindparam("batch")).cte("oldest")
+_too_old: Final = select(_oldest.c.tenant_id, _oldest.c.seq).where(
+    _oldest.c.create_time < func.now() - bindparam("retention", type_=Interval)
+)
+_gone: Final = (
+    delete(CHANGES)
+    .where(tuple_(CHANGES.c.tenant_id, CHANGES.c.seq).in_(_too_old))
+    .returning(CHANGES.c.tenant_id, CHANGES.c.seq, CHANGES.c.xid)
+    .cte("gone")
+)
+_horizons: Final = insert(HORIZONS).from_select(
+    ["tenant_id", "seq", "xid"],
+    select(_gone.c.tenant_id, func.max(_gone.c.seq), func.max(_gone.c.xid)).group_by(_gone.c.tenant_id),
+)
+# With the changes goes the knowledge that there were none: whoever has not seen them is told, whatever is kept later.
+_REAP_CHANGES: Final = compile_statement(
+    _horizons.on_conflict_do_update(
+        index_elements=["tenant_id"],
+        set_={name: func.greatest(HORIZONS.c[name], _horizons.excluded[name]) for name in ("seq", "xid")},
+    ).returning(select(func.count()).select_from(_gone).scalar_subquery().label("deleted"))
+)
+
+
+async def reap_forever(database: Database, metrics: Metrics, settings: Settings) -> None:
+    """Reaps again and again. Replicas neither wait for each other nor do the same work twice. Never returns."""
+    interval_seconds = settings.server.reap_interval_seconds
+    while True:
+        # At random, so that replicas that began together do not stay together.
+        await asyncio.sleep(random.uniform(0.5, 1.5) * interval_seconds)  # noqa: S311 - nothing secret
+        try:
+            await reap(database, metrics)
+            await reap_changes(database, metrics, retention_seconds=settings.watch.retention_seconds)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+            _log.warning("what has expired stays for now", error=repr(error))
+
+
+async def reap(database: Database, metrics: Metrics) -> int:
+    """Deletes expired idempotency keys, one batch after the other; returns how many these were.
+
+    Raises:
+        DomainError: the database does not answer, or has no connection free.
+    """
+    return await _reap_all(database, _REAP, {"batch": BATCH}, counting=metrics.reaped)
+
+
+async def reap_changes(database: Database, metrics: Metrics, *, retention_seconds: float) -> int:
+    """Deletes changes that are older, one batch after the other; returns how many these were.
+
+    Raises:
+        DomainError: the database does not answer, or has no connection free.
+    """
+    values = {"batch": BATCH, "retention": timedelta(seconds=retention_seconds)}
+    return await _reap_all(database, _REAP_CHANGES, values, counting=metrics.changes_reaped)
+
+
+async def _reap_all(database: Database, statement: Statement, values: Mapping[str, Any], *, counting: Counter) -> int:
+    total, deleted = 0, BATCH
+    while deleted == BATCH:
+        deleted = await _reap_batch(database, statement, values)
+        counting.inc(deleted)
+        total += deleted
+    return total
+
+
+async def _reap_batch(database: Database, statement: Statement, values: Mapping[str, Any]) -> int:
+    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=_TIMEOUT_SECONDS)
+    async with unit as transaction:
+        row = await transaction.fetch_one(statement, values)
+        return row["deleted"] if row else 0

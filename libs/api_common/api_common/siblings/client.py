@@ -1,0 +1,288 @@
+"""Calls to sibling services: mTLS, on-behalf-of tokens, deadlines, traces, a circuit breaker, our own errors."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.trace import SpanKind
+
+from api_common.authn import TRUST_DOMAIN, ServiceTokenSigner, channel_credentials, file_versions
+from api_common.call import MAX_CALL_SECONDS, CallContext, outgoing_headers
+from api_common.contract import MethodPolicy, read_policies
+from api_common.errors import (
+    AbortedError,
+    AuthorizationError,
+    DeadlineExceededError,
+    DomainError,
+    ExternalServiceError,
+    FailedPreconditionError,
+    FieldViolation,
+    InternalError,
+    NotFoundError,
+    PayloadTooLargeError,
+    RateLimitError,
+    UnauthenticatedError,
+)
+from api_common.settings import TlsSettings
+from api_common.siblings.circuit_breaker import CircuitBreaker
+from api_common.telemetry import Metrics
+
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+MAX_WAIT_SECONDS: Final = 4
+"""A sibling that has not answered by then does not answer, however long the caller would wait (ADR 9)."""
+
+_RETRY_POLICY: Final = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+# Five failures in a row, and calls are no longer repeated until enough succeed (gRFC A6).
+_RETRY_THROTTLING: Final = {"maxTokens": 10, "tokenRatio": 0.1}
+# Over every address that the name has; by default a channel stays with the first one that answers.
+_BALANCING: Final[Sequence[Mapping[str, Mapping[str, str]]]] = ({"round_robin": {}},)
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # By default a channel looks for a lost sibling ever more rarely, at last every 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_S = grpc.StatusCode
+_UNAVAILABLE: Final = "A service that this call needs does not answer now."
+_MEANING: Final[Mapping[grpc.StatusCode, tuple[type[DomainError], str]]] = {
+    _S.NOT_FOUND: (NotFoundError, "There is no such resource."),
+    _S.FAILED_PRECONDITION: (FailedPreconditionError, "The state of a resource does not allow this."),
+    _S.PERMISSION_DENIED: (AuthorizationError, "The credential does not allow this."),
+    _S.UNAUTHENTICATED: (UnauthenticatedError, "A valid credential is required."),
+    _S.ABORTED: (AbortedError, "Another request changed the same data; try again."),
+    _S.RESOURCE_EXHAUSTED: (RateLimitError, "Too many requests."),
+    _S.DEADLINE_EXCEEDED: (DeadlineExceededError, "The deadline passed before the work was done."),
+    _S.UNAVAILABLE: (ExternalServiceError, _UNAVAILABLE),
+    # Not by us, or we would not be here: the sibling stopped while it was at work.
+    _S.CANCELLED: (ExternalServiceError, _UNAVAILABLE),
+}
+"""What a sibling's status means to our caller; every other one is a defect between the two of us."""
+_RETRY_AFTER_SECONDS: Final = {RateLimitError: 1.0, ExternalServiceError: 1.0}
+_ORDINARY: Final = (NotFoundError, FailedPreconditionError, AuthorizationError, PayloadTooLargeError)
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """A channel, and what proves who calls through it; both from the same certificate."""
+
+    channel: grpc.aio.Channel
+    signer: ServiceTokenSigner | None
+    version: tuple[int, ...]
+    """Of the certificate's files."""
+
+
+class Sibling:
+    """One service that this process calls.
+
+    Calls run through a circuit breaker, which a caller in a hurry does not open: only a sibling that had its whole time
+    and did not answer counts as one that is down. A call that found nobody is made again if its contract declares it
+    without side effects. A certificate that is replaced on disk is used from the next call on.
+
+    Args:
+        tls: None for loopback in tests; the caller's own token goes along then.
+    """
+
+    def __init__(
+        self, name: str, address: str, contract: ServiceDescriptor, tls: TlsSettings | None, metrics: Metrics
+    ) -> None:
+        self._address = address
+        self._audience = f"{TRUST_DOMAIN}{name}"
+        self._facts = {"server.address": name}
+        self._contracts: list[ServiceDescriptor] = []
+        self._methods: dict[type[Message], MethodPolicy] = {}
+        self.learn(contract)
+        self._tls = tls
+        self._metrics = metrics
+        self._connection: _Connection | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self.breaker: Final = CircuitBreaker(name, on_change=metrics.breaker_moves(name))
+
+    def learn(self, contract: ServiceDescriptor) -> None:
+        """Makes the methods of one more contract known, before the first call."""
+        if contract not in self._contracts:
+            self._contracts.append(contract)
+            self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
+
+    async def call(
+        self, request: Message, response: type[ResponseT], ctx: CallContext, *, idempotency_key: str = ""
+    ) -> ResponseT:
+        """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
+
+        Nothing that the sibling says goes on to the caller but what kind of refusal it was; the rest is in our log.
+
+        Args:
+            response: the class of the method's response.
+            idempotency_key: what is called twice with it happens once.
+
+        Raises:
+            NotFoundError: the caller's tenant has no such resource there; the violations are the fields that name it.
+            FailedPreconditionError: the state of something there does not allow it; so are these violations.
+            PayloadTooLargeError: the answer would be too large.
+            AuthorizationError: the caller may not do this there.
+            UnauthenticatedError: the caller's credential has ended meanwhile.
+            AbortedError: another request was in the way.
+            RateLimitError: the sibling has too much to do.
+            DeadlineExceededError: the caller's time was over.
+            ExternalServiceError: the sibling does not answer in `MAX_WAIT_SECONDS`, or the breaker is open.
+            InternalError: the sibling does not understand us, or we do not understand it.
+        """
+        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._connection is not None:
+            await self._connection.channel.close()
+        await asyncio.gather(*self._closing)
+
+    async def _call(
+        self, request: Message, response: type[ResponseT], ctx: CallContext, idempotency_key: str
+    ) -> ResponseT:
+        connection = self._connected()
+        path = self._methods[type(request)].path
+        method = connection.channel.unary_unary(
+            path, request_serializer=_serialize, response_deserializer=response.FromString
+        )
+        token = ctx.token
+        if connection.signer is not None:
+            token = connection.signer.token(ctx.principal, audience=self._audience, method=path)
+        span_id = secrets.token_hex(8)
+        metadata = outgoing_headers(ctx, token=token, span_id=span_id, idempotency_key=idempotency_key)
+        remaining = ctx.deadline - asyncio.get_running_loop().time()
+        timeout = min(remaining, MAX_WAIT_SECONDS)
+        started, code = time.time_ns(), _S.CANCELLED
+        try:
+            answer: ResponseT | None = await method(request, timeout=timeout, metadata=metadata)
+            code = _S.OK
+        except grpc.aio.AioRpcError as failure:
+            code = failure.code()
+            refusal = _meaning_of(failure, in_a_hurry=timeout == remaining and not ctx.is_own_deadline)
+            if not isinstance(refusal, _ORDINARY):
+                _log_failure(request, ctx, code=code.name, details=failure.details())
+            raise refusal from failure
+        finally:
+            self._metrics.observe_client(path[1:], code, (time.time_ns() - started) / 1e9)
+            ctx.trace.note(path[1:], SpanKind.CLIENT, started, self._facts, code=code, span_id=span_id)
+        if answer is None:
+            # gRPC's way to say that it could not decode the answer.
+            _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
+            raise InternalError("Something went wrong on our side.")
+        return answer
+
+    def _connected(self) -> _Connection:
+        version = file_versions(self._tls) if self._tls else ()
+        connection = self._connection
+        if connection is not None and connection.version == version:
+            return connection
+        if connection is not None:
+            # Calls that are under way end on the old connection.
+            task = asyncio.create_task(connection.channel.close(MAX_CALL_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        options = (*_OPTIONS, ("grpc.service_config", _service_config(self._contracts)))
+        if self._tls is None:
+            channel, signer = grpc.aio.insecure_channel(self._address, options=options), None
+        else:
+            credentials = channel_credentials(self._tls)
+            channel = grpc.aio.secure_channel(self._address, credentials, options=options)
+            certificate, key = self._tls.certificate_path.read_bytes(), self._tls.private_key_path.read_bytes()
+            signer = ServiceTokenSigner(certificate, key)
+        self._connection = _Connection(channel, signer, version)
+        return self._connection
+
+
+class Siblings:
+    """The services that one process calls."""
+
+    def __init__(self, addresses: Mapping[str, str], tls: TlsSettings | None, metrics: Metrics) -> None:
+        self._addresses = addresses
+        self._tls = tls
+        self._metrics = metrics
+        self._opened: dict[str, Sibling] = {}
+
+    def open(self, service: str, contract: ServiceDescriptor) -> Sibling:
+        """Returns a client of ``service`` for as long as the process lives; it connects on its first call.
+
+        However many contracts of it are opened, there is one connection and one breaker.
+        """
+        sibling = self._opened.get(service)
+        if sibling is None:
+            sibling = Sibling(service, self._addresses[service], contract, self._tls, self._metrics)
+            self._opened[service] = sibling
+        sibling.learn(contract)
+        return sibling
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await asyncio.gather(*(sibling.close() for sibling in self._opened.values()))
+
+
+def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> DomainError:
+    code = failure.code()
+    if code is _S.DEADLINE_EXCEEDED and not in_a_hurry:
+        code = _S.UNAVAILABLE
+    error, message = _MEANING.get(code, (InternalError, "Something went wrong on our side."))
+    trailers = dict(failure.trailing_metadata() or ())
+    if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
+        return PayloadTooLargeError("The answer would be too large; ask for less at once.")
+    fields = _fields(trailers) if error in {NotFoundError, FailedPreconditionError} else ()
+    violations = [FieldViolation(field, "names nothing") for field in fields]
+    return error(message, violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
+
+
+def _fields(trailers: Mapping[str, str | bytes]) -> list[str]:
+    """Returns the fields that a sibling's refusal names; which items of a BatchGet are missing."""
+    named = error_details_pb2.BadRequest()
+    packed = trailers.get("grpc-status-details-bin", b"")
+    try:
+        status = status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
+        for detail in status.details:
+            if detail.Unpack(named):
+                break
+    except DecodeError:
+        return []
+    return [violation.field for violation in named.field_violations]
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _log_failure(request: object, ctx: CallContext, *, code: str, details: str | None) -> None:
+    name = type(request).__name__
+    facts = {"request_id": ctx.request_id, "trace_id": ctx.trace.trace_id, "span_id": ctx.trace.span_id}
+    _log.warning("sibling call failed", request=name, code=code, details=details, **facts)
+
+
+def _service_config(contracts: Sequence[ServiceDescriptor]) -> str:
+    repeatable = [
+        {"service": contract.full_name, "method": policy.name}
+        for contract in contracts
+        for policy in read_policies(contract).values()
+        if policy.read_only
+    ]
+    # A name that is empty would stand for every method.
+    methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
+    return json.dumps(
+        {"loadBalancingConfig": _BALANCING, "methodConfig": methods, "retryThrottling": _RETRY_THROTTLING}
+    )

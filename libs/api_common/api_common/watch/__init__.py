@@ -1,0 +1,21 @@
+"""Package watch: the feed of changes, from the transaction that made them to the stream that tells them."""
+
+from api_common.watch.change_notifier import ChangeNotifier
+from api_common.watch.recording import create_changes, record_changes
+from api_common.watch.statements import CHANGES, HORIZONS, PAGE_SIZE
+from api_common.watch.tables import REAPER, change_tables
+from api_common.watch.watch import Watch
+from api_common.watch.watch_factory import WatchFactory
+
+__all__ = [
+    "CHANGES",
+    "HORIZONS",
+    "PAGE_SIZE",
+    "REAPER",
+    "ChangeNotifier",
+    "Watch",
+    "WatchFactory",
+    "change_tables",
+    "create_changes",
+    "record_changes",
+]

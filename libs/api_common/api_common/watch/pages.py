@@ -1,0 +1,177 @@
+"""Reads the pages of a watch. Watches at the same place share one page, and the messages in it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import Table
+
+from api_common.db import Database, Row, Statement, UnitOfWork, compile_statement, repeat_if_stale
+from api_common.listing import Filter, PageTokens
+from api_common.telemetry import Metrics
+from api_common.watch import statements
+from api_common.watch.resume_token import NOWHERE, Horizon, Phase, Position, seal, xmin
+from api_common.watch.statements import EVENT, PAGE_SIZE, SEQ, change_page, state_page
+
+READ_SECONDS: Final = 30
+"""How long one page may take; a watch waits for no caller's deadline."""
+
+_MAX_SHAPES: Final = 256
+_SHARED: Final = 32
+_FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
+
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+class Source(NamedTuple):
+    """What a watch is about; watches of equal sources see the same."""
+
+    tenant_id: str
+    """Whose rows."""
+    binding: str
+    """The digest of tenant, method and filter that resume tokens are bound to."""
+    where: Filter
+    """Which of the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage(Generic[ResponseT]):
+    """A part of what a watch sends."""
+
+    messages: Sequence[ResponseT]
+    """In order; each with the resume token after it."""
+    end: Position
+    """What follows the page."""
+    is_last: bool
+    """Nothing more was there when the page was read."""
+
+
+class ChangePages(Generic[ResponseT]):
+    """The pages of one watched table.
+
+    Args:
+        message: builds the response of one event: its name, the row, the resume token.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        database: Database,
+        page_tokens: PageTokens,
+        metrics: Metrics,
+        message: Callable[[str, Row, str], ResponseT],
+    ) -> None:
+        self._table = table
+        self._database = database
+        self._page_tokens = page_tokens
+        self._metrics = metrics
+        self._message = message
+        self._statements: dict[object, Statement] = {}
+        self._shared: OrderedDict[object, asyncio.Task[ChangePage[ResponseT]]] = OrderedDict()
+
+    async def read(self, source: Source, position: Position, *, generation: int) -> ChangePage[ResponseT]:
+        """Returns the page after ``position``.
+
+        Args:
+            generation: the one of the source's topic; who has another one asks at another time.
+
+        Raises:
+            OutOfRangeError: changes after the position were deleted.
+            DomainError: the database does not answer.
+        """
+        key = (source.binding, position, generation)
+        reading = self._shared.get(key)
+        if reading is None:
+            reading = self._shared[key] = asyncio.create_task(self._read(source, position))
+            # Those who asked are told; if none is left, nobody needs to be.
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if len(self._shared) > _SHARED:
+                self._shared.popitem(last=False)
+        try:
+            # Who leaves takes nothing from the others.
+            return await asyncio.shield(reading)
+        except Exception:
+            self._shared.pop(key, None)
+            raise
+
+    async def _read(self, source: Source, position: Position) -> ChangePage[ResponseT]:
+        rows = await repeat_if_stale(partial(self._rows, source, position))
+        header = rows[0]
+        database, snapshot = header["page_database"], header["page_snapshot"]
+        # Where a watch begins, there is nothing yet that it could miss.
+        if position.seen:
+            position.check(database, Horizon(header["horizon_seq"] or 0, header["horizon_xid"] or 0))
+        else:
+            position = replace(position, database=database, seen=snapshot)
+        found, held = header["page_found"] or 0, header["page_held"]
+        is_last = found < PAGE_SIZE and found == held
+        messages = []
+        for row in rows:
+            if row[EVENT] is not None:
+                after = self._after(position, snapshot, row[SEQ], row["id"])
+                token = seal(after, self._page_tokens, binding=source.binding)
+                messages.append(self._message(row[EVENT], row, token))
+        if position.phase is Phase.STATE:
+            if is_last:
+                end = replace(position, phase=Phase.SETTLING, id=NOWHERE)
+                return ChangePage(messages, end, is_last=False)
+            return ChangePage(messages, replace(position, id=rows[-1]["id"]), is_last=False)
+        if is_last:
+            if messages and not position.upto:
+                self._metrics.change_age.observe(float(header["page_age_seconds"]))
+            # What a window does not hold at its first page it never will: the end of the window is what the page saw.
+            return ChangePage(
+                messages, position.settled(database, position.upto or snapshot), is_last=not position.upto
+            )
+        return ChangePage(messages, self._after(position, snapshot, header["page_last"], NOWHERE), is_last=False)
+
+    @staticmethod
+    def _after(position: Position, snapshot: str, seq: int | None, id_: str) -> Position:
+        """Returns the place behind one row of a page."""
+        if position.phase is Phase.STATE:
+            return replace(position, id=id_)
+        return position.within(position.upto or snapshot, seq or 0)
+
+    async def _rows(self, source: Source, position: Position) -> Sequence[Row]:
+        values = {
+            **source.where.values,
+            "tenant_id": source.tenant_id,
+            "seen": position.seen,
+            "xmin": xmin(position.seen) if position.seen else 0,
+            "upto": position.upto,
+            "seq": position.seq,
+            "id": position.id or _FIRST_ID,
+        }
+        async with reading(self._database, source.tenant_id) as transaction:
+            return await transaction.fetch_all(self._statement(source.where, position), values)
+
+    def _statement(self, where: Filter, position: Position) -> Statement:
+        shape = (where.shape, position.phase, bool(position.upto))
+        statement = self._statements.get(shape)
+        if statement is None:
+            if len(self._statements) >= _MAX_SHAPES:
+                self._statements.clear()
+            if position.phase is Phase.STATE:
+                clause = state_page(self._table, where)
+            else:
+                clause = change_page(self._table, where, phase=position.phase, goes_on=bool(position.upto))
+            statement = self._statements[shape] = compile_statement(clause, plan_for_values=True)
+        return statement
+
+
+def reading(database: Database, tenant_id: str) -> UnitOfWork:
+    """Returns the transaction in which a watch reads; it waits for no caller's deadline."""
+    return UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=READ_SECONDS)
+
+
+async def current(database: Database, tenant_id: str) -> Position:
+    """Returns the place where a watch of ``tenant_id`` begins that wants nothing from before."""
+    async with reading(database, tenant_id) as transaction:
+        row = await transaction.fetch_one(statements.NOW, {})
+    assert row is not None  # SELECT without FROM
+    return Position(Phase.LIVE, row["page_database"], row["page_snapshot"])

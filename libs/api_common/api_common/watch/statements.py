@@ -1,0 +1,211 @@
+"""The SQL of a watch: pages of the rows that there are, and of what has changed since."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy import types as sql_types
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.sql.visitors import replacement_traverse
+
+from api_common.db import compile_statement
+from api_common.listing import Filter
+from api_common.watch.resume_token import Phase
+from api_common.watch.tables import change_tables
+
+PAGE_SIZE: Final = 100
+"""Changes of one page at most."""
+MAX_PAGE_BYTES: Final = 1_000_000
+"""A page ends before what it holds is larger, as it is stored; one change fits in any case."""
+
+CHANGES, HORIZONS = change_tables(MetaData())
+
+EVENT: Final = "change_event"
+"""The column with what happened to a row, from where the watch looks; NULL for nothing."""
+SEQ: Final = "change_seq"
+"""The column with the number of the change."""
+
+
+class _Snapshot(sql_types.UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "PG_SNAPSHOT"
+
+
+class _Xid(sql_types.UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "XID8"
+
+
+SNAPSHOT: Final = cast(func.pg_current_snapshot(), Text)
+"""What the statement sees."""
+
+# A server that was restored to an earlier time, or took over from another, has another timeline; a dump that was read
+# back is another database.
+_DATABASE: Final = func.concat(
+    select(literal_column("system_identifier")).select_from(func.pg_control_system()).scalar_subquery(),
+    "/",
+    literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())", Text),
+    "/",
+    func.left(func.pg_walfile_name(func.pg_current_wal_insert_lsn()), 8),
+)
+
+NOW: Final = compile_statement(select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
+"""Where the database is."""
+
+
+def unseen(seen: str) -> ColumnElement[bool]:
+    """Returns the condition for changes that the snapshot of parameter ``seen`` does not see; it needs `xmin`, too."""
+    return and_(CHANGES.c.xid >= bindparam("xmin", type_=BigInteger), not_(_visible(seen)))
+
+
+def state_page(table: Table, where: Filter) -> Select[Any]:
+    """Selects live rows of ``table`` in the order of their ids, after `id`."""
+    columns = table.c
+    clauses = [
+        columns.tenant_id == bindparam("tenant_id", type_=Text),
+        columns.id > bindparam("id", type_=columns.id.type),
+    ]
+    if "delete_time" in columns:
+        clauses.append(columns.delete_time.is_(None))
+    if where.clause is not None:
+        clauses.append(where.clause)
+    row = func.pg_column_size(literal_column(table.name))
+    found = select(table, row.label("row_bytes")).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
+    fitting = _fitting(found.subquery("found"), "id")
+    event = literal_column("'created'", Text).label(EVENT)
+    held = select(event, null().label(SEQ), *(fitting.c[one.name] for one in columns)).subquery("page")
+    return _with_header(fitting, held, order_by="id")
+
+
+def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> Select[Any]:
+    """Selects changes of ``table`` in a window, after `seq`, with the rows as they were after each.
+
+    Args:
+        phase: LIVE for every change, SETTLING for the last one of each row.
+        goes_on: whether the window has an end already, `upto`; else what this statement sees is its end.
+    """
+    columns = CHANGES.c
+    window = [
+        columns.tenant_id == bindparam("tenant_id", type_=Text),
+        columns.collection == literal_column(f"'{table.name}'"),
+        unseen("seen"),
+    ]
+    if goes_on:
+        window.append(_visible("upto"))
+    later = CHANGES.c.seq > bindparam("seq", type_=BigInteger)
+    if phase is Phase.LIVE:
+        found = select(CHANGES).where(*window, later)
+    else:
+        newest_first = (columns.id, columns.seq.desc())
+        last = select(CHANGES).where(*window).order_by(*newest_first).ext(distinct_on(columns.id))
+        inner = last.subquery("last")
+        found = select(inner).where(inner.c.seq > bindparam("seq", type_=BigInteger))
+    seq = found.selected_columns.seq
+    # By the key only if there is little else to go by: at the beginning of a window that would be all there is.
+    found = found.order_by(seq if goes_on else seq + literal_column("0", Integer)).limit(PAGE_SIZE)
+    chosen = found.subquery("chosen")
+    sized = select(chosen, func.pg_column_size(chosen.c.after).label("row_bytes")).subquery("sized")
+    fitting = _fitting(sized, "seq")
+    now = _row(table, fitting.c.after, "now")
+    was = _row(table, fitting.c.after.op("||")(func.coalesce(fitting.c.before, literal_column("'{}'::jsonb"))), "was")
+    is_, was_ = fitting.c.kind != literal_column("'deleted'"), fitting.c.kind != literal_column("'created'")
+    source = fitting.join(now, true())
+    clause = where.clause
+    if clause is not None:
+        source = source.join(was, true())
+        is_, was_ = and_(is_, _about(clause, table, now)), and_(was_, _about(clause, table, was))
+    names = ("created", "created", "deleted") if phase is Phase.SETTLING else ("created", "updated", "deleted")
+    created, updated, deleted = (literal_column(f"'{name}'", Text) for name in names)
+    # Nobody was told of what settles: what is not there now may have been sent before, and what is counts as created.
+    gone = not_(is_) if phase is Phase.SETTLING else was_
+    event = case((and_(is_, was_), updated), (is_, created), (gone, deleted)).label(EVENT)
+    rows = (now.c[one.name] for one in table.c)
+    held = select(event, fitting.c.seq.label(SEQ), *rows).select_from(source).subquery("page")
+    return _with_header(fitting, held, order_by=SEQ)
+
+
+def _visible(parameter: str) -> ColumnElement[bool]:
+    xid = cast(cast(CHANGES.c.xid, Text), _Xid)
+    return func.pg_visible_in_snapshot(xid, cast(bindparam(parameter, type_=Text), _Snapshot), type_=Boolean)
+
+
+def _fitting(found: Any, order_by: str) -> Any:
+    """Keeps what fits into a page, at least one, each with the number of those that were found."""
+    by = found.c[order_by]
+    measured = select(
+        found,
+        func.count().over().label("found"),
+        func.row_number().over(order_by=by).label("place"),
+        func.sum(found.c.row_bytes).over(order_by=by, rows=(None, 0)).label("total_bytes"),
+    ).subquery("measured")
+    fits = or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
+    return select(measured).where(fits).cte("fitting")
+
+
+def _with_header(fitting: Any, held: Any, *, order_by: str) -> Select[Any]:
+    """Puts beside every row, and beside none, what is true of the page: one snapshot for all of it."""
+    horizon = HORIZONS.alias("horizon")
+    mine = horizon.c.tenant_id == bindparam("tenant_id", type_=Text)
+    header = select(
+        SNAPSHOT.label("page_snapshot"),
+        _DATABASE.label("page_database"),
+        select(horizon.c.seq).where(mine).scalar_subquery().label("horizon_seq"),
+        select(horizon.c.xid).where(mine).scalar_subquery().label("horizon_xid"),
+        _age(fitting).label("page_age_seconds"),
+        select(func.max(fitting.c.found)).scalar_subquery().label("page_found"),
+        select(func.count()).select_from(fitting).scalar_subquery().label("page_held"),
+        select(func.max(fitting.c["seq" if "seq" in fitting.c else "place"])).scalar_subquery().label("page_last"),
+    ).subquery("header")
+    told = held.c[EVENT].is_not(None)
+    return select(header, held).select_from(header.outerjoin(held, told)).order_by(held.c[order_by])
+
+
+def _age(fitting: Any) -> ColumnElement[Any]:
+    """Returns how old what the page holds is at most, in seconds; of rows that only are there, nothing."""
+    oldest = select(func.min(fitting.c.create_time)).scalar_subquery()
+    return func.extract("epoch", func.clock_timestamp() - oldest)
+
+
+def _row(table: Table, value: ColumnElement[Any], name: str) -> Any:
+    """Returns ``value``, JSON of a row as the trigger kept it, as a row of ``table``."""
+    columns: Sequence[Any] = [column(one.name, one.type) for one in table.c]
+    return (
+        func.jsonb_populate_record(literal_column(f"NULL::{table.name}", Text), value)
+        .table_valued(*columns, name=name)
+        .lateral(name)
+    )
+
+
+def _about(clause: ColumnElement[bool], table: Table, row: Any) -> ColumnElement[bool]:
+    """Returns ``clause`` about ``row`` instead of ``table``; what is NULL matches nothing."""
+
+    def replace(element: Any, **_: Any) -> Any:
+        return row.c[element.name] if isinstance(element, Column) and element.table is table else None
+
+    return func.coalesce(replacement_traverse(clause, {}, replace), literal_column("false"))

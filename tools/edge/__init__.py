@@ -1,0 +1,1 @@
+"""What the edge is given: its configuration, and what it knows of the contract."""

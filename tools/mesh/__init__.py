@@ -1,0 +1,1 @@
+"""The local mesh: what it is made of, how it is prepared, started and stopped."""

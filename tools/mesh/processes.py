@@ -1,0 +1,221 @@
+"""The running part of the mesh: honcho keeps the processes and labels their lines; we add readiness and restarts."""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import honcho.manager
+import psutil
+from honcho.printer import Message, Printer
+
+from tools.edge import layout as edge
+from tools.mesh.preparation import Urls, environment
+from tools.topology import PROCESSES, SAFE_OFFSETS, SERVICES, Mesh, MeshError
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+# honcho counts from the first process that has stopped; the services' own drain ends before.
+honcho.manager.KILL_WAIT = STOP_SECONDS + 2
+
+_STOPPED = re.compile(r"(\w+) stopped \(rc=(-?\d+)\)")
+
+
+def pids(mesh: Mesh) -> Iterator[tuple[str, psutil.Process]]:
+    """Yields the living processes of the mesh, the runner among them as `mesh`."""
+    for name in ("mesh", *PROCESSES):
+        path = mesh.run / f"{name}.pid"
+        try:
+            process = psutil.Process(int(path.read_text()))
+            # The file was written by the process itself: one born later has only inherited the number.
+            if process.create_time() <= path.stat().st_mtime + 1 and process.status() != psutil.STATUS_ZOMBIE:
+                yield name, process
+        except (OSError, ValueError, psutil.Error):
+            continue
+
+
+def is_ready(mesh: Mesh, process: str) -> bool:
+    """Asks a service or the edge whether it takes traffic."""
+    try:
+        with urllib.request.urlopen(mesh.readiness_url(process), timeout=1) as response:  # noqa: S310 - our own http URL
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def wait_until_ready(mesh: Mesh, *, gave_up: Callable[[], bool]) -> str | None:
+    """Returns None when everything answers, or what still does not when time is over or the runner ``gave_up``."""
+    waiting, deadline = list(PROCESSES), time.monotonic() + START_SECONDS
+    while waiting := [process for process in waiting if not is_ready(mesh, process)]:
+        if gave_up() or time.monotonic() > deadline:
+            return waiting[0]
+        time.sleep(0.05)
+    return None
+
+
+def check_ports(mesh: Mesh) -> None:
+    """Raises MeshError when a port is taken, and names who has it."""
+    for name, port in mesh.ports.items():
+        if not is_free(port):
+            raise MeshError(
+                f"Port {port} ({name}) is taken{_holder_of(port)}.\n"
+                f"Stop that program, or move the whole mesh: make up PORT_OFFSET={free_offset()}"
+            )
+
+
+def free_offset() -> int:
+    """Returns a `PORT_OFFSET` with which a mesh can start now."""
+    return next((n for n in SAFE_OFFSETS if all(map(is_free, Mesh(Path(), n).ports.values()))), SAFE_OFFSETS[0])
+
+
+def tail(mesh: Mesh, process: str, lines: int = 15) -> str:
+    """Returns the end of a process's log, indented."""
+    path = mesh.log(process)
+    text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+    return "\n".join([f"The end of {path}:", *(f"    {line}" for line in text or ["(empty)"])])
+
+
+def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable[[], None]) -> None:
+    """Runs services and edge until a signal comes, then drains them.
+
+    Raises:
+        MeshError: a process died or kept silent, so the mesh never was ready.
+    """
+    output = _Output(mesh, terminal)
+    manager = _Manager(mesh, output)
+    for service in SERVICES:
+        command = [sys.executable, "-m", service.module]
+        manager.add_process(service.name, kept(mesh, service.name, command), env=environment(mesh, service, urls))
+    manager.add_process("issuer", kept(mesh, "issuer", [sys.executable, "-m", "tools.secrets.issuer"]))
+    manager.add_process("edge", kept(mesh, "edge", edge.command(mesh.envoy)))
+    failure: list[str] = []
+
+    def watch() -> None:
+        silent = wait_until_ready(mesh, gave_up=lambda: manager.stopping)
+        if manager.stopping:
+            return
+        if silent:
+            failure.append(f"{silent} does not answer after {START_SECONDS} s.\n{tail(mesh, silent)}")
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            on_ready()
+            output.shown = True
+            ready_mark(mesh).touch()
+
+    output.on_first_line = threading.Thread(target=watch, daemon=True).start
+    manager.loop()
+    if output.first_stopped and not manager.asked:
+        name, code = output.first_stopped
+        raise MeshError(f"{name} stopped with exit code {code}.\n{tail(mesh, name)}")
+    if failure:
+        raise MeshError(failure[0])
+
+
+def stop(mesh: Mesh, names: Collection[str]) -> None:
+    """Ends processes with everything in their groups: asked first, made to after `STOP_SECONDS`."""
+    ready_mark(mesh).unlink(missing_ok=True)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + STOP_SECONDS
+        for name, process in pids(mesh):
+            if name in names:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(os.getpgid(process.pid), number)
+        while any(name in names for name, _ in pids(mesh)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def ready_mark(mesh: Mesh) -> Path:
+    """Returns the file that stands while the mesh answers and its processes are to be kept alive."""
+    return mesh.run / "ready"
+
+
+class _Manager(honcho.manager.Manager):  # type: ignore[misc]  # honcho has no types
+    """Stops the services first: the edge carries their last answers."""
+
+    def __init__(self, mesh: Mesh, output: Printer) -> None:
+        super().__init__(output)
+        self._mesh = mesh
+        self.stopping = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal stopped the mesh, and not the end of a process."""
+        return self.returncode in {130, 143}
+
+    def terminate(self) -> None:
+        if not self.stopping:
+            self.stopping = True
+            stop(self._mesh, [service.name for service in SERVICES])
+        super().terminate()
+
+
+class _Output(Printer):  # type: ignore[misc]  # honcho has no types
+    """Writes every line to its process's log, and to the terminal once the mesh is ready."""
+
+    def __init__(self, mesh: Mesh, terminal: TextIO) -> None:
+        super().__init__(terminal)
+        self._mesh = mesh
+        self._logs: dict[str, TextIO] = {}
+        self.shown = False
+        self.first_stopped: tuple[str, int] | None = None
+        self.on_first_line: Callable[[], None] | None = None
+
+    def write(self, message: Message) -> None:
+        if self.on_first_line:
+            # honcho has forked all its processes by now, so a thread may start.
+            start, self.on_first_line = self.on_first_line, None
+            start()
+        if message.name == honcho.manager.SYSTEM_PRINTER_NAME:
+            if (match := _STOPPED.match(message.data)) and self.first_stopped is None:
+                self.first_stopped = (match[1], int(match[2]))
+            return
+        if message.name not in self._logs:
+            self._logs[message.name] = self._mesh.log(message.name).open("w", buffering=1)
+        self._logs[message.name].write(message.data.decode("utf-8", "replace"))
+        if self.shown:
+            super().write(message)
+
+
+def kept(mesh: Mesh, name: str, command: list[str]) -> str:
+    """Returns a shell line that runs ``command``, and runs it again when it ends while the mesh is ready."""
+    pid_file, ready = shlex.quote(str(mesh.run / f"{name}.pid")), shlex.quote(str(ready_mark(mesh)))
+    once = shlex.quote(f"echo $$ > {pid_file}; exec {shlex.join(command)}")
+    kept = f"test -e {ready} || exit $code"
+    # The trap lets the shell outlive the signal that its group gets, to see the command through its drain.
+    return (
+        f"trap : TERM; while :; do sh -c {once}; code=$?; {kept}; "
+        f'echo "{name} ended with exit code $code; starting it again"; sleep 1; {kept}; done'
+    )
+
+
+def is_free(port: int) -> bool:
+    """Tells whether a server can listen on ``port`` now."""
+    with socket.socket() as probe:
+        # As servers do: a port that only waits out its last connections is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _holder_of(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
+                return f" by `{shlex.join(psutil.Process(connection.pid).cmdline())[:80]}` (pid {connection.pid})"
+    except psutil.Error:
+        pass  # another user's; the port itself is told
+    return ""

@@ -1,0 +1,40 @@
+"""Lays Swagger UI, which shows the OpenAPI document, into `third_party/`: `python -m tools.openapi.docs_page`.
+
+It is a package of npm; running the mesh takes Python and PyPI alone. There, `drf-spectacular-sidecar` carries each of
+its releases. Of that wheel we take two files, and none of the packages that it would need to be a part of Django.
+"""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = Path(__file__).resolve().parents[2] / "third_party" / "swagger-ui"
+FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
+# Swagger UI 5.33.1.
+WHEEL: Final = (
+    "drf-spectacular-sidecar==2026.10.1"
+    " --hash=sha256:fe1d005d8ac9b5d0472f2fe5deeb2e7d6dcffaa24118044f22578b4b8c4b31f2\n"
+)
+
+
+def fetch() -> None:
+    """Fetches the wheel and unpacks what the page needs."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        requirement = Path(folder) / "requirement.txt"
+        requirement.write_text(WHEEL)
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        download = [sys.executable, "-m", "pip", "download", *options, "--dest", folder]
+        subprocess.run([*download, "--requirement", str(requirement)], check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for name in FILES:
+                (member,) = (one for one in archive.namelist() if one.endswith(f"/swagger-ui-dist/{name}"))
+                (FOLDER / name).write_bytes(archive.read(member))
+
+
+if __name__ == "__main__":
+    fetch()

@@ -1,0 +1,157 @@
+"""Development certificates: one authority, and a leaf for the edge and for each service. Never used in production.
+
+By hand: `python tools/secrets/certificates.py FOLDER`.
+"""
+
+import datetime
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+NAMES: Final = ("edge", "users", "workflows", "agents", "ipas")
+TRUST_DOMAIN: Final = "ameide.local"
+
+AUTHORITY_DAYS: Final = 3650
+LEAF_DAYS: Final = 90
+RENEW_DAYS: Final = 7
+"""A certificate that expires sooner is made anew."""
+
+
+def ensure(folder: Path) -> None:
+    """Writes `ca.pem`, `ca.key` and `<name>.pem`, `<name>.key` for each of `NAMES`, unless a good pair is there.
+
+    A new authority makes every leaf anew. Files are moved into place: nothing that runs ever reads half of one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = _load(folder, "ca")
+    if authority is None:
+        authority = _store(folder, "ca", *_make_authority())
+    for name in NAMES:
+        leaf = _load(folder, name)
+        if leaf is None or not _is_signed_by(leaf[0], authority[0]):
+            _store(folder, name, *_make_leaf(name, *authority))
+
+
+def _make_authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Ameide development authority")])
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    certificate = (
+        _builder(name, name, key.public_key(), days=AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, key
+
+
+def _make_leaf(
+    name: str, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Makes a certificate that serves and calls: every process here is both."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = x509.SubjectAlternativeName(
+        [
+            x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{name}"),
+            x509.DNSName("localhost"),
+            x509.DNSName(name),
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        ]
+    )
+    issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    certificate = (
+        _builder(subject, authority.subject, key.public_key(), days=LEAF_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(names, critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .add_extension(issuer_key_id, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return certificate, key
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        # An hour back: clocks of containers and laptops differ.
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+
+
+def _load(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
+    """Returns the pair when it is whole, matches and lives long enough."""
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
+        key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), password=None)
+    except (FileNotFoundError, ValueError):
+        return None
+    renew_at = certificate.not_valid_after_utc - datetime.timedelta(days=RENEW_DAYS)
+    if datetime.datetime.now(datetime.UTC) >= renew_at:
+        return None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        return None
+    return certificate, key
+
+
+def _is_signed_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _store(
+    folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    _write(folder / f"{name}.key", private, mode=0o600)
+    _write(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    return certificate, key
+
+
+def _write(path: Path, content: bytes, *, mode: int) -> None:
+    """Moves the file into place: readable by nobody else at any instant, and what a watching edge picks up."""
+    draft = path.with_suffix(f"{path.suffix}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python tools/secrets/certificates.py FOLDER")
+    ensure(Path(sys.argv[1]))

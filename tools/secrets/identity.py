@@ -1,0 +1,165 @@
+"""The development identity: an issuer of this machine only, and the tokens it signs.
+
+SUB=ada TENANT=acme ROLES=admin TTL=3600 python -m tools.secrets.identity
+python -m tools.secrets.identity rotate publish
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from tools.topology import AUDIENCE, ISSUER, Mesh, MeshError
+
+ROTATION: Final = ("publish", "activate", "retire")
+"""The steps that replace the signing key, in order; between two of them verifiers need `PUBLISH_SECONDS`."""
+PUBLISH_SECONDS: Final = 30
+"""How long until the edge (cache_duration in envoy.yaml) and the services (MAX_AGE_SECONDS) know a new key set."""
+
+
+def ensure(folder: Path) -> Path:
+    """Writes `private.pem` and `jwks.json` where missing; returns the key set's path."""
+    private, jwks = folder / "private.pem", folder / "jwks.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not private.exists():
+        _make_key(private)
+        jwks.unlink(missing_ok=True)
+    if not jwks.exists():
+        _publish(folder, [_public_jwk(_load(private))])
+    return jwks
+
+
+def rotate(folder: Path, step: str) -> None:
+    """Takes one step of `ROTATION`; one that was taken already changes nothing.
+
+    `publish` makes a second key known, `activate` signs with it and destroys the first one's private half, `retire`
+    takes the first one out of the key set: then no token of it is believed any more.
+
+    Raises:
+        MeshError: the step before has not been taken.
+    """
+    jwks, private, following = ensure(folder), folder / "private.pem", folder / "next.pem"
+    known = json.loads(jwks.read_text())["keys"]
+    match step:
+        case "publish" if not following.exists() and len(known) > 1:
+            raise MeshError("The rotation before is not over: STEP=retire first.")
+        case "publish":
+            if not following.exists():
+                _make_key(following)
+            _publish(folder, [_public_jwk(_load(private)), _public_jwk(_load(following))])
+        case "activate":
+            if following.exists():
+                following.replace(private)
+            elif len(known) == 1:
+                raise MeshError("There is no other key to sign with: STEP=publish first.")
+        case "retire":
+            if following.exists():
+                raise MeshError("Tokens are still signed with the old key: STEP=activate first.")
+            _publish(folder, [_public_jwk(_load(private))])
+
+
+def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_seconds: int = 3600) -> str:
+    """Signs a token of the development issuer; a negative ``ttl_seconds`` gives one that has expired."""
+    ensure(folder)
+    key = _load(folder / "private.pem")
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": sub,
+        "tenant_id": tenant,
+        "roles": list(roles),
+        "email": f"{sub}@{tenant}.example",
+        "iat": now,
+        "exp": now + ttl_seconds,
+        "jti": str(uuid.uuid4()),
+    }
+    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": _public_jwk(key)["kid"]})
+
+
+def _make_key(path: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    # Moved into place whole: another `make token` may be looking.
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+    draft.replace(path)
+
+
+def _publish(folder: Path, keys: list[dict[str, str]]) -> None:
+    draft = folder / f"jwks.{os.getpid()}.new"
+    draft.write_text(json.dumps({"keys": keys}, indent=2) + "\n")
+    draft.replace(folder / "jwks.json")
+
+
+def _load(private: Path) -> rsa.RSAPrivateKey:
+    try:
+        key = serialization.load_pem_private_key(private.read_bytes(), password=None)
+    except ValueError as error:
+        raise MeshError(f"{private} is no private key ({error}). `make reset` makes a new one.") from error
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
+
+
+def _public_jwk(key: rsa.RSAPrivateKey) -> dict[str, str]:
+    public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    # RFC 7638: the same key has the same name, in whichever file it stands.
+    members = json.dumps({name: public[name] for name in ("e", "kty", "n")}, separators=(",", ":"), sort_keys=True)
+    kid = hashlib.sha256(members.encode()).hexdigest()[:16]
+    return {"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": public["n"], "e": public["e"]}
+
+
+def main() -> None:
+    """Prints the token that the environment describes, and nothing else; or takes a step of a rotation."""
+    match sys.argv[1:]:
+        case []:
+            _print_token()
+        case ["rotate", step] if step in ROTATION:
+            _rotate(step)
+        case _:
+            raise SystemExit(f"usage: make token, or make rotate-keys STEP={' | '.join(ROTATION)}")
+
+
+def _rotate(step: str) -> None:
+    try:
+        rotate(Mesh.from_environment().issuer, step)
+    except MeshError as error:
+        raise SystemExit(str(error)) from None
+    following = {
+        "publish": f"Published. In {PUBLISH_SECONDS} s: make rotate-keys STEP=activate",
+        "activate": "New tokens have the new key. When the last old one has expired: make rotate-keys STEP=retire",
+        "retire": f"Retired. In {PUBLISH_SECONDS} s nobody believes the old key.",
+    }
+    print(following[step])
+
+
+def _print_token() -> None:
+    ttl = os.environ.get("TTL") or "3600"
+    try:
+        token = mint(
+            Mesh.from_environment().issuer,
+            sub=os.environ.get("SUB") or "ada",
+            tenant=os.environ.get("TENANT") or "acme",
+            roles=[role.strip() for role in (os.environ.get("ROLES") or "admin").split(",") if role.strip()],
+            ttl_seconds=int(ttl),
+        )
+    except ValueError:
+        raise SystemExit(f"TTL must be a whole number of seconds, not {ttl!r}") from None
+    except MeshError as error:
+        raise SystemExit(str(error)) from None
+    print(token)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The development issuer's public side (OpenID Connect Discovery 1.0): key sets, read from disk each time.
+
+python -m tools.secrets.issuer
+"""
+
+import json
+import signal
+import sys
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+
+from tools.topology import ISSUER, Mesh
+
+DISCOVERY: Final = "/.well-known/openid-configuration"
+KEY_SETS: Final = ("/jwks.json", "/internal-jwks.json")
+"""The files of the folder that are public; its private key is not among them."""
+
+
+class IssuerServer(ThreadingHTTPServer):
+    """Publishes the key sets in ``folder`` on ``port`` of this machine."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.folder = folder
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def document(self, path: str) -> bytes | None:
+        """Returns what stands at ``path``, or None."""
+        if path == DISCOVERY:
+            return json.dumps({"issuer": ISSUER, "jwks_uri": f"{self.url}/jwks.json"}).encode()
+        if path in KEY_SETS and (file := self.folder / path[1:]).is_file():
+            return file.read_bytes()
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: IssuerServer
+
+    def do_GET(self) -> None:
+        document = self.server.document(self.path)
+        body = document or b'{"error": "not_found"}'
+        self.send_response(404 if document is None else 200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        # Whoever has left meanwhile misses nothing.
+        with suppress(ConnectionError):
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # the name is the base class's
+        """Says nothing: the edge asks twice a minute, for ever."""
+
+
+def main() -> None:
+    """Serves the mesh's issuer until it is told to stop."""
+    mesh = Mesh.from_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    IssuerServer(mesh.issuer, mesh.ports["issuer"]).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
