@@ -1,38 +1,60 @@
 """Creates agents."""
 
-import sqlalchemy as sa
 from alembic import op
-from api_common.db import create_idempotency_keys, protect_table
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
 
+_OWN = "tenant_id = current_setting('app.tenant_id', true)"
+_STATEMENTS = (
+    """
+    CREATE TABLE agents (
+        tenant_id text NOT NULL,
+        id uuid NOT NULL,
+        display_name text NOT NULL,
+        labels jsonb NOT NULL DEFAULT '{}',
+        state text NOT NULL,
+        description text NOT NULL DEFAULT '',
+        model text NOT NULL,
+        instructions text NOT NULL DEFAULT '',
+        tools jsonb NOT NULL DEFAULT '[]',
+        parameters jsonb,
+        create_time timestamptz NOT NULL DEFAULT now(),
+        update_time timestamptz NOT NULL DEFAULT now(),
+        delete_time timestamptz,
+        created_by text NOT NULL,
+        version bigint NOT NULL DEFAULT 1,
+        CONSTRAINT pk_agents PRIMARY KEY (tenant_id, id)
+    )
+    """,
+    "CREATE INDEX ix_agents_tenant_id_create_time_id ON agents (tenant_id, create_time, id)",
+    "CREATE INDEX ix_agents_tenant_id_update_time_id ON agents (tenant_id, update_time, id)",
+    "CREATE INDEX ix_agents_tenant_id_display_name_id ON agents (tenant_id, display_name, id)",
+    "CREATE INDEX ix_agents_tenant_id_model_id ON agents (tenant_id, model, id)",
+    "CREATE INDEX ix_agents_labels ON agents USING gin (labels jsonb_path_ops)",
+    "ALTER TABLE agents ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    f"CREATE POLICY agents_tenant ON agents USING ({_OWN}) WITH CHECK ({_OWN})",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON agents TO agents_app",
+    "GRANT SELECT ON alembic_version TO agents_app",
+    """
+    CREATE TABLE idempotency_keys (
+        tenant_id text NOT NULL,
+        principal text NOT NULL,
+        method text NOT NULL,
+        key text NOT NULL,
+        request_hash bytea NOT NULL,
+        response bytea,
+        expire_time timestamptz NOT NULL,
+        CONSTRAINT pk_idempotency_keys PRIMARY KEY (tenant_id, principal, method, key)
+    )
+    """,
+    "CREATE INDEX ix_idempotency_keys_expire_time ON idempotency_keys (expire_time)",
+    "ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    f"CREATE POLICY idempotency_keys_tenant ON idempotency_keys USING ({_OWN}) WITH CHECK ({_OWN})",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO agents_app",
+)
+
 
 def upgrade() -> None:
-    op.create_table(
-        "agents",
-        sa.Column("tenant_id", sa.Text, nullable=False),
-        sa.Column("id", sa.Uuid, nullable=False),
-        sa.Column("display_name", sa.Text, nullable=False),
-        sa.Column("labels", postgresql.JSONB, nullable=False, server_default=sa.text("'{}'")),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("description", sa.Text, nullable=False, server_default=sa.text("''")),
-        sa.Column("model", sa.Text, nullable=False),
-        sa.Column("instructions", sa.Text, nullable=False, server_default=sa.text("''")),
-        sa.Column("tools", postgresql.JSONB, nullable=False, server_default=sa.text("'[]'")),
-        sa.Column("parameters", postgresql.JSONB),
-        sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-        sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-        sa.Column("delete_time", sa.DateTime(timezone=True)),
-        sa.Column("created_by", sa.Text, nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
-        sa.PrimaryKeyConstraint("tenant_id", "id"),
-    )
-    op.create_index(None, "agents", ["tenant_id", "create_time", "id"])
-    op.create_index(None, "agents", ["tenant_id", "update_time", "id"])
-    op.create_index(None, "agents", ["tenant_id", "display_name", "id"])
-    op.create_index(None, "agents", ["tenant_id", "model", "id"])
-    op.create_index(None, "agents", ["labels"], postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
-    protect_table("agents", application_role="agents_app")
-    create_idempotency_keys(application_role="agents_app")
+    for statement in _STATEMENTS:
+        op.execute(statement)

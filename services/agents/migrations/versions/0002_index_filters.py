@@ -5,7 +5,12 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+_STATEMENTS = (
+    "CREATE INDEX ix_agents_tenant_id_state_create_time_id ON agents (tenant_id, state, create_time, id)",
+    "CREATE INDEX ix_agents_tenant_id_created_by_create_time_id ON agents (tenant_id, created_by, create_time, id)",
+)
+
 
 def upgrade() -> None:
-    op.create_index(None, "agents", ["tenant_id", "state", "create_time", "id"])
-    op.create_index(None, "agents", ["tenant_id", "created_by", "create_time", "id"])
+    for statement in _STATEMENTS:
+        op.execute(statement)

@@ -1,10 +1,15 @@
-"""Lets the reaper see expired idempotency keys."""
+"""Lets the reaper see and delete expired idempotency keys (ADR 19)."""
 
-from api_common.db import open_to_task
+from alembic import op
 
 revision = "0003"
 down_revision = "0002"
 
 
 def upgrade() -> None:
-    open_to_task("idempotency_keys", task="reap", rows="expire_time <= now()")
+    op.execute(
+        """
+        CREATE POLICY idempotency_keys_reap ON idempotency_keys
+            USING (current_setting('app.task', true) = 'reap' AND expire_time <= now()) WITH CHECK (false)
+        """
+    )

@@ -1,44 +1,60 @@
 """Creates users."""
 
-import sqlalchemy as sa
 from alembic import op
-from api_common.db import create_idempotency_keys, protect_table
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
 
+_OWN = "tenant_id = current_setting('app.tenant_id', true)"
+_STATEMENTS = (
+    """
+    CREATE TABLE users (
+        tenant_id text NOT NULL,
+        id uuid NOT NULL,
+        display_name text NOT NULL,
+        labels jsonb NOT NULL DEFAULT '{}',
+        state text NOT NULL,
+        email text NOT NULL,
+        email_folded text GENERATED ALWAYS AS (lower(email)) STORED NOT NULL,
+        roles text[] NOT NULL DEFAULT '{}',
+        create_time timestamptz NOT NULL DEFAULT now(),
+        update_time timestamptz NOT NULL DEFAULT now(),
+        delete_time timestamptz,
+        created_by text NOT NULL,
+        version bigint NOT NULL DEFAULT 1,
+        CONSTRAINT pk_users PRIMARY KEY (tenant_id, id)
+    )
+    """,
+    "CREATE UNIQUE INDEX uq_users_tenant_id_email_folded ON users (tenant_id, email_folded) WHERE delete_time IS NULL",
+    "CREATE INDEX ix_users_tenant_id_create_time_id ON users (tenant_id, create_time, id)",
+    "CREATE INDEX ix_users_tenant_id_update_time_id ON users (tenant_id, update_time, id)",
+    "CREATE INDEX ix_users_tenant_id_display_name_id ON users (tenant_id, display_name, id)",
+    "CREATE INDEX ix_users_tenant_id_email_id ON users (tenant_id, email, id)",
+    "CREATE INDEX ix_users_labels ON users USING gin (labels jsonb_path_ops)",
+    "CREATE INDEX ix_users_roles ON users USING gin (roles)",
+    "ALTER TABLE users ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    f"CREATE POLICY users_tenant ON users USING ({_OWN}) WITH CHECK ({_OWN})",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON users TO users_app",
+    "GRANT SELECT ON alembic_version TO users_app",
+    """
+    CREATE TABLE idempotency_keys (
+        tenant_id text NOT NULL,
+        principal text NOT NULL,
+        method text NOT NULL,
+        key text NOT NULL,
+        request_hash bytea NOT NULL,
+        response bytea,
+        expire_time timestamptz NOT NULL,
+        CONSTRAINT pk_idempotency_keys PRIMARY KEY (tenant_id, principal, method, key)
+    )
+    """,
+    "CREATE INDEX ix_idempotency_keys_expire_time ON idempotency_keys (expire_time)",
+    "ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    f"CREATE POLICY idempotency_keys_tenant ON idempotency_keys USING ({_OWN}) WITH CHECK ({_OWN})",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO users_app",
+)
+
 
 def upgrade() -> None:
-    op.create_table(
-        "users",
-        sa.Column("tenant_id", sa.Text, nullable=False),
-        sa.Column("id", sa.Uuid, nullable=False),
-        sa.Column("display_name", sa.Text, nullable=False),
-        sa.Column("labels", postgresql.JSONB, nullable=False, server_default=sa.text("'{}'")),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("email", sa.Text, nullable=False),
-        sa.Column("email_folded", sa.Text, sa.Computed("lower(email)", persisted=True), nullable=False),
-        sa.Column("roles", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'")),
-        sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-        sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-        sa.Column("delete_time", sa.DateTime(timezone=True)),
-        sa.Column("created_by", sa.Text, nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
-        sa.PrimaryKeyConstraint("tenant_id", "id"),
-    )
-    op.create_index(
-        "uq_users_tenant_id_email_folded",
-        "users",
-        ["tenant_id", "email_folded"],
-        unique=True,
-        postgresql_where=sa.text("delete_time IS NULL"),
-    )
-    op.create_index(None, "users", ["tenant_id", "create_time", "id"])
-    op.create_index(None, "users", ["tenant_id", "update_time", "id"])
-    op.create_index(None, "users", ["tenant_id", "display_name", "id"])
-    op.create_index(None, "users", ["tenant_id", "email", "id"])
-    op.create_index(None, "users", ["labels"], postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
-    op.create_index(None, "users", ["roles"], postgresql_using="gin")
-    protect_table("users", application_role="users_app")
-    create_idempotency_keys(application_role="users_app")
+    for statement in _STATEMENTS:
+        op.execute(statement)

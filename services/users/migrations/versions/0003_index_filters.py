@@ -5,10 +5,22 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
+_STATEMENTS = (
+    "DROP INDEX ix_users_tenant_id_email_id",
+    "CREATE INDEX ix_users_tenant_id_email_folded_id ON users (tenant_id, email_folded, id)",
+    "CREATE INDEX ix_users_tenant_id_state_create_time_id ON users (tenant_id, state, create_time, id)",
+    "CREATE INDEX ix_users_tenant_id_created_by_create_time_id ON users (tenant_id, created_by, create_time, id)",
+    """
+    CREATE INDEX ix_service_accounts_tenant_id_state_create_time_id
+        ON service_accounts (tenant_id, state, create_time, id)
+    """,
+    """
+    CREATE INDEX ix_service_accounts_tenant_id_created_by_create_time_id
+        ON service_accounts (tenant_id, created_by, create_time, id)
+    """,
+)
+
 
 def upgrade() -> None:
-    op.drop_index("ix_users_tenant_id_email_id", "users")
-    op.create_index(None, "users", ["tenant_id", "email_folded", "id"])
-    for table in ("users", "service_accounts"):
-        op.create_index(None, table, ["tenant_id", "state", "create_time", "id"])
-        op.create_index(None, table, ["tenant_id", "created_by", "create_time", "id"])
+    for statement in _STATEMENTS:
+        op.execute(statement)

@@ -5,8 +5,16 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+_STATEMENTS = (
+    "CREATE INDEX ix_workflows_tenant_id_state_create_time_id ON workflows (tenant_id, state, create_time, id)",
+    "CREATE INDEX ix_workflows_tenant_id_revision_create_time_id ON workflows (tenant_id, revision, create_time, id)",
+    """
+    CREATE INDEX ix_workflows_tenant_id_created_by_create_time_id
+        ON workflows (tenant_id, created_by, create_time, id)
+    """,
+)
+
 
 def upgrade() -> None:
-    op.create_index(None, "workflows", ["tenant_id", "state", "create_time", "id"])
-    op.create_index(None, "workflows", ["tenant_id", "revision", "create_time", "id"])
-    op.create_index(None, "workflows", ["tenant_id", "created_by", "create_time", "id"])
+    for statement in _STATEMENTS:
+        op.execute(statement)
