@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 PACKAGES := api_common users_service workflows_service agents_service ipas_service ameide_client
-LOOSE := tools tests bench conftest.py $(wildcard clients/*/tests/*.py libs/*/tests services/*/tests/*.py services/*/migrations/*.py \
+LOOSE := tools tests bench conftest.py $(wildcard clients/*/tests/*.py libs/*/tests services/*/tests/*.py \
     services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
 PAGE := third_party/swagger-ui/swagger-ui-bundle.js
@@ -17,11 +17,11 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto openapi lock bench load soak rotate-keys \
-    faults programs images check-images chart sbom scan
+.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto release-migrations openapi lock bench load soak \
+    rotate-keys faults programs images check-images chart sbom scan
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # -- running -----------------------------------------------------------------------------------------------------
 
@@ -110,6 +110,9 @@ format: $(CHECKS) ## format Python and protos
 proto: .venv/.checks $(PAGE) ## generate code, the Python client and what the edge knows of the contract from proto/
 	@$(PY) -m tools.contract.generate
 	@$(PY) -m tools.clients python
+
+release-migrations: .venv/.ready ## list new migrations as released: from then on they must not change
+	@$(PY) -m tools.contract.migrations
 
 clients: $(CHECKS) ## build the Python and TypeScript clients into dist/
 	@$(PY) -m tools.clients

@@ -10,22 +10,12 @@ from api_common.db.database import (
     set_codecs,
 )
 from api_common.db.idempotency import claim_key, idempotency_table, read_key, store_response
-from api_common.db.migrations import (
-    create_idempotency_keys,
-    create_reservations,
-    create_sagas,
-    open_to_task,
-    protect_table,
-    run_environment,
-    schema_head,
-    upgrade_schema,
-)
+from api_common.db.migrations import schema_head, upgrade_schema
 from api_common.db.pool import Connection
 from api_common.db.provisioning import DatabaseUrls, provision
 from api_common.db.tables import metadata, resource_table, text_bytes
 from api_common.db.timestamps import to_datetime
 from api_common.db.unit_of_work import (
-    TASK_SETTING,
     TENANT_SETTING,
     RoleChange,
     Row,
@@ -36,7 +26,6 @@ from api_common.db.unit_of_work import (
 
 __all__ = [
     "DRIVER_ERRORS",
-    "TASK_SETTING",
     "TENANT_SETTING",
     "Connection",
     "ConstraintErrors",
@@ -50,18 +39,12 @@ __all__ = [
     "UnitOfWork",
     "claim_key",
     "compile_statement",
-    "create_idempotency_keys",
-    "create_reservations",
-    "create_sagas",
     "idempotency_table",
     "metadata",
-    "open_to_task",
-    "protect_table",
     "provision",
     "read_key",
     "repeat_if_stale",
     "resource_table",
-    "run_environment",
     "schema_head",
     "set_codecs",
     "store_response",

@@ -1,7 +1,6 @@
 """Package watch: the feed of changes, from the transaction that made them to the stream that tells them."""
 
 from api_common.watch.change_notifier import ChangeNotifier
-from api_common.watch.recording import create_changes, record_changes
 from api_common.watch.statements import CHANGES, HORIZONS, PAGE_SIZE
 from api_common.watch.tables import REAPER, change_tables
 from api_common.watch.watch import Watch
@@ -16,6 +15,4 @@ __all__ = [
     "Watch",
     "WatchFactory",
     "change_tables",
-    "create_changes",
-    "record_changes",
 ]
