@@ -27,8 +27,8 @@ def broken(service: Service) -> Service:
     def spoil(
         contract: ServiceDescriptor, build: Callable[[ServiceDependencies], object]
     ) -> Callable[[ServiceDependencies], object]:
-        def build_spoiled(parts: ServiceDependencies) -> object:
-            servicer = build(parts)
+        def build_spoiled(dependencies: ServiceDependencies) -> object:
+            servicer = build(dependencies)
             for name, policy in read_policies(contract).items():
                 method = getattr(servicer, name)
                 setattr(servicer, name, raising_while_it_streams(method) if policy.is_stream else raising(method))

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tools.contract.migrations import FOLDERS, changed, release, released, versions
 
 from tests.architecture import sources
 from tests.architecture.test_house import imports, report
+from tools.contract.migrations import FOLDERS, changed, release, released, versions
 
 HOW_TO_REPAIR = "Restore the released text of these versions, and write a new version that makes the change:"
 HOW_TO_RELEASE = "Run `make release-migrations` once these versions are final; from then on they must not change:"

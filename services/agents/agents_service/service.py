@@ -13,13 +13,15 @@ from agents_service.servicer import AgentServicer
 from agents_service.tables import agents
 
 
-def _servicer(parts: ServiceDependencies) -> AgentServicer:
-    watch = parts.watches.of(agents, fields=FIELDS, to_proto=agent_to_proto, response=agent_pb2.WatchAgentsResponse)
-    return AgentServicer(AgentRepository(parts.page_tokens), Reservations("agent"), watch)
+def _servicer(dependencies: ServiceDependencies) -> AgentServicer:
+    watch = dependencies.watch_factory.of(
+        agents, fields=FIELDS, to_proto=agent_to_proto, response=agent_pb2.WatchAgentsResponse
+    )
+    return AgentServicer(AgentRepository(dependencies.page_tokens), Reservations("agent"), watch)
 
 
-def _reservation_servicer(parts: ServiceDependencies) -> ReservationServicer:
-    return ReservationServicer(AgentRepository(parts.page_tokens), Reservations("agent"))
+def _reservation_servicer(dependencies: ServiceDependencies) -> ReservationServicer:
+    return ReservationServicer(AgentRepository(dependencies.page_tokens), Reservations("agent"))
 
 
 SERVICE = Service(

@@ -16,28 +16,30 @@ from ipas_service.servicer import IpaServicer
 from ipas_service.tables import deployments, ipas
 
 
-def _servicer(parts: ServiceDependencies) -> IpaServicer:
-    watch = parts.watches.of(ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse)
-    repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
-    watch_deployments = parts.watches.of(
+def _servicer(dependencies: ServiceDependencies) -> IpaServicer:
+    watch = dependencies.watch_factory.of(
+        ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse
+    )
+    repository, stored = IpaRepository(dependencies.page_tokens), DeploymentRepository(dependencies.page_tokens)
+    watch_deployments = dependencies.watch_factory.of(
         deployments,
         fields=DEPLOYMENT_FIELDS,
         to_proto=deployment_to_proto,
         response=ipa_pb2.WatchDeploymentsResponse,
     )
-    composition = Composition(parts.siblings)
+    composition = Composition(dependencies.siblings)
     return IpaServicer(
-        repository, composition, stored, _deployments(parts), watch=watch, watch_deployments=watch_deployments
+        repository, composition, stored, _deployments(dependencies), watch=watch, watch_deployments=watch_deployments
     )
 
 
-def _plans(parts: ServiceDependencies) -> Sequence[Plan]:
-    return _deployments(parts).plans
+def _plans(dependencies: ServiceDependencies) -> Sequence[Plan]:
+    return _deployments(dependencies).plans
 
 
-def _deployments(parts: ServiceDependencies) -> Deployments:
-    repository, stored = IpaRepository(parts.page_tokens), DeploymentRepository(parts.page_tokens)
-    return Deployments(repository, stored, parts.sagas, Rollout(parts.siblings))
+def _deployments(dependencies: ServiceDependencies) -> Deployments:
+    repository, stored = IpaRepository(dependencies.page_tokens), DeploymentRepository(dependencies.page_tokens)
+    return Deployments(repository, stored, dependencies.sagas, Rollout(dependencies.siblings))
 
 
 SERVICE = Service(

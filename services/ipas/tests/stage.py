@@ -16,7 +16,7 @@ from api_common.authn import Principal
 from api_common.call import RequestContext
 from api_common.db import Database, Row, UnitOfWork
 from api_common.listing import PageTokens
-from api_common.sagas import Effect, Effecting, Plan, RetryPolicy, SagaMetrics, Sagas, SagaWorker, Step
+from api_common.sagas import Effect, Plan, RetryPolicy, SagaMetrics, Sagas, SagaWorker, Step, StepAction
 from api_common.siblings import Siblings
 from api_common.telemetry import Trace
 from api_common.testing import Caller
@@ -47,7 +47,7 @@ class Instants:
         if self.count - 1 == self._fatal:
             raise Crash
 
-    def around(self, effect: Effecting) -> Effecting:
+    def around(self, effect: StepAction) -> StepAction:
         async def run(work: Effect) -> Mapping[str, Any]:
             self.pass_by()
             found = await effect(work)
@@ -68,7 +68,7 @@ class MortalWorker(SagaWorker):
         self.instants.pass_by()
 
 
-def with_effects(plan: Plan, change: Callable[[Effecting], Effecting], *, compensations: bool = True) -> Plan:
+def with_effects(plan: Plan, change: Callable[[StepAction], StepAction], *, compensations: bool = True) -> Plan:
     """Returns ``plan`` with every effect, or only those of steps, replaced by what ``change`` makes of it."""
 
     def changed(step: Step) -> Step:
@@ -86,7 +86,7 @@ class Stage:
         self._admins = admins
         tokens = PageTokens([Fernet.generate_key().decode()])
         self._deployments = Deployments(IpaRepository(tokens), DeploymentRepository(tokens), Sagas(), Rollout(siblings))
-        quick: dict[str, Any] = {"patience": QUICK, "compensation_patience": QUICK}
+        quick: dict[str, Any] = {"retry": QUICK, "compensation_retry": QUICK}
         deploy, retire = self._deployments.plans
         self.deploy_plan = replace(deploy, kind="deploy_in_test", **quick)
         self.retire_plan = replace(retire, kind="retire_in_test", **quick)

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from api_common.db import Database
 from api_common.errors import AbortedError, DeadlineExceededError, ExternalServiceError, FailedPreconditionError
-from api_common.sagas import Effect, Effecting
+from api_common.sagas import Effect, StepAction
 from api_common.sagas import worker as saga_worker
 from api_common.settings import DatabaseSettings
 from api_common.siblings import Siblings
@@ -153,7 +153,7 @@ class TestAFrozenWorker:
         deployment = await stage.deploy(cast.caller, await cast.ipa())
         frozen, thaw = asyncio.Event(), asyncio.Event()
 
-        def freezing(effect: Effecting) -> Effecting:
+        def freezing(effect: StepAction) -> StepAction:
             async def run(work: Effect) -> Mapping[str, Any]:
                 frozen.set()
                 await thaw.wait()
@@ -181,8 +181,8 @@ class TestAFrozenWorker:
         for place, (reached, opened) in enumerate(gates):
 
             def stopping(
-                effect: Effecting, reached: asyncio.Event = reached, opened: asyncio.Event = opened
-            ) -> Effecting:
+                effect: StepAction, reached: asyncio.Event = reached, opened: asyncio.Event = opened
+            ) -> StepAction:
                 async def run(work: Effect) -> Mapping[str, Any]:
                     reached.set()
                     await opened.wait()
@@ -216,7 +216,7 @@ class TestAWorkerThatIsToldToStop:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
         reached, opened = asyncio.Event(), asyncio.Event()
 
-        def stopping(effect: Effecting) -> Effecting:
+        def stopping(effect: StepAction) -> StepAction:
             async def run(work: Effect) -> Mapping[str, Any]:
                 reached.set()
                 await opened.wait()
@@ -259,7 +259,7 @@ class TestAStepThatTimedOut:
         """DL-4: its outcome is never known."""
         deployment = await stage.deploy(ready.caller, await ready.ipa())
 
-        def lying(effect: Effecting) -> Effecting:
+        def lying(effect: StepAction) -> StepAction:
             async def run(work: Effect) -> Mapping[str, Any]:
                 await effect(work)
                 raise DeadlineExceededError("The deadline passed before the work was done.")
@@ -274,9 +274,9 @@ class TestAStepThatTimedOut:
 
     async def test_and_arrives_after_its_compensation_has_no_effect(self, stage: Stage, ready: Cast) -> None:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
-        late: list[tuple[Effecting, Effect]] = []
+        late: list[tuple[StepAction, Effect]] = []
 
-        def losing(effect: Effecting) -> Effecting:
+        def losing(effect: StepAction) -> StepAction:
             async def run(work: Effect) -> Mapping[str, Any]:
                 late.append((effect, work))
                 raise DeadlineExceededError("The deadline passed before the work was done.")
@@ -298,7 +298,7 @@ class TestWhatKeepsFailing:
     """DL-5: it is never dropped."""
 
     @staticmethod
-    def broken(_: Effecting) -> Effecting:
+    def broken(_: StepAction) -> StepAction:
         async def run(_: Effect) -> Mapping[str, Any]:
             raise ExternalServiceError("A service that this call needs does not answer now.")
 
@@ -337,7 +337,7 @@ class TestWhatKeepsFailing:
         """A step that ends its process each time does not do so for ever."""
         deployment = await stage.deploy(ready.caller, await ready.ipa())
 
-        def deadly(effect: Effecting) -> Effecting:
+        def deadly(effect: StepAction) -> StepAction:
             async def run(work: Effect) -> Mapping[str, Any]:
                 await effect(work)
                 raise Crash

@@ -22,35 +22,37 @@ from users_service.stored_users import StoredUsers
 from users_service.tables import users
 
 
-def _user_servicer(parts: ServiceDependencies) -> UserServicer:
-    watch = parts.watches.of(users, fields=FIELDS, to_proto=user_to_proto, response=user_pb2.WatchUsersResponse)
-    return UserServicer(UserRepository(parts.page_tokens), watch)
+def _user_servicer(dependencies: ServiceDependencies) -> UserServicer:
+    watch = dependencies.watch_factory.of(
+        users, fields=FIELDS, to_proto=user_to_proto, response=user_pb2.WatchUsersResponse
+    )
+    return UserServicer(UserRepository(dependencies.page_tokens), watch)
 
 
-def _service_account_servicer(parts: ServiceDependencies) -> ServiceAccountServicer:
-    keys = ApiKeyRepository(parts.page_tokens)
-    issuer = KeyIssuer(_api_keys(_settings(parts)), keys)
-    return ServiceAccountServicer(ServiceAccountRepository(parts.page_tokens), keys, issuer)
+def _service_account_servicer(dependencies: ServiceDependencies) -> ServiceAccountServicer:
+    keys = ApiKeyRepository(dependencies.page_tokens)
+    issuer = KeyIssuer(_api_keys(_settings(dependencies)), keys)
+    return ServiceAccountServicer(ServiceAccountRepository(dependencies.page_tokens), keys, issuer)
 
 
-def _directory_servicer(parts: ServiceDependencies) -> DirectoryServicer:
-    return DirectoryServicer(UserRepository(parts.page_tokens))
+def _directory_servicer(dependencies: ServiceDependencies) -> DirectoryServicer:
+    return DirectoryServicer(UserRepository(dependencies.page_tokens))
 
 
-def _stored_users(parts: ServiceDependencies) -> StoredUsers:
-    return StoredUsers(UserRepository(parts.page_tokens), parts.database)
+def _stored_users(dependencies: ServiceDependencies) -> StoredUsers:
+    return StoredUsers(UserRepository(dependencies.page_tokens), dependencies.database)
 
 
-def _key_exchange(parts: ServiceDependencies) -> KeyExchange:
-    settings = _settings(parts)
-    signer = InternalTokenSigner(settings.signing_key_path.read_bytes(), audience=parts.settings.auth.audience)
-    keys = ApiKeyRepository(parts.page_tokens)
-    return KeyExchange(_api_keys(settings), keys, parts.database, signer, attempts=FailedAttempts())
+def _key_exchange(dependencies: ServiceDependencies) -> KeyExchange:
+    settings = _settings(dependencies)
+    signer = InternalTokenSigner(settings.signing_key_path.read_bytes(), audience=dependencies.settings.auth.audience)
+    keys = ApiKeyRepository(dependencies.page_tokens)
+    return KeyExchange(_api_keys(settings), keys, dependencies.database, signer, attempts=FailedAttempts())
 
 
-def _settings(parts: ServiceDependencies) -> ApiKeySettings:
-    assert parts.settings.api_keys is not None  # SERVICE has `api_keys`
-    return parts.settings.api_keys
+def _settings(dependencies: ServiceDependencies) -> ApiKeySettings:
+    assert dependencies.settings.api_keys is not None  # SERVICE has `api_keys`
+    return dependencies.settings.api_keys
 
 
 def _api_keys(settings: ApiKeySettings) -> ApiKeys:

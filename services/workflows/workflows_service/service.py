@@ -13,16 +13,16 @@ from workflows_service.servicer import WorkflowServicer
 from workflows_service.tables import workflows
 
 
-def _servicer(parts: ServiceDependencies) -> WorkflowServicer:
-    watch = parts.watches.of(
+def _servicer(dependencies: ServiceDependencies) -> WorkflowServicer:
+    watch = dependencies.watch_factory.of(
         workflows, fields=FIELDS, to_proto=workflow_to_proto, response=workflow_pb2.WatchWorkflowsResponse
     )
-    stored, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
+    stored, revisions = WorkflowRepository(dependencies.page_tokens), RevisionRepository(dependencies.page_tokens)
     return WorkflowServicer(stored, revisions, Reservations("workflow"), watch)
 
 
-def _reservation_servicer(parts: ServiceDependencies) -> ReservationServicer:
-    stored, revisions = WorkflowRepository(parts.page_tokens), RevisionRepository(parts.page_tokens)
+def _reservation_servicer(dependencies: ServiceDependencies) -> ReservationServicer:
+    stored, revisions = WorkflowRepository(dependencies.page_tokens), RevisionRepository(dependencies.page_tokens)
     return ReservationServicer(stored, revisions, Reservations("workflow"))
 
 

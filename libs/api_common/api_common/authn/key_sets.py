@@ -48,6 +48,9 @@ class KeySet(Protocol):
     async def refresh(self) -> None:
         """Looks for newer keys if it is time to; never fails: the old keys stay."""
 
+    async def close(self) -> None:
+        """Closes the connections to the issuer, if there are any."""
+
 
 class _Keys:
     """Keys by id."""
@@ -81,6 +84,9 @@ class _Keys:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(key_id)
 
+    async def close(self) -> None:
+        """Closes the connections to the issuer, if there are any."""
+
 
 def _may_verify(key: jwt.PyJWK) -> bool:
     return key.public_key_use in {None, "sig"} and key.algorithm_name in ALGORITHMS
@@ -113,7 +119,7 @@ class FileKeySet(_Keys):
         """Reads the file again; a broken one is reported and ignored."""
         try:
             self.replace(json.loads(self._path.read_bytes()))
-        except (OSError, ValueError):
+        except Exception:  # noqa: BLE001 - whatever the file holds, the old keys stay
             _log.warning("key set not refreshed", source="file", exc_info=True)
 
 
@@ -159,7 +165,7 @@ class DiscoveredKeySet(_Keys):
             self._tried_at = self._now()
             try:
                 self.replace(await self._fetch())
-            except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            except Exception:  # noqa: BLE001 - whatever the issuer answers, the old keys stay
                 _log.warning("key set not refreshed", source=self._issuer, exc_info=True)
 
     async def _fetch(self) -> dict[str, Any]:

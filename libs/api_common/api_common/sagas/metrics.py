@@ -1,4 +1,4 @@
-"""What the sagas of a service look like from outside."""
+"""The metrics of sagas."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _LIVE = ("RUNNING", "COMPENSATING", "NEEDS_ATTENTION")
 
 
 class SagaMetrics:
-    """The metrics of a process that works on sagas. What is counted in the database, every replica shows alike."""
+    """The metrics of a process that executes sagas; every replica shows the same gauges, counted in the database."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._live = Gauge("sagas", "Sagas that are not at their end.", ("state",), registry=registry)
@@ -24,13 +24,13 @@ class SagaMetrics:
         self.parked = Counter("sagas_parked", "Sagas that came to need attention.", ("kind",), registry=registry)
 
     def expect(self, kind: str, steps: Sequence[str]) -> None:
-        """Makes the counters of a plan begin at 0: what appears with its first failure has no rate yet."""
+        """Starts the counters of a plan at 0: a series that appears with its first failure has no rate."""
         self.parked.labels(kind)
         for step in (*steps, "compensation"):
             self.failures.labels(kind, step)
 
     def show(self, counted: Sequence[Row]) -> None:
-        """Shows what `saga_store.count` returned."""
+        """Sets the gauges to the result of `store.count`."""
         found = {row["state"]: row["count"] for row in counted}
         for state in _LIVE:
             self._live.labels(state).set(found.get(state, 0))

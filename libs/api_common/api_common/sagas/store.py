@@ -1,7 +1,7 @@
-"""The rows of sagas: who may work on one, and since when nobody does."""
+"""Stores sagas and leases them to workers."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
@@ -33,19 +33,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from api_common.db import Database, Row, Transaction, UnitOfWork, compile_statement
-
-if TYPE_CHECKING:
-    from api_common.sagas.plan import Saga
+from api_common.sagas.plan import Saga
 
 TASK: Final = "work"
-"""What the policy on the table calls the task that looks for sagas, of all tenants, that are not at their end."""
+"""The task that finds unfinished sagas of all tenants; a policy on the table names it."""
 
 _TIMEOUT_SECONDS: Final = 10
 _ENDS: Final = ("DONE", "FAILED")
 
 
 def saga_table(metadata: MetaData) -> Table:
-    """Declares the table of sagas; `migrations.create_sagas` creates it."""
+    """Declares the table of sagas."""
     table = Table(
         "sagas",
         metadata,
@@ -57,7 +55,7 @@ def saga_table(metadata: MetaData) -> Table:
         Column("steps", JSONB, nullable=False),
         Column("data", JSONB, nullable=False),
         Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
-        # From when on a worker may take it: later while one has it (the lease) or while it rests; NULL for nobody.
+        # When a worker may claim it: in the future while it is leased or pauses; NULL when no worker may.
         Column("due_time", DateTime(timezone=True)),
         Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
         Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
@@ -88,7 +86,7 @@ _FIND_DUE: Final = compile_statement(
     .order_by(_columns.due_time)
     .limit(bindparam("limit", type_=BigInteger))
 )
-# Replicas that found the same saga do not wait for each other: one gets it, the others get nothing.
+# Replicas that found the same saga do not wait for each other: one gets the row, the others none.
 _FREE: Final = select(_columns.id).where(_identity, _due).with_for_update(skip_locked=True).cte("free")
 _CLAIM: Final = compile_statement(
     update(_sagas)
@@ -125,18 +123,18 @@ _COUNT: Final = compile_statement(
 )
 
 
-async def insert_new(transaction: Transaction, saga: "Saga") -> None:
-    """Stores a new saga that any worker may take."""
+async def insert_new(transaction: Transaction, saga: Saga) -> None:
+    """Stores a new saga that any worker may claim."""
     await transaction.fetch_one(_INSERT, {name: getattr(saga, name) for name in _stored})
 
 
 async def lock(transaction: Transaction, id: str) -> Row | None:
-    """Returns a saga's row that nobody else can change until the transaction ends."""
+    """Locks a saga's row until the transaction ends, and returns it."""
     return await transaction.fetch_one(_LOCK, {"tenant_id": transaction.tenant_id, "id": id})
 
 
 async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> Sequence[Row]:
-    """Returns tenant and id of sagas that nobody works on, of all tenants, the longest waiting first.
+    """Returns tenant and id of due sagas of all tenants, the longest due first.
 
     Raises:
         DomainError: the database does not answer.
@@ -147,7 +145,7 @@ async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> S
 
 
 async def count(database: Database) -> Sequence[Row]:
-    """Returns, for each state of sagas that are not at their end, how many there are and how late the latest is.
+    """Counts unfinished sagas by state, with the greatest delay of each state.
 
     Raises:
         DomainError: the database does not answer.
@@ -158,26 +156,26 @@ async def count(database: Database) -> Sequence[Row]:
 
 
 async def claim_saga(transaction: Transaction, id: str, *, lease_seconds: float) -> Row | None:
-    """Takes a saga for ``lease_seconds``; None if somebody else has it meanwhile."""
+    """Leases a saga for ``lease_seconds``; returns None if another worker owns it."""
     values = {"tenant_id": transaction.tenant_id, "id": id, "due_seconds": lease_seconds}
     return await transaction.fetch_one(_CLAIM, values)
 
 
-async def save(transaction: Transaction, saga: "Saga", *, due_seconds: float | None) -> bool:
-    """Writes a saga's progress; tells whether it is still its worker's.
+async def save(transaction: Transaction, saga: Saga, *, due_seconds: float | None) -> bool:
+    """Stores a saga's progress; returns whether its worker still owns it.
 
     Args:
-        due_seconds: when another worker may take it; None for never.
+        due_seconds: when another worker may claim it; None for never.
     """
     written: dict[str, Any] = {f"new_{name}": getattr(saga, name) for name in ("state", "steps", "data")}
     written |= {"ended": saga.state in _ENDS, "due_seconds": due_seconds}
     return await transaction.fetch_one(_SAVE, {**_mark(saga), **written}) is not None
 
 
-async def extend(transaction: Transaction, saga: "Saga", *, due_seconds: float) -> bool:
-    """Prolongs the lease, or with 0 gives it back; tells whether the saga is still its worker's."""
+async def extend(transaction: Transaction, saga: Saga, *, due_seconds: float) -> bool:
+    """Extends the lease, or releases it with 0; returns whether its worker still owns the saga."""
     return await transaction.fetch_one(_EXTEND, {**_mark(saga), "due_seconds": due_seconds}) is not None
 
 
-def _mark(saga: "Saga") -> Mapping[str, Any]:
+def _mark(saga: Saga) -> Mapping[str, Any]:
     return {"tenant_id": saga.tenant_id, "id": saga.id, "token": saga.fencing_token}

@@ -1,4 +1,4 @@
-"""Carries sagas out: claims what is due, makes steps and compensations, notes each before and after (ADR 26)."""
+"""Executes sagas: claims those that are due, runs steps and compensations, stores the progress of each (ADR 26)."""
 
 import asyncio
 import random
@@ -26,24 +26,25 @@ from api_common.errors import (
 )
 from api_common.sagas import store as saga_store
 from api_common.sagas.metrics import SagaMetrics
-from api_common.sagas.plan import Committing, Effect, Effecting, Plan, Saga, Sagas, SagaState, Step, StepState
+from api_common.sagas.plan import Effect, LocalWrite, Plan, Saga, SagaState, Step, StepAction, StepState
+from api_common.sagas.sagas import Sagas
 from api_common.telemetry import Trace
 
 LEASE_SECONDS: Final = 10.0
-"""How long a worker that keeps silent is believed to be alive; then another one takes over."""
+"""How long a worker owns a saga without a heartbeat; then another worker may claim it."""
 STEP_SECONDS: Final = 10.0
-"""How long one attempt of a step may take."""
+"""The time-out of one attempt of a step."""
 POLL_SECONDS: Final = 1.0
-"""Between two looks for what others left behind, about; what begins in this process is taken at once."""
+"""The mean time between two polls for due sagas; a saga begun in this process is claimed at once."""
 CONCURRENCY: Final = 8
-"""The sagas that one process works on at once; below the size of the pool, so that requests find a connection."""
+"""Sagas that one process executes at once; fewer than pool connections, so that requests find one."""
 
 _COUNT_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 2.0
 _WRITE_SECONDS: Final = 5.0
 
-# What a repetition may cure; every other error would only be repeated.
-_PASSING: Final = (
+# Errors that a retry may cure.
+_TRANSIENT: Final = (
     AbortedError,
     CallCancelledError,
     DeadlineExceededError,
@@ -59,11 +60,11 @@ _log: Final = structlog.get_logger()
 
 
 class LeaseLostError(Exception):
-    """Another worker has the saga: whatever this one still wanted to do must not happen."""
+    """Another worker has claimed the saga, so this one must stop."""
 
 
 class _RefusedError(Exception):
-    """What a step wanted to write here is not allowed; unlike a database that does not answer, it ends the plan."""
+    """A step's local write was refused; unlike a failure of the database, this ends the plan."""
 
     def __init__(self, error: DomainError) -> None:
         super().__init__(error.message)
@@ -71,10 +72,10 @@ class _RefusedError(Exception):
 
 
 class SagaWorker:
-    """Works on the sagas of one service, in every replica of it.
+    """Executes the sagas of one service; every replica runs one.
 
     Args:
-        committed: is called when progress was written, for those who watch it.
+        committed: is called when progress is committed, to wake the watches.
         lease_seconds: `LEASE_SECONDS`, shorter in tests.
     """
 
@@ -102,23 +103,21 @@ class SagaWorker:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def run_forever(self) -> None:
-        """Works until `stop`; whatever the database does meanwhile. Never returns by itself."""
-        counting = asyncio.create_task(self._count_forever())
-        try:
+        """Claims and executes due sagas. Never returns."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._count_forever())
             while True:
                 self._wake.clear()
                 try:
                     await self._take_due()
-                except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+                except Exception as error:  # noqa: BLE001 - whatever it is, the next poll may succeed
                     _log.warning("due sagas stay for now", error=repr(error))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(random.uniform(0.5, 1.5) * POLL_SECONDS):  # noqa: S311 - nothing secret
                         await self._wake.wait()
-        finally:
-            counting.cancel()
 
     async def stop(self) -> None:
-        """Takes nothing new, lets what is under way come to the end of its step, and gives it back for others."""
+        """Claims no more sagas, waits until running ones end their step, and releases them for other workers."""
         self._stopping = True
         if self._running:
             _, late = await asyncio.wait(self._running.values(), timeout=_STOP_SECONDS)
@@ -128,118 +127,121 @@ class SagaWorker:
                 await asyncio.wait(late)
 
     async def work(self, tenant_id: str, id: str) -> None:
-        """Takes a saga, if nobody else has it, and brings it to its end or to its next rest."""
+        """Claims a saga, unless another worker owns it, and executes it until it ends or pauses."""
         async with self._unit(tenant_id) as transaction:
             row = await saga_store.claim_saga(transaction, id, lease_seconds=self._lease)
         if row is None:
             return
         saga = Saga.of(row)
-        heart = asyncio.create_task(self._keep(saga, asyncio.current_task()))
+        heartbeat = asyncio.create_task(self._extend_lease(saga, asyncio.current_task()))
         try:
-            await self._drive(saga, self._plans[saga.kind], heart)
+            await self._run_until_pause(saga, self._plans[saga.kind], heartbeat)
         except LeaseLostError:
-            _log.warning("saga was taken over", **_facts(saga))
+            _log.warning("saga was taken over", **_log_fields(saga))
         except DomainError as error:
-            # The database does not answer: what became of the last write, whoever takes the saga next will read.
-            _log.warning("saga waits for its lease to end", error=error.message, **_facts(saga))
+            # The database does not answer. The next worker reads whether the last write was committed.
+            _log.warning("saga waits for its lease to end", error=error.message, **_log_fields(saga))
         finally:
-            heart.cancel()
+            heartbeat.cancel()
 
     async def _take_due(self) -> None:
         free = CONCURRENCY - len(self._running)
         if self._stopping or free <= 0:
             return
-        # More than are free: some are our own, whose leases are about to be prolonged.
+        # More than there are free slots: some are our own, whose leases are about to be extended.
         for row in await saga_store.find_due(self._database, list(self._plans), limit=free + len(self._running)):
             if row["id"] not in self._running and len(self._running) < CONCURRENCY:
                 task = asyncio.create_task(self.work(row["tenant_id"], row["id"]))
                 self._running[row["id"]] = task
-                task.add_done_callback(partial(self._done, row["id"]))
+                task.add_done_callback(partial(self._forget, row["id"]))
 
-    def _done(self, id: str, task: asyncio.Task[None]) -> None:
+    def _forget(self, id: str, task: asyncio.Task[None]) -> None:
         del self._running[id]
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("saga waits for its lease to end", saga=id, error=repr(error))
 
-    async def _keep(self, saga: Saga, driving: "asyncio.Task[Any] | None") -> None:
-        """Prolongs the lease for as long as somebody drives; who has lost it is stopped."""
+    async def _extend_lease(self, saga: Saga, driving: "asyncio.Task[Any] | None") -> None:
+        """Extends the lease while the saga runs, and cancels its task when the lease is lost."""
         while True:
             await asyncio.sleep(self._lease / 3)
-            with suppress(DomainError):
+            try:
                 async with self._unit(saga.tenant_id) as transaction:
                     kept = await saga_store.extend(transaction, saga, due_seconds=self._lease)
-                if not kept and driving is not None:
-                    driving.cancel()
-                    return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next heartbeat may succeed
+                _log.warning("lease was not extended", error=repr(error), **_log_fields(saga))
+                continue
+            if not kept and driving is not None:
+                driving.cancel()
+                return
 
-    async def _drive(self, saga: Saga, plan: Plan, heart: "asyncio.Task[None]") -> None:
-        """Makes one move after the other until there is none, or it is time to rest."""
-        rest: float | None = 0.0
+    async def _run_until_pause(self, saga: Saga, plan: Plan, heartbeat: "asyncio.Task[None]") -> None:
+        """Runs steps or compensations until the saga ends or pauses."""
+        pause: float | None = 0.0
         try:
-            while rest == 0.0:
+            while pause == 0.0:
                 if self._stopping:
-                    await self._give_back(saga, heart)
+                    await self._release_lease(saga, heartbeat)
                     return
-                rest = await (
+                pause = await (
                     self._run_next_step(saga, plan) if saga.state is SagaState.RUNNING else self._compensate(saga, plan)
                 )
         except asyncio.CancelledError:
             if self._stopping:
-                await self._give_back(saga, heart)
+                await self._release_lease(saga, heartbeat)
             raise
-        if rest is not None:
-            asyncio.get_running_loop().call_later(rest, self._wake.set)
+        if pause is not None:
+            asyncio.get_running_loop().call_later(pause, self._wake.set)
 
     async def _run_next_step(self, saga: Saga, plan: Plan) -> float | None:
-        """Makes the next step; returns how long to rest then, None at an end."""
+        """Runs the next step; returns the pause after it in seconds, None at the end of the saga."""
         index = next(place for place, note in enumerate(saga.steps) if note["state"] != StepState.DONE)
         step, note = plan.steps[index], saga.steps[index]
-        if note["attempts"] >= plan.patience.attempts:
-            return await self._failed(saga, plan, note, _NEVER_ENDED)
-        # Noted before it happens, and with it that it may have to be compensated.
-        await self._begin(saga, plan, note)
+        if note["attempts"] >= plan.retry.attempts:
+            return await self._handle_failure(saga, plan, note, _NEVER_ENDED)
+        # Stored before the step runs: from now on it may have to be compensated.
+        await self._note_attempt(saga, plan, note)
         try:
-            await self._make(saga, step, note, step.run)
+            await self._perform(saga, step, note, step.run)
         except DomainError as error:
-            return await self._failed(saga, plan, note, error)
+            return await self._handle_failure(saga, plan, note, error)
         if index == len(saga.steps) - 1:
             saga.state = SagaState.DONE
         try:
             await self._save(saga, plan, commit=step.commit)
         except _RefusedError as refusal:
             saga.state = SagaState.RUNNING
-            return await self._failed(saga, plan, note, refusal.error)
+            return await self._handle_failure(saga, plan, note, refusal.error)
         if saga.state is SagaState.DONE:
-            _log.info("saga is done", **_facts(saga))
+            _log.info("saga is done", **_log_fields(saga))
             return None
         return 0.0
 
     async def _compensate(self, saga: Saga, plan: Plan) -> float | None:
-        """Takes the last step back that may have happened; returns how long to rest then, None at an end."""
+        """Compensates the last step that may have run; returns the pause after it in seconds, None at the end."""
         for step, note in zip(reversed(plan.steps), reversed(saga.steps), strict=True):
             undo = note["compensation"]
             if step.compensate is None or note["attempts"] == 0 or undo["state"] == StepState.DONE:
                 continue
-            if undo["attempts"] >= plan.compensation_patience.attempts:
-                return await self._failed(saga, plan, undo, _NEVER_ENDED)
-            await self._begin(saga, plan, undo)
+            if undo["attempts"] >= plan.compensation_retry.attempts:
+                return await self._handle_failure(saga, plan, undo, _NEVER_ENDED)
+            await self._note_attempt(saga, plan, undo)
             try:
-                await self._make(saga, step, undo, step.compensate)
+                await self._perform(saga, step, undo, step.compensate)
             except DomainError as error:
-                return await self._failed(saga, plan, undo, error)
+                return await self._handle_failure(saga, plan, undo, error)
             await self._save(saga, plan)
             return 0.0
         saga.state = SagaState.FAILED
         await self._save(saga, plan)
-        _log.warning("saga was taken back", **_facts(saga))
+        _log.warning("saga was taken back", **_log_fields(saga))
         return None
 
-    async def _begin(self, saga: Saga, plan: Plan, note: dict[str, Any]) -> None:
+    async def _note_attempt(self, saga: Saga, plan: Plan, note: dict[str, Any]) -> None:
         note.update(state=StepState.RUNNING, attempts=note["attempts"] + 1, start_time=note["start_time"] or _now())
         await self._save(saga, plan)
 
-    async def _make(self, saga: Saga, step: Step, note: dict[str, Any], effect: Effecting | None) -> None:
+    async def _perform(self, saga: Saga, step: Step, note: dict[str, Any], effect: StepAction | None) -> None:
         if effect is not None:
             try:
                 async with asyncio.timeout(self._step_seconds):
@@ -249,32 +251,32 @@ class SagaWorker:
             except DomainError:
                 raise
             except Exception as error:
-                _log.exception("saga met a defect", step=step.name, **_facts(saga))
+                _log.exception("saga met a defect", step=step.name, **_log_fields(saga))
                 raise InternalError("Something went wrong on our side.") from error
             saga.data |= found
         note.update(state=StepState.DONE, error=None, end_time=_now())
 
     def _effect(self, saga: Saga, step: Step) -> Effect:
-        # The roles stay behind: whether the step may be made was decided when the saga began.
+        # Without roles: the permission was checked when the saga began.
         principal = Principal(saga.subject, saga.tenant_id, frozenset(), expires_at=float("inf"))
         deadline = asyncio.get_running_loop().time() + self._step_seconds
         trace = Trace(saga.id.replace("-", ""), parent_id="", sampled=False, span_id=secrets.token_hex(8))
         context = CallContext(principal, saga.id, deadline, trace)
         return Effect(saga, f"{saga.id}/{step.name}/{saga.fencing_token}", context)
 
-    async def _failed(self, saga: Saga, plan: Plan, note: dict[str, Any], error: DomainError) -> float | None:
-        """Notes a failure and decides: rest and try again, turn back, or wait for somebody to look."""
-        back = saga.state is SagaState.COMPENSATING
-        patience = plan.compensation_patience if back else plan.patience
+    async def _handle_failure(self, saga: Saga, plan: Plan, note: dict[str, Any], error: DomainError) -> float | None:
+        """Stores a failure and decides: retry after a pause, compensate, or wait for an operator."""
+        compensating = saga.state is SagaState.COMPENSATING
+        retry = plan.compensation_retry if compensating else plan.retry
         note.update(error={"reason": error.reason, "message": error.message}, end_time=_now())
         self._metrics.failures.labels(saga.kind, note.get("name", "compensation")).inc()
-        must_happen = back or plan.only_forward
-        passing = isinstance(error, _PASSING) or must_happen
-        if passing and note["attempts"] < patience.attempts:
+        must_happen = compensating or plan.only_forward
+        may_retry = isinstance(error, _TRANSIENT) or must_happen
+        if may_retry and note["attempts"] < retry.attempts:
             note.update(state=StepState.RUNNING)
-            rest = patience.rest(note["attempts"])
-            await self._save(saga, plan, due_seconds=rest)
-            return rest
+            pause = retry.pause_seconds(note["attempts"])
+            await self._save(saga, plan, due_seconds=pause)
+            return pause
         note.update(state=StepState.FAILED)
         if not must_happen:
             saga.state = SagaState.COMPENSATING
@@ -283,13 +285,13 @@ class SagaWorker:
         saga.state = SagaState.NEEDS_ATTENTION
         await self._save(saga, plan)
         self._metrics.parked.labels(saga.kind).inc()
-        _log.error("saga needs attention", reason=error.reason, error=error.message, **_facts(saga))
+        _log.error("saga needs attention", reason=error.reason, error=error.message, **_log_fields(saga))
         return None
 
     async def _save(
-        self, saga: Saga, plan: Plan, *, commit: Committing | None = None, due_seconds: float | None = None
+        self, saga: Saga, plan: Plan, *, commit: LocalWrite | None = None, due_seconds: float | None = None
     ) -> None:
-        """Writes the progress, where it is seen, and what belongs to it: all of it or nothing."""
+        """Commits the progress, what it shows to clients, and the local write of a step, all in one transaction."""
         working = saga.state in {SagaState.RUNNING, SagaState.COMPENSATING}
         due = (self._lease if due_seconds is None else due_seconds) if working else None
         async with self._unit(saga.tenant_id) as transaction:
@@ -300,9 +302,9 @@ class SagaWorker:
                 await _commit(commit, transaction, saga)
             await plan.record(transaction, saga)
 
-    async def _give_back(self, saga: Saga, heart: "asyncio.Task[None]") -> None:
-        # A beat after this one would take the saga back.
-        heart.cancel()
+    async def _release_lease(self, saga: Saga, heartbeat: "asyncio.Task[None]") -> None:
+        # A later heartbeat would claim the saga again.
+        heartbeat.cancel()
         with suppress(DomainError):
             async with self._unit(saga.tenant_id) as transaction:
                 await saga_store.extend(transaction, saga, due_seconds=0)
@@ -311,7 +313,7 @@ class SagaWorker:
         while True:
             try:
                 self._metrics.show(await saga_store.count(self._database))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next count may succeed
                 _log.warning("sagas are not counted for now", error=repr(error))
             await asyncio.sleep(_COUNT_SECONDS)
 
@@ -319,11 +321,11 @@ class SagaWorker:
         return UnitOfWork(self._database, tenant_id, constraints={}, read_only=False, timeout_seconds=_WRITE_SECONDS)
 
 
-async def _commit(commit: Committing, transaction: Transaction, saga: Saga) -> None:
+async def _commit(commit: LocalWrite, transaction: Transaction, saga: Saga) -> None:
     try:
         await commit(transaction, saga)
     except DomainError as error:
-        if isinstance(error, _PASSING):
+        if isinstance(error, _TRANSIENT):
             raise
         raise _RefusedError(error) from error
 
@@ -332,5 +334,5 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _facts(saga: Saga) -> dict[str, str]:
+def _log_fields(saga: Saga) -> dict[str, str]:
     return {"saga": saga.id, "kind": saga.kind, "state": saga.state, "tenant_id": saga.tenant_id}

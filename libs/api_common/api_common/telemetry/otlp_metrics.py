@@ -26,6 +26,8 @@ from prometheus_client.core import Sample
 from api_common.telemetry.otlp import SCOPE, collector, resource
 
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
+_STARTED_NS = time.time_ns()
+"""Since when the counters of this process count, also after a restart of the export."""
 
 
 async def export_forever(registry: CollectorRegistry, *, service: str, endpoint: str, interval_seconds: float) -> None:
@@ -35,12 +37,11 @@ async def export_forever(registry: CollectorRegistry, *, service: str, endpoint:
         endpoint: `http://host:port` of an OTLP collector (gRPC).
     """
     exporter, who = OTLPMetricExporter(**collector(endpoint)), resource(service)
-    started_ns = time.time_ns()
     try:
         while True:
             await asyncio.sleep(interval_seconds)
             # Reading the registry takes some 20 ms: not on the event loop.
-            await asyncio.to_thread(lambda: exporter.export(snapshot(registry, who, started_ns)))
+            await asyncio.to_thread(lambda: exporter.export(snapshot(registry, who, _STARTED_NS)))
     finally:
         exporter.shutdown()
 

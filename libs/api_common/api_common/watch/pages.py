@@ -1,4 +1,4 @@
-"""Reads the pages of a watch. Watches at the same place share one page, and the messages in it."""
+"""Reads the pages of a watch. Watches at the same position share one page and its messages."""
 
 import asyncio
 from collections import OrderedDict
@@ -18,7 +18,7 @@ from api_common.watch.resume_token import NOWHERE, Horizon, Phase, Position, sea
 from api_common.watch.statements import EVENT, PAGE_SIZE, SEQ, change_page, state_page
 
 READ_SECONDS: Final = 30
-"""How long one page may take; a watch waits for no caller's deadline."""
+"""The time-out of reading one page; a watch has no deadline of a caller."""
 
 _MAX_SHAPES: Final = 256
 _SHARED: Final = 32
@@ -28,26 +28,26 @@ ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 class Source(NamedTuple):
-    """What a watch is about; watches of equal sources see the same."""
+    """The tenant and filter of a watch; watches of equal sources see the same."""
 
     tenant_id: str
-    """Whose rows."""
+    """The tenant."""
     binding: str
     """The digest of tenant, method and filter that resume tokens are bound to."""
     where: Filter
-    """Which of the rows."""
+    """The filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage(Generic[ResponseT]):
-    """A part of what a watch sends."""
+    """A part of the stream of a watch."""
 
     messages: Sequence[ResponseT]
-    """In order; each with the resume token after it."""
+    """In order; each with its resume token."""
     end: Position
-    """What follows the page."""
+    """The position after the page."""
     is_last: bool
-    """Nothing more was there when the page was read."""
+    """Whether there was nothing more when the page was read."""
 
 
 class ChangePages(Generic[ResponseT]):
@@ -78,7 +78,7 @@ class ChangePages(Generic[ResponseT]):
         """Returns the page after ``position``.
 
         Args:
-            generation: the one of the source's topic; who has another one asks at another time.
+            generation: of the source's topic; only reads of the same generation share a page.
 
         Raises:
             OutOfRangeError: changes after the position were deleted.
@@ -88,12 +88,12 @@ class ChangePages(Generic[ResponseT]):
         reading = self._shared.get(key)
         if reading is None:
             reading = self._shared[key] = asyncio.create_task(self._read(source, position))
-            # Those who asked are told; if none is left, nobody needs to be.
+            # The error reaches those who await the page; if none is left, it is not needed.
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             if len(self._shared) > _SHARED:
                 self._shared.popitem(last=False)
         try:
-            # Who leaves takes nothing from the others.
+            # A watch that is cancelled does not cancel the read of the others.
             return await asyncio.shield(reading)
         except Exception:
             self._shared.pop(key, None)
@@ -103,7 +103,7 @@ class ChangePages(Generic[ResponseT]):
         rows = await repeat_if_stale(partial(self._rows, source, position))
         header = rows[0]
         database, snapshot = header["page_database"], header["page_snapshot"]
-        # Where a watch begins, there is nothing yet that it could miss.
+        # A new watch cannot have missed a change.
         if position.seen:
             position.check(database, Horizon(header["horizon_seq"] or 0, header["horizon_xid"] or 0))
         else:
@@ -124,7 +124,7 @@ class ChangePages(Generic[ResponseT]):
         if is_last:
             if messages and not position.upto:
                 self._metrics.change_age.observe(float(header["page_age_seconds"]))
-            # What a window does not hold at its first page it never will: the end of the window is what the page saw.
+            # The window ends at the snapshot of its first page, so a later page finds nothing new in it.
             return ChangePage(
                 messages, position.settled(database, position.upto or snapshot), is_last=not position.upto
             )
@@ -132,7 +132,7 @@ class ChangePages(Generic[ResponseT]):
 
     @staticmethod
     def _after(position: Position, snapshot: str, seq: int | None, id_: str) -> Position:
-        """Returns the place behind one row of a page."""
+        """Returns the position after one row of a page."""
         if position.phase is Phase.STATE:
             return replace(position, id=id_)
         return position.within(position.upto or snapshot, seq or 0)
@@ -165,12 +165,12 @@ class ChangePages(Generic[ResponseT]):
 
 
 def reading(database: Database, tenant_id: str) -> UnitOfWork:
-    """Returns the transaction in which a watch reads; it waits for no caller's deadline."""
+    """Returns a read-only transaction without the deadline of a caller."""
     return UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=READ_SECONDS)
 
 
 async def current(database: Database, tenant_id: str) -> Position:
-    """Returns the place where a watch of ``tenant_id`` begins that wants nothing from before."""
+    """Returns the position of a new watch that skips the existing resources."""
     async with reading(database, tenant_id) as transaction:
         row = await transaction.fetch_one(statements.NOW, {})
     assert row is not None  # SELECT without FROM

@@ -1,4 +1,4 @@
-"""Where a watch is: what it has seen, and how clients hold on to it."""
+"""The position of a watch, and the resume token that clients keep of it."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -8,16 +8,16 @@ from api_common.errors import FieldViolation, InvalidPageTokenError, InvalidResu
 from api_common.listing import PageTokens
 
 NOWHERE: Final = ""
-"""In place of a snapshot that was not taken yet."""
+"""The value of a snapshot or id that is not known yet."""
 
 
 class Phase(StrEnum):
-    """What a watch is sending."""
+    """The part of the stream that a watch is sending."""
 
     STATE = "state"
-    """The rows that there are, in the order of their ids."""
+    """The existing rows, in the order of their ids."""
     SETTLING = "settling"
-    """Of what has changed meanwhile, the last change of each row."""
+    """The last change of each row that changed during STATE."""
     LIVE = "live"
     """Every change."""
 
@@ -34,37 +34,37 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in what a watch sends.
+    """A position in the stream of a watch.
 
-    A window leads from one snapshot of the database to a later one: it holds the changes that the later one sees and
-    the earlier one does not, in the order of their numbers. So whoever commits late is in a later window.
+    A window holds the changes between two snapshots of the database: those that the later one sees and the earlier one
+    does not, ordered by their numbers. So a change that is committed late is in a later window.
     """
 
     phase: Phase
     database: str
-    """Which history of which database the snapshots are of."""
+    """The database, and its timeline, of the snapshots."""
     seen: str
-    """What this snapshot sees was sent."""
+    """All changes that this snapshot sees were sent."""
     upto: str = NOWHERE
-    """The end of the window that is being sent; before its first page it has none."""
+    """The snapshot that ends the current window; unknown before its first page."""
     seq: int = 0
-    """How far the window was sent."""
+    """The number of the last change of the window that was sent."""
     id: str = NOWHERE
-    """The last row that was sent of the state."""
+    """The id of the last row that was sent in STATE."""
 
     def settled(self, database: str, snapshot: str) -> "Position":
-        """Returns the beginning of the window after ``snapshot``, which all that was sent leads up to."""
+        """Returns the position after everything that ``snapshot`` sees."""
         return Position(Phase.LIVE, database, snapshot)
 
     def within(self, upto: str, seq: int) -> "Position":
-        """Returns a place in the window that ends at ``upto``."""
+        """Returns a position in the window that ends at ``upto``."""
         return replace(self, upto=upto, seq=seq)
 
     def check(self, database: str, horizon: Horizon) -> None:
-        """Refuses to go on where something was deleted that was not sent.
+        """Checks that no change after this position was deleted.
 
         Raises:
-            OutOfRangeError: only a new watch that begins with the state can tell what there is.
+            OutOfRangeError: one was, or the database has another history; the client needs a new watch.
         """
         if database != self.database:
             raise _too_old("The resume token is of another history of the database")

@@ -1,4 +1,4 @@
-"""The SQL of a watch: pages of the rows that there are, and of what has changed since."""
+"""The SQL of a watch: pages of existing rows and of changes."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -36,14 +36,14 @@ from api_common.watch.resume_token import Phase
 from api_common.watch.tables import change_tables
 
 PAGE_SIZE: Final = 100
-"""Changes of one page at most."""
+"""The most changes in one page."""
 MAX_PAGE_BYTES: Final = 1_000_000
-"""A page ends before what it holds is larger, as it is stored; one change fits in any case."""
+"""The most bytes of rows in one page, as stored; a page holds at least one change."""
 
 CHANGES, HORIZONS = change_tables(MetaData())
 
 EVENT: Final = "change_event"
-"""The column with what happened to a row, from where the watch looks; NULL for nothing."""
+"""The column with the event of a row as the watch sees it; NULL for none."""
 SEQ: Final = "change_seq"
 """The column with the number of the change."""
 
@@ -63,10 +63,10 @@ class _Xid(sql_types.UserDefinedType[str]):
 
 
 SNAPSHOT: Final = cast(func.pg_current_snapshot(), Text)
-"""What the statement sees."""
+"""The snapshot of the statement."""
 
-# A server that was restored to an earlier time, or took over from another, has another timeline; a dump that was read
-# back is another database.
+# A server that was restored to an earlier time, or that replaced another, has another timeline; a restored dump is
+# another database.
 _DATABASE: Final = func.concat(
     select(literal_column("system_identifier")).select_from(func.pg_control_system()).scalar_subquery(),
     "/",
@@ -76,11 +76,11 @@ _DATABASE: Final = func.concat(
 )
 
 NOW: Final = compile_statement(select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
-"""Where the database is."""
+"""Selects the current snapshot of the database."""
 
 
 def unseen(seen: str) -> ColumnElement[bool]:
-    """Returns the condition for changes that the snapshot of parameter ``seen`` does not see; it needs `xmin`, too."""
+    """Returns the condition for changes that the snapshot in parameter ``seen`` does not see; needs `xmin`, too."""
     return and_(CHANGES.c.xid >= bindparam("xmin", type_=BigInteger), not_(_visible(seen)))
 
 
@@ -104,11 +104,11 @@ def state_page(table: Table, where: Filter) -> Select[Any]:
 
 
 def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> Select[Any]:
-    """Selects changes of ``table`` in a window, after `seq`, with the rows as they were after each.
+    """Selects changes of ``table`` in a window, after `seq`, with the row after each change.
 
     Args:
         phase: LIVE for every change, SETTLING for the last one of each row.
-        goes_on: whether the window has an end already, `upto`; else what this statement sees is its end.
+        goes_on: whether the window already has an end, `upto`; else the snapshot of this statement is its end.
     """
     columns = CHANGES.c
     window = [
@@ -127,7 +127,7 @@ def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> 
         inner = last.subquery("last")
         found = select(inner).where(inner.c.seq > bindparam("seq", type_=BigInteger))
     seq = found.selected_columns.seq
-    # By the key only if there is little else to go by: at the beginning of a window that would be all there is.
+    # Ordering by the key alone makes Postgres scan its index from the start; only a later page begins far into it.
     found = found.order_by(seq if goes_on else seq + literal_column("0", Integer)).limit(PAGE_SIZE)
     chosen = found.subquery("chosen")
     sized = select(chosen, func.pg_column_size(chosen.c.after).label("row_bytes")).subquery("sized")
@@ -142,7 +142,7 @@ def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> 
         is_, was_ = and_(is_, _about(clause, table, now)), and_(was_, _about(clause, table, was))
     names = ("created", "created", "deleted") if phase is Phase.SETTLING else ("created", "updated", "deleted")
     created, updated, deleted = (literal_column(f"'{name}'", Text) for name in names)
-    # Nobody was told of what settles: what is not there now may have been sent before, and what is counts as created.
+    # In SETTLING the client may or may not know the row: a row that is gone counts as deleted, any other as created.
     gone = not_(is_) if phase is Phase.SETTLING else was_
     event = case((and_(is_, was_), updated), (is_, created), (gone, deleted)).label(EVENT)
     rows = (now.c[one.name] for one in table.c)
@@ -156,7 +156,7 @@ def _visible(parameter: str) -> ColumnElement[bool]:
 
 
 def _fitting(found: Any, order_by: str) -> Any:
-    """Keeps what fits into a page, at least one, each with the number of those that were found."""
+    """Keeps the rows that fit into a page, at least one, each with the number of rows found."""
     by = found.c[order_by]
     measured = select(
         found,
@@ -169,7 +169,7 @@ def _fitting(found: Any, order_by: str) -> Any:
 
 
 def _with_header(fitting: Any, held: Any, *, order_by: str) -> Select[Any]:
-    """Puts beside every row, and beside none, what is true of the page: one snapshot for all of it."""
+    """Joins the facts about the page to every row, or to no row: all from one snapshot."""
     horizon = HORIZONS.alias("horizon")
     mine = horizon.c.tenant_id == bindparam("tenant_id", type_=Text)
     header = select(
@@ -187,13 +187,13 @@ def _with_header(fitting: Any, held: Any, *, order_by: str) -> Select[Any]:
 
 
 def _age(fitting: Any) -> ColumnElement[Any]:
-    """Returns how old what the page holds is at most, in seconds; of rows that only are there, nothing."""
+    """Returns the age of the oldest change in the page, in seconds; NULL for existing rows."""
     oldest = select(func.min(fitting.c.create_time)).scalar_subquery()
     return func.extract("epoch", func.clock_timestamp() - oldest)
 
 
 def _row(table: Table, value: ColumnElement[Any], name: str) -> Any:
-    """Returns ``value``, JSON of a row as the trigger kept it, as a row of ``table``."""
+    """Returns ``value``, the JSON that the trigger stored, as a row of ``table``."""
     columns: Sequence[Any] = [column(one.name, one.type) for one in table.c]
     return (
         func.jsonb_populate_record(literal_column(f"NULL::{table.name}", Text), value)
@@ -203,7 +203,7 @@ def _row(table: Table, value: ColumnElement[Any], name: str) -> Any:
 
 
 def _about(clause: ColumnElement[bool], table: Table, row: Any) -> ColumnElement[bool]:
-    """Returns ``clause`` about ``row`` instead of ``table``; what is NULL matches nothing."""
+    """Returns ``clause`` with the columns of ``row`` in place of those of ``table``; NULL counts as false."""
 
     def replace(element: Any, **_: Any) -> Any:
         return row.c[element.name] if isinstance(element, Column) and element.table is table else None

@@ -1,4 +1,4 @@
-"""Where changes are recorded: one table per service, filled by a trigger on each watched table (ADR 24)."""
+"""The tables of recorded changes, which a trigger on each watched table fills (ADR 24)."""
 
 from typing import Final
 
@@ -20,14 +20,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 REAPER: Final = "reap"
 """The task that deletes changes that are too old."""
 FOLLOWER: Final = "follow"
-"""The task that learns which tenants have new changes."""
+"""The task that finds which tenants have new changes."""
 
 
 def change_tables(metadata: MetaData) -> tuple[Table, Table]:
-    """Declares the table of changes and that of horizons; every service whose resources are watched has them.
+    """Declares the tables of changes and of horizons, of a service with watched resources.
 
-    A change has the number of its transaction and its own. Neither alone is an order to follow: transactions commit in
-    another one. A horizon is how far the changes of a tenant were deleted.
+    A change has its own number and that of its transaction. Neither is the order in which changes become visible,
+    because transactions commit in another order. A horizon says up to which number a tenant's changes were deleted.
     """
     changes = Table(
         "changes",
@@ -42,7 +42,7 @@ def change_tables(metadata: MetaData) -> tuple[Table, Table]:
         Column("before", JSONB),
         Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
         PrimaryKeyConstraint("tenant_id", "seq"),
-        # What is new is new for all tenants, and little of it; so the tenant comes second.
+        # A poll reads the few new changes of all tenants, so the transaction comes first.
         Index(None, "xid", "tenant_id"),
     )
     horizons = Table(

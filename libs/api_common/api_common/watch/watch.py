@@ -1,4 +1,4 @@
-"""Watches: a stream of what happens to the resources of one table, from wherever the client was (ADR 25)."""
+"""Watches: streams of changes to the resources of one table, resumable from any point (ADR 25)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ from api_common.watch.pages import ChangePages, ResponseT, Source, current, read
 from api_common.watch.resume_token import NOWHERE, Phase, Position, seal, unseal
 
 Reading = Callable[[Transaction], Awaitable[object]]
-"""Reads something, in a transaction of its own."""
+"""Reads in a transaction of its own."""
 
 
 class WatchRequest(Protocol):
@@ -29,19 +29,19 @@ class WatchRequest(Protocol):
     filter: str
     """AIP-160; empty for all resources."""
     resume_token: str
-    """Of a message of an earlier watch; empty for a new one."""
+    """The token of a message of an earlier watch; empty for a new watch."""
     initial_state: bool
-    """Whether a new watch begins with what there is."""
+    """Whether a new watch begins with all existing resources."""
 
 
 class Watch(Generic[ResponseT]):
     """The Watch method of one collection.
 
     Args:
-        table: one whose changes are recorded.
-        fields: what the filter may name.
-        to_proto: returns the resource of a row.
-        response: the method's response.
+        table: a table with the trigger that records changes.
+        fields: the fields that the filter may name.
+        to_proto: converts a row to its resource.
+        response: the method's response message.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class Watch(Generic[ResponseT]):
     async def follow(
         self, request: WatchRequest, ctx: StreamContext, *, within: str = "", parent: Reading | None = None
     ) -> AsyncIterator[ResponseT]:
-        """Yields what the method sends until the stream has lived long enough.
+        """Yields the messages of the stream until its time is over.
 
         Args:
-            within: what must be true beside the request's filter, in its grammar.
-            parent: reads what the collection belongs to, or raises that it does not exist.
+            within: a filter that applies in addition to the request's.
+            parent: reads the parent resource, or raises NotFoundError.
 
         Raises:
             ValidationError: the filter is malformed, or the resume token was issued for another watch.
-            OutOfRangeError: changes that the resume token asks for are not kept any longer.
-            DomainError: the caller may not watch any longer, or the service stops.
+            OutOfRangeError: changes after the resume token were deleted.
+            DomainError: the caller lost the permission, or the service stops.
         """
         source = self._source(request, ctx.tenant_id, within)
         if parent is not None:
@@ -92,8 +92,8 @@ class Watch(Generic[ResponseT]):
         is_current = False
         loop = asyncio.get_running_loop()
         with self._notifier.follow(ctx.tenant_id, self._table.name) as topic:
-            while await self._patience(ctx):
-                generation, look = topic.generation, self._notifier.looks
+            while await self._seconds_left(ctx):
+                generation, poll = topic.generation, self._notifier.polls
                 page = await self._pages.read(source, position, generation=generation)
                 for message in page.messages:
                     yield message
@@ -102,20 +102,20 @@ class Watch(Generic[ResponseT]):
                     continue
                 if not is_current:
                     is_current = True
-                    yield self._say(source, position, bookmark=watch_pb2.Bookmark())
+                    yield self._message(source, position, bookmark=watch_pb2.Bookmark())
                 heartbeat = self._settings.heartbeat_seconds
                 due = loop.time() + heartbeat
-                while topic.generation == generation and (patience := await self._patience(ctx)):
-                    await topic.wait(generation, timeout_seconds=min(patience, due - loop.time()))
+                while topic.generation == generation and (seconds := await self._seconds_left(ctx)):
+                    await topic.wait(generation, timeout_seconds=min(seconds, due - loop.time()))
                     if topic.generation == generation and loop.time() >= due:
                         due = loop.time() + heartbeat
-                        # Nothing was announced since that look, so this watch has seen all that it saw.
-                        quiet = self._notifier.quiet_since(look)
+                        # Polls since then announced nothing, so this watch has seen everything up to the last of them.
+                        quiet = self._notifier.quiet_since(poll)
                         position = replace(position, seen=quiet) if quiet else position
-                        yield self._say(source, position, heartbeat=watch_pb2.Heartbeat())
+                        yield self._message(source, position, heartbeat=watch_pb2.Heartbeat())
 
-    async def _patience(self, ctx: StreamContext) -> float:
-        """Returns for how many seconds the stream may go on as it is; 0 if it has lived long enough."""
+    async def _seconds_left(self, ctx: StreamContext) -> float:
+        """Returns how long the stream may go on until the next check; 0 if its time is over."""
         if self._notifier.is_stopping:
             raise ExternalServiceError("The service stops: resume elsewhere.", retry_after_seconds=0)
         return max(0.0, await ctx.check())
@@ -123,7 +123,7 @@ class Watch(Generic[ResponseT]):
     def _source(self, request: WatchRequest, tenant_id: str, within: str) -> Source:
         where = parse_filter(request.filter, self._fields)
         if within:
-            # After the request's own was understood: it cannot reach beyond its brackets.
+            # The request's filter was parsed before, so it cannot end these brackets.
             where = parse_filter(f"({request.filter}) AND {within}" if where.shape else within, self._fields)
         own = repr(where.shape), repr(dict(where.values))
         return Source(tenant_id, binding(tenant_id, self._response.DESCRIPTOR.full_name, *own), where)
@@ -135,6 +135,6 @@ class Watch(Generic[ResponseT]):
             return Position(Phase.STATE, NOWHERE, NOWHERE)
         return await current(self._database, source.tenant_id)
 
-    def _say(self, source: Source, position: Position, **event: Message) -> ResponseT:
+    def _message(self, source: Source, position: Position, **event: Message) -> ResponseT:
         token = seal(position, self._page_tokens, binding=source.binding)
         return self._response(resume_token=token, **event)

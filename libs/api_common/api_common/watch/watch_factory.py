@@ -1,4 +1,4 @@
-"""Builds the watches of a service's servicers."""
+"""Builds the watches of a service."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from api_common.watch.watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class WatchFactory:
-    """What all watches of a process share."""
+    """Builds watches from what all watches of a process share."""
 
     notifier: ChangeNotifier
     database: Database
@@ -28,7 +28,7 @@ class WatchFactory:
     def of(
         self, table: Table, *, fields: Fields, to_proto: Callable[[Row], Message], response: type[ResponseT]
     ) -> Watch[ResponseT]:
-        """Returns the watch of one collection; see `Watch`."""
+        """Returns a watch of one collection; see `Watch`."""
         return Watch(
             table,
             fields=fields,

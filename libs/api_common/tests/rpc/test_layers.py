@@ -80,9 +80,11 @@ async def puppet_service(database: TestDatabase, identity: Identity) -> AsyncIte
         async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
             return await made.handler(ctx)
 
-    def servicer(parts: ServiceDependencies) -> Servicer:
-        watch = parts.watches.of(users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse)
-        return Servicer(UserRepository(parts.page_tokens), watch)
+    def servicer(dependencies: ServiceDependencies) -> Servicer:
+        watch = dependencies.watch_factory.of(
+            users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse
+        )
+        return Servicer(UserRepository(dependencies.page_tokens), watch)
 
     puppet = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
     async with running_service(puppet, settings_for(database, identity)) as service:

@@ -20,8 +20,8 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.call import RequestContext
 from api_common.db import provision, schema_head
-from api_common.server import main as server_module
-from api_common.server.main import RunningServer, Service, ServiceDependencies, StartError, run_service, running
+from api_common.server import RunningServer, Service, ServiceDependencies, StartError, grpc_server, running_server
+from api_common.server.main import run_service, running
 from api_common.settings import DatabaseSettings, PaginationSettings, Settings
 from api_common.testing import (
     NEVER,
@@ -178,9 +178,9 @@ class TestConnection:
     async def test_grows_old_so_that_callers_find_new_replicas_and_no_call_is_lost(
         self, settings: Settings, admin: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        options = dict(server_module._OPTIONS)
+        options = dict(grpc_server._OPTIONS)
         assert options["grpc.max_connection_age_ms"] == 15 * 60_000
-        monkeypatch.setattr(server_module, "_OPTIONS", (*(options | {"grpc.max_connection_age_ms": 100}).items(),))
+        monkeypatch.setattr(grpc_server, "_OPTIONS", (*(options | {"grpc.max_connection_age_ms": 100}).items(),))
         async with running_service(SERVICE, settings) as service:
             stub: UserServiceAsyncStub = UserServiceStub(service.channel)
             watch = stub.WatchUsers(pb.WatchUsersRequest(initial_state=True), metadata=admin.metadata)
@@ -228,7 +228,7 @@ class TestOperations:
 class TestReadiness:
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server_module, "_READINESS_INTERVAL_SECONDS", 0.1)
+        monkeypatch.setattr(running_server, "_READINESS_INTERVAL_SECONDS", 0.1)
 
     async def test_follows_the_database(self, users_database: TestDatabase, settings: Settings, admin: Caller) -> None:
         request = pb.ListUsersRequest()
@@ -323,9 +323,11 @@ async def held(settings: Settings) -> AsyncIterator[tuple[TestService, asyncio.E
             await go_on.wait()
             return pb.User(id=NEVER)
 
-    def servicer(parts: ServiceDependencies) -> Servicer:
-        watch = parts.watches.of(users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse)
-        return Servicer(UserRepository(parts.page_tokens), watch)
+    def servicer(dependencies: ServiceDependencies) -> Servicer:
+        watch = dependencies.watch_factory.of(
+            users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse
+        )
+        return Servicer(UserRepository(dependencies.page_tokens), watch)
 
     waiting = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
     async with running_service(waiting, settings) as service:

@@ -1,0 +1,70 @@
+"""Begins sagas, and resumes those that need attention."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import uuid_utils
+
+from api_common.db import Transaction
+from api_common.errors import FailedPreconditionError, NotFoundError, ResourceInfo
+from api_common.sagas import store as saga_store
+from api_common.sagas.plan import Plan, Saga, SagaState, StepState
+
+
+class Sagas:
+    """Begins sagas; the commit of the transaction wakes the worker of this process."""
+
+    def __init__(self) -> None:
+        self.begun: Final = asyncio.Event()
+
+    async def begin(
+        self, transaction: Transaction, plan: Plan, *, id: str = "", subject: str, data: Mapping[str, Any]
+    ) -> Saga:
+        """Stores a new saga and returns it.
+
+        Args:
+            id: the id of the saga; empty for a new one.
+            subject: the `sub` of the caller.
+        """
+        steps = [_note(name=step.name, compensation=_note() if step.compensate else None) for step in plan.steps]
+        saga = Saga(
+            transaction.tenant_id,
+            id or str(uuid_utils.uuid7()),
+            plan.kind,
+            subject,
+            SagaState.RUNNING,
+            steps,
+            dict(data),
+            fencing_token=0,
+        )
+        await saga_store.insert_new(transaction, saga)
+        transaction.on_commit(self.begun.set)
+        return saga
+
+    async def resume(self, transaction: Transaction, plan: Plan, id: str) -> Saga:
+        """Retries what failed in a saga that needs attention, with as many attempts as at first, and returns the saga.
+
+        Raises:
+            NotFoundError: the tenant has no such saga.
+            FailedPreconditionError: it does not need attention.
+        """
+        row = await saga_store.lock(transaction, id)
+        if row is None:
+            raise NotFoundError("There is no such saga.", resource=ResourceInfo("saga", id))
+        saga = Saga.of(row)
+        if saga.state is not SagaState.NEEDS_ATTENTION:
+            raise FailedPreconditionError(f"It is {saga.state} and needs no attention.")
+        saga.state = SagaState.RUNNING if plan.only_forward else SagaState.COMPENSATING
+        for note in saga.steps:
+            stuck = note if plan.only_forward else note["compensation"]
+            if stuck is not None and stuck["state"] == StepState.FAILED:
+                stuck.update(state=StepState.PENDING, attempts=0)
+        await saga_store.save(transaction, saga, due_seconds=0)
+        await plan.record(transaction, saga)
+        transaction.on_commit(self.begun.set)
+        return saga
+
+
+def _note(**own: Any) -> dict[str, Any]:
+    return {"state": StepState.PENDING, "attempts": 0, "error": None, "start_time": None, "end_time": None, **own}

@@ -1,0 +1,66 @@
+"""Builds what verifies tokens and certificates of the callers of a service."""
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Mapping
+
+from api_common.authn import (
+    CLAIM_MAPS,
+    INTERNAL_ISSUER,
+    MAX_AGE_SECONDS,
+    DiscoveredKeySet,
+    FileKeySet,
+    IssuerRouter,
+    KeySet,
+    OidcAuthProvider,
+    PeerPolicy,
+)
+from api_common.server.service import Service
+from api_common.settings import AuthSettings
+
+
+def open_key_sets(service: Service, settings: AuthSettings, stack: contextlib.AsyncExitStack) -> Mapping[str, KeySet]:
+    """Returns the public keys of each issuer that the service accepts; ``stack`` closes them.
+
+    Raises:
+        StartError: a file of keys cannot be used.
+    """
+    key_sets: dict[str, KeySet] = {}
+    with service.using("AUTH_JWKS_PATH"):
+        path = settings.jwks_path
+        key_sets[settings.issuer] = DiscoveredKeySet(settings.issuer) if path is None else FileKeySet(path)
+    with service.using("AUTH_INTERNAL_JWKS_PATH"):
+        if settings.internal_jwks_path is not None:
+            key_sets[INTERNAL_ISSUER] = FileKeySet(settings.internal_jwks_path)
+    for key_set in key_sets.values():
+        stack.push_async_callback(key_set.close)
+    return key_sets
+
+
+async def refresh_forever(key_sets: Collection[KeySet]) -> None:
+    """Refreshes ``key_sets`` regularly. Never returns."""
+    while True:
+        await asyncio.sleep(MAX_AGE_SECONDS)
+        await asyncio.gather(*(key_set.refresh() for key_set in key_sets))
+
+
+def peer_policy(service: Service, settings: AuthSettings, key_sets: Mapping[str, KeySet]) -> PeerPolicy:
+    """Returns what verifies who calls ``service``."""
+    providers = {
+        settings.issuer: OidcAuthProvider(
+            issuer=settings.issuer,
+            audience=settings.audience,
+            key_set=key_sets[settings.issuer],
+            claims=CLAIM_MAPS[settings.claims],
+        )
+    }
+    if (internal := key_sets.get(INTERNAL_ISSUER)) is not None:
+        providers[INTERNAL_ISSUER] = OidcAuthProvider(
+            issuer=INTERNAL_ISSUER, audience=settings.audience, key_set=internal, kind="service_account"
+        )
+    return PeerPolicy(
+        IssuerRouter(providers),
+        service=service.name,
+        callers=service.callers,
+        internal_callers=service.internal_callers,
+    )
