@@ -7,10 +7,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+SECTIONS = ["Context", "Decision", "Consequences", "Alternatives"]
 TARGETS = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 _LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
-_PATH = re.compile(r"`((?:docs|envoy|helm|libs|proto|services|tests|tools)/[\w./-]+)`")
+_PATH = re.compile(r"`((?:bench|docs|envoy|helm|libs|proto|services|tests|tools)/[\w./-]+)`")
 _MAKE = re.compile(r"`make ([a-z][\w-]*)")
 
 
@@ -22,3 +24,11 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     gone += [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
     gone += [f"make {target}" for target in _MAKE.findall(text) if target not in TARGETS]
     assert not gone, f"{page.relative_to(ROOT)} names what does not exist"
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_has_four_sections_short_lines_and_a_place_in_the_index(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS, "Use these headings, in this order"
+    assert not [line for line in text.splitlines() if len(line) > 120], "Break lines at 120 characters"
+    assert f"({page.name})" in (page.parent / "README.md").read_text(), "Add the page to docs/adr/README.md"
