@@ -1,7 +1,7 @@
-"""The rules of an agent: its states, and what its tools and parameters may be.
+"""The rules of an agent: its states, tools and parameters.
 
-Tools are plain JSON: `[{"name", "description", "input_schema"}]`. The contract's own rules (patterns, counts) hold
-already.
+Tools are plain JSON: `[{"name", "description", "input_schema"}]`. The rules of the
+contract (patterns, counts) are checked before.
 """
 
 import re
@@ -19,19 +19,18 @@ from jsonschema_rs import Draft202012Validator
 from agents_service.errors import InvalidToolsError
 
 MAX_SCHEMA_VALUES: Final = 20_000
-"""How many JSON values the input schemas of one agent may hold together. While they are checked the process answers
-nobody; measured: 15,000 in 4 ms."""
+"""The most JSON values in all input schemas of one agent. Checking them blocks the event loop: 15,000 take 4 ms."""
 
 _MAX_SHOWN: Final = 200
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 _ANCHORS: Final = ("$anchor", "$dynamicAnchor")
 _LIST_INDEX: Final = re.compile("0|[1-9][0-9]{0,3}")
-# The meta-schema comes with the validator, so nothing is fetched.
+# The validator contains the meta-schema, so nothing is fetched.
 _META_SCHEMA: Final = Draft202012Validator({"$ref": "https://json-schema.org/draft/2020-12/schema"})
 
 
 class State(StrEnum):
-    """What an agent can be."""
+    """The state of an agent."""
 
     DRAFT = "DRAFT"
     ACTIVE = "ACTIVE"
@@ -48,10 +47,10 @@ LIFECYCLE: Final = Lifecycle(
 
 
 def require_active(states: Sequence[str]) -> None:
-    """Checks that agents may be put to work.
+    """Checks that agents may be deployed.
 
     Raises:
-        FailedPreconditionError: some are not ACTIVE; the violations say which, as `ids[3]`.
+        FailedPreconditionError: some are not ACTIVE; the violations name them, as `ids[3]`.
     """
     idle = [
         FieldViolation(f"ids[{place}]", f"is {state} and must be ACTIVE")
@@ -94,7 +93,7 @@ def _tool_violations(tools: Sequence[Mapping[str, Any]]) -> Iterator[FieldViolat
         if first != index:
             yield FieldViolation(f"{field}.name", f"`{tool['name']}` is the name of tools[{first}]")
         schema = tool.get("input_schema") or {}
-        # One more than allowed is enough to know; a value deeper than allowed is met on the way.
+        # One value more than allowed decides it; the walk finds a value that is too deep on its way.
         walked = list(islice(_walk(schema), left + 1))
         left -= len(walked)
         if left < 0:
@@ -125,9 +124,9 @@ def _schema_violations(
 def _reference_violations(
     field: str, schema: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]
 ) -> Iterator[FieldViolation]:
-    """Yields references that leave the schema or lead nowhere; none is ever fetched.
+    """Yields references that leave the schema or point to nothing; none is ever fetched.
 
-    Anything under a key `$ref` counts, in `const` and `enum`, too: better strict than fetching by mistake.
+    Anything under a key `$ref` counts, also in `const` and `enum`: refusing too much is safer than fetching by mistake.
     """
     anchors = {value for one in objects for key in _ANCHORS if isinstance(value := one.get(key), str)}
     for reference in (value for one in objects for key in _REFERENCES if isinstance(value := one.get(key), str)):
@@ -138,7 +137,7 @@ def _reference_violations(
 
 
 def _leads_somewhere(fragment: str, schema: Mapping[str, Any], anchors: Set[str]) -> bool:
-    """Tells whether a JSON pointer (RFC 6901) or the name of an anchor is found in ``schema``."""
+    """Returns whether ``schema`` contains the JSON pointer (RFC 6901) or the anchor."""
     if not fragment.startswith("/"):
         return not fragment or fragment in anchors
     place: Any = schema

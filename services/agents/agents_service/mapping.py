@@ -1,4 +1,4 @@
-"""proto ↔ row of an agent. Tools are stored as JSON, under the contract's own names."""
+"""proto ↔ row of an agent. Tools are stored as JSON, under the names of the contract."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,7 +36,7 @@ def agent_from_proto(agent: pb.Agent, fields: Iterable[str] = MUTABLE) -> dict[s
     """Returns the columns of the named fields.
 
     Raises:
-        ValidationError: parameters or the schema of a tool hold what JSON cannot.
+        ValidationError: parameters or the schema of a tool contain a value that JSON cannot represent.
     """
     columns = {
         "display_name": agent.display_name,

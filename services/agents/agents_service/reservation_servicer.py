@@ -9,7 +9,7 @@ from agents_service.repository import AgentRepository
 
 
 class ReservationServicer:
-    """Agents that somebody needs at work."""
+    """Reservations of agents, for deployments."""
 
     def __init__(self, agents: AgentRepository, reservations: Reservations) -> None:
         self._agents = agents

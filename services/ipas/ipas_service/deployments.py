@@ -1,4 +1,4 @@
-"""Deployments of IPAs: begun in the call, carried out by sagas (ADR 26)."""
+"""Deployments of IPAs: a call begins them, sagas execute them (ADR 26)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -35,7 +35,7 @@ _TOLD: Final = frozenset(
 
 
 class Deployments:
-    """Begins, shows and resumes the work on deployments."""
+    """Begins, returns and resumes deployments."""
 
     def __init__(self, ipas: IpaRepository, deployments: DeploymentRepository, sagas: Sagas, rollout: Rollout) -> None:
         self._ipas = ipas
@@ -63,15 +63,15 @@ class Deployments:
 
     @property
     def plans(self) -> tuple[Plan, ...]:
-        """What the service's worker has to know."""
+        """The plans of deploying and retiring, for the worker of the service."""
         return self._deploy, self._retire
 
     async def deploy(self, ctx: RequestContext, ipa_id: str, *, etag: str) -> Row:
-        """Begins a deployment, or returns the one of the same IPA that is under way.
+        """Begins a deployment, or returns the deployment of the same IPA that is under way.
 
         Raises:
             NotFoundError: the tenant has no such live IPA.
-            EtagMismatchError: ``etag`` is set and not the IPA's, nor what it was when the deployment began.
+            EtagMismatchError: ``etag`` is neither the IPA's nor the one from before the deployment.
             FailedPreconditionError: the IPA is neither DRAFT nor FAILED, or names no workflow.
         """
         tx = ctx.transaction
@@ -92,7 +92,7 @@ class Deployments:
         )
 
     async def retire(self, ctx: RequestContext, ipa_id: str, *, etag: str) -> Row:
-        """Begins to release what the last deployment holds, or returns it while that is under way.
+        """Begins to retire the last deployment, or returns it while retiring is under way.
 
         Raises:
             NotFoundError: the tenant has no such live IPA.
@@ -115,10 +115,10 @@ class Deployments:
         )
 
     async def resume(self, transaction: Transaction, ipa_id: str, id: str) -> Row:
-        """Lets a deployment that needs attention go on; any other stays as it is. Returns it.
+        """Lets a deployment that needs attention try again, and returns it; any other does not change.
 
         Raises:
-            NotFoundError: the tenant has no such IPA, or that has no such deployment.
+            NotFoundError: the tenant has no such IPA, or the IPA has no such deployment.
         """
         deployment = await self._deployments.get(transaction, ipa_id, id)
         if deployment["state"] != DeploymentState.NEEDS_ATTENTION:
@@ -154,7 +154,7 @@ class Deployments:
 
 
 def _tell(transaction: Transaction, saga: Saga, deployment: Row) -> None:
-    """Has the business event of an end told, once it is committed (ADR 29)."""
+    """Writes the business event of the end of a deployment after the commit (ADR 29)."""
     if deployment["state"] in _TOLD:
         event = partial(
             record_business_event,
@@ -169,10 +169,10 @@ def _tell(transaction: Transaction, saga: Saga, deployment: Row) -> None:
 
 
 def _retirement(deployment_id: str) -> str:
-    """Returns the id of the saga that retires a deployment: always the same, so that there is one."""
+    """Returns the id of the saga that retires a deployment: always the same id, so there is only one such saga."""
     return str(uuid5(UUID(deployment_id), "retire"))
 
 
 def _etags_around(ipa: Mapping[str, Any]) -> set[str]:
-    """Returns the etags of an IPA that is DEPLOYING: now, and before it began unless it was renamed since."""
+    """Returns the etags of a DEPLOYING IPA: the present one and, unless it was renamed, the one before."""
     return {row_etag(ipa), row_etag({"version": ipa["version"] - 1})}

@@ -1,4 +1,4 @@
-"""The rules of an IPA: its states, what may change in which, and which nodes its agents may be bound to."""
+"""The rules of an IPA: its states, which fields may change in each, and the nodes that agents may be bound to."""
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from ipas_service.errors import IncompleteIpaError, InvalidBindingsError
 
 
 class State(StrEnum):
-    """What an IPA can be."""
+    """The state of an IPA."""
 
     DRAFT = "DRAFT"
     DEPLOYING = "DEPLOYING"
@@ -22,7 +22,7 @@ class State(StrEnum):
 
 
 class DeploymentState(StrEnum):
-    """What a deployment can be."""
+    """The state of a deployment."""
 
     DEPLOYING = "DEPLOYING"
     DEPLOYED = "DEPLOYED"
@@ -45,13 +45,13 @@ LIFECYCLE: Final = Lifecycle(
 )
 
 DEPLOYED_FIELDS: Final = frozenset({"workflow_id", "workflow_revision", "agent_bindings", "variables"})
-"""What a deployment is made of."""
+"""The fields that make up a deployment."""
 
 _OPEN: Final = frozenset({State.DRAFT, State.FAILED})
 
 
 def require_changeable(state: str, fields: Collection[str]) -> None:
-    """Checks that ``fields`` may be written: what is deployed, or was retired, stays as it was.
+    """Checks that ``fields`` may be written: the parts of a deployed or retired IPA may not change.
 
     Raises:
         FailedPreconditionError: one of them is part of the deployment and the IPA is neither DRAFT nor FAILED.
@@ -65,7 +65,7 @@ def require_changeable(state: str, fields: Collection[str]) -> None:
 
 
 def require_deletable(state: str) -> None:
-    """Checks that an IPA at work is not deleted: it must be retired first.
+    """Checks that the IPA may be deleted: a deployed one must be retired first.
 
     Raises:
         FailedPreconditionError: the IPA is DEPLOYING or DEPLOYED.
@@ -74,17 +74,17 @@ def require_deletable(state: str) -> None:
 
 
 def require_workflow(workflow_id: str | None) -> None:
-    """Checks that there is something to deploy.
+    """Checks that the IPA names a workflow.
 
     Raises:
-        IncompleteIpaError: no workflow was chosen.
+        IncompleteIpaError: it names none.
     """
     if workflow_id is None:
         raise IncompleteIpaError("The IPA names no workflow: choose one first.")
 
 
 def validate_selection(*, workflow_id: str, workflow_revision: int, bindings: Mapping[str, str]) -> None:
-    """Checks that nothing is chosen before the workflow that it is a part of.
+    """Checks that revision and bindings come with a workflow.
 
     Raises:
         ValidationError: a revision or bindings are given without a workflow.
@@ -97,7 +97,7 @@ def validate_selection(*, workflow_id: str, workflow_revision: int, bindings: Ma
 
 
 def validate_bindings(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> None:
-    """Checks what must hold whenever an IPA is saved: agents are bound to AGENT nodes of the workflow only.
+    """Checks an IPA before it is saved: agents may be bound only to AGENT nodes of the workflow.
 
     Raises:
         InvalidBindingsError: a binding names no AGENT node; there is one violation per node.
@@ -106,7 +106,7 @@ def validate_bindings(bindings: Mapping[str, str], agent_nodes: Collection[str])
 
 
 def validate_deployable(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> None:
-    """Checks what must hold when an IPA is deployed: every AGENT node has its agent, and no other node.
+    """Checks an IPA before it is deployed: every AGENT node has an agent, and no other node has one.
 
     Raises:
         InvalidBindingsError: there is one violation per node.

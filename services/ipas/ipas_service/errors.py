@@ -1,4 +1,4 @@
-"""The reasons that only this service has; `ameide.ipa.v1.Reason` lists them."""
+"""The errors of this service alone; `ameide.ipa.v1.Reason` lists their reasons."""
 
 from api_common.errors import FailedPreconditionError, NotFoundError, ValidationError
 
@@ -10,7 +10,7 @@ class InvalidBindingsError(ValidationError):
 
 
 class WorkflowNotFoundError(NotFoundError):
-    """The tenant has no live workflow that the IPA names."""
+    """The IPA names a workflow that the tenant does not have, or has deleted."""
 
     reason = "WORKFLOW_NOT_FOUND"
 
@@ -22,7 +22,7 @@ class WorkflowRevisionNotFoundError(NotFoundError):
 
 
 class AgentNotFoundError(NotFoundError):
-    """The tenant has no live agent that the IPA binds."""
+    """The IPA binds an agent that the tenant does not have, or has deleted."""
 
     reason = "AGENT_NOT_FOUND"
 

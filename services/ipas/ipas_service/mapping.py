@@ -60,7 +60,7 @@ def ipa_from_proto(ipa: pb.Ipa, fields: Iterable[str] = MUTABLE) -> dict[str, An
     """Returns the columns of the named fields; ids in lower case, as their services write them.
 
     Raises:
-        ValidationError: the variables hold what JSON cannot.
+        ValidationError: the variables contain a value that JSON cannot represent.
     """
     columns = {
         "display_name": ipa.display_name,
@@ -75,6 +75,6 @@ def ipa_from_proto(ipa: pb.Ipa, fields: Iterable[str] = MUTABLE) -> dict[str, An
 
 
 def changed_fields(row: Row, values: Mapping[str, Any]) -> frozenset[str]:
-    """Returns the names of ``values`` that are not what ``row`` holds: clients send back what they read (AIP-203)."""
+    """Returns the names of ``values`` that differ from ``row``: clients send back what they read (AIP-203)."""
     before, after = ipa_to_proto(row), ipa_to_proto({**row, **values})
     return frozenset(name for name in values if getattr(before, name) != getattr(after, name))

@@ -1,4 +1,4 @@
-"""What an IPA is made of lives in other services, which are asked whether it exists in the caller's tenant."""
+"""Checks in the sibling services that the workflow and the agents of an IPA exist in the caller's tenant."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ipas_service.domain import validate_bindings, validate_selection, validate_
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError, WorkflowRevisionNotFoundError
 
 MAX_IDS: Final = 100
-"""How many ids a sibling takes at once. Calls follow each other: one request must not be a flood for its sibling."""
+"""The most ids in one BatchGet. Calls follow each other, so that one request does not flood a sibling."""
 
 _REFERENCES: Final = frozenset({"workflow_id", "workflow_revision", "agent_bindings"})
 
@@ -24,23 +24,23 @@ ResourceT = TypeVar("ResourceT")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What an IPA will be made of."""
+    """The parts that an IPA will have."""
 
     ipa: Mapping[str, Any]
     """Its columns."""
     changed: Collection[str]
-    """Which of them are new; what was there before was checked before."""
+    """The columns that change; the others were checked when they were written."""
 
     @property
     def graph(self) -> tuple[str, int] | None:
-        """The workflow and its revision (0: the graph that is edited) if they need to be looked at."""
+        """The workflow and its revision (0: the graph that is edited), if they have to be checked."""
         workflow_id: str | None = self.ipa["workflow_id"]
         needed = workflow_id is not None and not _REFERENCES.isdisjoint(self.changed)
         return (workflow_id, self.ipa["workflow_revision"]) if workflow_id is not None and needed else None
 
     @property
     def agents(self) -> Mapping[str, str]:
-        """The bindings whose agents need to be looked at."""
+        """The bindings whose agents have to be checked."""
         bindings: Mapping[str, str] = self.ipa["agent_bindings"]
         return bindings if self.graph is not None and "agent_bindings" in self.changed else {}
 
@@ -48,8 +48,8 @@ class Choice:
 class Composition:
     """The workflows and the agents that IPAs name.
 
-    Another tenant's, a deleted one and one that never existed are answered alike. Nothing keeps them from being deleted
-    afterwards: databases of two services know no foreign keys, so a deployment asks again.
+    A workflow or agent of another tenant, a deleted one and one that never existed get the same answer. It may be
+    deleted afterwards, because no foreign key spans two databases; a deployment therefore checks again.
     """
 
     def __init__(self, siblings: Siblings) -> None:
@@ -57,22 +57,22 @@ class Composition:
         self._agents = siblings.open("agents", agent_pb2.DESCRIPTOR.services_by_name["AgentService"])
 
     async def validate(self, ctx: RequestContext, choice: Choice) -> None:
-        """Checks what is new in an IPA.
+        """Checks the changed parts of an IPA.
 
         Raises:
             ValidationError: the choice is incomplete, or a binding names no AGENT node.
             WorkflowNotFoundError: the tenant has no such live workflow.
             WorkflowRevisionNotFoundError: the workflow has no such revision.
             AgentNotFoundError: the tenant has no such live agent.
-            DomainError: a sibling could not be asked.
+            DomainError: a sibling does not answer.
         """
         await self._validate(ctx, [choice], _visit)
 
     async def validate_many(self, ctx: RequestContext, choices: Sequence[Choice]) -> None:
-        """Checks what is new in the IPAs of a batch.
+        """Checks the changed parts of the IPAs of a batch.
 
         Raises:
-            DomainError: what `validate` raises, saying which item it is about.
+            DomainError: what `validate` raises, with the item that it is about.
         """
         await self._validate(ctx, choices, map_items)
 
@@ -92,7 +92,7 @@ class Composition:
     async def _agent_nodes(
         self, ctx: RequestContext, graphs: Iterable[tuple[str, int]]
     ) -> dict[tuple[str, int], set[str]]:
-        """Returns the AGENT nodes of each graph that there is; a workflow without its revision is there as edited."""
+        """Returns the AGENT nodes of each graph that exists; revision 0 is the graph that is edited."""
 
         async def ask(ids: Sequence[str]) -> Sequence[workflow_pb2.Workflow]:
             request = workflow_pb2.BatchGetWorkflowsRequest(ids=ids)
@@ -131,10 +131,10 @@ async def _find(
     ask: Callable[[Sequence[str]], Awaitable[Sequence[ResourceT]]],
     keep: Callable[[ResourceT], KeptT],
 ) -> list[KeptT]:
-    """Returns what is to be kept of every resource that exists; resources may be large.
+    """Returns what ``keep`` makes of every resource that exists; resources may be large.
 
     Args:
-        ask: a BatchGet: all of them or none, and then it says which are missing, or that the answer would be too large.
+        ask: a BatchGet, which returns all or fails and names the missing ids, or says that the answer is too large.
     """
     waiting = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
     found: list[KeptT] = []

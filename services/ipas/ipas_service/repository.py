@@ -53,7 +53,7 @@ DEPLOYMENT_FIELDS = Fields(
 )
 
 COLUMNS = tuple(column.name for column in ipas.columns)
-"""All of an IPA, whose parts are small."""
+"""Every column of an IPA; all of them are small."""
 
 
 class IpaRepository(BatchRepository):
@@ -101,7 +101,7 @@ class DeploymentRepository:
         """Returns a deployment of an IPA.
 
         Raises:
-            NotFoundError: the tenant has no such IPA, or that has no such deployment.
+            NotFoundError: the tenant has no such IPA, or the IPA has no such deployment.
         """
         row = await transaction.fetch_one(_GET, {"tenant_id": transaction.tenant_id, "id": id})
         if row is None or row["ipa_id"] != ipa_id.lower():
@@ -126,12 +126,12 @@ class DeploymentRepository:
     async def show_deploying(
         self, transaction: Transaction, id: str, *, state: str, steps: object, workflow_revision: int
     ) -> Row:
-        """Writes how far the steps are that put the IPA to work, and returns the deployment."""
+        """Writes the progress of the steps that deploy the IPA, and returns the deployment."""
         values = {"new_state": state, "new_steps": steps, "new_workflow_revision": workflow_revision}
         return await self._write(transaction, id, _DEPLOYING, values)
 
     async def show_retiring(self, transaction: Transaction, id: str, *, state: str, steps: object) -> Row:
-        """Writes how far the steps are that release the IPA, and returns the deployment."""
+        """Writes the progress of the steps that retire the IPA, and returns the deployment."""
         return await self._write(transaction, id, _RETIRING, {"new_state": state, "new_retire_steps": steps})
 
     async def _write(self, transaction: Transaction, id: str, statement: Statement, values: Mapping[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""What a deployment does in other services: it reserves there what the IPA is made of, and releases it (ADR 27)."""
+"""Reserves and releases the workflow and the agents of a deployment in the sibling services (ADR 27)."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,7 +17,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Rollout:
-    """The steps of sagas whose data are the ids of an IPA and its deployment, and what that is made of."""
+    """The steps of a deployment's sagas, whose data are the ids of IPA and deployment and the deployment's parts."""
 
     def __init__(self, siblings: Siblings) -> None:
         self._workflows = siblings.open("workflows", workflows_pb.DESCRIPTOR.services_by_name["ReservationService"])
@@ -30,7 +30,7 @@ class Rollout:
             WorkflowNotFoundError: the tenant has no such live workflow with such a revision.
             FailedPreconditionError: it is not published.
             InvalidBindingsError: an AGENT node has no agent, or a binding names no AGENT node.
-            DomainError: the workflows service could not be asked.
+            DomainError: the workflows service does not answer.
         """
         data = effect.saga.data
         request = workflows_pb.ReserveWorkflowRequest(
@@ -48,12 +48,12 @@ class Rollout:
         return {"workflow_revision": pinned.revision}
 
     async def reserve_agents(self, effect: Effect) -> Mapping[str, Any]:
-        """Keeps the agents at work.
+        """Reserves the agents.
 
         Raises:
-            AgentNotFoundError: the tenant has not all of them, live.
+            AgentNotFoundError: one of them is deleted or does not exist.
             FailedPreconditionError: one is not ACTIVE.
-            DomainError: the agents service could not be asked.
+            DomainError: the agents service does not answer.
         """
         bindings: Mapping[str, str] = effect.saga.data["agent_bindings"]
         ids = sorted(set(bindings.values()))
@@ -70,10 +70,10 @@ class Rollout:
         return _NOTHING
 
     async def release_workflow(self, effect: Effect) -> Mapping[str, Any]:
-        """Lets the workflow go, were it never reserved.
+        """Releases the workflow, even if it was never reserved.
 
         Raises:
-            DomainError: the workflows service could not be asked.
+            DomainError: the workflows service does not answer.
         """
         request = workflows_pb.ReleaseWorkflowRequest(holder=_holder(effect))
         await self._workflows.call(
@@ -82,10 +82,10 @@ class Rollout:
         return _NOTHING
 
     async def release_agents(self, effect: Effect) -> Mapping[str, Any]:
-        """Lets the agents go, were they never reserved.
+        """Releases the agents, even if they were never reserved.
 
         Raises:
-            DomainError: the agents service could not be asked.
+            DomainError: the agents service does not answer.
         """
         request = agents_pb.ReleaseAgentsRequest(holder=_holder(effect))
         await self._agents.call(request, agents_pb.ReleaseAgentsResponse, effect.context, idempotency_key=effect.key)
@@ -99,7 +99,7 @@ def _holder(effect: Effect) -> reservation_pb2.Holder:
 
 
 def _nodes(refusal: NotFoundError | FailedPreconditionError, ids: list[str], bindings: Mapping[str, str]) -> str:
-    """Returns the nodes whose agents a refusal is about."""
+    """Returns the nodes whose agents an error names."""
     refused = {violation.field for violation in refusal.violations}
     wrong = {id for place, id in enumerate(ids) if f"ids[{place}]" in refused}
     return ", ".join(sorted(node for node, id in bindings.items() if id in wrong)) or "a node"

@@ -25,7 +25,7 @@ ipas = resource_table(
     "ipas",
     METADATA,
     Column("description", Text, nullable=False, server_default=text("''")),
-    # NULL until a workflow is chosen. It lives in another service's database, so no foreign key guards it.
+    # NULL until a workflow is chosen. The workflow is in another service's database, so no foreign key guards it.
     Column("workflow_id", Uuid(as_uuid=False)),
     Column("workflow_revision", Integer, nullable=False, server_default=text("0")),
     Column("agent_bindings", JSONB, nullable=False, server_default=text("'{}'")),
@@ -52,7 +52,7 @@ deployments = Table(
     Column("workflow_revision", Integer, nullable=False),
     Column("agent_bindings", JSONB, nullable=False),
     Column("variables", JSONB),
-    # As the sagas note them, so that a deployment is read and watched in one row.
+    # A copy of what the sagas store, so that one row shows a whole deployment to readers and watchers.
     Column("steps", JSONB, nullable=False),
     Column("retire_steps", JSONB, nullable=False, server_default=text("'[]'")),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),

@@ -1,9 +1,9 @@
-"""What an API key looks like, and how it is recognised without being kept (ADR 0014).
+"""The form of an API key, and how a key is verified without being stored (ADR 14).
 
     ameide_<id: 32 hex><secret: 64 hex><tenant: 2 to 126 hex>_<CRC-32 of all before: 8 hex>
 
-Id and tenant say where to look, so that looking stays behind the tenant's wall; the secret, 256 random bits, proves.
-Prefix and checksum are for scanners that look for secrets where none should be.
+Id and tenant say where to look, so that the look-up stays behind the tenant wall. The secret, 256 random bits, is the
+proof. Prefix and checksum let secret scanners recognise a key.
 """
 
 import hmac
@@ -25,30 +25,30 @@ _SHOWN: Final = len("ameide_") + 12
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was made just now."""
+    """A new key."""
 
     id: str
     secret: str = field(repr=False)
     """The whole key, which its owner sends."""
     prefix: str
-    """Its first characters, all of the id."""
+    """Its first characters, which belong to the id."""
     key_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to look for a key."""
+    """The tenant and id under which a key is looked up."""
 
     tenant_id: str
     id: str
 
 
 NOWHERE: Final = Place("nowhere", "00000000-0000-0000-0000-000000000000")
-"""Where a text that is no key is looked for, so that it costs as much as a key that never existed."""
+"""The place of a text that is no key: looking there costs as much as for a key that never existed."""
 
 
 class ApiKeys:
-    """Makes keys and recognises them.
+    """Makes and verifies keys.
 
     Args:
         peppers: the keys of the keyed hash: the first hashes, all verify.
@@ -65,12 +65,12 @@ class ApiKeys:
         return NewKey(key_id, secret, secret[:_SHOWN], _hash(self._peppers[0], secret))
 
     def verify(self, secret: str, key_hash: bytes) -> bool:
-        """Tells whether ``secret`` is what was hashed; takes as long either way."""
+        """Returns whether ``secret`` has the stored hash, in constant time."""
         return any([hmac.compare_digest(_hash(pepper, secret), key_hash) for pepper in self._peppers])  # noqa: C419
 
 
 def find_place(secret: str) -> Place:
-    """Returns where the key that ``secret`` claims to be would be; `NOWHERE` if it is none."""
+    """Returns the place that ``secret`` names; `NOWHERE` if it does not have the form of a key."""
     match = _FORMAT.fullmatch(secret)
     if match is None or _checksum(secret.rpartition("_")[0]) != match[3]:
         return NOWHERE

@@ -7,7 +7,7 @@ from users_service.repository import UserRepository
 
 
 class DirectoryServicer:
-    """What siblings ask about the users for whom they are called."""
+    """Answers siblings about the users for whom they act."""
 
     def __init__(self, users: UserRepository) -> None:
         self._users = users

@@ -10,11 +10,11 @@ from api_common.resources import Lifecycle
 from users_service.errors import ApiKeyLimitReachedError
 
 MAX_LIVE_KEYS: Final = 10
-"""Of one service account. Two are enough to rotate; a leak is easier to find among few."""
+"""The most live keys of one service account. Two are enough to rotate, and few keys are easier to oversee."""
 
 
 class State(StrEnum):
-    """What a user can be."""
+    """The state of a user."""
 
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"
@@ -30,7 +30,7 @@ LIFECYCLE = Lifecycle(
 
 
 class AccountState(StrEnum):
-    """What a service account can be."""
+    """The state of a service account."""
 
     ACTIVE = "ACTIVE"
     DISABLED = "DISABLED"
@@ -46,10 +46,10 @@ ACCOUNT_LIFECYCLE = Lifecycle(
 
 
 def check_room(*, live_keys: int) -> None:
-    """Refuses another key where there are enough; one that is about to be replaced is not counted.
+    """Checks that the account may have another key; a key that is about to be replaced is not counted.
 
     Raises:
-        ApiKeyLimitReachedError: there are.
+        ApiKeyLimitReachedError: it may not.
     """
     if live_keys >= MAX_LIVE_KEYS:
         raise ApiKeyLimitReachedError(
@@ -59,20 +59,20 @@ def check_room(*, live_keys: int) -> None:
 
 
 def check_rotatable(*, revoked: bool, expire_time: datetime | None, now: datetime) -> None:
-    """Refuses to replace a key that has ended: whoever holds it may not get another one by it.
+    """Checks that a key is live: a revoked or expired key must not yield a new one.
 
     Raises:
-        FailedPreconditionError: it has.
+        FailedPreconditionError: it is revoked or expired.
     """
     if revoked or (expire_time is not None and expire_time <= now):
         raise FailedPreconditionError("The API key has ended; create another one.")
 
 
 def successor_expiry(*, create_time: datetime, expire_time: datetime | None, now: datetime) -> datetime | None:
-    """Returns when the successor of a key ends that nobody chose an end for: it gets the same time to live."""
+    """Returns when the successor of a key expires by default: it gets the lifetime of its predecessor."""
     return None if expire_time is None else now + (expire_time - create_time)
 
 
 def overlap_expiry(*, expire_time: datetime | None, now: datetime, overlap: timedelta) -> datetime:
-    """Returns when a replaced key ends: after the overlap, and never later than before."""
+    """Returns when a replaced key expires: after the overlap, and never later than before."""
     return now + overlap if expire_time is None else min(expire_time, now + overlap)

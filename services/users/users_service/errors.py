@@ -1,4 +1,4 @@
-"""The reasons that only this service has; `ameide.user.v1.Reason` lists them."""
+"""The errors of this service alone; `ameide.user.v1.Reason` lists their reasons."""
 
 from api_common.errors import ConflictError, FailedPreconditionError
 
@@ -10,6 +10,6 @@ class EmailTakenError(ConflictError):
 
 
 class ApiKeyLimitReachedError(FailedPreconditionError):
-    """The service account has as many live API keys as it may."""
+    """The service account has the largest allowed number of live API keys."""
 
     reason = "API_KEY_LIMIT_REACHED"

@@ -1,4 +1,4 @@
-"""How many API keys that do not work an address may send before the next one is not even looked for."""
+"""Limits how many API keys that do not work are looked up for one address."""
 
 import time
 from collections import OrderedDict
@@ -8,17 +8,17 @@ from typing import Final
 from api_common.errors import RateLimitError
 
 PER_SECOND: Final = 50
-"""Look-ups in vain of one address; a program with an old key in a loop needs fewer."""
+"""Failed look-ups of one address per second; a program that loops with an old key needs fewer."""
 AT_ONCE: Final = 100
-"""How many of them may come together after a pause."""
+"""How many of them may come at once after a pause."""
 
 _ADDRESSES: Final = 10_000
 
 
 class FailedAttempts:
-    """A token bucket for each address, in this process; the address that tried longest ago is forgotten first.
+    """One token bucket per address, in this process; the address with the oldest attempt is evicted first.
 
-    An attempt takes its share before anybody knows whether its key works, so that a thousand at once are no way round.
+    An attempt takes its token before its key is looked up, so a thousand simultaneous attempts cannot pass.
     """
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +41,7 @@ class FailedAttempts:
             raise RateLimitError("Too many API keys from this address did not work.", retry_after_seconds=1)
 
     def give_back(self, address: str) -> None:
-        """Ends an attempt that did not fail."""
+        """Ends an attempt that succeeded."""
         if address in self._shares:
             left, since = self._shares[address]
             self._shares[address] = (left + 1, since)

@@ -1,4 +1,4 @@
-"""Turns an API key into a token of the mesh: what the edge asks for."""
+"""Exchanges an API key for a token of the mesh; the edge asks for it."""
 
 import hashlib
 import time
@@ -16,7 +16,7 @@ from users_service.failed_attempts import FailedAttempts
 from users_service.repository import ApiKeyRepository
 
 CACHE_SECONDS: Final = 20
-"""How long a key that worked is believed; with the 30 s promised for a revoked key there is room to spare."""
+"""How long a key that worked is cached; well within the 30 s that are promised for a revoked key."""
 
 _CACHE_SIZE: Final = 10_000
 _NO_HASH: Final = bytes(32)
@@ -29,7 +29,7 @@ class _Exchanged:
 
 
 class KeyExchange:
-    """Exchanges keys and remembers those that worked, by digest only. A key that did not is looked up each time."""
+    """Exchanges keys and caches those that worked, by digest only. Keys that did not work are never cached."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class KeyExchange:
             address: where the key came from.
 
         Raises:
-            RateLimitError: too many keys of the address did not work, so this one is not looked for.
-            DomainError: the database cannot tell now.
+            RateLimitError: too many keys of the address did not work, so this one is not looked up.
+            DomainError: the database does not answer.
         """
         digest = hashlib.sha256(key.encode()).digest()
         known = self._exchanged.get(digest)
@@ -79,7 +79,7 @@ class KeyExchange:
         return found.token
 
     async def _look_up(self, key: str, timeout_seconds: float) -> _Exchanged | None:
-        """Does the same for every text: looks for a row by its primary key, compares hashes, signs."""
+        """Does the same for every text: looks up a row by its primary key, compares hashes, signs."""
         place = find_place(key)
         unit = UnitOfWork(
             self._database, place.tenant_id, constraints={}, read_only=False, timeout_seconds=timeout_seconds
@@ -91,7 +91,7 @@ class KeyExchange:
             if owner is not None and owner["is_use_news"]:
                 await self._repository.touch(transaction, place.id)
         if owner is None:
-            # For nobody, and thrown away: a wrong key takes as long as a right one.
+            # This signature is thrown away: a wrong key takes as long as a right one.
             self._signer.token(subject=NOWHERE.id, tenant_id=NOWHERE.tenant_id, roles=[])
             return None
         now = self._now()

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 MUTABLE = frozenset({"display_name", "labels", "email", "roles"})
 """The fields of a user that Create and Update write."""
 SERVICE_ACCOUNT_MUTABLE = frozenset({"display_name", "labels", "roles"})
-"""Those of a service account."""
+"""The fields of a service account that Create and Update write."""
 
 
 def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
@@ -76,7 +76,7 @@ def service_account_from_proto(
 
 
 def api_key_to_proto(row: Row, make: Make[account_pb.ApiKey] = account_pb.ApiKey) -> account_pb.ApiKey:
-    """Returns the settings of a key; the key itself is nowhere."""
+    """Returns the settings of a key; the key itself is not stored."""
     key = make(
         id=row["id"],
         service_account_id=row["service_account_id"],

@@ -1,4 +1,4 @@
-"""What takes more than one step: making an API key, and putting one in another's place."""
+"""Operations of several steps: creating an API key, and replacing one."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from users_service.repository import ApiKeyRepository
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A key and what is kept of it."""
+    """A key and its stored row."""
 
     row: Row
     secret: str = field(repr=False)
@@ -35,10 +35,10 @@ class KeyIssuer:
         expire_time: datetime | None,
         replaced: str | None = None,
     ) -> IssuedKey:
-        """Makes a key of an account, which is locked.
+        """Creates a key of an account, which must be locked.
 
         Raises:
-            ApiKeyLimitReachedError: it has enough.
+            ApiKeyLimitReachedError: the account has too many.
         """
         check_room(live_keys=await self._repository.count_live(ctx.transaction, account_id, but=replaced))
         key = self._keys.make(ctx.tenant_id)
@@ -55,11 +55,11 @@ class KeyIssuer:
     async def replace(
         self, ctx: RequestContext, old: Row, *, expire_time: datetime | None, overlap: timedelta, now: datetime
     ) -> IssuedKey:
-        """Makes the successor of ``old``, which is locked and ends after ``overlap``.
+        """Creates the successor of ``old``, which must be locked and expires after ``overlap``.
 
         Raises:
-            FailedPreconditionError: it has ended already.
-            ApiKeyLimitReachedError: the account has enough others.
+            FailedPreconditionError: ``old`` is revoked or expired.
+            ApiKeyLimitReachedError: the account has too many others.
         """
         created = to_datetime(old["create_time"])
         expires = None if old["expire_time"] is None else to_datetime(old["expire_time"])

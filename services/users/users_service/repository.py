@@ -65,7 +65,7 @@ _FIND_PRINCIPAL = compile_statement(
         users.c.delete_time.is_(None),
         or_(users.c.id == bindparam("id"), users.c.email_folded == func.lower(bindparam("email"))),
     )
-    # A subject that is an id says more than an address.
+    # An id identifies a user better than an address.
     .order_by((users.c.id == bindparam("id")).desc())
     .limit(1)
 )
@@ -85,10 +85,10 @@ class UserRepository(BatchRepository):
         super().__init__(users, resource="user", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
     async def find_principal(self, transaction: Transaction, principal: Principal) -> Row:
-        """Returns the live user that the caller is: by id if the subject is one, else by verified e-mail address.
+        """Returns the live user who is calling: by id if the subject is one, otherwise by verified e-mail address.
 
         Raises:
-            NotFoundError: the caller is no user of the tenant, e.g. a service account.
+            NotFoundError: the caller is not a user of the tenant, e.g. a service account.
         """
         values = {"tenant_id": principal.tenant_id, "id": _id_of(principal.subject), "email": principal.email}
         row = await transaction.fetch_one(_FIND_PRINCIPAL, values)
@@ -97,7 +97,7 @@ class UserRepository(BatchRepository):
         return row
 
     async def find_standing(self, transaction: Transaction, subject: str) -> StoredUser | None:
-        """Returns what the bearer of a token with this subject may do; None if the subject is no id of a user."""
+        """Returns the stored state of the user with this id; None if the tenant stores no such user."""
         if not is_user_id(subject):
             return None
         row = await transaction.fetch_one(_FIND_STANDING, {"tenant_id": transaction.tenant_id, "id": subject})
@@ -168,7 +168,7 @@ _WORKS = and_(
     service_accounts.c.delete_time.is_(None),
     service_accounts.c.state == AccountState.ACTIVE,
 )
-# Whoever calls a thousand times a second should not write as often.
+# A key that is used a thousand times a second is not written as often.
 _IS_USE_NEWS = or_(api_keys.c.last_used_time.is_(None), api_keys.c.last_used_time < func.now() - timedelta(minutes=1))
 _IN_TENANT = and_(api_keys.c.tenant_id == bindparam("tenant_id"), api_keys.c.id == bindparam("id"))
 _FIND_OWNER = compile_statement(
@@ -217,7 +217,7 @@ class ApiKeyRepository:
         return await self._listing.page(transaction, request, query)
 
     async def lock(self, transaction: Transaction, account_id: str, id: str) -> Row:
-        """Returns a key that nobody else can change until the transaction ends.
+        """Returns a key and locks it until the transaction ends.
 
         Raises:
             NotFoundError: the account has no such key.
@@ -225,7 +225,7 @@ class ApiKeyRepository:
         return _found(await transaction.fetch_one(_LOCK, _identity(transaction, account_id, id)), id)
 
     async def revoke(self, transaction: Transaction, account_id: str, id: str) -> Row:
-        """Ends a key for good and returns it.
+        """Revokes a key for good and returns it.
 
         Raises:
             NotFoundError: the account has no such key.
@@ -233,28 +233,28 @@ class ApiKeyRepository:
         return _found(await transaction.fetch_one(_REVOKE, _identity(transaction, account_id, id)), id)
 
     async def count_live(self, transaction: Transaction, account_id: str, *, but: str | None) -> int:
-        """Returns how many keys of an account work now, without the one with the id ``but``."""
+        """Returns the number of live keys of an account, not counting the one with the id ``but``."""
         scope = {"tenant_id": transaction.tenant_id, "service_account_id": account_id, "but": but}
         row = await transaction.fetch_one(_COUNT_LIVE, scope)
         assert row is not None  # an aggregate
         return int(row["live"])
 
     async def expire(self, transaction: Transaction, key: Row, expire_time: datetime) -> None:
-        """Moves the end of a key, which is locked."""
+        """Changes when a key expires; it must be locked."""
         identity = _identity(transaction, key["service_account_id"], key["id"])
         await transaction.fetch_one(_EXPIRE, {**identity, "new_expire_time": expire_time})
 
     async def find_owner(self, transaction: Transaction, id: str) -> Row | None:
-        """Returns whose key it is, whether it `works` and whether its use is worth noting; None if there is none."""
+        """Returns the owner of a key, whether it `works`, and whether to note its use; None if no such key exists."""
         return await transaction.fetch_one(_FIND_OWNER, {"tenant_id": transaction.tenant_id, "id": id})
 
     async def touch(self, transaction: Transaction, id: str) -> None:
-        """Notes that a key was used now."""
+        """Stores that a key was used now."""
         await transaction.fetch_one(_TOUCH, {"tenant_id": transaction.tenant_id, "id": id})
 
 
 def _id_of(subject: str) -> str | None:
-    """Returns a subject that is written as ids are; any other one is no user's."""
+    """Returns the subject if it has the form of an id; otherwise no user has it as id."""
     try:
         return subject if str(UUID(subject)) == subject else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the server needs to know of this service."""
+"""The declaration of this service for the server."""
 
 from functools import partial
 from pathlib import Path

@@ -20,7 +20,7 @@ from users_service.repository import ApiKeyRepository, ServiceAccountRepository
 
 
 class ServiceAccountServicer:
-    """Programs of a tenant and their API keys."""
+    """Service accounts of a tenant and their API keys."""
 
     def __init__(self, accounts: ServiceAccountRepository, keys: ApiKeyRepository, issuer: KeyIssuer) -> None:
         self._accounts = accounts

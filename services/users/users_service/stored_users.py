@@ -1,4 +1,4 @@
-"""The users service's own look at a caller: what it tells its siblings, without a call to itself."""
+"""Looks up callers in the service's own database, as it answers siblings, without a call to itself."""
 
 import asyncio
 
@@ -11,17 +11,17 @@ from users_service.repository import UserRepository
 
 
 class StoredUsers:
-    """The stored users, read in a transaction of their own: who calls is known before the call's own one begins."""
+    """Reads stored users in a transaction of their own, because the call's transaction begins after authentication."""
 
     def __init__(self, users: UserRepository, database: Database) -> None:
         self._users = users
         self._database = database
 
     async def find(self, ctx: CallContext) -> StoredUser | None:
-        """Returns what is stored of the caller; None if the tenant has no such user.
+        """Returns the stored state of the caller; None if the tenant has no such user.
 
         Raises:
-            DomainError: the database cannot tell now, or not before the deadline of ``ctx``.
+            DomainError: the database does not answer, or not before the deadline of ``ctx``.
         """
         try:
             async with asyncio.timeout_at(ctx.deadline):

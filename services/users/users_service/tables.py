@@ -23,7 +23,7 @@ from sqlalchemy import (
 METADATA = metadata()
 
 ROLES: Final = ("viewer", "editor", "operator", "admin")
-"""Each has an index; the contract knows no others."""
+"""The roles of the contract; each has an index."""
 
 
 def _index_roles(table: Table) -> None:
@@ -73,7 +73,7 @@ Index(
 Index(None, _accounts.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 _index_roles(service_accounts)
 
-# Never the key itself: what is stolen from here opens nothing (ADR 0014). The application role may not delete them.
+# Never the key itself: stolen rows open nothing (ADR 14). The application role may not delete them.
 api_keys = Table(
     "api_keys",
     METADATA,

@@ -1,8 +1,8 @@
 """The rules of a workflow: its states, and the graph of its definition.
 
 A definition is plain JSON: `{"nodes": [{"id", "type", "config", …}], "edges": [{"source", "target", …}]}`. The
-contract's own rules (patterns, counts, enums) hold already. Every rule takes linear time and does not recurse, because
-500 nodes may be one path.
+rules of the contract (patterns, counts, enums) are checked before. Every rule takes linear time and does not recurse,
+because 500 nodes may be one path.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ MAX_DEFINITION_BYTES: Final = 1024 * 1024
 
 _FIELD: Final = "workflow.definition"
 _SHOWN_OF_CYCLE: Final = 5
-"""A long cycle is named by this many nodes: a violation has room for 512 characters."""
+"""How many nodes of a long cycle are named: a violation has room for 512 characters."""
 
 
 class State(StrEnum):
-    """What a workflow can be."""
+    """The state of a workflow."""
 
     DRAFT = "DRAFT"
     PUBLISHED = "PUBLISHED"
@@ -44,7 +44,7 @@ LIFECYCLE: Final = Lifecycle(
 
 
 def validate_draft(definition: Mapping[str, Any]) -> None:
-    """Checks what must hold whenever a definition is saved: it may be incomplete, but not ambiguous.
+    """Checks a definition before it is saved: it may be incomplete, but not ambiguous.
 
     Raises:
         InvalidGraphError: a rule is broken; there is one violation per rule and place.
@@ -53,7 +53,7 @@ def validate_draft(definition: Mapping[str, Any]) -> None:
 
 
 def validate_definition(definition: Mapping[str, Any]) -> None:
-    """Checks what must hold when a definition is published: every node lies on a way from START to an END.
+    """Checks a definition before it is published: every node is on a path from START to an END.
 
     Raises:
         InvalidGraphError: a rule is broken; there is one violation per rule and place.
@@ -62,7 +62,7 @@ def validate_definition(definition: Mapping[str, Any]) -> None:
 
 
 def agent_nodes(definition: Mapping[str, Any]) -> list[str]:
-    """Returns the ids of the nodes that an agent does the work of, in their order."""
+    """Returns the ids of the AGENT nodes, in their order."""
     return _ids_of(definition, "AGENT")
 
 
@@ -87,7 +87,7 @@ def _draft_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]
 
 
 def _shape_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
-    """Yields what nodes and edges do wrong by themselves."""
+    """Yields the faults of single nodes and edges."""
     nodes, known = definition.get("nodes", ()), _index_by_id(definition)
     starts = _ids_of(definition, "START")
     if not starts:
@@ -117,14 +117,14 @@ def _way_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
     after: dict[str, set[str]] = {id: set() for id in known}
     for edge in definition.get("edges", ()):
         source, target = edge["source"], edge["target"]
-        # Edges to nowhere and to themselves are reported already.
+        # Edges to missing nodes and to their own source are reported already.
         if source in known and target in known and source != target:
             before[target].add(source)
             after[source].add(target)
     starts, ends = _ids_of(definition, "START"), _ids_of(definition, "END")
     reached, finishing = _reach(starts, after), _reach(ends, before)
     for id, index in known.items():
-        # Without a START node, or without an END node, this would only repeat itself for every node.
+        # Without a START or an END node every node would be reported.
         if starts and id not in reached:
             yield _at_node(index, f"node `{id}` cannot be reached from a START node")
         if ends and id not in finishing:
@@ -137,7 +137,7 @@ def _way_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
 
 
 def _index_by_id(definition: Mapping[str, Any]) -> dict[str, int]:
-    """Returns where each id is used first; of nodes with one id the first stands for all."""
+    """Returns the index of the first node with each id."""
     known: dict[str, int] = {}
     for index, node in enumerate(definition.get("nodes", ())):
         known.setdefault(node["id"], index)

@@ -1,4 +1,4 @@
-"""The reasons that only this service has; `ameide.workflow.v1.Reason` lists them."""
+"""The errors of this service alone; `ameide.workflow.v1.Reason` lists their reasons."""
 
 from api_common.errors import ValidationError
 

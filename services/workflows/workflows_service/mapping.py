@@ -1,4 +1,4 @@
-"""proto ↔ row of a workflow and its revisions. A definition is stored as JSON, under the contract's own names."""
+"""proto ↔ row of a workflow and its revisions. A definition is stored as JSON, under the names of the contract."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Wor
 
 
 def workflow_revision_to_proto(row: Row, make: Make[pb.WorkflowRevision] = pb.WorkflowRevision) -> pb.WorkflowRevision:
-    """Returns the snapshot of a row."""
+    """Returns the revision of a row."""
     revision = make(
         tenant_id=row["tenant_id"],
         workflow_id=row["workflow_id"],
@@ -49,7 +49,7 @@ def workflow_from_proto(workflow: pb.Workflow, fields: Iterable[str] = MUTABLE) 
     """Returns the columns of the named fields.
 
     Raises:
-        ValidationError: the settings of a node hold what JSON cannot.
+        ValidationError: the settings of a node contain a value that JSON cannot represent.
     """
     columns = {
         "display_name": workflow.display_name,

@@ -67,7 +67,7 @@ class RevisionRepository:
         self._listing = Listing(workflow_revisions, page_tokens=page_tokens)
 
     async def insert(self, transaction: Transaction, workflow: Row, *, created_by: str) -> Row:
-        """Keeps what ``workflow``, which is locked, holds now as its next revision, and returns that."""
+        """Stores the definition of ``workflow``, which must be locked, as its next revision, and returns that."""
         values = {
             "tenant_id": workflow["tenant_id"],
             "workflow_id": workflow["id"],
@@ -83,7 +83,7 @@ class RevisionRepository:
         """Returns a revision, also of a deleted workflow.
 
         Raises:
-            NotFoundError: the tenant has no such workflow, or that has no such revision.
+            NotFoundError: the tenant has no such workflow, or the workflow has no such revision.
         """
         values = {"tenant_id": transaction.tenant_id, "workflow_id": workflow_id, "revision": revision}
         row = await transaction.fetch_one(_GET_REVISION, values)

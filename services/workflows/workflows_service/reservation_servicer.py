@@ -9,7 +9,7 @@ from workflows_service.repository import RevisionRepository, WorkflowRepository
 
 
 class ReservationServicer:
-    """Workflows that somebody needs as they are."""
+    """Reservations of workflows, for deployments."""
 
     def __init__(
         self, workflows: WorkflowRepository, revisions: RevisionRepository, reservations: Reservations
