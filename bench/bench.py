@@ -1,7 +1,7 @@
-"""Measures what calls cost, here and with what a user would pick instead: `make bench ROUNDS=3 ONLY="ours; echo"`.
+"""Measures what calls cost, here and with alternatives: `make bench ROUNDS=3 ONLY="ours; echo"`.
 
-The unit is the CPU time of each process per call, which survives sharing the machine with the load generator; calls per
-second do not, and are printed for orientation only. docs/performance.md says how to read the table.
+The unit is the CPU time of each process per call. It stays comparable while the load generator shares the machine;
+calls per second do not, and are printed for orientation only. docs/performance.md explains the table.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What clients do to a service all day long: good calls, refused ones, calls and streams that are given up half-way."""
+"""Mixed load of clients: good calls, refused calls, and calls and streams that are cancelled half-way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 _LONGEST_SECONDS: Final = 0.003
-"""About as long as a call takes, so that calls are given up at each of their steps."""
+"""About as long as a call takes, so that calls are cancelled at each of their steps."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -28,7 +28,7 @@ class Churn:
 
     Args:
         channel: leads to the service, directly or through the edge.
-        streams: leads to the service directly: the edge shows nobody its health.
+        streams: leads to the service directly, because the edge does not serve health checks.
     """
 
     def __init__(self, channel: grpc.aio.Channel, streams: grpc.aio.Channel, metadata: Metadata) -> None:
@@ -39,7 +39,7 @@ class Churn:
         self._user = pb.User()
 
     async def prepare(self) -> Churn:
-        """Stores the user that all calls are about."""
+        """Creates the user that all calls use."""
         user = pb.User(display_name="Churn", email=f"{uuid_utils.uuid7()}@example.com")
         self._user = await self._users.CreateUser(pb.CreateUserRequest(user=user), metadata=self._metadata)
         return self
@@ -111,7 +111,7 @@ HABITS: Final[Mapping[str, Callable[[Churn], Coroutine[Any, Any, None]]]] = {
     "watch in a hurry": Churn.watch_in_a_hurry,
     "watch health": Churn.watch_health,
 }
-"""What there is to do; a new kind of stream is one more method and one more line."""
+"""The kinds of calls; a new kind is one more method and one more line."""
 
 
 async def _read_on(stream: AsyncIterable[object]) -> None:

@@ -1,4 +1,4 @@
-"""A collector that takes whatever it is told over OTLP (gRPC), and forgets it; listens on the port in `PORT`."""
+"""A collector that accepts everything over OTLP (gRPC) and discards it; listens on the port in `PORT`."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ import grpc
 
 
 class Anything(grpc.GenericRpcHandler):
-    """Every method of every signal: an empty answer is a good one."""
+    """Answers every method of every signal with an empty message, which is a valid response."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")

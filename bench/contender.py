@@ -1,4 +1,4 @@
-"""Who is measured: which processes run, how they are asked, what they have cost."""
+"""Contenders of a benchmark: their processes, the calls they serve, their CPU time and memory."""
 
 import os
 import socket
@@ -23,11 +23,11 @@ from tools.topology import EDGE_PORTS, SERVICES
 START_SECONDS: Final = 120
 _STOP_SECONDS: Final = 10
 _PEAK: Final = "5"
-"""Written to `/proc/<pid>/clear_refs`, makes the kernel forget the peak so far (proc_pid_clear_refs(5))."""
+"""Resets the peak of the memory, written to `/proc/<pid>/clear_refs` (proc_pid_clear_refs(5))."""
 
 
 class ContenderError(Exception):
-    """A contender died, or did not do what it was asked."""
+    """A contender died, or answered wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Program:
     log: Path
     port: int
     metrics_port: int = 0
-    """Where it counts its answers; 0 if it does not."""
+    """The port of its metrics; 0 if it has none."""
 
     @property
     def address(self) -> str:
@@ -61,7 +61,7 @@ class Program:
         return sum(map(cpu_ns, self.pids()))
 
     def answered(self, method: str) -> int | None:
-        """Returns how many calls of an RPC it says it has answered with OK; None if it does not count."""
+        """Returns its own count of calls of an RPC that ended with OK; None if it does not count."""
         if not self.metrics_port:
             return None
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as response:
@@ -74,16 +74,16 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One way to have the work done."""
+    """One competitor: the processes that do the work."""
 
     name: str
     transport: Transport
     programs: Mapping[str, Program]
-    """What does the work, by the collection that it serves; there is no work for others."""
+    """The process that serves each collection; other collections are not measured."""
     edge: Program | None = None
-    """What stands before it."""
+    """The proxy in front of it."""
     works: Sequence[str] = ()
-    """What it can be asked; empty for everything that its collections have."""
+    """The works that it supports; empty means all works of its collections."""
     is_constant: bool = False
     """Answers every call with the first user."""
 
@@ -126,8 +126,8 @@ def started_edge(
     """Runs the issuer and the edge.
 
     Args:
-        change: what to do to the edge's files.
-        under: the command that runs Envoy's, if it is not to run by itself.
+        change: changes the files of the edge.
+        under: a command that wraps Envoy's own.
     """
     edge.lay_out(stage.mesh.envoy, certs=stage.mesh.certificates, port_offset=stage.mesh.port_offset)
     if change:
@@ -147,7 +147,7 @@ def started_edge(
 
 
 def cpu_ns(pid: int) -> int:
-    """Returns the CPU time of a process so far, that of ended threads included (`/proc/<pid>/task` forgets them).
+    """Returns the CPU time of a process so far, including ended threads, which `/proc/<pid>/task` omits.
 
     Source: clock_getcpuclockid(3): Linux encodes a process's clock as `~pid << 3 | CPUCLOCK_SCHED`.
     """
@@ -155,14 +155,14 @@ def cpu_ns(pid: int) -> int:
 
 
 def forget_peak(program: Program) -> None:
-    """Lets the peak of the memory begin anew, where the system lets us."""
+    """Resets the peak of the memory, if the system permits it."""
     for pid in program.pids():
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text(_PEAK)
 
 
 def peak_mb(program: Program) -> float:
-    """Returns how much memory it has held at most since the peak was forgotten."""
+    """Returns the peak of the memory since it was reset."""
     lines = (line for pid in program.pids() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
@@ -207,7 +207,7 @@ def await_all(programs: Sequence[Program]) -> None:
                 if time.monotonic() > deadline:
                     raise ContenderError(f"{program.name} does not come up:\n{program.log.read_text()[-2000:]}")
                 time.sleep(0.05)
-        # Whoever accepts may be another one, who had the port first.
+        # Another process may have taken the port first and accept in its place.
         program.pids()
 
 

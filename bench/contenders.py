@@ -1,4 +1,4 @@
-"""Everybody who can be measured, by name, and how they are started."""
+"""All contenders by name, and how each is started."""
 
 import os
 import sys
@@ -34,19 +34,19 @@ REST: Final = (*_PYTHON, GO)
 _OF_USERS: Final = tuple(work for work, plan in PLANS.items() if plan.resource == "users")
 
 TWINS: Final = {ECHO, ECHO_AGAIN, OURS, OURS_AGAIN}
-"""What tells how much one run can tell apart."""
+"""Twins whose difference shows the noise of a run."""
 NAMES: Final = (*_BARE, OURS, OURS_AGAIN, *_BEHIND_EDGE, *REST)
 
 
 @contextmanager
 def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -> Iterator[Sequence[Contender]]:
-    """Yields those of ``names`` that this machine can run, ready to be asked.
+    """Yields those of ``names`` that this machine can run, ready to serve.
 
     Args:
         against: another checkout, whose users service is `ours again` instead of this one's.
 
     Raises:
-        ContenderError: one does not come up.
+        ContenderError: one does not start.
     """
     with ExitStack() as stack:
         contenders = [_started(name, stage, stack) for name in (*_BARE, *_PYTHON) if name in names]
@@ -67,7 +67,7 @@ def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -
         running = [program for program in programs.values() if program]
         await_all(running)
         yield sorted((one for one in contenders if one.name in names), key=lambda one: NAMES.index(one.name))
-        # All at once; the stack waits for each.
+        # All stop at the same time; the stack waits for each.
         for program in running:
             program.process.terminate()
 

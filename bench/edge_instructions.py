@@ -1,7 +1,7 @@
 """Counts the instructions that Envoy needs for a call: `python -m bench.edge_instructions --without rbac`.
 
-Whole, and without each filter named. Valgrind's callgrind counts them, whatever else the machine is doing: two runs
-differ by 1 % at most. What the kernel does for Envoy is not among them.
+It measures the whole edge, and the edge without each named filter. Valgrind's callgrind counts independently of the
+load of the machine: two runs differ by 1 % at most. Instructions of the kernel are not counted.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 @contextmanager
 def _counted_edge(stage: Stage, *, without: str) -> Iterator[tuple[Program, Path]]:
-    """Runs the edge under callgrind, which writes what it has counted into the folder."""
+    """Runs the edge under callgrind, which writes its counts into the folder."""
     counts = stage.folder / f"counts-{without}"
     counts.mkdir()
 
@@ -57,7 +57,7 @@ def _counted_edge(stage: Stage, *, without: str) -> Iterator[tuple[Program, Path
             kept = [one for one in manager["http_filters"] if not (without and one["name"].endswith(f".{without}"))]
             assert not without or len(kept) < len(manager["http_filters"]), f"there is no filter {without}"
             manager["http_filters"] = kept
-        # What goes on by itself would count the more, the slower the machine is.
+        # Periodic work would count the more, the slower the machine is.
         with _changed(folder / "clusters.yaml") as clusters:
             for cluster in clusters["resources"]:
                 cluster.pop("health_checks", None)

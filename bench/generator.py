@@ -1,7 +1,7 @@
 """The process that makes the load: reads one order per line from stdin, prints one result per line.
 
-Every answer is checked. An order without a rate keeps a fixed number of calls in flight; one with a rate begins each
-call when its time has come, and counts its latency from then, however late it could be sent.
+It checks every answer. An order without a rate keeps a fixed number of calls in flight. An order with a rate schedules
+each call, and counts its latency from the scheduled time, even if the call is sent late.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def _main(folder: Path, tokens: list[str]) -> None:
             if order.transport in {"mtls", "grpc"}:
                 result = runner.run(grpc_caller.run(order, plan, work, numbers, credentials[plan.tenant]))
             else:
-                # Not there where only `make test` has installed what it needs.
+                # Only `make bench` installs it.
                 from bench import http_calls
 
                 result = http_calls.run(order, plan, work, numbers, credentials[plan.tenant])

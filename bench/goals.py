@@ -1,4 +1,4 @@
-"""What issue and documentation promise of speed, each a figure of one run."""
+"""The documented goals of speed, each compared with a figure of one run."""
 
 import statistics
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Goal:
     at_most: bool
 
     def measure(self, cells: Sequence[Cell]) -> Ratio | None:
-        """Returns the figure; None if one of them was not measured."""
+        """Returns the figure; None if a part of it was not measured."""
         own = _of(cells, self.of)
         if self.to is None:
             return (
@@ -40,7 +40,7 @@ class Goal:
         return paired([(cell.round, cell.cpu_us) for cell in own], [(cell.round, cell.cpu_us) for cell in base])
 
     def verdict(self, figure: Ratio) -> str:
-        """Says whether it is reached; noise is the whole interval."""
+        """Returns whether the goal is reached, as a word; within the interval it is noise."""
         if (figure.median <= self.limit) == self.at_most:
             return "reached"
         within = figure.low <= self.limit if self.at_most else figure.high >= self.limit
@@ -76,7 +76,7 @@ def print_goals(cells: Sequence[Cell]) -> bool:
 
 
 def print_winners(works: Sequence[str], cells: Sequence[Cell]) -> None:
-    """Says where another one does the work for less, Postgres and edge counted in."""
+    """Prints where another contender does the work for less, Postgres and edge included."""
     for work in works:
         medians = {
             name: statistics.median(cell.whole_us for cell in own)

@@ -44,7 +44,7 @@ class GrpcCaller:
         latencies: list[float] = []
 
         async def call(method: Any, number: int, due: float) -> None:
-            # What the edge adds to every call, and a client to one that may be repeated.
+            # The edge adds the first two to every call, a client the key to a call that may be repeated.
             metadata = [("authorization", authorization), ("x-request-id", str(uuid_utils.uuid4()))]
             if plan.has_key:
                 metadata.append(("idempotency-key", str(uuid_utils.uuid4())))
@@ -70,7 +70,7 @@ class GrpcCaller:
         return Result(time.perf_counter() - started, latencies)
 
     def _connect(self, order: Order) -> grpc.aio.Channel:
-        # A pool of its own, or the channels would share one connection.
+        # With a shared pool the channels would share one connection.
         options = (("grpc.use_local_subchannel_pool", 1),)
         if order.transport == "mtls":
             return grpc.aio.secure_channel(order.address, self._credentials, options=options)
@@ -78,7 +78,7 @@ class GrpcCaller:
 
 
 def credentials_of(certificates: Path) -> grpc.ChannelCredentials:
-    """Returns what the edge of a stage shows to services."""
+    """Returns the client credentials of the edge of a stage."""
     return channel_credentials(
         TlsSettings(
             certificate_path=certificates / "edge.pem",

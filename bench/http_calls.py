@@ -20,10 +20,10 @@ _VERSIONS: Final = {"h1": pycurl.CURL_HTTP_VERSION_1_1, "h2": pycurl.CURL_HTTP_V
 def run(order: Order, plan: Plan, work: Work, numbers: Sequence[int], authorization: str) -> Result:
     """Makes the calls of ``order``, on connections of its own.
 
-    Between two orders nobody here answers: the edge ends connections whose pings time out, uvicorn idle ones.
+    It keeps no connection between two orders: the edge closes those whose pings time out, uvicorn closes idle ones.
 
     Raises:
-        WrongAnswerError: an answer is wrong, or none.
+        WrongAnswerError: an answer is wrong or missing.
     """
     pool = _Pool(order)
     latencies: list[float] = []
@@ -79,7 +79,7 @@ class _Pool:
         self._multi.close()
 
     def turn(self, work: Work) -> list[float]:
-        """Moves what can be moved, and returns the latencies of the calls that have ended."""
+        """Sends and receives what is ready, and returns the latencies of the calls that have ended."""
         latencies = []
         self._multi.select(0.001)
         self._multi.perform()

@@ -1,8 +1,8 @@
-"""What watches cost while nothing happens: `python -m bench.idle_watches --watches 1000`.
+"""Measures the cost of watches while nothing happens: `python -m bench.idle_watches --watches 1000`.
 
-One users service over mutual TLS, its Postgres, and in this process the clients, all on one connection. Memory is what
-the service's process alone holds; a first crowd comes and goes before, so that what the process needs in any case is
-there. CPU is taken over `--seconds` with the watches and without them.
+It runs one users service over mutual TLS with its Postgres. The clients run in this process, all on one connection.
+Memory is the private memory of the service's process. A first crowd of watches comes and goes before, so that one-time
+allocations do not count. CPU is measured over `--seconds` with the watches and without them.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from bench.stage import WRITTEN, Stage, set_stage
 GOAL_MB: Final = 30
 _MB: Final = 1_000_000
 _FIRST_CROWD: Final = 50
-"""Watches that come and go before anything is counted."""
+"""Watches that come and go before the measurement."""
 _SETTLE_SECONDS: Final = 2
 
 
 def _held(service: Program) -> int:
-    """Returns what only this process holds, in bytes."""
+    """Returns the private memory of a process, in bytes."""
     return sum(int(psutil.Process(pid).memory_full_info().uss) for pid in service.pids())
 
 
@@ -40,7 +40,7 @@ async def _share(service: Program, seconds: float) -> float:
 
 
 async def measure(service: Program, stage: Stage, *, watches: int, seconds: float) -> None:
-    """Prints what they cost."""
+    """Prints the cost of the watches."""
     metadata = (("authorization", f"Bearer {stage.tokens[WRITTEN]}"),)
     async with grpc.aio.secure_channel(service.address, credentials_of(stage.mesh.certificates)) as channel:
         users = UserServiceStub(channel)

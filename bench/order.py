@@ -1,4 +1,4 @@
-"""What the process that makes the load is told, and what it says."""
+"""Orders to the process that makes the load, and its results."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,9 +21,9 @@ class Order:
     work: str
     count: int
     rate: int = 0
-    """Calls a second; 0 makes them as fast as answers come."""
+    """Calls a second; 0 means as fast as answers arrive."""
     is_constant: bool = False
-    """Every answer must be the first one's."""
+    """Whether every answer must equal the first one."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -31,7 +31,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How long they took."""
+    """The duration of an order, and the latency of each call."""
 
     seconds: float
     latencies_ms: list[float]

@@ -1,7 +1,7 @@
 """Measures what recording changes costs CreateUser: `python -m bench.recording_cost --rounds 20`.
 
-One users service; in every round the same calls with the trigger that records, and with it disabled, in an order that
-changes. Service and Postgres are counted together. The goal is 10 % at most.
+Every round makes the same calls to one users service with the recording trigger enabled and disabled, in alternating
+order. CPU of service and Postgres is added up. The goal is 10 % at most.
 """
 
 import argparse

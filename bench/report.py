@@ -1,4 +1,4 @@
-"""The table."""
+"""Prints the table of results."""
 
 import importlib.metadata
 import os
@@ -23,7 +23,7 @@ _HEADINGS: Final = (
 
 
 def print_head(rounds: int) -> None:
-    """Says what was measured, and how."""
+    """Prints what was measured, and how."""
     versions = ", ".join(filter(None, map(_version, _PACKAGES)))
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores. {versions}.")
     print(f"Medians of {rounds} rounds in shuffled order, {CONNECTIONS * IN_FLIGHT} calls in flight, answers checked.")
@@ -31,7 +31,7 @@ def print_head(rounds: int) -> None:
 
 
 def print_resolution(cells: Sequence[Cell]) -> None:
-    """Prints what one run cannot tell apart."""
+    """Prints the noise of the run: what twins cost relative to each other."""
     for name, again in ((ECHO, ECHO_AGAIN), (OURS, OURS_AGAIN)):
         ratio = _ratio(cells, again, name, "cpu_us")
         if ratio:

@@ -1,4 +1,4 @@
-"""Alternating rounds: every contender does the same work in each round, in an order that changes."""
+"""Alternating rounds: every contender does the same work in each round, in a changing order."""
 
 import json
 import random
@@ -25,7 +25,7 @@ _PACED_SECONDS: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one contender did in one round; microseconds of CPU time are per call."""
+    """The figures of one contender in one round, in microseconds of CPU time per call."""
 
     round: int
     work: str
@@ -33,12 +33,12 @@ class Cell:
     cpu_us: float
     """Of the process that does the work."""
     edge_us: float
-    """Of what stands before it."""
+    """Of the proxy in front of it."""
     postgres_us: float
     """Of all Postgres processes."""
     calls_per_second: float
     peak_mb: float
-    """Of the memory of the process that does the work."""
+    """The peak memory of the process that does the work."""
     edge_peak_mb: float
 
     @property
@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The median of ratios that were taken round by round, and its 95 % bootstrap interval."""
+    """The median of the ratios of all rounds, and its 95 % bootstrap interval."""
 
     median: float
     low: float
@@ -63,7 +63,7 @@ class Ratio:
 
 @contextmanager
 def load_generator(stage: Stage) -> Iterator[Send]:
-    """Yields a function that has a contender do what an order says."""
+    """Yields a function that sends an order to the load generator."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.generator", str(stage.folder), stage.tokens[TENANT], stage.tokens[WRITTEN]],
         stdin=subprocess.PIPE,
@@ -90,7 +90,7 @@ def load_generator(stage: Stage) -> Iterator[Send]:
 
 
 def pairs(contenders: Sequence[Contender], works: Iterable[str]) -> list[tuple[Contender, str]]:
-    """Returns who can be asked for what."""
+    """Returns the pairs of contenders and works that fit."""
     return [
         (one, work)
         for work in works
@@ -100,7 +100,7 @@ def pairs(contenders: Sequence[Contender], works: Iterable[str]) -> list[tuple[C
 
 
 def warm_up(send: Send, asked: Sequence[tuple[Contender, str]], *, scale: float) -> None:
-    """Lets statements be prepared and caches be filled."""
+    """Prepares statements and fills caches by calls that do not count."""
     for contender, work in asked:
         send(contender, _order(contender, work, scale=scale))
 
@@ -108,10 +108,10 @@ def warm_up(send: Send, asked: Sequence[tuple[Contender, str]], *, scale: float)
 def run_rounds(
     stage: Stage, send: Send, asked: Sequence[tuple[Contender, str]], *, rounds: int, scale: float
 ) -> Iterator[Cell]:
-    """Measures everybody ``rounds`` times, with ``scale`` times the calls of the plan.
+    """Measures every contender ``rounds`` times, with ``scale`` times the calls of the plan.
 
     Raises:
-        ContenderError: a call failed, an answer was wrong, or a server counted another number of them.
+        ContenderError: a call failed, an answer was wrong, or a server counted a different number of calls.
     """
     chance = random.Random(1)
     for number in range(rounds):
@@ -132,7 +132,7 @@ def run_paced(send: Send, asked: Sequence[tuple[Contender, str]], *, rounds: int
 
 
 def paired(numerators: Iterable[tuple[int, float]], denominators: Iterable[tuple[int, float]]) -> Ratio:
-    """Compares figures round by round, so that what slows down a whole round cancels out."""
+    """Compares figures round by round, so that a slow round cancels out."""
     base = dict(denominators)
     ratios = [value / base[number] for number, value in numerators]
     chance = random.Random(1)

@@ -1,9 +1,9 @@
-"""Do two processes of a service carry twice as much? `python -m bench.scaling`: GetUser through the edge.
+"""Measures whether two processes of a service carry twice the calls: `python -m bench.scaling`, GetUser by the edge.
 
-On two cores nobody can see twice as many calls a second: load generator, edge and Postgres need them, too. What decides
-is what each process spends: the one that is busiest is full first, and with a core of its own it carries as many calls
-as fit into a second of it. Each process gets the same number of calls a second, however many there are: with twice the
-calls in flight over two, each would find fewer of them at once, and pay more for each.
+Two cores cannot show twice as many calls a second, because load generator, edge and Postgres need them, too. The CPU
+time per process decides: the busiest process is full first, and with a core of its own it carries as many calls as fit
+into one second of CPU time. Each process gets the same number of calls a second, however many processes there are. With
+a fixed number of calls in flight each of two processes would batch fewer calls at once, and pay more for each.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from bench.rounds import Send, load_generator, paired, postgres_cpu_ns
 from bench.stage import Stage, set_stage
 
 FACTOR: Final = 1.7
-"""How much more two processes must carry."""
+"""The goal: how many times the calls of one process two must carry."""
 EQUAL: Final = 1.1
-"""What a call may cost with two, in calls with one."""
+"""The goal: what a call may cost with two processes, relative to one."""
 CALLS_PER_SECOND: Final = 1000
 P95_MS: Final = 100
 LOAD: Final = 0.6
-"""Of saturation: where latency is taken."""
+"""The share of saturation at which latency is measured."""
 
 EACH: Final = 250
 """Calls a second of each process, so that two leave room on two cores."""
@@ -44,12 +44,12 @@ _SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One round with so many processes; microseconds of CPU time are per call."""
+    """One round with a number of processes, in microseconds of CPU time per call."""
 
     round: int
     processes: int
     busiest_us: float
-    """Of the process that had most to do, by all calls."""
+    """The CPU time of the busiest process, divided by all calls."""
     all_us: float
     edge_us: float
     postgres_us: float
@@ -57,7 +57,7 @@ class Cell:
 
 
 class Bench:
-    """Two processes of the users service behind one edge, which is told how many of them there are."""
+    """Two processes of the users service behind one edge, which is configured with one or both."""
 
     def __init__(self, stage: Stage, edge: Program, services: Sequence[Program], send: Send) -> None:
         self._stage = stage
@@ -68,10 +68,10 @@ class Bench:
         self._admin = f"http://127.0.0.1:{stage.mesh.ports['edge admin']}"
 
     def use(self, processes: int) -> None:
-        """Tells the edge, and waits until it has seen that they serve.
+        """Configures the edge, and waits until it finds the processes healthy.
 
         Raises:
-            ContenderError: it does not.
+            ContenderError: it does not in time.
         """
         document = yaml.load(self._clusters.read_text(), yaml.CSafeLoader)
         users = next(one for one in document["resources"] if one["name"] == "users")
@@ -81,7 +81,7 @@ class Bench:
         ]
         draft = self._clusters.with_suffix(".new")
         draft.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
-        # Moved into place: Envoy watches for that, not for writes.
+        # Envoy watches for moved files, not for writes.
         draft.replace(self._clusters)
         deadline = time.monotonic() + _SECONDS
         while self._serving() != set(ports):
@@ -90,7 +90,7 @@ class Bench:
             time.sleep(0.05)
 
     def measure(self, number: int, processes: int, count: int, *, rate: int = 0) -> Cell:
-        """Makes ``count`` calls at a rate, or as fast as answers come."""
+        """Makes ``count`` calls at a rate, or as fast as answers arrive."""
         services = self._services[:processes]
         meters: list[Callable[[], int]] = [service.cpu_ns for service in services]
         meters += [self._edge.cpu_ns, lambda: postgres_cpu_ns(self._stage)]
@@ -100,7 +100,7 @@ class Bench:
         return Cell(number, processes, max(own), sum(own), edge, postgres, count / seconds)
 
     def latencies(self, rate: int) -> list[float]:
-        """Returns milliseconds, at a rate that does not wait for answers."""
+        """Returns latencies in milliseconds, at a rate that does not depend on answers."""
         return sorted(self._call(count=rate * _SECONDS, rate=rate).latencies_ms)
 
     def _call(self, *, count: int, rate: int = 0) -> Any:
@@ -123,7 +123,7 @@ def _address(port: int) -> dict[str, object]:
 
 
 def rounds(bench: Bench, number: int, count: int) -> Iterator[Cell]:
-    """Measures one and two processes in an order that changes; the round before the first fills caches."""
+    """Measures one and two processes in alternating order; the first round only fills caches."""
     chance = random.Random(1)
     for current in range(-1, number):
         for processes in chance.sample((1, 2), 2):
@@ -134,7 +134,7 @@ def rounds(bench: Bench, number: int, count: int) -> Iterator[Cell]:
 
 
 def report(cells: Sequence[Cell]) -> bool:
-    """Prints what one and two cost, and whether the goals are reached."""
+    """Prints what one and two processes cost, and whether the goals are reached."""
     names = ("busiest_us", "all_us", "edge_us", "postgres_us", "calls_per_second")
     print(f"{'processes':<12}{'busiest µs':>12}{'all µs':>10}{'edge µs':>10}{'Postgres µs':>13}{'calls/s':>10}")
     for processes in (1, 2):
@@ -152,7 +152,7 @@ def report(cells: Sequence[Cell]) -> bool:
 
 
 def main() -> None:
-    """Prints the figures; exits with 1 if two processes miss their goals by more than noise, or latency its own."""
+    """Prints the figures; exits with 1 if a goal is missed by more than noise."""
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description="One process and two.")
     parser.add_argument("--rounds", type=int, default=12, help="how often each is measured (default: 12)")
     parser.add_argument("--count", type=int, default=1000, help="calls per round and process (default: 1,000)")

@@ -1,7 +1,7 @@
 """Runs the k6 scenarios against the running mesh or any other: `make load`, `python -m bench.scenarios spike`.
 
-All settings come from the environment, as k6 wants them: URL and TOKENS for another mesh than the local one; RATE,
-DURATION, SPIKE, CONNECTIONS, SOAK as the scenarios say. Tokens never appear among a program's arguments.
+All settings come from the environment, as k6 expects: URL and TOKENS for another mesh than the local one; RATE,
+DURATION, SPIKE, CONNECTIONS and SOAK for the scenarios. Tokens never appear among a program's arguments.
 """
 
 import os
@@ -17,15 +17,15 @@ from tools.topology import Mesh, MeshError
 
 FOLDER: Final = Path(__file__).with_name("k6")
 ORDER: Final = ("smoke", "steady", "tenants", "ramp", "spike", "soak")
-"""As they run when none is named: what shows most in the least time first."""
+"""The default order: the scenarios that show most in the least time come first."""
 
 _TENANTS: Final = 10
-"""So many principals may ask for 20,000 reads a second of one edge, twice what one address may."""
+"""Enough principals for 20,000 reads a second at one edge, twice the limit of one address."""
 _TOKEN_SECONDS: Final = 12 * 3600
 
 
 def target() -> Mapping[str, str]:
-    """Returns where the mesh is and who calls it.
+    """Returns the URL of the mesh and the tokens of its callers.
 
     Raises:
         MeshError: no mesh runs here and none is named, or one is named without tokens.

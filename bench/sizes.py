@@ -1,7 +1,7 @@
 """Measures whether reads cost more in a large table than in a small one: `python -m bench.sizes`.
 
-Two users services as deployed, each over a Postgres of its own: one with ten users, one with a million, all of one
-tenant. The unit is the CPU time of service and Postgres together, per call; both answer the same number of users.
+It runs two users services as deployed, each over its own Postgres: one with ten users, one with a million, all of one
+tenant. The unit is the CPU time of service and Postgres together, per call. Both return the same number of users.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 SMALL: Final = 10
 GOAL: Final = 1.2
-"""What a read of the large table may cost, in reads of the small one."""
+"""The goal: what a read of the large table may cost, relative to the small one."""
 
 _PAGE: Final = 3
-"""Users of every page: so few that the second page of the small table has a third, whose token costs something, too."""
+"""Users per page: so few that the second page of the small table still makes a token for a third one."""
 Costs = dict[str, list[tuple[int, float]]]
-"""By table: the round and what a call costs in it, microseconds of CPU time."""
+"""By table: the rounds, and the CPU time of a call in each, in microseconds."""
 
 _FILL: Final = f"""
     INSERT INTO users (tenant_id, id, display_name, labels, state, email, roles, create_time, update_time, created_by)
@@ -60,7 +60,7 @@ _LISTS: Final = {
 
 @dataclass(frozen=True)
 class Table:
-    """A users service and what it is asked."""
+    """A users service and the calls that it gets."""
 
     name: str
     stage: Stage
@@ -72,7 +72,7 @@ class Table:
     """The page in the middle."""
 
     def calls(self) -> dict[str, Callable[[], Awaitable[object]]]:
-        """Returns what is measured, by name."""
+        """Returns the calls to measure, by name."""
         lists = {**_LISTS, "deep page": self.deep}
         return {"GetUser": self._get, **{name: partial(self._list, request) for name, request in lists.items()}}
 
@@ -86,7 +86,7 @@ class Table:
 
 
 async def measure(tables: Sequence[Table], *, rounds: int, count: int) -> dict[str, Costs]:
-    """Returns what every call costs, in rounds whose order changes."""
+    """Returns the cost of every call, from rounds in alternating order."""
     chance, names = random.Random(1), list(tables[0].calls())
     costs: dict[str, Costs] = {name: {table.name: [] for table in tables} for name in names}
     for number in range(-1, rounds):
@@ -97,7 +97,7 @@ async def measure(tables: Sequence[Table], *, rounds: int, count: int) -> dict[s
                 for _ in range(count):
                     await call()
                 service, postgres = table.service.cpu_ns() - before[0], postgres_cpu_ns(table.stage) - before[1]
-                # The round before the first one fills caches.
+                # The first round only fills caches.
                 if number >= 0:
                     costs[name][table.name].append((number, (service + postgres) / count / 1000))
     return costs
@@ -109,7 +109,7 @@ async def fill(stage: Stage, rows: int) -> Sequence[str]:
     try:
         await connection.execute("TRUNCATE users")
         await connection.execute(_FILL, rows)
-        # All tables: the changes, too, that the rows have left, or Postgres tidies up while it is measured.
+        # All tables, also that of changes; otherwise autovacuum would run during the measurement.
         for statement in ("VACUUM ANALYZE", "CHECKPOINT"):
             await connection.execute(statement)
         found = await connection.fetch("SELECT id::text FROM users ORDER BY id LIMIT 1000")

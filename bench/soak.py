@@ -1,9 +1,9 @@
-"""Does memory stay flat? `make soak MINUTES=30` churns calls and streams against the running mesh and watches it.
+"""Checks that memory stays flat: `make soak MINUTES=30` makes mixed calls and streams to the running mesh.
 
-What counts is anonymous memory: what a leak is made of, without pages of files and without Postgres' shared buffers,
-which fill (and which USS counts as a process' own as long as no other has touched them). Of the edge it is what Envoy
-has given out: its allocator keeps more or less. Of Postgres most is its connections', so there must be equally many all
-the time: each client comes with a crowd once a minute, which keeps the service's pool at its size.
+It measures anonymous memory, because leaks are made of it. Pages of files do not count, nor do shared buffers of
+Postgres, which fill (and which USS attributes to one process until another touches them). For the edge it takes what
+Envoy has allocated, because its allocator keeps a varying reserve. Most memory of Postgres belongs to connections, so
+their number must stay constant: once a minute each client makes many calls at once, which keeps the pool at its size.
 """
 
 import argparse
@@ -32,42 +32,42 @@ from tools.secrets import identity
 from tools.topology import SERVICES, Mesh
 
 ALLOWED: Final = 0.05
-"""By how much memory may change after the warm-up, as a part of what it was."""
+"""The largest allowed change of memory after the warm-up, as a share."""
 
 _SAMPLE_SECONDS: Final = 5
 _PART: Final = 5
-"""The first and the last of so many parts of the time after the warm-up are compared."""
+"""The time after the warm-up has this many parts; the first and the last are compared."""
 _CROWD: Final = 20
-"""Updates of a client at once, more than the pool has connections: each keeps one until those before it are done."""
+"""Simultaneous updates of a client, more than the pool has connections: each update occupies one while it waits."""
 _CROWD_SECONDS: Final = 60
-"""Between two crowds; a connection that nobody uses for five minutes is closed."""
+"""Between two crowds; the pool closes connections that are idle for five minutes."""
 _TOKEN_SECONDS: Final = 24 * 3600
 _MIB: Final = 1024 * 1024
 
 
 @dataclass
 class Soak:
-    """What was done, and what it did to the processes."""
+    """The calls that were made, and the memory samples of the processes."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    """By habit."""
+    """By kind of call."""
     failures: Counter[str] = field(default_factory=Counter)
-    """What should not have happened."""
+    """Calls that went wrong."""
     samples: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
-    """How many calls there had been, and the bytes of each process."""
+    """The number of calls so far, and the bytes of each process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of one process, after the warm-up."""
+    """The change of one process after the warm-up."""
 
     process: str
     before: float
-    """Bytes, early."""
+    """Bytes in the first part."""
     after: float
-    """Bytes, late."""
+    """Bytes in the last part."""
     calls: int
-    """Made in between."""
+    """Calls made in between."""
 
     @property
     def is_flat(self) -> bool:
@@ -80,7 +80,7 @@ class Change:
 
 
 def changes(samples: Sequence[tuple[int, Mapping[str, int]]]) -> Iterator[Change]:
-    """Compares the beginning with the end, process by process."""
+    """Compares the first part with the last, process by process."""
     part = max(1, len(samples) // _PART)
     first, last = samples[:part], samples[-part:]
     calls = last[0][0] - first[0][0]
@@ -90,7 +90,7 @@ def changes(samples: Sequence[tuple[int, Mapping[str, int]]]) -> Iterator[Change
 
 
 def memory(mesh: Mesh) -> Mapping[str, int]:
-    """Returns the bytes that each process of the mesh has for itself; Postgres is one."""
+    """Returns the private bytes of each process of the mesh; Postgres counts as one."""
     found = {name: _own(process) for name, process in processes.pids(mesh) if name not in {"mesh", "edge"}}
     with urllib.request.urlopen(f"http://127.0.0.1:{mesh.ports['edge admin']}/memory") as answer:
         found["edge"] = int(json.load(answer)["allocated"])
@@ -109,7 +109,7 @@ def _own(process: psutil.Process) -> int:
 
 
 async def churn(mesh: Mesh, soak: Soak, *, rate: float, ends: float, number: int) -> None:
-    """One client: begins a call ``rate`` times a second, until then, and once a minute many."""
+    """Runs one client: ``rate`` calls a second until the end, and once a minute many at once."""
     token = identity.mint(mesh.issuer, sub=f"soak-{number}", tenant="soak", roles=["admin"], ttl_seconds=_TOKEN_SECONDS)
     own = (("grpc.use_local_subchannel_pool", 1),)
     service = f"127.0.0.1:{mesh.ports[f'{SERVICES[0].name} grpc']}"
@@ -144,7 +144,7 @@ async def _one(client: Churn, habit: str, soak: Soak) -> None:
 
 
 async def run(mesh: Mesh, *, minutes: float, rate: float, clients: int) -> Soak:
-    """Churns and samples."""
+    """Makes the calls and takes the samples."""
     soak = Soak()
     ends = time.monotonic() + minutes * 60
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""What every contender stands on: users and an agent in a Postgres, certificates, an issuer, free ports."""
+"""The stage of all contenders: Postgres with users and an agent, certificates, an issuer, free ports."""
 
 import asyncio
 import random
@@ -27,25 +27,25 @@ from tools.topology import ROOT, SERVICES, Mesh
 
 TENANT: Final = "bench"
 WRITTEN: Final = "bench-written"
-"""The tenant whose users change, so that what is read of the other one stays what it was."""
+"""The tenant whose users change, so that reads of the other tenant always see the same rows."""
 NEEDED: Final = ("users", "agents")
 """The services that run."""
 POOLS: Final = {"users": 10, "agents": 3}
-"""Connections of every contender to each database: all contenders together must not need more than Postgres allows."""
+"""Connections of one contender to each database; all contenders together must stay below the limit of Postgres."""
 _USERS: Final = 1000
 _TOOLS: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything that contenders share."""
+    """The parts that all contenders share."""
 
     folder: Path
     mesh: Mesh
     environments: Mapping[str, Mapping[str, str]]
-    """What each service is told, by its name."""
+    """The environment of each service, by its name."""
     tokens: Mapping[str, str]
-    """One that may do everything that is asked, by tenant."""
+    """A token with every needed permission, by tenant."""
     admin_urls: Mapping[str, str]
     """A superuser's connection to the database of each service."""
     postmaster: int
@@ -59,7 +59,7 @@ class Stage:
 
 @contextmanager
 def set_stage() -> Iterator[Stage]:
-    """Yields a stage of its own and takes it down again."""
+    """Yields a new stage, and removes it at the end."""
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
         # Postgres runs as another user.
@@ -73,12 +73,12 @@ def set_stage() -> Iterator[Stage]:
 
 
 def users_of(folder: Path, tenant: str = TENANT) -> Sequence[pb.User]:
-    """Returns the users of a tenant of the stage in ``folder``, as they must be answered."""
+    """Returns the users of a tenant of the stage in ``folder``, as contenders must return them."""
     return pb.ListUsersResponse.FromString((folder / f"{tenant}.pb").read_bytes()).users
 
 
 def agent_of(folder: Path) -> agent_pb2.Agent:
-    """Returns the agent of a megabyte."""
+    """Returns the agent, which is one megabyte large."""
     return agent_pb2.Agent.FromString((folder / "agent.pb").read_bytes())
 
 
@@ -132,7 +132,7 @@ def _make_users(chance: random.Random, tenant: str) -> Iterator[pb.User]:
 
 
 def _nanos(chance: random.Random) -> int:
-    # An odd number of microseconds has six digits in everybody's JSON; a whole number of milliseconds not.
+    # Every JSON writer prints an odd number of microseconds with six digits, but not whole milliseconds.
     return (chance.randrange(1_000_000) | 1) * 1000
 
 

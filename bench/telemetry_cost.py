@@ -1,7 +1,7 @@
 """Measures what traces and exported metrics cost a service: `python -m bench.telemetry_cost --rounds 20`.
 
-The same users service without a collector, and with one that is told of no, one in a hundred and all good calls. Paired
-rounds, as in `make bench`; twins without a collector show how much a run can tell apart.
+It compares the same users service without a collector, and with one that gets traces of no, one in a hundred and all
+good calls, in paired rounds as `make bench` does. Twins without a collector show the noise of a run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ RATIOS: Final[Mapping[str, str | None]] = {
     "collector, 1 %": "0.01",
     "collector, 100 %": "1",
 }
-"""What of the traces that begin at the service is sampled; None exports nothing at all."""
+"""The sampled share of traces that begin at the service; None exports nothing at all."""
 WORKS: Final = ("GetUser", "CreateUser")
 
 
@@ -53,14 +53,14 @@ def main() -> None:
 @contextmanager
 def _started(stage: Stage) -> Iterator[Sequence[Contender]]:
     with ExitStack() as stack:
-        # In a process of its own: one that runs gRPC must not fork others.
+        # A process that runs gRPC must not fork, so this runs in one of its own.
         collector = stack.enter_context(started_peer("collector", (sys.executable, "-m", "bench.collector"), stage))
         await_all([collector])
         contenders = []
         for name, ratio in RATIOS.items():
             told = {} if ratio is None else _telemetry(f"http://{collector.address}", ratio)
             program = stack.enter_context(started_service("users", stage, label=name, environment=told))
-            # One after the other: five at once take longer than they are given on a busy machine.
+            # Five at once would exceed their time-out on a busy machine.
             await_all([program])
             contenders.append(Contender(name=name, transport="mtls", programs={"users": program}))
         yield contenders

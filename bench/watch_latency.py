@@ -1,7 +1,7 @@
-"""How long a change takes to who watches: `python -m bench.watch_latency --rate 200`, on an idle machine.
+"""Measures how long a change takes to its watchers: `python -m bench.watch_latency --rate 200`, on an idle machine.
 
-One users service over mutual TLS, its Postgres, and in this process who writes and who watches. The time of a change
-runs from the answer to its writer, or from nothing if the watch was quicker.
+It runs one users service over mutual TLS with its Postgres; writers and watchers run in this process. The latency of a
+change counts from the answer to its writer; it is 0 if the watch was quicker.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from bench.stage import WRITTEN, set_stage
 
 GOAL_MS: Final = 100
 _WARM_UP: Final = 200
-"""Changes that do not count: the first ones prepare statements and open connections."""
+"""Changes that do not count, because they prepare statements and open connections."""
 
 
 async def measure(address: str, credentials: grpc.ChannelCredentials, token: str, *, rate: int, changes: int) -> Any:
-    """Returns how long each change took from its answer and from its request, in milliseconds, sorted."""
+    """Returns the latency of each change from its answer and from its request, in milliseconds, sorted."""
     sent: dict[str, tuple[float, float]] = {}
     heard: dict[str, float] = {}
     metadata = (("authorization", f"Bearer {token}"),)

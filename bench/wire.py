@@ -1,4 +1,4 @@
-"""Postgres behind a proxy that counts what a service sends to it: on the wire nothing can be hidden or forgotten."""
+"""A proxy before Postgres that counts what a service sends: on the wire no message is missed."""
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
@@ -9,30 +9,30 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 _ENDS_TURN: Final = (b"S", b"Q")
-"""Sync and Query: after these, and no others that asyncpg sends, a client waits for its answer."""
+"""Sync and Query: of all messages that asyncpg sends, only these make the client wait for an answer."""
 
 
 class Wire:
-    """What was sent since it was last cleared, but for simple queries outside transactions: those wake watchers."""
+    """The messages since the last reset, without simple queries outside transactions, which wake watchers."""
 
     def __init__(self) -> None:
         self.messages: Final[Counter[bytes]] = Counter()
-        """By type, a byte of Postgres' protocol."""
+        """The number of messages by type, a byte of Postgres' protocol."""
         self._url = ""
 
     @property
     def round_trips(self) -> int:
-        """How often somebody waited for Postgres."""
+        """The number of round trips."""
         return sum(self.messages[kind] for kind in _ENDS_TURN)
 
     @property
     def statements(self) -> int:
-        """How many statements with parameters ran; what begins and ends a transaction is not among them."""
+        """The number of statements with parameters; BEGIN and COMMIT have none."""
         return self.messages[b"E"]
 
     @asynccontextmanager
     async def before(self, url: str) -> AsyncIterator[str]:
-        """Yields a URL of the same database that leads through here."""
+        """Yields a URL of the same database through this proxy."""
         self._url = url
         async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
             user, _, _ = urlsplit(url).netloc.rpartition("@")
@@ -53,7 +53,7 @@ class Wire:
         return await asyncio.open_connection(host, port)
 
     async def _pass_on(self, client: StreamReader, to_postgres: StreamWriter) -> None:
-        # The first message, which names user and database, is the only one without a type.
+        # Only the first message, which names user and database, has no type.
         kind, inside = b"", False
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:

@@ -1,4 +1,4 @@
-"""What contenders are asked to do, over gRPC and over REST, and what they must answer."""
+"""The calls that contenders get, over gRPC and over REST, and the answers that are right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ BATCH: Final = 100
 
 
 class WrongAnswerError(Exception):
-    """A contender did not answer what it was asked."""
+    """A contender gave a wrong answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it is asked for."""
+    """An RPC, and how often it is called."""
 
     resource: str
     """The collection, which names the service."""
@@ -44,9 +44,9 @@ class Plan:
     """The full name of the RPC."""
     tenant: str
     calls: int
-    """In a round."""
+    """Calls in a round."""
     rate: int
-    """Calls a second where latency is measured: about a fifth of what the slowest contender can do."""
+    """Calls a second for the latency: about a fifth of the capacity of the slowest contender."""
     has_key: bool = False
     """Whether each call carries an idempotency key of its own."""
 
@@ -64,7 +64,7 @@ PLANS: Final = {
 
 
 class Work(Protocol):
-    """One of them; ``number`` tells its calls apart."""
+    """One kind of call; ``number`` distinguishes the calls."""
 
     @property
     def answer(self) -> type[Message]:
@@ -107,7 +107,7 @@ class Read:
 
     def check(self, number: int, answer: Message) -> None:
         if isinstance(answer, pb.ListUsersResponse):
-            # Everybody's own.
+            # Each contender has its own form of token.
             answer.next_page_token = ""
         if answer != self.answers[number % len(self.answers)]:
             raise WrongAnswerError(str(answer)[:1000])
@@ -121,7 +121,7 @@ class Read:
 
 
 class Write:
-    """Calls whose answers hold what the server chose."""
+    """Calls whose answers contain values that the server chose."""
 
     answer = pb.User
 
@@ -136,7 +136,7 @@ class Write:
 
 
 class Create(Write):
-    """A new user each time."""
+    """Creates a new user each time."""
 
     def request(self, number: int) -> Message:
         return pb.CreateUserRequest(user=self._user(number))
@@ -169,7 +169,7 @@ class Create(Write):
 
 @dataclass(frozen=True)
 class Update(Write):
-    """Another name for a user whose etag is known: that of the answer before, whoever gave it."""
+    """Renames a user by the etag of the previous answer, whichever contender gave it."""
 
     users: Sequence[pb.User]
     etags: dict[int, str] = field(default_factory=dict)
@@ -202,7 +202,7 @@ class Update(Write):
 
 
 def make_works(folder: Path) -> dict[str, Work]:
-    """Returns what `PLANS` names, for the stage in ``folder``."""
+    """Returns the works that `PLANS` names, for the stage in ``folder``."""
     users, agent = users_of(folder), agent_of(folder)
     newest = sorted(users, key=lambda user: (user.create_time.ToNanoseconds(), user.id), reverse=True)[:PAGE]
     batches = [users[start : start + BATCH] for start in range(0, len(users), BATCH)]

@@ -1,6 +1,6 @@
-"""What an API key costs whoever sends it, by what is wrong with it: `python -m bench.wrong_key --rounds 200`.
+"""Measures how long the answer to an API key takes, by its fault: `python -m bench.wrong_key --rounds 200`.
 
-The exchange of the users service over a real Postgres, without gRPC, whose noise would only hide differences.
+It runs the exchange of the users service over a real Postgres, without gRPC, whose noise would hide differences.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from users_service.service import SERVICE
 BASE: Final = "of an id that never was"
 RIGHT: Final = "right, not remembered"
 CALLS: Final = 20
-"""Of each kind in a round; the quickest is the round's figure: what else the machine does can only add to it."""
+"""Calls of each kind in a round. The quickest is the figure of the round, because other load only adds time."""
 
 _TENANT: Final = "bench"
 _KEYS: Final = ApiKeys([PEPPER.encode()])
@@ -50,7 +50,7 @@ _KEY: Final = (
 
 
 def measure(rounds: int) -> Mapping[str, Sequence[float]]:
-    """Returns microseconds for each kind of key, one figure a round; the order within a round changes."""
+    """Returns microseconds for each kind of key, one figure per round; the order within a round alternates."""
     with tempfile.TemporaryDirectory(prefix="bench") as folder, postgres_server() as admin_url:
         database = create_database(admin_url, SERVICE.name, SERVICE.migrations)
         signer = InternalTokenSigner(Identity(Path(folder)).signing_key_path.read_bytes(), audience=AUDIENCE)
@@ -79,7 +79,7 @@ async def _measure(database: TestDatabase, signer: InternalTokenSigner, rounds: 
 
 @asynccontextmanager
 async def _exchange(database: TestDatabase, signer: InternalTokenSigner) -> AsyncIterator[KeyExchange]:
-    # Between two calls everything is forgotten that was worth remembering.
+    # Caches are emptied between two calls.
     clock = count(0, CACHE_SECONDS)
     settings = DatabaseSettings(url=SecretStr(database.url), pool_size=1)
     opened = await Database.connect(settings, application_name="wrong_key")
@@ -90,7 +90,7 @@ async def _exchange(database: TestDatabase, signer: InternalTokenSigner) -> Asyn
 
 
 async def _store(admin_url: str) -> Mapping[str, Callable[[], str]]:
-    """Stores a key of each kind that exists, and returns what to send of every kind."""
+    """Stores the keys of the kinds that exist, and returns a key of every kind."""
     connection = await asyncpg.connect(admin_url)
     made = {}
     for kind in ("right", "revoked", "expired", "disabled"):

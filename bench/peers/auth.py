@@ -1,4 +1,4 @@
-"""Who is calling, for the REST peers in Python: PyJWT as its documentation shows it, and a cache around it."""
+"""Authentication of the REST peers in Python: PyJWT as its documentation shows it, and a cache around it."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ _REQUIRED: Final = ["exp", "iat", "sub", "tenant_id", "roles"]
 _CACHED: Final = 10_000
 
 PERMISSIONS: Final = {"admin": {"read", "write"}, "viewer": {"read"}}
-"""What roles may do here; the platform knows more of both."""
+"""The permissions of roles here; the platform has more of both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a token that verified says."""
+    """The claims of a verified token."""
 
     tenant_id: str
     subject: str
@@ -30,10 +30,10 @@ class Caller:
 
 
 def verify(token: str) -> Caller:
-    """Returns whose token it is.
+    """Returns the caller of a token.
 
     Raises:
-        jwt.InvalidTokenError: it is not one of our issuer's, or out of date.
+        jwt.InvalidTokenError: it is not from our issuer, or has expired.
     """
     key = _KEYS.get(jwt.get_unverified_header(token).get("kid"))
     if key is None:
@@ -54,10 +54,10 @@ _callers: Final[dict[bytes, Caller]] = {}
 
 
 def verify_cached(token: str) -> Caller:
-    """Does the same, once for each token.
+    """Does the same, once per token.
 
     Raises:
-        jwt.InvalidTokenError: it is not one of our issuer's, or out of date.
+        jwt.InvalidTokenError: it is not from our issuer, or has expired.
     """
     digest = hashlib.sha256(token.encode()).digest()
     caller = _callers.get(digest)

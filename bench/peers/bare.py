@@ -1,4 +1,4 @@
-"""gRPC without api_common's layers, on the same transport: for contenders that show what something costs by itself."""
+"""gRPC without the layers of api_common, on the same transport, for contenders that isolate a cost."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ from api_common.settings import Settings
 from google.protobuf import message_factory
 
 Methods = Mapping[str, Callable[[Any, Any], Awaitable[Any]]]
-"""Those of the users service that there are, as gRPC calls them, by name."""
+"""The implemented methods of the users service, by name."""
 
 FOLDER: Final = Path(os.environ.get("BENCH_FOLDER", ""))
 """The stage's folder."""
 
 
 def serve(make: Callable[[Settings], Awaitable[Methods]]) -> None:
-    """Answers until SIGTERM."""
+    """Serves until SIGTERM."""
     uvloop.run(_serve(make))
 
 

@@ -1,6 +1,6 @@
-"""The limit: tenant-bound transactions on the driver and nothing else. No token, no validation, no metrics, no log.
+"""The lower bound: tenant-bound transactions on the driver, without token, validation, metrics or log.
 
-A read is one statement (ADR 30), a write is within BEGIN and COMMIT.
+A read is one statement (ADR 30), a write is between BEGIN and COMMIT.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ class Driver:
 
 async def _make(settings: Settings) -> Methods:
     database = settings.database
-    # Without the reset that a release would otherwise send: one more round trip.
+    # Avoids the reset that a release would send: one more round trip.
     pool = await asyncpg.create_pool(
         database.url.get_secret_value(), min_size=1, max_size=database.pool_size, reset=_keep
     )

@@ -1,4 +1,4 @@
-"""A server that does nothing: what grpc.aio costs by itself, and so the unit of the table."""
+"""A server that does nothing. Its cost is that of grpc.aio itself, the unit of the table."""
 
 from typing import Any
 

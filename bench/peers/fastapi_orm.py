@@ -1,4 +1,4 @@
-"""FastAPI, SQLAlchemy's ORM and PyJWT on uvicorn, each as its own documentation shows it: what a user would pick."""
+"""FastAPI, SQLAlchemy's ORM and PyJWT on uvicorn, each as its documentation shows it: the usual choice."""
 
 import hashlib
 import os

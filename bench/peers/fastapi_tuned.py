@@ -1,7 +1,7 @@
-"""The same FastAPI, tuned by someone who knows.
+"""The same FastAPI, tuned by an expert.
 
-Core statements built once, single statements in autocommit, answers by orjson, each token verified once, a line of log
-per request written by hand.
+It builds Core statements once, runs single statements in autocommit, answers by orjson, verifies each token once, and
+writes its own log line per request.
 """
 
 import hashlib
@@ -119,7 +119,7 @@ _, _reading_agents = _engine("AGENTS")
 
 
 class AccessLog:
-    """One line a request, as uvicorn's own, without its formatters."""
+    """Writes one line per request, as uvicorn does, without its formatters."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Builds the peer in Go where there is a toolchain for it; everybody else does without."""
+"""Builds the peer in Go, if the machine has a toolchain."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ _SERVICES: Final = ("ameide/user/v1/user.proto", "ameide/agent/v1/agent.proto")
 
 
 def build() -> Path | None:
-    """Returns the program, or None: there is no Go here, or an older one, or its modules cannot be had."""
+    """Returns the program, or None if Go is missing or too old, or its modules cannot be fetched."""
     if shutil.which("go") is None:
         return None
     shutil.copytree(SOURCE, TARGET, dirs_exist_ok=True)
@@ -52,6 +52,6 @@ def _generate() -> None:
 
 
 def _run(*words: str) -> None:
-    # No toolchain is fetched for it.
+    # Go must not fetch another toolchain.
     environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false -mod=readonly"}
     subprocess.run(words, cwd=TARGET, env=environment, check=True, capture_output=True)

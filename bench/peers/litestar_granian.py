@@ -1,4 +1,4 @@
-"""Litestar on Granian with msgspec and asyncpg: the fastest REST that Python has a framework for."""
+"""Litestar on Granian with msgspec and asyncpg: the fastest REST framework of Python."""
 
 import hashlib
 import os
@@ -141,7 +141,7 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 
 async def _keep(_: object) -> None:
-    """Leaves a session as it is: nothing is ever set on one."""
+    """Does not reset a session, because nothing is ever set on one."""
 
 
 def _pool(database: str) -> asyncpg.Pool:

@@ -29,7 +29,7 @@ class UserWrite(Model):
 
 
 class UserUpdate(Model):
-    """What the benchmark changes: a name, guarded by an etag."""
+    """The change of the benchmark: a name, guarded by an etag."""
 
     display_name: Name
     etag: Annotated[str, StringConstraints(pattern=r'^"\d{1,18}"$')]

@@ -1,4 +1,4 @@
-"""Where the next page of the peers written in Python begins; not sealed, as ours is."""
+"""Page tokens of the peers written in Python; not sealed, unlike ours."""
 
 import base64
 import json
