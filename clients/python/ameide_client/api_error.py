@@ -1,4 +1,4 @@
-"""What every failed call raises; `ameide_client.errors` has a class for each reason of the contract."""
+"""The error that every failed call raises; `ameide_client.errors` has a class for each reason of the contract."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that was refused."""
+    """One malformed field of a request."""
 
     field: str
     """Its path, `user.email`."""
@@ -17,7 +17,7 @@ class Violation:
 
 
 class ApiError(Exception):
-    """A call failed. Raised itself for reasons that are newer than this client."""
+    """A failed call. Reasons that are newer than this client raise this class itself."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class ApiError(Exception):
         self.reason = reason
         """The reason of the contract, `EMAIL_TAKEN`; empty if the call failed before a server saw it."""
         self.request_id = request_id
-        """What the operators of the API find the call by."""
+        """The id by which the operators of the API find the call."""
         self.retry_after_seconds = retry_after_seconds
-        """When the server wants to be asked again."""
+        """How long the server asks clients to wait before they repeat the call."""
         self.violations = tuple(violations)
-        """The fields that were refused."""
+        """The malformed fields."""
         self.metadata = dict(metadata or {})
         """Values that belong to the reason."""

@@ -27,17 +27,17 @@ class Method(Generic[ResponseT]):
     path: str
     """`/ameide.user.v1.UserService/GetUser`."""
     response: type[ResponseT]
-    """The class of what it returns."""
+    """The class of its responses."""
     writes: bool
-    """Whether it has effects, so that it goes under an idempotency key."""
+    """Whether it writes, so that its calls need an idempotency key."""
 
     def metadata(self, idempotency_key: str | None) -> Metadata:
-        """Returns what is the same for all attempts of one call."""
+        """Returns the headers that all attempts of one call share."""
         return (("idempotency-key", idempotency_key or str(uuid.uuid4())),) if self.writes else ()
 
 
 class Caller:
-    """What both stacks need to know."""
+    """The parts that both stacks share."""
 
     def __init__(self, *, api_key: str | None, timeout_seconds: float, retry: RetryPolicy) -> None:
         self._api_key = api_key
@@ -50,7 +50,7 @@ class Caller:
         return Attempts(self.retry, self._budget, timeout_seconds=self._timeout_seconds if timeout is None else timeout)
 
     def credential(self, token: str | None) -> Metadata:
-        """Says who calls."""
+        """Returns the header with the credential."""
         if token is not None:
             return (("authorization", f"Bearer {token}"),)
         return (("x-api-key", self._api_key),) if self._api_key is not None else ()
@@ -73,7 +73,7 @@ class Calls:
         timeout: float | None,
         idempotency_key: str | None = None,
     ) -> ResponseT:
-        """Calls ``method``, again where that may help.
+        """Calls ``method``, and repeats the call where that may help.
 
         Raises:
             ApiError: the call failed for good.
@@ -117,10 +117,10 @@ class AsyncCalls:
         method: Method[ResponseT],
         request: Message,
         *,
-        timeout: float | None,  # noqa: ASYNC109 - a deadline that the server hears of
+        timeout: float | None,  # noqa: ASYNC109 - a deadline that is sent to the server
         idempotency_key: str | None = None,
     ) -> ResponseT:
-        """Calls ``method``, again where that may help.
+        """Calls ``method``, and repeats the call where that may help.
 
         Raises:
             ApiError: the call failed for good.

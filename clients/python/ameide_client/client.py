@@ -1,4 +1,4 @@
-"""The two clients: they differ in the stack of gRPC that they stand on, and in nothing else."""
+"""The two clients, which differ only in the stack of gRPC that they use."""
 
 from types import TracebackType
 from typing import Self
@@ -16,11 +16,11 @@ class Client(Services):
 
     Args:
         url: `https://api.example.com`; `http://` is for this machine only.
-        token: of the issuer, or what returns one; asked before each attempt, so it should keep what it fetched.
+        token: a token, or a function that returns one. Each attempt calls the function, so it should cache its token.
         api_key: of a service account, instead of a token.
         ca: certificates of authorities to trust (PEM) instead of gRPC's own list.
-        timeout_seconds: for a call with all its retries, if the call does not say it.
-        retry: how often a call is made again.
+        timeout_seconds: the default for a call with all its retries.
+        retry: how often and when a call is repeated.
 
     Raises:
         ValueError: the URL cannot be used, or there are two credentials.
@@ -45,7 +45,7 @@ class Client(Services):
         super().__init__(Calls(self._channel, caller, token))
 
     def close(self) -> None:
-        """Ends the connection and what is under way."""
+        """Closes the connection and ends the calls under way."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class AsyncClient(AsyncServices):
         super().__init__(AsyncCalls(self._channel, caller, token))
 
     async def close(self) -> None:
-        """Ends the connection and what is under way."""
+        """Closes the connection and ends the calls under way."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Where the API is, and who calls it."""
+"""The address of the API, and the credential of the caller."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import grpc
 
 OPTIONS: Final = (
-    # Messages of 10 MiB and their frames; gRPC's own limit is 4.
+    # Messages of 10 MiB and their frames; the default of gRPC is 4 MiB.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
-    # Below the edge's 15 minutes without a call.
+    # Shorter than the 15 minutes after which the edge closes an idle connection.
     ("grpc.client_idle_timeout_ms", 10 * 60 * 1000),
-    # A watch only listens: without a ping it would not notice that nobody is there any longer.
+    # A watch only receives: without pings it would not notice a dead connection.
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.keepalive_timeout_ms", 20 * 1000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -26,7 +26,7 @@ class Address:
     """The edge of a mesh."""
 
     target: str
-    """Host and port, as gRPC wants them."""
+    """Host and port, in the form of gRPC."""
     credentials: grpc.ChannelCredentials | None
     """None for plain text."""
 
@@ -35,7 +35,7 @@ class Address:
         """Reads `https://api.example.com` or, for this machine only, `http://127.0.0.1:8080`.
 
         Raises:
-            ValueError: the URL is none of ours, or would send credentials through a network in plain text.
+            ValueError: the URL has another form, or would send credentials over a network in plain text.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"https", "http"} or not parts.hostname or parts.path.strip("/") or parts.query:

@@ -1,4 +1,4 @@
-"""Reads a failed gRPC call into the error of its reason."""
+"""Converts a failed gRPC call into the error of its reason."""
 
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -12,7 +12,7 @@ from ameide_client.errors import BY_REASON
 
 
 class _Call(Protocol):
-    """What an RpcError is, too, in both of gRPC's stacks."""
+    """The methods of an RpcError in both stacks of gRPC."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -32,7 +32,7 @@ def read_failure(failure: grpc.RpcError) -> ApiError:
         detail.Unpack(bad)
         if detail.Unpack(retry):
             delay = retry.retry_delay.ToTimedelta().total_seconds()
-    # What no server said (no connection, the deadline passed here) has the reason that a server would give.
+    # Errors without an answer (no connection, a deadline that passed here) get the reason that a server would send.
     reason = info.reason or (code.name if code.name in BY_REASON else "")
     return BY_REASON.get(reason, ApiError)(
         message,

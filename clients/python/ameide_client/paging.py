@@ -14,7 +14,7 @@ ItemT = TypeVar("ItemT")
 
 
 class Pager(Generic[PageT, ItemT]):
-    """The items of all pages: `for user in client.users.list()`. Nothing is fetched before it is asked for."""
+    """The items of all pages: `for user in client.users.list()`. Pages are fetched when they are needed."""
 
     def __init__(self, fetch: Callable[[str], PageT], items: Callable[[PageT], Sequence[ItemT]], token: str) -> None:
         self._fetch = fetch
@@ -22,7 +22,7 @@ class Pager(Generic[PageT, ItemT]):
         self._token = token
 
     def pages(self) -> Iterator[PageT]:
-        """Yields page after page, as the server sent them; the token of the next one resumes the list later."""
+        """Yields the pages as the server sent them; `next_page_token` resumes the list later."""
         token: str | None = self._token
         while token is not None:
             page = self._fetch(token)
@@ -35,7 +35,7 @@ class Pager(Generic[PageT, ItemT]):
 
 
 class AsyncPager(Generic[PageT, ItemT]):
-    """The items of all pages: `async for user in client.users.list()`. Nothing is fetched before it is asked for."""
+    """The items of all pages: `async for user in client.users.list()`. Pages are fetched when they are needed."""
 
     def __init__(
         self, fetch: Callable[[str], Awaitable[PageT]], items: Callable[[PageT], Sequence[ItemT]], token: str
@@ -45,7 +45,7 @@ class AsyncPager(Generic[PageT, ItemT]):
         self._token = token
 
     async def pages(self) -> AsyncIterator[PageT]:
-        """Yields page after page, as the server sent them; the token of the next one resumes the list later."""
+        """Yields the pages as the server sent them; `next_page_token` resumes the list later."""
         token: str | None = self._token
         while token is not None:
             page = await self._fetch(token)

@@ -1,4 +1,4 @@
-"""Whether, when and how often a failed call is made again. No I/O: the stacks of `calls` do the waiting."""
+"""Decides whether, when and how often a failed call is repeated. No I/O: the stacks of `calls` wait."""
 
 import random
 import threading
@@ -11,27 +11,27 @@ import grpc
 from ameide_client.api_error import ApiError
 
 _TRANSIENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-# Lost against another call; nothing was done.
+# Another call won; this one changed nothing.
 _LOST: Final = ("CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient a client is within a call's timeout."""
+    """How often and when a call is repeated within its timeout."""
 
     max_attempts: int = 4
-    """How often a call is made at most; 1 turns retries off."""
+    """The most attempts of a call; 1 switches retries off."""
     first_pause_seconds: float = 0.1
-    """The longest pause before the second attempt; it doubles with each attempt, and a random part of it is waited."""
+    """The longest pause before the second attempt. It doubles with each attempt; the pause is a random part of it."""
     longest_pause_seconds: float = 5.0
-    """Where the doubling ends. A server's RetryInfo counts, however long."""
+    """The limit of the doubling. A server's RetryInfo counts, however long it is."""
 
 
 class RetryBudget:
-    """Keeps the retries of all calls of a client at a tenth of what succeeds, so that an outage is not made worse.
+    """Limits the retries of a client to a tenth of its successful calls, so that they do not worsen an outage.
 
     Source: gRPC's retry throttling (gRFC A6): a failure costs a token, a success earns a part of one, and below half of
-    them nothing is made again.
+    the tokens no call is repeated.
     """
 
     _MOST: Final = 20.0
@@ -42,12 +42,12 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def earn(self) -> None:
-        """Notes that a call succeeded."""
+        """Counts a successful call."""
         with self._lock:
             self._tokens = min(self._MOST, self._tokens + self._EARNED)
 
     def spend(self) -> bool:
-        """Notes that an attempt failed, and tells whether another one is affordable."""
+        """Counts a failed attempt, and returns whether the budget permits another one."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1)
             return self._tokens > self._MOST / 2
@@ -64,24 +64,24 @@ class Attempts:
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the next attempt may take."""
+        """The time that is left for the next attempt."""
         return max(0.0, self._deadline - time.monotonic())
 
     def succeeded(self) -> None:
-        """Notes that the last attempt was good."""
+        """Counts the last attempt as successful."""
         self._budget.earn()
 
     def pause_seconds(self, error: ApiError) -> float:
         """Returns how long to wait before the next attempt, after one that failed with ``error``.
 
         Raises:
-            ApiError: ``error``, if asking again is of no use, not affordable, or too late.
+            ApiError: ``error``, if a retry is useless, over the budget, or too late.
         """
         self._made += 1
         if not is_retryable(error) or not self._budget.spend() or self._made >= self._policy.max_attempts:
             raise error
         longest = min(self._policy.first_pause_seconds * 2 ** (self._made - 1), self._policy.longest_pause_seconds)
-        # Jitter only adds to what the server asked for.
+        # Jitter only adds to the delay that the server asked for.
         pause = random.uniform(0, longest) + (error.retry_after_seconds or 0)  # noqa: S311 - nothing secret
         if pause >= self.remaining_seconds:
             raise error
@@ -89,8 +89,8 @@ class Attempts:
 
 
 def is_retryable(error: ApiError) -> bool:
-    """Tells whether the same call may succeed when it is made again.
+    """Returns whether the same call may succeed when it is repeated.
 
-    That it does no harm is the idempotency key's business, which every call that writes has.
+    A retry is safe, because every call that writes has an idempotency key.
     """
     return error.code in _TRANSIENT or error.retry_after_seconds is not None or error.reason in _LOST

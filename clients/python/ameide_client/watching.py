@@ -1,4 +1,4 @@
-"""Watches that go on by themselves when a connection, a server or a token comes to its end."""
+"""Watches that resume by themselves when a connection, a server or a token ends."""
 
 import asyncio
 import contextlib
@@ -21,26 +21,26 @@ from ameide_client.retries import RetryPolicy, is_retryable
 
 ResourceT = TypeVar("ResourceT", bound=Message)
 Request = Callable[[str], Message]
-"""Makes the request of a watch that goes on from a resume token."""
+"""Makes the request of a watch that continues after a resume token."""
 
 _CHANGES: Final = ("created", "updated", "deleted")
-# A stream that says no more than this has got nowhere, however often it is opened.
+# A stream that sends no more than these made no progress, however often it is opened.
 _NO_PROGRESS: Final = ("bookmark", "error", "completed")
 _MAX_DOUBLINGS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[ResourceT]):
-    """Something happened to a resource, as far as the filter of the watch can see."""
+    """A change of a resource, as the filter of the watch sees it."""
 
     kind: Literal["created", "updated", "deleted"]
     """What happened."""
     resource: ResourceT
-    """As the change has left it."""
+    """The resource after the change."""
 
 
 class Progress(Generic[ResourceT]):
-    """How far a watch is, and whether and when it goes on. No I/O."""
+    """The position of a watch, and whether and when it continues. No I/O."""
 
     def __init__(self, resume_token: str, policy: RetryPolicy, *, patience_seconds: float) -> None:
         self.resume_token = resume_token
@@ -51,7 +51,7 @@ class Progress(Generic[ResourceT]):
         self._attempts = 0
 
     def take(self, message: Any) -> Change[ResourceT] | None:
-        """Returns the change that ``message`` is about, if it is about one."""
+        """Returns the change in ``message``, if it contains one."""
         event: Any = message.WhichOneof("event")
         self.resume_token = message.resume_token or self.resume_token
         self._heard = True
@@ -63,12 +63,12 @@ class Progress(Generic[ResourceT]):
         """Returns how long to wait before the stream, which ended with ``error``, is opened again.
 
         Raises:
-            ApiError: ``error``, if the watch cannot go on, or nothing was heard for too long.
+            ApiError: ``error``, if the watch cannot continue, or the server was silent for too long.
         """
         heard, self._heard = self._heard, False
         now = time.monotonic()
         self._lost_at = now if self._lost_at is None else self._lost_at
-        # A stream that was good ends with its token, or with the connection, for which gRPC has many words.
+        # A working stream ends with its token or with the connection, which gRPC reports in many ways.
         passes = is_retryable(error) or (heard and (_is_unauthenticated(error) or not error.request_id))
         if not passes or now - self._lost_at > self._patience_seconds:
             raise error
@@ -79,9 +79,9 @@ class Progress(Generic[ResourceT]):
 
 
 class Watch(Generic[ResourceT]):
-    """The changes to a collection: `for change in client.users.watch()`. The stream is opened when one is asked for.
+    """The changes to a collection: `for change in client.users.watch()`. The first iteration opens the stream.
 
-    An error that ends the iteration leaves it where it was: asking for the next change tries again.
+    After an error that ended the iteration, asking for the next change continues at the same position.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Watch(Generic[ResourceT]):
 
     @property
     def resume_token(self) -> str:
-        """Where a watch with the same filter goes on after the last change; kept by the server for a day or so."""
+        """Resumes a watch with the same filter after the last change; valid for about a day."""
         return self._progress.resume_token
 
     def close(self) -> None:
@@ -148,11 +148,11 @@ class AsyncWatch(Generic[ResourceT]):
 
     @property
     def resume_token(self) -> str:
-        """Where a watch with the same filter goes on after the last change; kept by the server for a day or so."""
+        """Resumes a watch with the same filter after the last change; valid for about a day."""
         return self._progress.resume_token
 
     async def close(self) -> None:
-        """Ends the watch; a task that waits for its next change, too."""
+        """Ends the watch, and a task that waits for its next change."""
         self._closed.set()
         self._hang_up()
 
@@ -180,7 +180,7 @@ class AsyncWatch(Generic[ResourceT]):
                 error = read_failure(failure)
             except asyncio.CancelledError:
                 self._hang_up()
-                # A stream that was cancelled on its way looks like this, too; nobody has cancelled the task then.
+                # A stream that the network cancelled looks like this, too; then the task itself is not cancelled.
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
             self._call = None
@@ -191,7 +191,7 @@ class AsyncWatch(Generic[ResourceT]):
         raise StopAsyncIteration
 
     def __del__(self) -> None:
-        # Whoever leaves an `async for` has let go of it; gRPC would only notice at the next collection of garbage.
+        # Leaving an `async for` ends the stream here; gRPC would only notice at the next garbage collection.
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -201,7 +201,7 @@ class AsyncWatch(Generic[ResourceT]):
 
 
 def _ended() -> ApiError:
-    """Returns what a stream ends with that says nothing else."""
+    """Returns the error of a stream that ended without a last message."""
     return UnavailableError("The stream has ended.", code=grpc.StatusCode.UNAVAILABLE, reason="UNAVAILABLE")
 
 

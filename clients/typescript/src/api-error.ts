@@ -1,6 +1,6 @@
 import { ConnectError } from "@connectrpc/connect";
 
-/** One field of a request that was refused. */
+/** One malformed field of a request. */
 export interface Violation {
   /** Its path, `user.email`. */
   readonly field: string;
@@ -8,7 +8,7 @@ export interface Violation {
   readonly description: string;
 }
 
-/** What a failed call says beyond its status. */
+/** The details of a failed call beyond its status. */
 export interface Facts {
   readonly reason: string;
   readonly requestId: string;
@@ -17,22 +17,22 @@ export interface Facts {
   readonly values: Readonly<Record<string, string>>;
 }
 
-/** A call failed. Thrown itself for reasons that are newer than this client; others have a class of their own. */
+/** A failed call. Each reason has a subclass; reasons that are newer than this client throw this class itself. */
 export class ApiError extends ConnectError implements Facts {
   /** The reason of the contract, `EMAIL_TAKEN`; empty if the call failed before a server saw it. */
   readonly reason: string;
-  /** What the operators of the API find the call by. */
+  /** The id by which the operators of the API find the call. */
   readonly requestId: string;
-  /** When the server wants to be asked again. */
+  /** How long the server asks clients to wait before they repeat the call. */
   readonly retryAfterMs: number | undefined;
-  /** The fields that were refused. */
+  /** The malformed fields. */
   readonly violations: readonly Violation[];
   /** Values that belong to the reason. */
   readonly values: Readonly<Record<string, string>>;
 
   constructor(failure: ConnectError, facts: Facts) {
     super(failure.rawMessage, failure.code, failure.metadata, undefined, failure);
-    // The name stays: it is what ConnectError knows its own by.
+    // The name stays, because ConnectError recognises its instances by it.
     this.details = failure.details;
     this.reason = facts.reason;
     this.requestId = facts.requestId;
@@ -41,7 +41,7 @@ export class ApiError extends ConnectError implements Facts {
     this.values = facts.values;
   }
 
-  /** Without this, any ConnectError would be an instance of any class here: ConnectError asks for its name only. */
+  /** Without this any ConnectError would be an instance of every class here: ConnectError checks only its name. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return Function.prototype[Symbol.hasInstance].call(this, value);
   }

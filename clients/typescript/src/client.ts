@@ -6,18 +6,18 @@ import { readFailure } from "./failures.js";
 import { services } from "./gen/services.js";
 import { PATIENCE, type RetryPolicy, retrying } from "./retries.js";
 
-/** A token of the issuer, or what returns one. */
+/** A token of the issuer, or a function that returns one. */
 export type Token = string | (() => string | Promise<string>);
 
-/** Who calls, and how patiently. */
+/** The credential of a client, its timeout and its retries. */
 export interface Options {
-  /** Asked for before each attempt, so a function should keep what it fetches. */
+  /** Each attempt calls a function again, so it should cache its token. */
   readonly token?: Token;
-  /** Of a service account, instead of a token. */
+  /** The API key of a service account, instead of a token. */
   readonly apiKey?: string;
-  /** For a call with all its retries, if the call does not say it. */
+  /** The default for a call with all its retries. */
   readonly timeoutMs?: number;
-  /** How often a call is made again. */
+  /** How often and when a call is repeated. */
   readonly retry?: Partial<RetryPolicy>;
 }
 
@@ -52,7 +52,7 @@ type Call = (request: unknown, options?: CallOptions) => Promise<unknown>;
 /** Opens a stream. */
 export type Stream<R, M> = (request: R, options?: CallOptions) => AsyncIterable<M>;
 
-/** Makes a client whose calls throw ApiErrors: connect itself ends a call at its deadline, past the interceptors. */
+/** Makes a client whose calls throw ApiErrors: connect ends a call at its deadline outside the interceptors. */
 function open(service: DescService, transport: Transport): unknown {
   const client = createClient(service, transport) as unknown as Record<string, unknown>;
   const calls = service.methods.map(({ localName, methodKind }) => {
@@ -80,7 +80,7 @@ function typedStream<R, M>(call: Stream<R, M>): Stream<R, M> {
   };
 }
 
-/** Says who calls, anew for each attempt. */
+/** Adds the credential, anew for each attempt. */
 function identifying(token: Token | undefined, apiKey: string | undefined): Interceptor {
   return (next) => async (request) => {
     if (token !== undefined) {

@@ -3,9 +3,14 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 
 import { ApiError } from "./api-error.js";
 import { byReason } from "./gen/errors.js";
-import { BadRequestSchema, ErrorInfoSchema, RequestInfoSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  RequestInfoSchema,
+  RetryInfoSchema,
+} from "./gen/google/rpc/error_details_pb.js";
 
-/** Returns what a call threw as the error of its reason. */
+/** Converts what a call threw into the error of its reason. */
 export function readFailure(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) {
     return thrown;
@@ -15,7 +20,7 @@ export function readFailure(thrown: unknown): ApiError {
   const [request] = failure.findDetails(RequestInfoSchema);
   const [retry] = failure.findDetails(RetryInfoSchema);
   const [bad] = failure.findDetails(BadRequestSchema);
-  // What no server said (no connection, the deadline passed here) has the reason that a server would give.
+  // Errors without an answer (no connection, a deadline that passed here) get the reason that a server would send.
   const fallback = Code[failure.code].replaceAll(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase();
   const reason = info?.reason ?? (fallback in byReason ? fallback : "");
   return new (byReason[reason] ?? ApiError)(failure, {

@@ -11,12 +11,15 @@ interface Page {
   nextPageToken: string;
 }
 
-/** What the one list of a page holds. */
+/** The item type of the one list of a page. */
 type Item<P> = { [K in keyof P]-?: P[K] extends (infer I extends Message)[] ? I : never }[keyof P];
 
 type List<R, P> = (request: R, options?: CallOptions) => Promise<P>;
 
-/** The items of all pages, each page fetched when it is needed: `for await (const user of paginate(api.users.listUsers))`. */
+/**
+ * The items of all pages: `for await (const user of paginate(api.users.listUsers))`. Pages are fetched when they are
+ * needed.
+ */
 export async function* paginate<R extends Paged, P extends Page>(
   list: List<R, P>,
   request?: R,
@@ -31,7 +34,7 @@ export async function* paginate<R extends Paged, P extends Page>(
   }
 }
 
-/** Page after page, as the server sent them; the token of the next one resumes the list later. */
+/** The pages as the server sent them; `nextPageToken` resumes the list later. */
 export async function* pages<R extends Paged, P extends Page>(
   list: List<R, P>,
   request?: R,

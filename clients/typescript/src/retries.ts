@@ -4,19 +4,19 @@ import { Code, type Interceptor } from "@connectrpc/connect";
 import type { ApiError } from "./api-error.js";
 import { readFailure } from "./failures.js";
 
-/** How patient a client is within a call's timeout. */
+/** How often and when a call is repeated within its timeout. */
 export interface RetryPolicy {
-  /** How often a call is made at most; 1 turns retries off. */
+  /** The most attempts of a call; 1 switches retries off. */
   readonly maxAttempts: number;
-  /** The longest pause before the second attempt; it doubles with each attempt, and a random part of it is waited. */
+  /** The longest pause before the second attempt. It doubles with each attempt; the pause is a random part of it. */
   readonly firstPauseMs: number;
-  /** Where the doubling ends. A server's RetryInfo counts, however long. */
+  /** The limit of the doubling. A server's RetryInfo counts, however long it is. */
   readonly longestPauseMs: number;
 }
 
 export const PATIENCE: RetryPolicy = { maxAttempts: 4, firstPauseMs: 100, longestPauseMs: 5_000 };
 
-/** Keeps the retries of all calls at a tenth of what succeeds, so that an outage is not made worse (gRFC A6). */
+/** Limits retries to a tenth of the successful calls, so that they do not worsen an outage (gRFC A6). */
 class RetryBudget {
   static readonly #MOST = 20;
   static readonly #EARNED = 0.1;
@@ -32,7 +32,7 @@ class RetryBudget {
   }
 }
 
-/** Makes a call again where that may help; gives each call that writes an idempotency key, so that it does no harm. */
+/** Repeats a call where that may help. Each call that writes gets an idempotency key, so a retry is safe. */
 export function retrying(policy: RetryPolicy): Interceptor {
   const budget = new RetryBudget();
   return (next) => async (request) => {
@@ -42,7 +42,7 @@ export function retrying(policy: RetryPolicy): Interceptor {
     if (request.method.idempotency !== Level.NO_SIDE_EFFECTS && !request.header.has("idempotency-key")) {
       request.header.set("idempotency-key", crypto.randomUUID());
     }
-    // connect has written the timeout there, in milliseconds; it ends request.signal, too.
+    // connect has written the timeout there, in milliseconds; request.signal ends with it, too.
     const deadline = performance.now() + Number.parseInt(request.header.get("grpc-timeout") ?? "Infinity", 10);
     for (let made = 1; ; made++) {
       try {
@@ -55,7 +55,7 @@ export function retrying(policy: RetryPolicy): Interceptor {
           throw error;
         }
         const longest = Math.min(policy.firstPauseMs * 2 ** (made - 1), policy.longestPauseMs);
-        // Jitter only adds to what the server asked for.
+        // Jitter only adds to the delay that the server asked for.
         const pause = Math.random() * longest + (error.retryAfterMs ?? 0);
         if (performance.now() + pause >= deadline) {
           throw error;
@@ -69,19 +69,19 @@ export function retrying(policy: RetryPolicy): Interceptor {
   };
 }
 
-/** Tells whether the same call may succeed when it is made again. */
+/** Returns whether the same call may succeed when it is repeated. */
 export function isRetryable(error: ApiError): boolean {
   return (
     error.code === Code.Unavailable ||
     error.code === Code.DeadlineExceeded ||
     error.retryAfterMs !== undefined ||
-    // Lost against another call; nothing was done.
+    // Another call won; this one changed nothing.
     error.reason === "CONCURRENT_UPDATE" ||
     error.reason === "IDEMPOTENCY_KEY_IN_USE"
   );
 }
 
-/** Waits, or throws `error` when `signal` says so. */
+/** Waits, or throws `error` when `signal` aborts. */
 export async function sleep(pauseMs: number, signal: AbortSignal, error: ApiError): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const giveUp = () => {

@@ -10,12 +10,12 @@ import { isRetryable, PATIENCE, sleep } from "./retries.js";
 type Kind = "created" | "updated" | "deleted";
 
 const KINDS: readonly unknown[] = ["created", "updated", "deleted"] satisfies Kind[];
-// A stream that says no more than this has got nowhere, however often it is opened.
+// A stream that sends no more than these made no progress, however often it is opened.
 const NO_PROGRESS: readonly unknown[] = ["bookmark", "error", "completed"];
-/** A server says at least every two minutes that it is there. */
+/** A server sends a message at least every two minutes. */
 const SILENCE_MS = 150_000;
 
-/** A request that may go on from a place. */
+/** A request that may have a resume token. */
 interface Resumable {
   resumeToken?: string;
 }
@@ -26,20 +26,24 @@ interface Told {
   event: { case: string | undefined; value?: unknown };
 }
 
-/** What the changes of a message are about. */
-type Resource<M> = M extends { event: infer E } ? (E extends { case: "created"; value: infer R extends Message } ? R : never) : never;
+/** The resource type of a message. */
+type Resource<M> = M extends { event: infer E }
+  ? E extends { case: "created"; value: infer R extends Message }
+    ? R
+    : never
+  : never;
 
-/** Something happened to a resource, as far as the filter of the watch can see. */
+/** A change of a resource, as the filter of the watch sees it. */
 export interface Change<R> {
   /** What happened. */
   readonly kind: Kind;
-  /** As the change has left it. */
+  /** The resource after the change. */
   readonly resource: R;
 }
 
-/** How patiently. */
+/** The options of a watch. */
 export interface WatchOptions {
-  /** How long a server may be away, in milliseconds. */
+  /** How long a server may be unavailable, in milliseconds. */
   readonly patienceMs?: number;
   /** Ends the watch; the iteration then throws. */
   readonly signal?: AbortSignal;
@@ -47,13 +51,13 @@ export interface WatchOptions {
 
 /** The changes to a collection. */
 export interface Watch<R> extends AsyncIterableIterator<Change<R>> {
-  /** Where a watch with the same filter goes on after the last change; kept by the server for a day or so. */
+  /** Resumes a watch with the same filter after the last change; valid for about a day. */
   readonly resumeToken: string;
 }
 
 /**
- * The changes to a collection: `for await (const change of watch(api.users.watchUsers))`. It goes on by itself when connection, server or
- * token come to their end, and throws what it cannot pass.
+ * The changes to a collection: `for await (const change of watch(api.users.watchUsers))`. The watch resumes by itself
+ * when a connection, a server or a token ends, and throws every other error.
  */
 export function watch<R extends Resumable, M extends Told>(
   open: Stream<R, M>,
@@ -100,7 +104,7 @@ export function watch<R extends Resumable, M extends Told>(
   return Object.defineProperty(iterator, "resumeToken", { get: () => resumeToken }) as unknown as Watch<Resource<M>>;
 }
 
-/** Returns the next message, or nothing after the last; hangs up where nobody says that there is nothing to say. */
+/** Returns the next message, or nothing after the last; ends a stream without heartbeats. */
 async function next<M>(messages: AsyncIterator<M>, hangUp: AbortController): Promise<M | undefined> {
   const timer = setTimeout(() => hangUp.abort(), SILENCE_MS);
   try {
@@ -111,12 +115,12 @@ async function next<M>(messages: AsyncIterator<M>, hangUp: AbortController): Pro
   }
 }
 
-/** What ends a stream that was good: the token has expired, or the connection broke, which has many words. */
+/** Returns whether a watch continues after `error`: a working stream ends with its token or its connection. */
 function passes(error: ApiError, heard: boolean): boolean {
   return isRetryable(error) || (heard && (error.code === Code.Unauthenticated || error.requestId === ""));
 }
 
-/** What a stream ends with that says nothing else. */
+/** The error of a stream that ended without a last message. */
 function ended(): ApiError {
   return readFailure(new ConnectError("The stream has ended.", Code.Unavailable));
 }

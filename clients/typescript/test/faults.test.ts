@@ -1,4 +1,7 @@
-/** The client through a real edge to a service that fails as the display name tells it (tests/e2e/edge/test_typescript_client.py). */
+/**
+ * The client through a real edge to a service that fails as the display name tells it
+ * (tests/e2e/edge/test_typescript_client.py).
+ */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
