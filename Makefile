@@ -17,8 +17,8 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients help up down status reset migrate token demo test lint types breaking format proto release-migrations openapi lock bench load soak \
-    rotate-keys faults programs images check-images chart sbom scan
+.PHONY: clients help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
+    load soak rotate-keys faults programs images check-images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -85,12 +85,14 @@ programs: ## install what the tests need from Debian, or say what is missing
 test-%: $(CHECKS) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
 
-lint: $(CHECKS) ## ruff, buf, import contracts
+lint-fast: $(CHECKS) ## the part of lint that takes a second or two, as before each commit: ruff, buf, hadolint
 	@.venv/bin/ruff check --quiet --output-format=concise .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/buf lint
-	@.venv/bin/hadolint Dockerfile
 	@.venv/bin/buf format -d --exit-code proto
+	@.venv/bin/hadolint Dockerfile .devcontainer/Dockerfile
+
+lint: lint-fast ## ruff, buf, hadolint, import contracts
 	@.venv/bin/lint-imports --no-logo
 
 types: $(CHECKS) ## mypy --strict
