@@ -1,4 +1,4 @@
-"""The contract as clients see it: what they call services, methods and errors."""
+"""The contract as clients see it: their names of services, methods and errors."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ class Method:
     rpc: MethodDescriptor
     path: str
     name: str
-    """In the Python client, `create` for CreateUser of UserService."""
+    """The name in the Python client, `create` for CreateUser of UserService."""
 
     @property
     def comment(self) -> str:
@@ -31,12 +31,12 @@ class Method:
 
     @property
     def fields(self) -> Iterable[FieldDescriptor]:
-        """Of the request."""
+        """The fields of the request."""
         return cast(Iterable[FieldDescriptor], self.rpc.input_type.fields)
 
     @property
     def items(self) -> FieldDescriptor | None:
-        """The field of the response that a list is about, if this is a list."""
+        """The repeated field of the response, if this is a list."""
         response = self.rpc.output_type
         if "next_page_token" not in response.fields_by_name:
             return None
@@ -45,13 +45,13 @@ class Method:
 
     @property
     def change(self) -> FieldDescriptor | None:
-        """A field of the response that holds what a watch is about, if this is a watch."""
+        """A field of the response that contains the watched resource, if this is a watch."""
         return self.rpc.output_type.fields_by_name["created"] if self.rpc.server_streaming else None
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service and what clients call it."""
+    """A service and its name in the clients."""
 
     descriptor: ServiceDescriptor
     noun: str
@@ -68,13 +68,13 @@ class Reason:
 
     @property
     def error(self) -> str:
-        """The name of its class; beside a builtin's name with an underscore."""
+        """The name of its class; it ends with an underscore if a builtin has the same name."""
         name = "".join(word.capitalize() for word in self.name.split("_")) + "Error"
         return f"{name}_" if name == "NotImplementedError" else name
 
 
 def services() -> list[Service]:
-    """Returns every service that is there for clients, not for other services."""
+    """Returns every public service; internal ones are for siblings only."""
     every = (one for file in files() for one in file.services_by_name.values())
     return [_service(one) for one in every if not any(map(_is_internal, read_policies(one).values()))]
 
@@ -91,10 +91,10 @@ def reasons() -> list[Reason]:
 
 
 def messages() -> list[Descriptor]:
-    """Returns the messages that calls are made of, by name; nested ones are inside their own.
+    """Returns the messages of requests and responses by name; nested messages are inside their parents.
 
     Raises:
-        ValueError: two have one name.
+        ValueError: two have the same name.
     """
     found: dict[str, Descriptor] = {}
     waiting = [kind for one in services() for method in one.methods for kind in _both(method.rpc)]
@@ -116,7 +116,7 @@ def local_name(message: Descriptor) -> str:
 
 
 def comment(full_name: str) -> str:
-    """Returns what stands above something in the contract, without the indentation."""
+    """Returns the comment of an element of the contract, without indentation."""
     return "\n".join(line.strip() for line in comments().get(full_name, "").strip().splitlines())
 
 
@@ -137,7 +137,7 @@ def _is_internal(policy: MethodPolicy) -> bool:
 
 
 def _method_name(rpc: str, resource: str) -> str:
-    """Leaves out what the service's own name says: `create`, `batch_get`, `list_revisions`, but `create_api_key`."""
+    """Returns the name without that of the service: `create`, `batch_get`, `list_revisions`, but `create_api_key`."""
     return re.sub(f"_{snake(resource)}s?(?=_|$)", "", snake(rpc), count=1)
 
 

@@ -1,4 +1,4 @@
-"""Packs the clients for whoever installs them: two wheels and an npm package."""
+"""Packs the clients: two wheels and an npm package."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tools.topology import ROOT
 
 
 def wheels(folder: Path) -> list[Path]:
-    """Writes the wheels of the Python client and of the messages that it stands on into ``folder``."""
+    """Writes the wheels of the Python client and of its messages into ``folder``."""
     command = [str(Path(sys.executable).with_name("uv")), "build", "--quiet", "--wheel", "--no-build-isolation"]
     for package in ("libs/ameide_protos", "clients/python"):
         subprocess.run([*command, "--python", sys.executable, "--out-dir", str(folder), package], cwd=ROOT, check=True)
@@ -17,7 +17,7 @@ def wheels(folder: Path) -> list[Path]:
 
 
 def npm_package(folder: Path) -> Path:
-    """Writes the TypeScript client, which has been built, into ``folder``."""
+    """Writes the package of the TypeScript client, which must be built, into ``folder``."""
     command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
     subprocess.run(command, cwd=PACKAGE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     (package,) = folder.glob("*.tgz")

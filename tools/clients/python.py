@@ -1,4 +1,4 @@
-"""Writes what of the Python client follows from the contract: services, errors and names of messages."""
+"""Writes the generated part of the Python client: services, errors and names of messages."""
 
 import subprocess
 import sys
@@ -31,9 +31,9 @@ _SCALARS: Final = {
 }
 _MASK: Final = "google.protobuf.FieldMask"
 _WATCH: Final = """\
-The iterator goes on by itself when connection, server or token come to their end, and raises what it cannot pass. Who
-wants to go on later keeps its `resume_token`. ``patience_seconds`` is how long a server may be away."""
-# What a call takes beside the fields of its request.
+The iterator resumes by itself when a connection, a server or a token ends, and raises every other error. Store its
+`resume_token` to resume later. ``patience_seconds`` is how long a server may be unavailable."""
+# The parameters of a call beside the fields of its request.
 _OPTIONS: Final = {"timeout", "idempotency_key", "patience_seconds"}
 
 
@@ -158,7 +158,7 @@ def _item(one: FieldDescriptor) -> str:
 
 
 def _value(one: FieldDescriptor) -> str:
-    """Returns what a request is filled with."""
+    """Returns the arguments of a request."""
     if not _is_mask(one):
         return one.name
     return f"None if {one.name} is None else field_mask_pb2.FieldMask(paths={one.name})"

@@ -15,7 +15,7 @@ BUF = Path(sys.executable).with_name("buf")
 
 
 def main() -> int:
-    """Returns buf's exit code; 0 when there is nothing to compare with, which is said."""
+    """Returns buf's exit code, or 0 after a message if there is nothing to compare with."""
     for reference in REFERENCES:
         archive = subprocess.run(
             ["git", "archive", reference, "proto", "buf.yaml"], cwd=ROOT, capture_output=True, check=False
@@ -30,7 +30,7 @@ def _compare(reference: str, archive: bytes) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=BytesIO(archive)) as tar:
             tar.extractall(folder, filter="data")
-        # Both sides import the same third-party protos; those are not ours to break.
+        # Both sides import the same third-party protos, which are not compared.
         shutil.copytree(ROOT / "third_party", Path(folder) / "third_party")
         result = subprocess.run([BUF, "breaking", "--against", folder], cwd=ROOT, check=False)
     if result.returncode == 0:

@@ -1,4 +1,4 @@
-"""The contract as tools and tests see it: whatever lies below `proto/`, so that nothing has to be listed."""
+"""The descriptors and comments of everything below `proto/`, for tools and tests."""
 
 import importlib
 import tempfile
@@ -14,22 +14,22 @@ from grpc_tools import protoc
 
 from tools.contract.generate import PROTO, THIRD_PARTY
 
-# What has a comment and a name; a source location is a walk along these fields of FileDescriptorProto.
+# The kinds of elements with a comment and a name. A source location is a path of these fields of FileDescriptorProto.
 _NAMED: Final = {"message_type", "nested_type", "enum_type", "field", "value", "service", "method", "extension"}
 
 
 @cache
 def files() -> tuple[FileDescriptor, ...]:
-    """Returns every .proto of ours."""
+    """Returns the descriptors of all our .proto files."""
     modules = [importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2") for name in _names()]
     return tuple(module.DESCRIPTOR for module in modules)
 
 
 @cache
 def comments() -> dict[str, str]:
-    """Returns what stands above everything, by full name; an enum's value is `ameide.user.v1.User.State.ACTIVE`.
+    """Returns all comments by full name; the name of an enum's value is `ameide.user.v1.User.State.ACTIVE`.
 
-    The descriptors that generated code carries have forgotten it.
+    The descriptors in generated code have no comments.
     """
     includes = [f"-I{path}" for path in (PROTO, THIRD_PARTY, Path(grpc_tools.__file__).parent / "_proto")]
     with tempfile.NamedTemporaryFile(suffix=".pb") as output:
@@ -50,7 +50,7 @@ def _names() -> list[str]:
 
 
 def _name_at(file: FileDescriptorProto, path: Sequence[int]) -> str | None:
-    """Returns the full name of what ``path`` leads to, or None where there is no name."""
+    """Returns the full name of the element at ``path``, or None if it has none."""
     if not path or len(path) % 2:
         return None
     node: Any = file

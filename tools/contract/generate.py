@@ -1,6 +1,6 @@
-"""Builds all that is generated from `proto/`: Python code, type stubs, and what the edge knows of the contract.
+"""Generates from `proto/`: Python code, type stubs, and the contract for the edge.
 
-Imports that are not ours come from their own packages, so nothing of theirs is committed: googleapis' from
+Third-party imports come from their own packages, so none of them is committed: googleapis' from
 `googleapis-common-protos`, `buf/validate/validate.proto` from the source distribution of `protovalidate`.
 """
 
@@ -29,14 +29,14 @@ EDGE_STATISTICS = ROOT / "envoy" / "grpc_stats.json"
 GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "launch_stage", "resource")
 # Envoy prints error details as JSON only if their types are in its descriptor set.
 EDGE_EXTRAS = ("google/rpc/error_details.proto", "google/rpc/status.proto")
-# The last source distribution that carries the .proto; the 2.x wheels hold the engine only.
+# The last source distribution that contains the .proto; the 2.x wheels contain the engine only.
 PROTOVALIDATE_SDIST = (
     "protovalidate==1.2.0 --hash=sha256:4cb9a5065f32abc9baf2cf25c5bd09a139f7dffb7b8692f636a8e3e6883bb9a2\n"
 )
 
 
 def gather_imports() -> None:
-    """Lays the imported .proto files into `third_party/`, once."""
+    """Copies the imported .proto files into `third_party/`, once."""
     googleapis = _package_folder("google.api").parent
     for name in (*(f"api/{name}.proto" for name in GOOGLEAPIS), "rpc/error_details.proto", "rpc/status.proto"):
         _copy(googleapis / name, THIRD_PARTY / "google" / name)
@@ -61,7 +61,7 @@ def gather_imports() -> None:
 
 
 def generate() -> None:
-    """Runs protoc over our protos and over the one import that has no Python package of its own."""
+    """Runs protoc over our protos and over the one import without a Python package."""
     for stale in ("ameide", "buf"):
         shutil.rmtree(OUT / stale, ignore_errors=True)
     ours = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))

@@ -1,7 +1,7 @@
 """Lays Swagger UI, which shows the OpenAPI document, into `third_party/`: `python -m tools.openapi.docs_page`.
 
-It is a package of npm; running the mesh takes Python and PyPI alone. There, `drf-spectacular-sidecar` carries each of
-its releases. Of that wheel we take two files, and none of the packages that it would need to be a part of Django.
+Swagger UI is an npm package, but running the mesh requires Python and PyPI alone. `drf-spectacular-sidecar` on PyPI
+contains each of its releases. We take two files of that wheel, and none of its dependencies on Django.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ WHEEL: Final = (
 
 
 def fetch() -> None:
-    """Fetches the wheel and unpacks what the page needs."""
+    """Fetches the wheel and unpacks the files of the page."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         requirement = Path(folder) / "requirement.txt"

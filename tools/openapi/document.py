@@ -1,10 +1,11 @@
-"""The document as a whole: what OpenAPI says of the routes that the protos declare."""
+"""The document as a whole: the operations of the routes that the protos declare."""
 
 import json
 import re
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
+from ameide.common.v1 import policy_pb2
 from api_common.contract import MethodPolicy, Precondition, read_policies
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
@@ -26,17 +27,20 @@ bearer token, or the API key of a service account.
 Every error has one shape, `Error`, whichever layer it comes from; its `reason` is for programs. An `Idempotency-Key`
 makes any call that writes safe to repeat for 24 hours. An `etag` guards against lost updates.
 
-The same API is spoken over gRPC and gRPC-Web."""
+The same API is available over gRPC and gRPC-Web.
+
+Each operation has a rate class, and the limits of each class are counted separately:
+"""
 _PARAMETERS: Final = {
-    "X-Request-Id": (_ID, "Names the call in answers and logs; made when absent or not a UUID."),
-    "traceparent": (_TEXT | {"maxLength": 55}, "The caller's trace (W3C Trace Context); continued."),
+    "X-Request-Id": (_ID, "Names the call in answers and logs; the edge makes one if it is absent or not a UUID."),
+    "traceparent": (_TEXT | {"maxLength": 55}, "The caller's trace (W3C Trace Context), which the call continues."),
     "Idempotency-Key": (
         _TEXT | {"pattern": "^[!-~]{1,255}$"},
         "Makes the call safe to repeat: for 24 hours the same key with the same request gets the stored answer.",
     ),
     "If-Match": (
         _TEXT | {"pattern": r'^(\*|"[!#-~]{0,62}")$'},
-        "The `etag` that the resource must have for the call to happen: the same condition as the field. `*` is any.",
+        "The `etag` that the resource must have: the same condition as the field `etag`. `*` means any.",
     ),
 }
 _ETAG: Final = _TEXT | {"examples": ['"1"']}
@@ -45,18 +49,18 @@ _HEADERS: Final = {
     "X-Request-Id": (_ID, "The name of the call in our logs."),
     "Error-Type": ({"$ref": "#/components/schemas/Reason"}, "The `reason` of the error."),
     "Error-Id": (_TEXT, "The name of the call in our logs, as in `X-Request-Id`."),
-    "Idempotent-Replayed": (_TEXT | {"const": "true"}, "There when the answer is the stored one of an earlier call."),
-    "Retry-After": (_COUNT, "When to call again, in seconds."),
-    "X-RateLimit-Limit": (_TEXT, "How many calls the nearest limit allows, and in which time (seconds)."),
-    "X-RateLimit-Remaining": (_COUNT, "How many of them are left."),
-    "X-RateLimit-Reset": (_COUNT, "When all of them are back, in seconds."),
+    "Idempotent-Replayed": (_TEXT | {"const": "true"}, "Set if the answer is the stored answer of an earlier call."),
+    "Retry-After": (_COUNT, "The time to wait before the next call, in seconds."),
+    "X-RateLimit-Limit": (_TEXT, "The size of the token bucket that limits the call: the most calls at once."),
+    "X-RateLimit-Remaining": (_COUNT, "The number of calls that are left in the bucket."),
+    "X-RateLimit-Reset": (_COUNT, "The time until the bucket is refilled, in seconds."),
 }
 _CREDENTIALS: Final = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "A token of the identity provider; in development, what `make -s token` prints.",
+        "description": "A token of the identity provider; in development `make -s token` prints one.",
     },
     "apiKey": {
         "type": "apiKey",
@@ -87,8 +91,8 @@ def build() -> Json:
     refusals.add_error_schema(schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Ameide API", "version": "1", "description": _ABOUT},
-        "servers": [{"url": "/", "description": "The edge that this document comes from."}],
+        "info": {"title": "Ameide API", "version": "1", "description": "\n".join([_ABOUT, *_rate_classes()])},
+        "servers": [{"url": "/", "description": "The edge that serves this document."}],
         "security": [{"bearer": []}, {"apiKey": []}],
         "tags": tags,
         "paths": paths,
@@ -127,7 +131,7 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         "operationId": method.name,
         "tags": [_tag(method.containing_service)],
         "summary": re.split(r"[.;:,]", about)[0],
-        "description": f"{about}\n\nNeeds the permission `{policy.permission}`; counted as {policy.rate_class}.",
+        "description": f"{about}\n\nRequires the permission `{policy.permission}`. Rate class: {policy.rate_class}.",
         "parameters": [*parameters, *({"$ref": f"#/components/parameters/{name}"} for name in names)],
     }
     if policy.users_only:
@@ -164,7 +168,7 @@ def _request_body(method: MethodDescriptor, body: str, variables: list[str], sch
 
 
 def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Json:
-    # Of a stream, what the data of each event is.
+    # The content of a stream is the data of one event.
     form = "text/event-stream" if method.server_streaming else "application/json"
     content = {"schema": schemas.message(method.output_type), "example": example(method.output_type, request=False)}
     known = {"ETag": "etag" in method.output_type.fields_by_name, "Idempotent-Replayed": writes}
@@ -174,6 +178,12 @@ def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Jso
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
         "content": {form: content},
     }
+
+
+def _rate_classes() -> list[str]:
+    """Returns a line for each rate class with its comment."""
+    enum = policy_pb2.RateClass.DESCRIPTOR
+    return [f"- `{value.name}`: {text_of(f'{enum.full_name}.{value.name}')}" for value in enum.values[1:]]
 
 
 def _services() -> list[ServiceDescriptor]:

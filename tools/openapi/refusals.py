@@ -1,4 +1,4 @@
-"""How an operation can fail: the rows of the error registry, and what the comment of its RPC says."""
+"""The errors of operations: the rows of the error registry, and the errors in the comments of the RPCs."""
 
 import re
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from tools.openapi.schemas import Json, Schemas, enum_schema, text_of
 ANYWHERE: Final = frozenset({400, 401, 403, 429, 431, 500, 503, 504})
 """Statuses that any operation can answer with; each is a row of EDGE_REPLIES."""
 WITH_BODY: Final = frozenset({408, 413, 415})
-"""And those that take a body."""
+"""Further statuses of operations that take a body."""
 OF_MUTATIONS: Final = {
     "INVALID_ARGUMENT": ["IDEMPOTENCY_KEY_REUSED"],
     "ABORTED": ["CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE"],
 }
-"""Reasons, by gRPC code, with which anything that writes can be refused."""
+"""Reasons, by gRPC code, with which every operation that writes can fail."""
 
-# Of two rows with one code the first is the general one.
+# Of two rows with the same code the first is the general one.
 _ROWS: Final[dict[str, ErrorSpec]] = {spec.code.name: spec for spec in reversed(REGISTRY)}
 _DETAILS: Final = {
     "ErrorInfo": "Which error it is, for programs.",
-    "RequestInfo": "Which call it was; our logs name it, too.",
+    "RequestInfo": "The id of the call, which our logs contain, too.",
     "BadRequest": "Which fields of the request are malformed.",
-    "ResourceInfo": "Which resource it is about.",
+    "ResourceInfo": "Which resource the error is about.",
     "RetryInfo": "When the same call may succeed.",
 }
 _HEADERS: Final = ("X-Request-Id", "Error-Type", "Error-Id")
@@ -53,7 +53,7 @@ def add_error_schema(schemas: Schemas) -> None:
     schemas.components["Error"] = {
         "title": "Error",
         "type": "object",
-        "description": "What every error looks like, whichever layer it comes from (`google.rpc.Status`).",
+        "description": "The shape of every error, whichever layer it comes from (`google.rpc.Status`).",
         "properties": {
             "code": {"type": "integer", "enum": codes, "description": "The gRPC status code."},
             "message": {"type": "string", "description": "One sentence for people."},
@@ -64,13 +64,13 @@ def add_error_schema(schemas: Schemas) -> None:
 
 
 def shared_responses() -> dict[str, Json]:
-    """Returns the responses that look the same everywhere, by HTTP status."""
+    """Returns the responses that are the same for all operations, by HTTP status."""
     rows = (row for row in EDGE_REPLIES if row.http_status in ANYWHERE | WITH_BODY)
     return {str(row.http_status): _response(_bullet(row.reason), row.code.value[0], row.reason) for row in rows}
 
 
 def responses(method: MethodDescriptor, *, writes: bool, has_body: bool, has_variables: bool) -> dict[str, Json]:
-    """Returns the refusals of an operation by HTTP status, in order."""
+    """Returns the error responses of an operation by HTTP status, in order."""
     statuses = ANYWHERE | (WITH_BODY if has_body else frozenset())
     found = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
     said = list(_clauses(method))
@@ -91,19 +91,19 @@ def responses(method: MethodDescriptor, *, writes: bool, has_body: bool, has_var
 
 
 def reasons() -> dict[str, str]:
-    """Returns every reason of the contract and its full name, under which it has its comment."""
+    """Returns every reason of the contract with the full name of its enum value."""
     enums = [file.enum_types_by_name["Reason"] for file in files() if "Reason" in file.enum_types_by_name]
     return {value.name: f"{enum.full_name}.{value.name}" for enum in enums for value in enum.values[1:]}
 
 
 def _clauses(method: MethodDescriptor) -> Iterator[tuple[str, list[str], str]]:
-    """Yields code, reasons and text of each part of a comment ending: `Errors: NOT_FOUND if …; ABORTED (…).`."""
+    """Yields code, reasons and text of each part of `Errors: NOT_FOUND if …; ABORTED (…).` in a comment."""
     _, _, errors = text_of(method.full_name).partition("Errors: ")
     for clause in errors.rstrip(".").split("; "):
         code = clause.split()[0] if clause else ""
         if code not in _ROWS:
             raise SystemExit(
-                f"{method.full_name}: `Errors:` must be `; ` between parts that begin with a code: {clause!r}"
+                f"{method.full_name}: separate the parts of `Errors:` by `; ` and begin each with a code: {clause!r}"
             )
         named = [reason for group in re.findall(r"\(([A-Z_, ]+)\)", clause) for reason in group.split(", ")]
         yield code, named or [_ROWS[code].error.reason], clause

@@ -33,7 +33,7 @@ _KEYWORDS: Final = {
     ("string", "max_len"): "maxLength",
     ("string", "min_len"): "minLength",
     ("string", "pattern"): "pattern",
-    # No text has more characters than bytes; the comment says what is meant.
+    # A text never has more characters than bytes; the comment states the exact limit.
     ("string", "max_bytes"): "maxLength",
     ("int32", "gte"): "minimum",
     ("int32", "lte"): "maximum",
@@ -51,7 +51,7 @@ _WITHIN: Final = {
     ("map", "keys"): "propertyNames",
     ("map", "values"): "additionalProperties",
 }
-# What JSON Schema has no word for, or says already: the zero value of an enum is never listed.
+# JSON Schema cannot express the first; the others follow from the listed values, which never include zero.
 _LEFT_TO_COMMENTS: Final = {("timestamp", "gt_now"), ("enum", "defined_only"), ("enum", "not_in")}
 
 
@@ -66,8 +66,8 @@ class Schemas:
         """Returns a reference to the schema of ``message``.
 
         Args:
-            partial: what a field mask chooses from: nothing is required but the id, which clients give.
-            without: fields that travel elsewhere, in the path.
+            partial: whether a field mask chooses among the fields: only the id is required then.
+            without: fields that are in the path instead.
         """
         if message.full_name in _WELL_KNOWN:
             return dict(_WELL_KNOWN[message.full_name])
@@ -76,7 +76,7 @@ class Schemas:
         name = f"{_short(message)}{'Patch' if partial else ''}{'Body' if without else ''}"
         if self._is_new(name, message.full_name):
             component: Json = {"title": name, "type": "object"} | described(message.full_name)
-            # Before its fields: a message may hold itself.
+            # Registered before its fields, because a message may contain itself.
             self.components[name] = component
             fields = [field for field in message.fields if field.name not in without]
             # An update chooses among the fields of a resource, so there none of them is required.
@@ -96,7 +96,7 @@ class Schemas:
         return schema
 
     def value(self, field: FieldDescriptor, *, partial: bool = False) -> Json:
-        """Returns the schema of what ``field`` holds, by its type and its rules."""
+        """Returns the schema of the value of ``field``, by its type and its rules."""
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             entry = field.message_type.fields_by_name["value"]
             schema: Json = {"type": "object", "additionalProperties": self._of_type(entry, partial=partial)}
@@ -116,7 +116,7 @@ class Schemas:
         return schema
 
     def enum(self, enum: EnumDescriptor) -> Json:
-        """Returns a reference to the schema of ``enum``; its zero value is no value."""
+        """Returns a reference to the schema of ``enum``, without its zero value."""
         name = _short(enum)
         if self._is_new(name, enum.full_name):
             values = {value.name: f"{enum.full_name}.{value.name}" for value in enum.values[1:]}
@@ -137,10 +137,10 @@ class Schemas:
 
 
 def enum_schema(name: str, comment: str, values: Mapping[str, str]) -> Json:
-    """Returns a text with fixed ``values``, by what is sent, and what each of them means.
+    """Returns the schema of a text with fixed ``values`` and their meanings.
 
     Args:
-        values: the full names of the values, by what is sent.
+        values: the full names of the values, by the text that is sent.
     """
     meanings = [f"- `{value}`: {text_of(full_name)}" for value, full_name in values.items()]
     description = "\n".join([comment, "", *meanings])
@@ -148,12 +148,12 @@ def enum_schema(name: str, comment: str, values: Mapping[str, str]) -> Json:
 
 
 def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset(), named: bool = False) -> Json:
-    """Returns the example that ``message`` declares, or one made of what it must hold; parts declare their own.
+    """Returns the example that ``message`` declares, or one of its required fields; nested messages declare their own.
 
     Args:
-        request: whether to leave out what only the server sets, and what guards against other writers.
-        without: fields that travel elsewhere, in the path.
-        named: whether a request shows the id all the same, to say what it changes.
+        request: whether to leave out output-only fields and the etag.
+        without: fields that are in the path instead.
+        named: whether a request shows the id nevertheless, which names what it changes.
     """
     declared = _declared(message)
     changes = "update_mask" in message.fields_by_name
@@ -173,13 +173,13 @@ def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset
 
 
 def text_of(full_name: str) -> str:
-    """Returns the comment above what is called so, as paragraphs."""
+    """Returns the comment of an element of the contract, as paragraphs."""
     lines = [line.strip() for line in comments().get(full_name, "").strip().splitlines()]
     return "\n\n".join(part.replace("\n", " ") for part in "\n".join(lines).split("\n\n"))
 
 
 def described(full_name: str) -> Json:
-    """Returns the comment as the `description` that it is, if there is one."""
+    """Returns the comment as a `description`, if there is one."""
     text = text_of(full_name)
     return {"description": text} if text else {}
 
@@ -191,7 +191,7 @@ def behavior_of(field: FieldDescriptor) -> set[str]:
 
 
 def is_output_only(field: FieldDescriptor) -> bool:
-    """Tells whether only the server sets ``field``."""
+    """Returns whether only the server sets ``field``."""
     return "OUTPUT_ONLY" in behavior_of(field)
 
 
@@ -200,7 +200,7 @@ def _is_identifier(field: FieldDescriptor) -> bool:
 
 
 def _is_always_there(field: FieldDescriptor) -> bool:
-    """Required of clients; or answered even when empty, as the edge prints everything that has no presence."""
+    """Returns whether clients must send the field, or the edge always sends it: it prints fields without presence."""
     behavior = behavior_of(field)
     return "REQUIRED" in behavior or (not field.has_presence and behavior <= {"OUTPUT_ONLY", "IDENTIFIER"})
 
@@ -225,7 +225,7 @@ def _example_of(field: FieldDescriptor, *, request: bool, named: bool) -> Any:
 
 
 def _constrain(schema: Json, rules: validate_pb2.FieldRules, name: str) -> None:
-    """Adds ``rules`` to ``schema``. One without a form here stops the generator: nothing is lost in silence."""
+    """Adds ``rules`` to ``schema``. A rule that this function does not know stops the generator."""
     kind = rules.WhichOneof("type")
     if {field.name for field, _ in rules.ListFields()} - {kind, "ignore"}:
         raise SystemExit(f"{name} has a rule that tools/openapi/schemas.py cannot express: {rules}")
