@@ -58,8 +58,8 @@ def imports(source: Source, *modules: str) -> list[str]:
     return found
 
 
-def test_only_the_unit_of_work_ends_a_transaction() -> None:
-    allowed = ("api_common/db/unit_of_work.py", "api_common/db/migrations.py")
+def test_only_a_transaction_ends_itself() -> None:
+    allowed = ("api_common/db/transaction.py", "api_common/db/database.py", "api_common/db/migrations.py")
     modules = [source for source in sources.product() if not source.path.endswith(allowed)]
     offenders = [
         place
@@ -67,7 +67,7 @@ def test_only_the_unit_of_work_ends_a_transaction() -> None:
         for place in (*calls(source, "commit", "rollback"), *texts(source, _TRANSACTION_CONTROL))
     ]
     assert not offenders, report(
-        offenders, "The unit of work commits when a handler returns and rolls back when it raises; raise a DomainError:"
+        offenders, "The transaction commits when a handler returns and rolls back when it raises; raise a DomainError:"
     )
 
 

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 import pytest
-from api_common.db import Database, UnitOfWork
+from api_common.db import Database, Transaction
 from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase, create_database
 from pydantic import SecretStr
@@ -41,7 +41,7 @@ async def explain(databases: Mapping[str, TestDatabase]) -> AsyncIterator[Explai
 
     @asynccontextmanager
     async def explaining(service: str) -> AsyncIterator[Explaining]:
-        unit = UnitOfWork(opened[service], TENANT, constraints={}, read_only=True, timeout_seconds=30)
+        unit = Transaction(opened[service], TENANT, constraints={}, read_only=True, timeout_seconds=30)
         async with unit as transaction:
             yield Explaining(transaction)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import uuid_utils
 from api_common import errors
-from api_common.db import Database, Statement, Transaction, UnitOfWork, compile_statement
+from api_common.db import Database, Statement, Transaction, compile_statement
 from sqlalchemy import func, select
 from users_service.errors import EmailTakenError
 from users_service.service import SERVICE
@@ -35,8 +35,8 @@ READ_COUNT: Final = compile_statement(select(func.count().label("count")).select
 READ_SLEEP: Final = compile_statement(select(func.pg_sleep(20)))
 
 
-def unit(database: Database, tenant_id: str, *, read_only: bool = False, timeout_seconds: float = 10) -> UnitOfWork:
-    return UnitOfWork(
+def unit(database: Database, tenant_id: str, *, read_only: bool = False, timeout_seconds: float = 10) -> Transaction:
+    return Transaction(
         database,
         tenant_id,
         constraints=SERVICE.constraints,

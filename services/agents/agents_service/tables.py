@@ -1,6 +1,6 @@
 """The tables of this service; `migrations/` creates them."""
 
-from api_common.db import idempotency_table, metadata, resource_table
+from api_common.db import metadata, resource_table
 from api_common.reservations import reservation_tables
 from api_common.watch import change_tables
 from sqlalchemy import Column, Index, Text, text
@@ -25,6 +25,5 @@ Index(None, agents.c.tenant_id, agents.c.state, agents.c.create_time, agents.c.i
 Index(None, agents.c.tenant_id, agents.c.created_by, agents.c.create_time, agents.c.id)
 Index(None, agents.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 
-idempotency_keys = idempotency_table(METADATA)
 reservations = reservation_tables(METADATA)
 changes, change_horizons = change_tables(METADATA)

@@ -1,6 +1,6 @@
 """The tables of this service; `migrations/` creates them."""
 
-from api_common.db import idempotency_table, metadata, resource_table
+from api_common.db import metadata, resource_table
 from api_common.sagas import saga_table
 from api_common.watch import change_tables
 from sqlalchemy import (
@@ -66,5 +66,4 @@ Index(None, deployments.c.tenant_id, deployments.c.ipa_id, deployments.c.create_
 
 sagas = saga_table(METADATA)
 
-idempotency_keys = idempotency_table(METADATA)
 changes, change_horizons = change_tables(METADATA)

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from api_common.authn import Principal
 from api_common.call import RequestContext
-from api_common.db import Database, Row, UnitOfWork
+from api_common.db import Database, Row, Transaction
 from api_common.listing import PageTokens
 from api_common.sagas import Effect, Plan, RetryPolicy, SagaMetrics, Sagas, SagaWorker, Step, StepAction
 from api_common.siblings import Siblings
@@ -107,7 +107,7 @@ class Stage:
         return await self._call(caller, lambda ctx: self._deployments.resume(ctx.transaction, *ids))
 
     async def _call(self, caller: Caller, work: Callable[[RequestContext], Awaitable[Row]]) -> Row:
-        unit = UnitOfWork(self.database, caller.tenant_id, constraints={}, read_only=False, timeout_seconds=5)
+        unit = Transaction(self.database, caller.tenant_id, constraints={}, read_only=False, timeout_seconds=5)
         principal = Principal(caller.subject, caller.tenant_id, frozenset())
         async with unit as transaction:
             trace = Trace("1" * 32, "", sampled=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from api_common.authn import InternalTokenSigner
-from api_common.db import Database, UnitOfWork, repeat_if_stale
+from api_common.db import Database, Transaction, repeat_if_stale
 from api_common.errors import DomainError
 
 from users_service.api_keys import NOWHERE, ApiKeys, find_place
@@ -81,10 +81,8 @@ class KeyExchange:
     async def _look_up(self, key: str, timeout_seconds: float) -> _Exchanged | None:
         """Does the same for every text: looks up a row by its primary key, compares hashes, signs."""
         place = find_place(key)
-        unit = UnitOfWork(
-            self._database, place.tenant_id, constraints={}, read_only=False, timeout_seconds=timeout_seconds
-        )
-        async with unit as transaction:
+        work = Transaction(self._database, place.tenant_id, read_only=False, timeout_seconds=timeout_seconds)
+        async with work as transaction:
             row = await self._repository.find_owner(transaction, place.id)
             proven = self._keys.verify(key, _NO_HASH if row is None else row["key_hash"])
             owner = row if row is not None and proven and row["works"] else None

@@ -9,6 +9,7 @@ from api_common.authn import Principal
 from api_common.authz import StoredUser, is_user_id
 from api_common.db import Row, Transaction, compile_statement
 from api_common.errors import NotFoundError, ResourceInfo
+from api_common.events import RoleChange
 from api_common.listing import (
     EnumField,
     Fields,
@@ -78,7 +79,19 @@ _FIND_STANDING = compile_statement(
 )
 
 
-class UserRepository(BatchRepository):
+class _HoldsRoles(Repository):
+    """Reports changes of roles to the audit: here, where roles are written, no servicer can forget it."""
+
+    tracked = frozenset({"roles"})
+
+    def on_change(self, transaction: Transaction, before: Row | None, after: Row) -> None:
+        """Appends a change of roles to the effects of the transaction."""
+        earlier, later = (tuple(sorted(row["roles"] if row else ())) for row in (before, after))
+        if earlier != later:
+            transaction.effects.append(RoleChange(self._resource, after["id"], earlier, later))
+
+
+class UserRepository(_HoldsRoles, BatchRepository):
     """The users of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:
@@ -104,7 +117,7 @@ class UserRepository(BatchRepository):
         return None if row is None else StoredUser(is_active=row["is_active"], roles=frozenset(row["roles"]))
 
 
-class ServiceAccountRepository(Repository):
+class ServiceAccountRepository(_HoldsRoles):
     """The service accounts of a tenant."""
 
     def __init__(self, page_tokens: PageTokens) -> None:

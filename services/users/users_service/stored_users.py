@@ -4,7 +4,7 @@ import asyncio
 
 from api_common.authz import LOOK_UP_SECONDS, StoredUser
 from api_common.call import CallContext
-from api_common.db import Database, UnitOfWork, repeat_if_stale
+from api_common.db import Database, Transaction, repeat_if_stale
 from api_common.errors import DeadlineExceededError
 
 from users_service.repository import UserRepository
@@ -30,6 +30,6 @@ class StoredUsers:
             raise DeadlineExceededError("The deadline passed before the work was done.") from error
 
     async def _read(self, tenant_id: str, subject: str) -> StoredUser | None:
-        unit = UnitOfWork(self._database, tenant_id, constraints={}, read_only=True, timeout_seconds=LOOK_UP_SECONDS)
-        async with unit as transaction:
+        reading = Transaction(self._database, tenant_id, read_only=True, timeout_seconds=LOOK_UP_SECONDS)
+        async with reading as transaction:
             return await self._users.find_standing(transaction, subject)

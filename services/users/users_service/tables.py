@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api_common.db import idempotency_table, metadata, resource_table
+from api_common.db import metadata, resource_table
 from api_common.watch import change_tables
 from sqlalchemy import (
     ARRAY,
@@ -93,5 +93,4 @@ api_keys = Table(
 )
 Index(None, api_keys.c.tenant_id, api_keys.c.service_account_id, api_keys.c.id)
 
-idempotency_keys = idempotency_table(METADATA)
 changes, change_horizons = change_tables(METADATA)

@@ -1,6 +1,6 @@
 """The tables of this service; `migrations/` creates them."""
 
-from api_common.db import idempotency_table, metadata, resource_table
+from api_common.db import metadata, resource_table
 from api_common.reservations import reservation_tables
 from api_common.watch import change_tables
 from sqlalchemy import (
@@ -49,6 +49,5 @@ workflow_revisions = Table(
     ForeignKeyConstraint(["tenant_id", "workflow_id"], [workflows.c.tenant_id, workflows.c.id]),
 )
 
-idempotency_keys = idempotency_table(METADATA)
 reservations = reservation_tables(METADATA)
 changes, change_horizons = change_tables(METADATA)

@@ -5,7 +5,6 @@ the user may use the platform at all; what was read is believed for half a minut
 """
 
 import asyncio
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from ameide.user.v1 import directory_pb2 as pb
 
 from api_common.authn import Principal
 from api_common.call import CallContext
+from api_common.contract import UUID_PATTERN
 from api_common.errors import DomainError, ExternalServiceError, UnauthenticatedError
 from api_common.siblings import Siblings
 
@@ -27,7 +27,6 @@ LOOK_UP_SECONDS: Final = 2.0
 """How long one look-up may take, whoever waits for it."""
 
 _CACHE_SIZE: Final = 10_000
-_USER_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ID_LENGTH: Final = 36
 
 _Key = tuple[str, str]
@@ -165,7 +164,7 @@ class Directory:
 
 def is_user_id(subject: str) -> bool:
     """Tells whether ``subject`` may be the id of a stored user; every other one is the issuer's alone."""
-    return _USER_ID.fullmatch(subject) is not None
+    return UUID_PATTERN.fullmatch(subject) is not None
 
 
 def _key(principal: Principal) -> _Key:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import uuid_utils
 
 from api_common.call.context import CallContext
-from api_common.contract import IF_MATCH
+from api_common.contract import IF_MATCH, UUID_PATTERN
 
 REQUEST_ID: Final = "x-request-id"
 """Metadata key of the id that a request keeps across processes, a UUID."""
@@ -23,7 +23,6 @@ _ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
 # Where two values are one too many: all are kept, so that the caller hears of it.
 _NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
 
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -66,7 +65,7 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
         else:
             last[key] = value
     request_id, traceparent = last.get(REQUEST_ID, ""), last.get(TRACEPARENT, "")
-    if not _UUID.fullmatch(request_id):
+    if not UUID_PATTERN.fullmatch(request_id):
         request_id = str(uuid_utils.uuid4())
     begins_trace = not _TRACEPARENT.fullmatch(traceparent)
     if begins_trace:

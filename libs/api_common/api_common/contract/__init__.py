@@ -2,6 +2,7 @@
 
 from api_common.contract.field_behavior import FieldBehavior, has_behavior
 from api_common.contract.field_mask import paths_to_write
+from api_common.contract.ids import UUID_PATTERN
 from api_common.contract.json_size import MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH, compact_size, size_violations
 from api_common.contract.methods import ROLE_PERMISSIONS, MethodPolicy, PolicyError, is_granted, read_policies
 from api_common.contract.nul_check import nul_fields
@@ -14,6 +15,7 @@ __all__ = [
     "MAX_STRUCT_BYTES",
     "MAX_STRUCT_DEPTH",
     "ROLE_PERMISSIONS",
+    "UUID_PATTERN",
     "FieldBehavior",
     "MethodPolicy",
     "PolicyError",

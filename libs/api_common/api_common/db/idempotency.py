@@ -5,29 +5,18 @@ Source: IETF draft-ietf-httpapi-idempotency-key-header, AIP-155; the semantics a
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf.message import Message
-from sqlalchemy import (
-    Column,
-    DateTime,
-    Index,
-    LargeBinary,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    bindparam,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import LargeBinary, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from api_common.authn import Principal
-from api_common.db.database import compile_statement
-from api_common.db.unit_of_work import Transaction
+from api_common.db.driver import compile_statement
+from api_common.db.tables import IDEMPOTENCY_KEYS, metadata
+from api_common.db.transaction import Transaction
 from api_common.errors import (
     AbortedError,
     FieldViolation,
@@ -42,24 +31,7 @@ RETENTION: Final = timedelta(hours=24)
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def idempotency_table(metadata: MetaData) -> Table:
-    """Declares the table of claims; every service has one."""
-    return Table(
-        "idempotency_keys",
-        metadata,
-        Column("tenant_id", Text, nullable=False),
-        Column("principal", Text, nullable=False),
-        Column("method", Text, nullable=False),
-        Column("key", Text, nullable=False),
-        Column("request_hash", LargeBinary, nullable=False),
-        Column("response", LargeBinary),
-        Column("expire_time", DateTime(timezone=True), nullable=False),
-        PrimaryKeyConstraint("tenant_id", "principal", "method", "key"),
-        Index(None, "expire_time"),
-    )
-
-
-_keys: Final = idempotency_table(MetaData())
+_keys: Final = metadata().tables[IDEMPOTENCY_KEYS]
 _identity: Final = [
     _keys.c[name] == bindparam(name, type_=_keys.c[name].type) for name in ("tenant_id", "principal", "method", "key")
 ]
@@ -83,52 +55,59 @@ _STORE: Final = compile_statement(
 )
 
 
-def read_key(values: tuple[str, ...]) -> str | None:
-    """Returns the key that a call carries, or None.
-
-    Raises:
-        ValidationError: there are two, or it is not 1 to 255 visible ASCII characters.
-    """
-    if not values:
-        return None
-    if len(values) > 1 or not _KEY.fullmatch(values[0]):
+def read_key(values: tuple[str, ...]) -> str:
+    """Returns the one key among ``values``, or raises a ValidationError."""
+    if len(values) != 1 or not _KEY.fullmatch(values[0]):
         violation = FieldViolation("idempotency-key", "must be one value of 1 to 255 visible ASCII characters")
         raise ValidationError("The idempotency key is malformed.", violations=[violation])
     return values[0]
 
 
-async def claim_key(
-    transaction: Transaction, key: str, *, principal: Principal, method: str, request: Message
-) -> bytes | None:
-    """Reserves ``key`` for this transaction, or returns the response it produced before.
+class IdempotencyKey:
+    """The key under which a principal may repeat a call of ``method`` without a second effect.
 
-    A second caller with the same key waits for the first to end; if that one failed, nothing is left and this one runs.
+    Args:
+        values: every `idempotency-key` that the call carries.
 
     Raises:
-        IdempotencyKeyReusedError: the key was used for another request.
-        IdempotencyKeyInUseError: the first call is still running when this caller's time is up.
+        ValidationError: there are two, or it is not 1 to 255 visible ASCII characters.
     """
-    identity = {"tenant_id": principal.tenant_id, "principal": principal.subject, "method": method, "key": key}
-    request_hash = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-    row = {**identity, "request_hash": request_hash, "expire_time": datetime.now(UTC) + RETENTION}
-    try:
-        claimed = await transaction.fetch_one(_CLAIM, row)
-    except AbortedError as error:
-        raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.") from error
-    if claimed is not None:
-        return None
-    stored = await transaction.fetch_one(_FIND, identity)
-    if stored is None or stored["response"] is None:
-        raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
-    if stored["request_hash"] != request_hash:
-        raise IdempotencyKeyReusedError("This idempotency key was used for another request.")
-    response: bytes = stored["response"]
-    return response
 
+    def __init__(self, values: tuple[str, ...], *, principal: Principal, method: str) -> None:
+        self._identity: Final[Mapping[str, str]] = {
+            "tenant_id": principal.tenant_id,
+            "principal": principal.subject,
+            "method": method,
+            "key": read_key(values),
+        }
 
-async def store_response(
-    transaction: Transaction, key: str, *, principal: Principal, method: str, response: bytes
-) -> None:
-    """Keeps ``response`` for replays of ``key``; it is committed with the write or not at all."""
-    identity = {"tenant_id": principal.tenant_id, "principal": principal.subject, "method": method, "key": key}
-    await transaction.fetch_one(_STORE, {**identity, "stored": response})
+    async def claim(self, transaction: Transaction, request: Message) -> bytes | None:
+        """Reserves the key for this transaction, or returns the response it produced before.
+
+        A second caller with the same key waits for the first to end; if the first failed, the second one runs.
+
+        Raises:
+            IdempotencyKeyReusedError: the key was used for another request.
+            IdempotencyKeyInUseError: the first call is still running when this caller's time is up.
+        """
+        request_hash = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+        row = {**self._identity, "request_hash": request_hash, "expire_time": datetime.now(UTC) + RETENTION}
+        try:
+            claimed = await transaction.fetch_one(_CLAIM, row)
+        except AbortedError as error:
+            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.") from error
+        # Claiming the key is not a write of the handler.
+        transaction.wrote = False
+        if claimed is not None:
+            return None
+        stored = await transaction.fetch_one(_FIND, self._identity)
+        if stored is None or stored["response"] is None:
+            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
+        if stored["request_hash"] != request_hash:
+            raise IdempotencyKeyReusedError("This idempotency key was used for another request.")
+        response: bytes = stored["response"]
+        return response
+
+    async def store(self, transaction: Transaction, response: bytes) -> None:
+        """Keeps ``response`` for replays; it is committed with the write or not at all."""
+        await transaction.fetch_one(_STORE, {**self._identity, "stored": response})

@@ -1,8 +1,8 @@
-"""The connections of a process: opened when they are needed, used again the last one first.
+"""A pool of connections: opened when they are needed; the one used last is used next.
 
 asyncpg's own pool makes a task, two timers and a proxy for every use, which is a tenth of the CPU of a read
-(docs/performance.md). It needs them to reset sessions and to close idle connections; here nothing of a transaction
-outlives it (ADR 0003).
+(docs/performance.md). It needs them to reset sessions and to close idle connections; here no setting outlives its
+transaction (ADR 0003).
 """
 
 import asyncio
@@ -17,19 +17,23 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 """A connection out of the pool."""
 
 MAX_IDLE_SECONDS: Final = 300
-"""A connection that was idle for longer may have been dropped on its way without a word: it is not used again."""
+"""Connections that were idle for longer are not used again: the network may have dropped them silently."""
 
 
 class Pool:
-    """At most ``size`` connections; who comes first is served first.
+    """At most ``size`` connections, handed out first come, first served.
 
     Args:
         connect: opens a connection.
+        timeout_seconds: how long `acquire` waits unless its caller says otherwise.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, size: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Connection]], *, size: int, timeout_seconds: float | None = None
+    ) -> None:
         self._connect = connect
         self._size = size
+        self._timeout_seconds = timeout_seconds
         self._free = asyncio.Semaphore(size)
         self._open: set[Connection] = set()
         self._outdated: set[Connection] = set()
@@ -38,7 +42,7 @@ class Pool:
         self._waiting = 0
         self._timeouts = 0
 
-    async def acquire(self, *, timeout_seconds: float) -> Connection:
+    async def acquire(self, *, timeout_seconds: float | None = None) -> Connection:
         """Takes a connection.
 
         Raises:
@@ -50,11 +54,12 @@ class Pool:
             if connection := self._pop():
                 return connection
             self._free.release()
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         self._waiting += 1
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout(seconds):
                 await self._free.acquire()
-                connection = self._pop() or await self._opened(timeout_seconds)
+                connection = self._pop() or await self._opened(seconds)
         except TimeoutError:
             self._timeouts += 1
             raise
@@ -77,10 +82,15 @@ class Pool:
                 self._end(oldest)
         self._free.release()
 
+    def discard(self, connection: Connection) -> None:
+        """Ends a connection whose session is in an unknown state and makes room for another."""
+        connection.terminate()
+        self.release(connection)
+
     def renew(self, outdated: Connection) -> None:
-        """Replaces ``outdated``, which is in use, and all connections that were opened before this was found out."""
+        """Replaces all connections that are open now, because the session of ``outdated``, which is in use, is."""
         if outdated in self._outdated:
-            # Others found it out before; since then there are new ones.
+            # They were renewed before; the connections opened since are current.
             return
         while self._idle:
             self._end(self._idle.pop()[0])
@@ -88,7 +98,7 @@ class Pool:
 
     @property
     def occupancy(self) -> Occupancy:
-        """How full the pool is; also for other threads to ask."""
+        """How full the pool is; other threads may ask."""
         open_, idle = len(self._open), len(self._idle)
         return Occupancy(self._size, open_, idle, self._waiting, self._timeouts)
 
@@ -105,10 +115,11 @@ class Pool:
             for connection in self._open:
                 connection.terminate()
 
-    async def _opened(self, timeout_seconds: float) -> Connection:
-        """Opens a connection for who holds a place; whoever leaves meanwhile leaves both to the next one.
+    async def _opened(self, timeout_seconds: float | None) -> Connection:
+        """Opens a connection for a caller that holds a place in the pool.
 
-        Else who has less time than connecting takes would never have one, and keep Postgres busy with trying (ADR 15).
+        Connecting goes on in the background if the caller is cancelled, and the next caller gets the connection.
+        Otherwise callers with short deadlines would never have one and keep Postgres busy with connecting (ADR 15).
         """
         opening = asyncio.create_task(self._connect_within(timeout_seconds))
         self._openings.add(opening)
@@ -123,7 +134,7 @@ class Pool:
         finally:
             opening.add_done_callback(self._openings.discard)
 
-    async def _connect_within(self, timeout_seconds: float) -> Connection:
+    async def _connect_within(self, timeout_seconds: float | None) -> Connection:
         async with asyncio.timeout(timeout_seconds):
             return await self._connect()
 

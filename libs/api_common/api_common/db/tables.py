@@ -1,4 +1,4 @@
-"""What every table of an aggregate has: named constraints, the standard columns, the walls around a tenant."""
+"""Tables: named constraints, the table of idempotency keys, the standard columns of a resource."""
 
 from collections.abc import Iterable
 from functools import reduce
@@ -11,7 +11,9 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     DateTime,
+    Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -34,13 +36,30 @@ NAMING_CONVENTION: Final = {
 }
 """The constraint's name is the key of a service's error map."""
 
+IDEMPOTENCY_KEYS: Final = "idempotency_keys"
+"""The table of idempotency keys and the responses that they produced."""
+
+# Bytes of an id, a time or a number as text at most: a UUID has 36.
 _LONGEST_NUMBER: Final = 40
-"""Bytes of an id, a time or a number as text at most: a UUID has 36."""
 
 
 def metadata() -> MetaData:
-    """Returns the collection of tables of one service."""
-    return MetaData(naming_convention=NAMING_CONVENTION)
+    """Returns the tables of a service: at first the table of idempotency keys, which every service has."""
+    tables = MetaData(naming_convention=NAMING_CONVENTION)
+    Table(
+        IDEMPOTENCY_KEYS,
+        tables,
+        Column("tenant_id", Text, nullable=False),
+        Column("principal", Text, nullable=False),
+        Column("method", Text, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("request_hash", LargeBinary, nullable=False),
+        Column("response", LargeBinary),
+        Column("expire_time", DateTime(timezone=True), nullable=False),
+        PrimaryKeyConstraint("tenant_id", "principal", "method", "key"),
+        Index(None, "expire_time"),
+    )
+    return tables
 
 
 def resource_table(name: str, metadata: MetaData, *own: SchemaItem) -> Table:
@@ -66,8 +85,8 @@ def resource_table(name: str, metadata: MetaData, *own: SchemaItem) -> Table:
 def text_bytes(columns: Iterable[ColumnElement[Any]]) -> ColumnElement[int]:
     """Returns how many bytes a row has as texts, or a few more.
 
-    The size of a text Postgres knows without reading it; documents and lists it has to write out. To write the others
-    out, too, as `row::text` does, costs more than all of that (docs/performance.md), and they are small.
+    Postgres knows the size of a text without reading it; it has to write out documents and lists. Writing out the other
+    columns, too, as `row::text` does, costs more than all of that (docs/performance.md), and they are small.
     """
     columns = list(columns)
     sizes = [

@@ -1,6 +1,14 @@
 """Package events holds what is told to the outside of what happened: audit events and business events."""
 
-from api_common.events.audit import Outcome, is_audited, record_audit_event, subjects
+from api_common.events.audit import Outcome, RoleChange, is_audited, record_audit_event, subjects
 from api_common.events.business import event_name, record_business_event
 
-__all__ = ["Outcome", "event_name", "is_audited", "record_audit_event", "record_business_event", "subjects"]
+__all__ = [
+    "Outcome",
+    "RoleChange",
+    "event_name",
+    "is_audited",
+    "record_audit_event",
+    "record_business_event",
+    "subjects",
+]

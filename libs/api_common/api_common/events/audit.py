@@ -6,13 +6,14 @@ tokens, addresses or what a request carried. A log level does not silence them.
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from google.protobuf.message import Message
 
 from api_common.authn import Principal
-from api_common.contract import MethodPolicy, resource_of, resources_in, type_of
+from api_common.contract import UUID_PATTERN, MethodPolicy, resource_of, resources_in, type_of
 from api_common.errors import ResourceInfo
 from api_common.telemetry import UNSILENCED
 
@@ -21,7 +22,6 @@ VERSION: Final = 1
 
 # These write what a resource holds; every other verb that writes moves it, deletes it or restores it.
 _ORDINARY: Final = re.compile(r"(?:Batch)?(?:Create|Update)(?=[A-Z])")
-_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Outcome(StrEnum):
@@ -33,6 +33,20 @@ class Outcome(StrEnum):
     """They may not."""
     UNKNOWN = "unknown"
     """The answer to COMMIT was lost, so it may be done or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """A change of the roles of a user or service account: an effect of a transaction."""
+
+    resource: str
+    """The resource's name in messages, e.g. `user`."""
+    id: str
+    """Its id."""
+    before: tuple[str, ...]
+    """The roles it had, sorted."""
+    after: tuple[str, ...]
+    """The roles it has now, sorted."""
 
 
 def is_audited(method: MethodPolicy) -> bool:
@@ -85,4 +99,4 @@ def subjects(method: MethodPolicy, message: Message) -> Iterator[ResourceInfo]:
 
 def _plain(id: str) -> str:
     # A request may not have been checked yet: nothing but an id goes into the log.
-    return id if _ID.fullmatch(id) else ""
+    return id if UUID_PATTERN.fullmatch(id) else ""

@@ -32,6 +32,8 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import BigInteger, BindParameter, Column, ColumnElement, Text, bindparam, func
 
+from api_common.contract import UUID_PATTERN
+
 _COMPARE: Final[Mapping[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
     "=": operator.eq,
     "<": operator.lt,
@@ -42,7 +44,6 @@ _COMPARE: Final[Mapping[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 _INT64: Final = range(-(2**63), 2**63)
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class MismatchError(Exception):
@@ -187,7 +188,7 @@ class IdField(Field):
     """A UUID."""
 
     def _parse(self, text: str) -> str:
-        if not _UUID.fullmatch(text.lower()):
+        if not UUID_PATTERN.fullmatch(text):
             raise MismatchError("is a UUID")
         return str(uuid.UUID(text))
 

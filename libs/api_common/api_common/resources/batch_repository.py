@@ -70,9 +70,9 @@ class BatchRepository(Repository):
             await self._refuse_taken(transaction, documents, names)
             raise AbortedError(f"Another request changed a {self._resource}; try again.")
         ordered = _in_order(rows, [str(document["id"]) for document in documents])
-        if "roles" in names:
+        if self.tracks(names):
             for row in ordered:
-                self._note_roles(transaction, row, before=())
+                self.on_change(transaction, None, row)
         return ordered
 
     async def lock_many(
@@ -81,7 +81,7 @@ class BatchRepository(Repository):
         """Returns the live rows that ``changes`` are about, which nobody else can change until the transaction ends.
 
         Args:
-            reading: the columns to return beside id, version, and the roles if they will be written. Rows may be large.
+            reading: the columns to return beside id, version, and tracked columns that change. Rows may be large.
 
         Raises:
             ValidationError: a row is there twice.
@@ -91,9 +91,9 @@ class BatchRepository(Repository):
         ids = [change.id.lower() for change in changes]
         refuse_twice(ids, "requests[{}]")
         await self._take_turn(transaction, _names(changes))
-        roles = ("roles",) if "roles" in _names(changes) else ()
+        tracked = sorted(self.tracked.intersection(_names(changes)))
         values = named(transaction.tenant_id, ids)
-        rows = await transaction.fetch_all(self._batches.lock((*reading, *roles)), values)
+        rows = await transaction.fetch_all(self._batches.lock((*reading, *tracked)), values)
         found = {row["id"]: row for row in rows}
         for index, change in enumerate(changes):
             with batch_item(index):
@@ -146,8 +146,8 @@ class BatchRepository(Repository):
             raise AbortedError(f"Another request changed a {self._resource}; try again.") from error
         ordered = self._fitting(after, before)
         for earlier, later, change in zip(before, ordered, changes, strict=True):
-            if "roles" in change.values:
-                self._note_roles(transaction, later, before=earlier["roles"])
+            if self.tracks(change.values):
+                self.on_change(transaction, earlier, later)
         return ordered
 
     async def delete_many(self, transaction: Transaction, before: Sequence[Row]) -> list[Row]:

@@ -3,14 +3,14 @@
 Every statement names the tenant, although row-level security would hide other tenants' rows: two walls, not one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import uuid_utils
 from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal_column, or_, select, update
 
-from api_common.db import RoleChange, Row, Statement, Transaction, compile_statement
+from api_common.db import Row, Statement, Transaction, compile_statement
 from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, ResourceInfo
 from api_common.listing import Fields, Listing, Page, PageRequest, PageTokens, Query, parse_filter, parse_order_by
 from api_common.resources.lifecycle import Lifecycle
@@ -43,6 +43,9 @@ class Repository:
         lifecycle: the verbs that change the state.
         page_tokens: seals the position in a list.
     """
+
+    tracked: ClassVar[frozenset[str]] = frozenset()
+    """The columns whose writes `on_change` hears of."""
 
     def __init__(
         self, table: Table, *, resource: str, fields: Fields, lifecycle: Lifecycle, page_tokens: PageTokens
@@ -92,8 +95,8 @@ class Repository:
         own = {"tenant_id": transaction.tenant_id, "id": str(uuid_utils.uuid7()), "created_by": created_by, **values}
         row = await transaction.fetch_one(self._inserts(tuple(own)), own)
         assert row is not None  # INSERT … RETURNING
-        if "roles" in values:
-            self._note_roles(transaction, row, before=())
+        if self.tracks(values):
+            self.on_change(transaction, None, row)
         return row
 
     async def update(self, transaction: Transaction, id: str, values: Mapping[str, Any], *, etag: str = "") -> Row:
@@ -106,11 +109,11 @@ class Repository:
         """
         if not values:
             return await self.lock(transaction, id, etag=etag)
-        if "roles" not in values:
+        if not self.tracks(values):
             return await self._change(transaction, id, "update", values, etag)
         before = await self.lock(transaction, id, etag=etag)
         after = await self._change(transaction, id, "update", values, etag)
-        self._note_roles(transaction, after, before=before["roles"])
+        self.on_change(transaction, before, after)
         return after
 
     async def move(self, transaction: Transaction, id: str, verb: str, *, etag: str = "") -> Row:
@@ -170,11 +173,16 @@ class Repository:
         )
         return await self._listing.page(transaction, request, query)
 
-    def _note_roles(self, transaction: Transaction, row: Row, *, before: Sequence[str]) -> None:
-        """Keeps for the audit whose roles changed: here, where they are written, no servicer can forget it."""
-        change = RoleChange(self._resource, row["id"], tuple(sorted(before)), tuple(sorted(row["roles"])))
-        if change.before != change.after:
-            transaction.role_changes.append(change)
+    def tracks(self, names: Iterable[str]) -> bool:
+        """Tells whether one of the columns ``names`` is tracked."""
+        return not self.tracked.isdisjoint(names)
+
+    def on_change(self, transaction: Transaction, before: Row | None, after: Row) -> None:
+        """Does nothing; a service overrides it to report writes of `tracked` columns in `transaction.effects`.
+
+        Args:
+            before: the row with its tracked columns before the write; None for a new row.
+        """
 
     async def _change(self, transaction: Transaction, id: str, kind: str, values: Mapping[str, Any], etag: str) -> Row:
         statement = self._changes(kind, tuple(values))

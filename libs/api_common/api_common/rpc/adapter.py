@@ -19,8 +19,9 @@ from google.rpc import status_pb2
 from api_common.authn import Peer, Principal, peer_of
 from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext, read_headers
 from api_common.contract import MethodPolicy, PolicyError, message_etag, read_policies
-from api_common.db import RoleChange, TransactionOutcome
+from api_common.db import TransactionOutcome
 from api_common.errors import DomainError, MethodNotFoundError, Trailers, render
+from api_common.events import RoleChange
 from api_common.telemetry import Trace
 
 Handler = Callable[[Any, RequestContext], Awaitable[Message]]

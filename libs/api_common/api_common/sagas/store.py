@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from api_common.db import Database, Row, Transaction, UnitOfWork, compile_statement
+from api_common.db import Database, Row, Transaction, compile_statement
 from api_common.sagas.plan import Saga
 
 TASK: Final = "work"
@@ -139,8 +139,7 @@ async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> S
     Raises:
         DomainError: the database does not answer.
     """
-    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=True, timeout_seconds=_TIMEOUT_SECONDS)
-    async with unit as transaction:
+    async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         return await transaction.fetch_all(_FIND_DUE, {"kinds": kinds, "limit": limit})
 
 
@@ -150,8 +149,7 @@ async def count(database: Database) -> Sequence[Row]:
     Raises:
         DomainError: the database does not answer.
     """
-    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=True, timeout_seconds=_TIMEOUT_SECONDS)
-    async with unit as transaction:
+    async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         return await transaction.fetch_all(_COUNT, {})
 
 

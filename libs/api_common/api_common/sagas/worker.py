@@ -13,7 +13,7 @@ import structlog
 
 from api_common.authn import Principal
 from api_common.call import CallContext
-from api_common.db import Database, Transaction, UnitOfWork
+from api_common.db import Database, Transaction
 from api_common.errors import (
     AbortedError,
     CallCancelledError,
@@ -128,7 +128,7 @@ class SagaWorker:
 
     async def work(self, tenant_id: str, id: str) -> None:
         """Claims a saga, unless another worker owns it, and executes it until it ends or pauses."""
-        async with self._unit(tenant_id) as transaction:
+        async with self._transaction(tenant_id) as transaction:
             row = await saga_store.claim_saga(transaction, id, lease_seconds=self._lease)
         if row is None:
             return
@@ -166,7 +166,7 @@ class SagaWorker:
         while True:
             await asyncio.sleep(self._lease / 3)
             try:
-                async with self._unit(saga.tenant_id) as transaction:
+                async with self._transaction(saga.tenant_id) as transaction:
                     kept = await saga_store.extend(transaction, saga, due_seconds=self._lease)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next heartbeat may succeed
                 _log.warning("lease was not extended", error=repr(error), **_log_fields(saga))
@@ -294,7 +294,7 @@ class SagaWorker:
         """Commits the progress, what it shows to clients, and the local write of a step, all in one transaction."""
         working = saga.state in {SagaState.RUNNING, SagaState.COMPENSATING}
         due = (self._lease if due_seconds is None else due_seconds) if working else None
-        async with self._unit(saga.tenant_id) as transaction:
+        async with self._transaction(saga.tenant_id) as transaction:
             transaction.on_commit(self._committed)
             if not await saga_store.save(transaction, saga, due_seconds=due):
                 raise LeaseLostError
@@ -306,7 +306,7 @@ class SagaWorker:
         # A later heartbeat would claim the saga again.
         heartbeat.cancel()
         with suppress(DomainError):
-            async with self._unit(saga.tenant_id) as transaction:
+            async with self._transaction(saga.tenant_id) as transaction:
                 await saga_store.extend(transaction, saga, due_seconds=0)
 
     async def _count_forever(self) -> None:
@@ -317,8 +317,8 @@ class SagaWorker:
                 _log.warning("sagas are not counted for now", error=repr(error))
             await asyncio.sleep(_COUNT_SECONDS)
 
-    def _unit(self, tenant_id: str) -> UnitOfWork:
-        return UnitOfWork(self._database, tenant_id, constraints={}, read_only=False, timeout_seconds=_WRITE_SECONDS)
+    def _transaction(self, tenant_id: str) -> Transaction:
+        return Transaction(self._database, tenant_id, read_only=False, timeout_seconds=_WRITE_SECONDS)
 
 
 async def _commit(commit: LocalWrite, transaction: Transaction, saga: Saga) -> None:

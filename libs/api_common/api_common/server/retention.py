@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Interval, MetaData, bindparam, delete, func, literal, select, tuple_
+from sqlalchemy import Interval, bindparam, delete, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from api_common.db import Database, Statement, UnitOfWork, compile_statement, idempotency_table
+from api_common.db import Database, Statement, Transaction, compile_statement, metadata
 from api_common.settings import Settings
 from api_common.telemetry import Metrics
 from api_common.watch import CHANGES, HORIZONS, REAPER
@@ -29,7 +29,7 @@ _TIMEOUT_SECONDS: Final = 10
 
 _log: Final = structlog.get_logger()
 
-_keys: Final = idempotency_table(MetaData())
+_keys: Final = metadata().tables["idempotency_keys"]
 _identity: Final = tuple_(*_keys.primary_key)
 # What somebody takes over at this moment is locked, and so passed by; a claim that is not committed yet is not visible.
 _EXPIRED: Final = (
@@ -110,7 +110,6 @@ async def _reap_all(database: Database, statement: Statement, values: Mapping[st
 
 
 async def _reap_batch(database: Database, statement: Statement, values: Mapping[str, Any]) -> int:
-    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=_TIMEOUT_SECONDS)
-    async with unit as transaction:
+    async with Transaction(database, task=TASK, read_only=False, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         row = await transaction.fetch_one(statement, values)
         return row["deleted"] if row else 0

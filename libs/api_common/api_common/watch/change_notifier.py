@@ -17,7 +17,7 @@ from typing import Final, Self
 import structlog
 from sqlalchemy import select, true
 
-from api_common.db import DRIVER_ERRORS, Connection, Database, UnitOfWork, compile_statement
+from api_common.db import DRIVER_ERRORS, Connection, Database, Transaction, compile_statement
 from api_common.watch.resume_token import xmin
 from api_common.watch.statements import CHANGES, SNAPSHOT, unseen
 from api_common.watch.tables import FOLLOWER
@@ -193,10 +193,8 @@ class ChangeNotifier:
             return
         self._polls += 1
         poll = self._polls
-        unit = UnitOfWork(
-            self._database, "", task=FOLLOWER, constraints={}, read_only=True, timeout_seconds=_POLL_TIMEOUT_SECONDS
-        )
-        async with unit as transaction:
+        polling = Transaction(self._database, task=FOLLOWER, read_only=True, timeout_seconds=_POLL_TIMEOUT_SECONDS)
+        async with polling as transaction:
             # The first poll knows nothing of before, so it announces everything.
             seen = self._snapshot
             values = {"seen": seen or "1:1:", "xmin": xmin(seen) if seen else 2**62}

@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from google.protobuf.message import Message
 from sqlalchemy import Table
 
-from api_common.db import Database, Row, Statement, UnitOfWork, compile_statement, repeat_if_stale
+from api_common.db import Database, Row, Statement, Transaction, compile_statement, repeat_if_stale
 from api_common.listing import Filter, PageTokens
 from api_common.telemetry import Metrics
 from api_common.watch import statements
@@ -164,9 +164,9 @@ class ChangePages(Generic[ResponseT]):
         return statement
 
 
-def reading(database: Database, tenant_id: str) -> UnitOfWork:
+def reading(database: Database, tenant_id: str) -> Transaction:
     """Returns a read-only transaction without the deadline of a caller."""
-    return UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=READ_SECONDS)
+    return Transaction(database, tenant_id, read_only=True, timeout_seconds=READ_SECONDS)
 
 
 async def current(database: Database, tenant_id: str) -> Position:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from api_common.db import unit_of_work
+from api_common.db import database as module
 from api_common.db.database import Database
 from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase
@@ -28,7 +28,7 @@ async def test_a_cancellation_that_is_lost_ends_the_connection(
             await transaction.fetch_one(SLEEP, {})
 
     monkeypatch.setattr(connect_utils, "_cancel", lose)
-    monkeypatch.setattr(unit_of_work, "_ROLLBACK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_ROLLBACK_SECONDS", 0.05)
     try:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(work(), 0.2)

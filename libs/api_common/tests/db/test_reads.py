@@ -6,7 +6,8 @@ from dataclasses import replace
 import asyncpg
 import pytest
 from api_common import errors
-from api_common.db.database import Database, Statement, compile_statement
+from api_common.db.database import Database
+from api_common.db.driver import Statement, compile_statement
 from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase, create_database
 from pydantic import SecretStr

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.db.database import Database, Statement
-from api_common.db.unit_of_work import UnitOfWork
+from api_common.db.database import Database
+from api_common.db.driver import Statement
+from api_common.db.transaction import Transaction
 from api_common.errors import ExternalServiceError
 from api_common.settings import DatabaseSettings
 from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for, watching
@@ -107,7 +108,7 @@ async def test_what_meets_a_stale_statement_first_has_all_connections_renewed(
         """Reads on so many connections, in transactions that run at the same time."""
         async with AsyncExitStack() as stack:
             for _ in range(connections):
-                unit = UnitOfWork(database, tenant_id, constraints={}, read_only=True, timeout_seconds=5)
+                unit = Transaction(database, tenant_id, constraints={}, read_only=True, timeout_seconds=5)
                 transaction = await stack.enter_async_context(unit)
                 await transaction.fetch_all(NAMES, {})
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 from ameide.user.v1 import user_pb2 as pb
-from api_common.db.timestamps import to_datetime, to_micros
+from api_common.db.driver import to_datetime, to_micros
 from api_common.resources import fill_times
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 import uuid_utils
-from api_common.db import Database, Statement, UnitOfWork
+from api_common.db import Database, Statement, Transaction
 from api_common.server import retention as reaper
 from api_common.server.retention import BATCH, TASK, reap
 from api_common.settings import DatabaseSettings
@@ -130,7 +130,7 @@ async def test_replicas_may_reap_at_once(
 
 
 async def test_the_expired_are_found_by_an_index(database: Database) -> None:
-    unit = UnitOfWork(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=5)
+    unit = Transaction(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=5)
     sql = reaper._REAP.sql.replace("$1", "500").replace("$2", "1")
     async with unit as transaction:
         # The table is empty, so that reading all of it looks cheap.
@@ -163,7 +163,7 @@ class TestWalls:
 
     async def _seen(self, database: Database, sql: str, *, tenant: str = "") -> list[str]:
         task = "" if tenant else TASK
-        unit = UnitOfWork(database, tenant, task=task, constraints={}, read_only=False, timeout_seconds=5)
+        unit = Transaction(database, tenant, task=task, constraints={}, read_only=False, timeout_seconds=5)
         async with unit as transaction:
             return [row["key"] for row in await transaction.fetch_all(Statement(sql, (), {}), {})]
 

@@ -1,15 +1,16 @@
-"""What every call passes through, outside in: telemetry → audit → business events → errors → admission → transaction.
+"""The layers of a call: telemetry → audit → business events → errors → admission → repeat → transaction.
 
 This is the one place that composes handlers (ADR 0005).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from api_common.authn import PeerPolicy
 from api_common.authz import Directory
 from api_common.contract import MethodPolicy
-from api_common.db import ConstraintErrors, Database
+from api_common.db import ConstraintErrors, Database, repeat_if_stale
 from api_common.rpc.adapter import Layer
 from api_common.rpc.layers.admission import admission
 from api_common.rpc.layers.audit import audit
@@ -57,6 +58,7 @@ class Pipeline:
                 metrics=self.metrics,
                 wake=self.notifier.wake,
             )
+            within = partial(repeat_if_stale, within)  # type: ignore[arg-type]  # mypy binds no TypeVarTuple
         within = changed_users(method, within, directory=self.directory)
         within = admission(method, within, auth=self.auth, directory=self.directory)
         within = audit(method, business_events(method, errors(method, within)))

@@ -7,8 +7,9 @@ from google.protobuf.message import Message
 
 from api_common.call import RequestContext
 from api_common.contract import MethodPolicy
-from api_common.db import ConstraintErrors, Database, UnitOfWork, claim_key, read_key, repeat_if_stale, store_response
+from api_common.db import ConstraintErrors, Database, IdempotencyKey, Transaction
 from api_common.errors import PayloadTooLargeError, SecretShownOnceError
+from api_common.events import RoleChange
 from api_common.rpc.adapter import Call, Handler, Layer
 from api_common.telemetry import Metrics
 
@@ -25,17 +26,19 @@ def transaction(
     metrics: Metrics,
     wake: Callable[[], None],
 ) -> Layer:
-    """Runs ``handler`` inside a unit of work: committed when it returns, rolled back when it raises.
+    """Runs ``handler`` inside a transaction: committed when it returns, rolled back when it raises.
 
     Args:
-        wake: is called when what the handler wrote is committed, for the watches.
+        wake: is called after the commit of a handler's writes, for the watches.
     """
 
-    async def once(call: Call) -> None:
-        principal, request = call.principal, call.request
+    async def layer(call: Call) -> None:
+        principal, request, headers = call.principal, call.request, call.headers
         assert principal is not None and request is not None  # admission ran
-        key = None if method.read_only else read_key(call.headers.idempotency_key)
-        unit = UnitOfWork(
+        key = None
+        if headers.idempotency_key and not method.read_only:
+            key = IdempotencyKey(headers.idempotency_key, principal=principal, method=method.path)
+        work = Transaction(
             database,
             principal.tenant_id,
             constraints=constraints,
@@ -44,36 +47,30 @@ def transaction(
             trace=call.trace,
         )
         try:
-            async with unit as tx:
-                if key is not None:
-                    stored = await claim_key(tx, key, principal=principal, method=method.path, request=request)
-                    if stored is not None:
-                        if method.returns_secret:
-                            raise SecretShownOnceError(
-                                "The call was made before, and its secret was shown then; it is not kept."
-                            )
-                        call.response, call.replayed = stored, True
-                        metrics.replays.labels(method.path[1:]).inc()
-                        return
-                headers = call.headers
+            async with work:
+                if key is not None and (stored := await key.claim(work, request)) is not None:
+                    if method.returns_secret:
+                        raise SecretShownOnceError(
+                            "The call was made before, and its secret was shown then; it is not kept."
+                        )
+                    call.response, call.replayed = stored, True
+                    metrics.replays.labels(method.path[1:]).inc()
+                    return
                 context = RequestContext(
-                    principal, headers.request_id, call.deadline, call.trace, call.token, transaction=tx
+                    principal, headers.request_id, call.deadline, call.trace, call.token, transaction=work
                 )
-                # The claim of a key is ours, and no effect of the handler's.
-                tx.wrote = False
                 response = await handler(request, context)
-                call.response, call.effect, call.role_changes = _encode(response), response, tx.role_changes
-                call.wrote = tx.wrote
-                if tx.wrote:
-                    tx.on_commit(wake)
+                call.response, call.effect, call.wrote = _encode(response), response, work.wrote
+                call.role_changes = [effect for effect in work.effects if isinstance(effect, RoleChange)]
+                if work.wrote:
+                    work.on_commit(wake)
                 if key is not None:
-                    kept = b"" if method.returns_secret else call.response
-                    await store_response(tx, key, principal=principal, method=method.path, response=kept)
+                    await key.store(work, b"" if method.returns_secret else call.response)
         finally:
-            # Also when the caller has gone: its work may have been committed before.
-            call.outcome = unit.outcome
+            # Also when the caller was cancelled: its work may have been committed before.
+            call.outcome = work.outcome
 
-    return lambda call: repeat_if_stale(once, call)
+    return layer
 
 
 def _encode(response: Message) -> bytes:

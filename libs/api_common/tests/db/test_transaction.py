@@ -1,4 +1,4 @@
-"""The unit of work against a real Postgres: what it keeps, what it leaves behind, and what its errors mean."""
+"""The transaction against a real Postgres: what it keeps, what it leaves behind, and what its errors mean."""
 
 import asyncio
 import re
@@ -11,9 +11,10 @@ import pytest
 import uuid_utils
 from api_common import errors
 from api_common.authn import TENANT_PATTERN
-from api_common.db import unit_of_work
-from api_common.db.database import Database, Statement
-from api_common.db.unit_of_work import TransactionOutcome
+from api_common.db import database as module
+from api_common.db.database import Database
+from api_common.db.driver import Statement
+from api_common.db.transaction import TransactionOutcome
 from api_common.testing import TestDatabase
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,7 +110,7 @@ class TestConnections:
         self, opening: Opening, users_database: TestDatabase, monkeypatch: pytest.MonkeyPatch, verb: str, times: int
     ) -> None:
         """Or callers that leave by the hundred leave Postgres with little to do but new connections."""
-        monkeypatch.setattr(unit_of_work, "_ROLLBACK_SECONDS", 20)
+        monkeypatch.setattr(module, "_ROLLBACK_SECONDS", 20)
         frozen = asyncio.Event()
 
         async def work() -> None:
