@@ -6,7 +6,7 @@ from typing import Any
 from ameide.agent.v1 import agent_pb2 as pb
 from api_common.contract import struct_from_json, struct_to_json
 from api_common.db import Row
-from api_common.resources import Make, fill, fill_times, row_etag
+from api_common.resources import Make, make_resource
 
 MUTABLE = frozenset({"display_name", "labels", "description", "model", "instructions", "tools", "parameters"})
 """The fields that Create and Update write."""
@@ -14,22 +14,15 @@ MUTABLE = frozenset({"display_name", "labels", "description", "model", "instruct
 
 def agent_to_proto(row: Row, make: Make[pb.Agent] = pb.Agent) -> pb.Agent:
     """Returns the resource of a row."""
-    agent = make(
-        id=row["id"],
-        tenant_id=row["tenant_id"],
-        display_name=row["display_name"],
-        state=row["state"],
-        created_by=row["created_by"],
-        etag=row_etag(row),
+    return make_resource(
+        row,
+        make,
         description=row["description"],
         model=row["model"],
         instructions=row["instructions"],
         tools=map(_tool_to_proto, row["tools"]),
         parameters=struct_from_json(row["parameters"]),
     )
-    fill_times(agent, row, "create_time", "update_time", "delete_time")
-    fill(agent.labels, row["labels"])
-    return agent
 
 
 def agent_from_proto(agent: pb.Agent, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:

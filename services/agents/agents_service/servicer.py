@@ -7,7 +7,7 @@ from ameide.agent.v1 import agent_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.reservations import Reservations
-from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.resources import Change, add_rows, map_items
 from api_common.watch import Watch
 
 from agents_service.domain import State, validate_parameters, validate_tools
@@ -78,7 +78,7 @@ class AgentServicer:
     async def BatchDeleteAgents(
         self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
     ) -> pb.BatchDeleteAgentsResponse:
-        before = await self._agents.lock_many(ctx.transaction, map_items(request.requests, deletion))
+        before = await self._agents.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._agents.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteAgentsResponse()

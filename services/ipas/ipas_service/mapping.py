@@ -6,7 +6,7 @@ from typing import Any
 from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.contract import struct_from_json, struct_to_json
 from api_common.db import Row
-from api_common.resources import Make, fill, fill_times, row_etag
+from api_common.resources import Make, fill, fill_times, make_resource, row_etag
 from google.protobuf.json_format import ParseDict
 
 MUTABLE = frozenset(
@@ -17,21 +17,15 @@ MUTABLE = frozenset(
 
 def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
     """Returns the resource of a row."""
-    ipa = make(
-        id=row["id"],
-        tenant_id=row["tenant_id"],
-        display_name=row["display_name"],
-        state=row["state"],
-        created_by=row["created_by"],
-        etag=row_etag(row),
+    ipa = make_resource(
+        row,
+        make,
         description=row["description"],
         workflow_id=row["workflow_id"],
         workflow_revision=row["workflow_revision"],
         variables=struct_from_json(row["variables"]),
         deployment_id=row["deployment_id"],
     )
-    fill_times(ipa, row, "create_time", "update_time", "delete_time")
-    fill(ipa.labels, row["labels"])
     fill(ipa.agent_bindings, row["agent_bindings"])
     return ipa
 

@@ -8,7 +8,7 @@ from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
-from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.resources import Change, add_rows, map_items
 from api_common.watch import Watch
 
 from ipas_service.deployments import Deployments
@@ -96,7 +96,9 @@ class IpaServicer:
     async def BatchDeleteIpas(
         self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
     ) -> pb.BatchDeleteIpasResponse:
-        before = await self._ipas.lock_many(ctx.transaction, map_items(request.requests, deletion), reading=("state",))
+        before = await self._ipas.lock_many(
+            ctx.transaction, map_items(request.requests, Change.deletion), reading=("state",)
+        )
         map_items(before, _require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteIpasResponse()

@@ -8,7 +8,7 @@ from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from api_common.db import Row
 from api_common.errors import FieldViolation, ValidationError
-from api_common.resources import Make, fill, fill_times, row_etag
+from api_common.resources import Make, fill_times, make_resource
 from google.protobuf.timestamp_pb2 import Timestamp
 
 MUTABLE = frozenset({"display_name", "labels", "email", "roles"})
@@ -19,19 +19,12 @@ SERVICE_ACCOUNT_MUTABLE = frozenset({"display_name", "labels", "roles"})
 
 def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
     """Returns the resource of a row."""
-    user = make(
-        id=row["id"],
-        tenant_id=row["tenant_id"],
-        display_name=row["display_name"],
-        state=row["state"],
-        created_by=row["created_by"],
-        etag=row_etag(row),
+    return make_resource(
+        row,
+        make,
         email=row["email"],
         roles=row["roles"],
     )
-    fill_times(user, row, "create_time", "update_time", "delete_time")
-    fill(user.labels, row["labels"])
-    return user
 
 
 def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:
@@ -49,18 +42,11 @@ def service_account_to_proto(
     row: Row, make: Make[account_pb.ServiceAccount] = account_pb.ServiceAccount
 ) -> account_pb.ServiceAccount:
     """Returns the resource of a row."""
-    account = make(
-        id=row["id"],
-        tenant_id=row["tenant_id"],
-        display_name=row["display_name"],
-        state=row["state"],
-        created_by=row["created_by"],
-        etag=row_etag(row),
+    return make_resource(
+        row,
+        make,
         roles=row["roles"],
     )
-    fill_times(account, row, "create_time", "update_time", "delete_time")
-    fill(account.labels, row["labels"])
-    return account
 
 
 def service_account_from_proto(

@@ -6,7 +6,7 @@ from typing import Any
 from ameide.user.v1 import user_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
-from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.resources import Change, add_rows, map_items
 from api_common.watch import Watch
 
 from users_service.domain import State
@@ -75,7 +75,7 @@ class UserServicer:
     async def BatchDeleteUsers(
         self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
     ) -> pb.BatchDeleteUsersResponse:
-        before = await self._users.lock_many(ctx.transaction, map_items(request.requests, deletion))
+        before = await self._users.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         rows = await self._users.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteUsersResponse()
         add_rows(rows, user_to_proto, answer.users.add)

@@ -6,7 +6,7 @@ from typing import Any
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.contract import struct_from_json, struct_to_json
 from api_common.db import Row
-from api_common.resources import Make, fill, fill_times, row_etag
+from api_common.resources import Make, fill_times, make_resource
 
 MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
 """The fields that Create and Update write."""
@@ -16,20 +16,13 @@ _NODES = "workflow.definition.nodes"
 
 def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Workflow:
     """Returns the resource of a row."""
-    workflow = make(
-        id=row["id"],
-        tenant_id=row["tenant_id"],
-        display_name=row["display_name"],
-        state=row["state"],
-        created_by=row["created_by"],
-        etag=row_etag(row),
+    return make_resource(
+        row,
+        make,
         description=row["description"],
         definition=_definition_to_proto(row["definition"]),
         revision=row["revision"],
     )
-    fill_times(workflow, row, "create_time", "update_time", "delete_time")
-    fill(workflow.labels, row["labels"])
-    return workflow
 
 
 def workflow_revision_to_proto(row: Row, make: Make[pb.WorkflowRevision] = pb.WorkflowRevision) -> pb.WorkflowRevision:

@@ -8,7 +8,7 @@ from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
 from api_common.reservations import Reservations
-from api_common.resources import Change, add_rows, deletion, map_items
+from api_common.resources import Change, add_rows, map_items
 from api_common.watch import Watch
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
@@ -88,7 +88,7 @@ class WorkflowServicer:
     async def BatchDeleteWorkflows(
         self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchDeleteWorkflowsResponse:
-        before = await self._workflows.lock_many(ctx.transaction, map_items(request.requests, deletion))
+        before = await self._workflows.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._workflows.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteWorkflowsResponse()

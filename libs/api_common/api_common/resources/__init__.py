@@ -1,10 +1,10 @@
 """Package resources holds rows of one resource: read, written in batches, deleted and restored, made into messages."""
 
 from api_common.resources.batch_repository import BatchRepository
-from api_common.resources.batches import Change, batch_item, deletion, map_items
+from api_common.resources.batches import Change, batch_item, map_items
 from api_common.resources.lifecycle import Lifecycle
-from api_common.resources.message_builder import Make, add_rows, fill, fill_times
-from api_common.resources.repository import Repository, row_etag
+from api_common.resources.message_builder import Make, add_rows, fill, fill_times, make_resource, row_etag
+from api_common.resources.repository import Repository
 
 __all__ = [
     "BatchRepository",
@@ -14,9 +14,9 @@ __all__ = [
     "Repository",
     "add_rows",
     "batch_item",
-    "deletion",
     "fill",
     "fill_times",
+    "make_resource",
     "map_items",
     "row_etag",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from api_common.errors import DomainError, FieldViolation, ValidationError
 
@@ -31,6 +31,11 @@ class Change:
     values: Mapping[str, Any] = field(default_factory=dict)
     """The columns to write; each item may write others."""
 
+    @classmethod
+    def deletion(cls, request: DeleteRequest) -> Self:
+        """Returns the change that the request of a Delete method asks for."""
+        return cls(request.id, request.etag)
+
 
 @contextmanager
 def batch_item(index: int) -> Iterator[None]:
@@ -53,11 +58,6 @@ def map_items(requests: Iterable[RequestT], make: Callable[[RequestT], ResultT])
         with batch_item(index):
             made.append(make(request))
     return made
-
-
-def deletion(request: DeleteRequest) -> Change:
-    """Returns what the request of a Delete method does."""
-    return Change(request.id, request.etag)
 
 
 def refuse_twice(ids: Sequence[str], path: str) -> None:

@@ -1,4 +1,4 @@
-"""Makes messages without what protobuf is slow at."""
+"""Fast construction of protobuf messages from rows."""
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar
@@ -13,21 +13,45 @@ Make = Callable[..., MessageT]
 """Makes a message of its fields: its class, or the `add` of the list that it belongs to."""
 
 
+def row_etag(row: Row) -> str:
+    """Returns the entity tag of a row: its version, quoted (RFC 9110)."""
+    return f'"{row["version"]}"'
+
+
 def add_rows(rows: Iterable[Row], to_proto: Callable[[Row, Make[MessageT]], MessageT], add: Make[MessageT]) -> None:
     """Appends the messages of ``rows`` to a list, each made in its place.
 
-    One that is made elsewhere and then handed to its list is copied, which protobuf does by writing it out and reading
-    it in again: a sixth of what a list of users cost (docs/performance.md).
+    Protobuf copies a message that is made elsewhere and then appended, by writing it out and reading it in again: a
+    sixth of what a list of users cost (docs/performance.md).
     """
     for row in rows:
         to_proto(row, add)
 
 
+def make_resource(row: Row, make: Make[MessageT], **own: Any) -> MessageT:
+    """Makes the message of a resource: the standard fields of the contract from ``row``, and its ``own``."""
+    message = make(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        display_name=row["display_name"],
+        state=row["state"],
+        created_by=row["created_by"],
+        etag=row_etag(row),
+        **own,
+    )
+    fill_times(message, row, "create_time", "update_time", "delete_time")
+    labels: MutableMapping[str, str] = message.labels  # type: ignore[attr-defined]  # every resource has labels
+    # As `fill` does; its call would be a tenth of the calls that a row of a list costs.
+    for name, value in (row["labels"] or {}).items():
+        labels[name] = value
+    return message
+
+
 def fill(field: MutableMapping[str, str], values: Mapping[str, str] | None) -> None:
-    """Sets a map field of a new message. By keyword that would take as long as a user's other fields together.
+    """Sets a map field of a new message; by keyword that would take as long as a user's other fields together.
 
     Args:
-        values: None, as a recorded change has it from before the column came (ADR 25), sets nothing.
+        values: None sets nothing: a recorded change has None for a column that was added after it (ADR 25).
     """
     for name, value in (values or {}).items():
         field[name] = value
@@ -36,8 +60,8 @@ def fill(field: MutableMapping[str, str], values: Mapping[str, str] | None) -> N
 def fill_times(message: Any, row: Row, *names: str) -> None:
     """Sets fields of a new message to the times that the row has under the same names; those that are None stay unset.
 
-    By keyword they would take half as long again, and as messages several times as long: they would be copied by way
-    of their bytes.
+    A time that is set by keyword takes half as long again, and one that is set as a message several times as long: it
+    is copied by way of its bytes.
     """
     for name in names:
         micros = row[name]

@@ -14,6 +14,7 @@ from api_common.db import Row, Statement, Transaction, compile_statement
 from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, ResourceInfo
 from api_common.listing import Fields, Listing, Page, PageRequest, PageTokens, Query, parse_filter, parse_order_by
 from api_common.resources.lifecycle import Lifecycle
+from api_common.resources.message_builder import row_etag
 
 _NO_VERSION: Final = 0
 
@@ -27,11 +28,6 @@ class ListRequest(PageRequest, Protocol):
     """AIP-132; empty for the default."""
     show_deleted: bool
     """Whether deleted rows are listed, too."""
-
-
-def row_etag(row: Row) -> str:
-    """Returns the entity tag of a row: its version, quoted (RFC 9110)."""
-    return f'"{row["version"]}"'
 
 
 class Repository:
