@@ -13,7 +13,6 @@ from api_common.listing import (
     LabelsField,
     Listing,
     Order,
-    OrderTerm,
     Page,
     PageRequest,
     PageTokens,
@@ -63,12 +62,7 @@ class IpaRepository(BatchRepository):
         super().__init__(ipas, resource="ipa", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
 
-_NEWEST_FIRST: Final = Order(
-    (
-        OrderTerm("create_time", deployments.c.create_time, descending=True),
-        OrderTerm("id", deployments.c.id, descending=True),
-    )
-)
+_NEWEST_FIRST: Final = Order.descending(deployments.c.create_time, deployments.c.id)
 _named: Final = (deployments.c.tenant_id == bindparam("tenant_id"), deployments.c.id == bindparam("id"))
 _GET: Final = compile_statement(select(deployments).where(*_named))
 _CREATED: Final = (

@@ -17,7 +17,6 @@ from api_common.listing import (
     LabelsField,
     Listing,
     Order,
-    OrderTerm,
     Page,
     PageRequest,
     PageTokens,
@@ -130,7 +129,7 @@ class ServiceAccountRepository(_HoldsRoles):
         )
 
 
-_NEWEST_FIRST = Order((OrderTerm("id", api_keys.c.id, descending=True),))
+_NEWEST_FIRST = Order.descending(api_keys.c.id)
 _IS_KEY = and_(
     *(
         api_keys.c[name] == bindparam(name, type_=api_keys.c[name].type)

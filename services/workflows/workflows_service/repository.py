@@ -10,7 +10,6 @@ from api_common.listing import (
     LabelsField,
     Listing,
     Order,
-    OrderTerm,
     Page,
     PageRequest,
     PageTokens,
@@ -37,7 +36,7 @@ FIELDS = Fields(
     }
 )
 
-_NEWEST_FIRST = Order((OrderTerm("revision", workflow_revisions.c.revision, descending=True),))
+_NEWEST_FIRST = Order.descending(workflow_revisions.c.revision)
 _GET_REVISION = compile_statement(
     select(workflow_revisions).where(
         *(

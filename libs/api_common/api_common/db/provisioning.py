@@ -1,6 +1,6 @@
-"""Lays out a service's database: an owner that migrates the schema, an application role that owns nothing.
+"""Creates a service's database: an owner that migrates the schema, an application role that owns nothing.
 
-Used by the local runner and by tests; a managed server is laid out once, by whoever administers it.
+The local runner and tests use it; the administrator of a managed server does the same once.
 """
 
 import contextlib
@@ -10,17 +10,17 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-# Roles belong to the whole server: runners and test sessions that provision at once take turns.
+# Roles belong to the whole server: runners and test sessions that provision at the same time wait for each other.
 _LOCK: Final = 4_263_371_912
 
 _FIRST_WITH_SELF_GRANT: Final = 16
 _FIRST_WITH_BUILTIN_LOCALES: Final = 17
 _LEAKPROOF: Final = "jsonb_contains(jsonb, jsonb)"
-"""What lists look labels up by; `=`, `<` and the like are leakproof already (ADR 20)."""
+"""The function behind filters on labels; `=`, `<` and the like are leakproof already (ADR 20)."""
 
 
 class UnsafeRoleError(Exception):
-    """A role that exists can see around row-level security."""
+    """An existing role bypasses row-level security."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class DatabaseUrls:
     """The two ways into a service's database."""
 
     application: str
-    """As `<service>_app`: what requests run as."""
+    """As `<service>_app`, the role of requests."""
     owner: str
-    """As `<service>_owner`: what migrations run as."""
+    """As `<service>_owner`, the role of migrations."""
 
 
 async def provision(
@@ -41,7 +41,7 @@ async def provision(
     application_password: str | None = None,
     owner_password: str | None = None,
 ) -> DatabaseUrls:
-    """Makes the roles and the database of ``service`` where they are missing; what exists keeps its data.
+    """Creates the roles and the database of ``service`` if they are missing; an existing database keeps its data.
 
     Rights on tables are granted by the migrations that make them.
 
@@ -59,7 +59,7 @@ async def provision(
     try:
         await admin.execute("SELECT pg_advisory_lock($1)", _LOCK)
         if admin.get_server_version().major >= _FIRST_WITH_SELF_GRANT:
-            # An administrator who is no superuser may otherwise make the owner, and then not give it a database.
+            # Otherwise an administrator who is no superuser may create the owner but not give it a database.
             await admin.execute("SET createrole_self_grant = 'set, inherit'")
         await _ensure_role(admin, owner, owner_password)
         await _ensure_role(admin, application, application_password)
@@ -97,17 +97,17 @@ async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | Non
 
 
 async def _let_filters_use_indexes(inside: asyncpg.Connection) -> None:
-    """Declares what labels are looked up by leakproof, or row-level security keeps their index idle.
+    """Declares the function behind filters on labels leakproof; otherwise row-level security prevents index scans.
 
-    Every time, not only in a new database: neither a dump nor `pg_upgrade` carries it over. Only a superuser may, so on
-    a managed server these filters read the rows of the tenant instead.
+    It runs every time, not only in a new database: neither a dump nor `pg_upgrade` keeps the declaration. It needs a
+    superuser, so on a managed server these filters read the rows of the tenant instead.
     """
     with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
         await inside.execute(f"ALTER FUNCTION pg_catalog.{_LEAKPROOF} LEAKPROOF")
 
 
 def _locale(version: int) -> str:
-    """Returns the clause by which texts are ordered by code point and folded in all of Unicode, on every machine.
+    """Returns the locale: order by code point, case folding for all of Unicode, the same on every machine.
 
     Args:
         version: of the server; before 17 the folding is the C library's.
@@ -122,7 +122,7 @@ def _quoted(identifier: str) -> str:
 
 
 def _url_as(admin_url: str, role: str, password: str | None, database: str) -> str:
-    """Returns the same server, seen by another role."""
+    """Returns the URL of the same server for another role."""
     parts = urlsplit(admin_url)
     credentials = quote(role, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
     netloc = f"{credentials}@{parts.netloc.rpartition('@')[2]}"

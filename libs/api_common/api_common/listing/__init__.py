@@ -11,8 +11,8 @@ from api_common.listing.filterable_fields import (
     TextListField,
     TimestampField,
 )
-from api_common.listing.filtering import Filter, Order, OrderTerm, parse_filter, parse_order_by
-from api_common.listing.pages import MAX_PAGE_BYTES, Listing, Page, PageRequest, Query
+from api_common.listing.filtering import Filter, Order, parse_filter
+from api_common.listing.pages import MAX_PAGE_BYTES, Listing, ListRequest, Page, PageRequest, Query
 from api_common.listing.pagination import PageTokens, binding
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "IdField",
     "IntegerField",
     "LabelsField",
+    "ListRequest",
     "Listing",
     "Order",
-    "OrderTerm",
     "Page",
     "PageRequest",
     "PageTokens",
@@ -36,5 +36,4 @@ __all__ = [
     "TimestampField",
     "binding",
     "parse_filter",
-    "parse_order_by",
 ]

@@ -14,11 +14,11 @@ Indexes that a service's migration creates for them (tests/queries reads the pla
 - one per other field, `(tenant_id, field, create_time, id)`: it serves `=` in the default order;
 - for labels `GIN (labels jsonb_path_ops)`, which serves `labels.team = "a"`;
 - for a list of few possible texts `(tenant_id, create_time, id) WHERE roles @> '{admin}'`, one for each;
-- none for `:` and wildcards elsewhere in a text, nor for the mere presence of a label: these read the tenant's rows.
+- none for `:`, for wildcards elsewhere in a text or for the presence of a label: these read the tenant's rows.
 
 Under row-level security Postgres uses an index only for conditions made of LEAKPROOF functions (ADR 20): `=`, `<` and
-`^@` are, `@>` is where `provisioning` was allowed to say so, `lower` and `LIKE` are not. So a text looked up without
-case needs a stored column in lower case (`folded`), not an index over `lower(email)`.
+`^@` are leakproof, `@>` is where `provisioning` may declare it so, `lower` and `LIKE` are not. A case-insensitive text
+therefore needs a stored column in lower case (`folded`) instead of an index over `lower(email)`.
 """
 
 import enum
@@ -47,23 +47,23 @@ _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+
 
 
 class MismatchError(Exception):
-    """A comparison that its field does not know; the text says what the field is or needs."""
+    """A comparison that its field does not support; the text says what the field is or needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A value as a filter writes it."""
+    """A value of a filter."""
 
     text: str
     """Without quotes and escapes."""
     pattern: str | None
     """The LIKE pattern of a value with wildcards; None if it has none."""
     prefix: str | None
-    """What stands before the wildcard of a value whose only one is at its end."""
+    """The text before the wildcard, if the only wildcard is at the end."""
 
     @classmethod
     def read(cls, raw: str) -> "Literal":
-        """Takes escapes and wildcards of an unquoted value apart."""
+        """Parses escapes and wildcards."""
         pieces = re.findall(r"\\(.)|(\*)|([^\\*]+)", raw, re.DOTALL)
         text = "".join(escaped or star or plain for escaped, star, plain in pieces)
         pattern = "".join("%" if star else _escape_like(escaped or plain) for escaped, star, plain in pieces)
@@ -73,7 +73,7 @@ class Literal:
 
     @property
     def exact(self) -> str:
-        """The text, for fields that do not know wildcards.
+        """The text, for fields without wildcards.
 
         Raises:
             MismatchError: the value has one.
@@ -85,13 +85,13 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column under the name that callers know; one subclass per kind."""
+    """A column that filters may compare; one subclass per kind of value."""
 
     comparators: ClassVar[frozenset[str]] = frozenset("=")
-    """What the kind knows; `!=` comes with `=`."""
+    """The supported comparators; `=` includes `!=`."""
 
     column: Column[Any]
-    """Where the value is."""
+    """The column of the value."""
     _: KW_ONLY
     sortable: bool = False
     """Whether `order_by` may name it; the column must be NOT NULL."""
@@ -103,7 +103,7 @@ class Field:
             key: what follows the field's name after a dot, or the empty string.
 
         Raises:
-            MismatchError: the field does not know this key, comparator or value.
+            MismatchError: the field does not support this key, comparator or value.
         """
         _refuse_key(key)
         return comparator, self._parse(literal.exact)
@@ -118,7 +118,7 @@ class Field:
 
     @property
     def order_column(self) -> Column[Any]:
-        """What `order_by` compares."""
+        """The column that `order_by` compares."""
         return self.column
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
@@ -144,7 +144,7 @@ class TextField(Field):
         return self.column if self.folded is None else self.folded
 
     def test(self, comparator: str, key: str, literal: Literal) -> tuple[str, Any]:
-        """Turns wildcards into LIKE patterns, but for the one at the end alone, which an index can serve."""
+        """Turns wildcards into LIKE patterns; a single one at the end becomes a prefix, which an index serves."""
         _refuse_key(key)
         if comparator == "=":
             if literal.prefix is not None:
@@ -155,7 +155,7 @@ class TextField(Field):
         return "contains", f"%{literal.pattern or _escape_like(literal.text)}%"
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
-        """Leaves folding to the database on both sides, so that both are folded alike."""
+        """Folds both sides in the database, so that both are folded alike."""
         value: ColumnElement[str] = bindparam(parameter, type_=Text())
         column: ColumnElement[str] = self.column
         if self.folded is not None:
@@ -175,7 +175,7 @@ class EnumField(Field):
     """One of a few names."""
 
     states: type[enum.Enum]
-    """The members by the names that callers use; the column holds their values."""
+    """The members by the names in the API; the column holds their values."""
 
     def _parse(self, text: str) -> Any:
         if text not in self.states.__members__:
@@ -205,7 +205,7 @@ class IntegerField(Field):
         return int(text)
 
     def _bind(self, parameter: str) -> BindParameter[Any]:
-        # Wide for narrow columns, too: the driver would refuse a number that no row can have.
+        # 64 bits for narrow columns, too: the driver would refuse a number that the column cannot hold.
         return bindparam(parameter, type_=BigInteger())
 
 
@@ -241,7 +241,7 @@ class LabelsField(Field):
         return "contains", {key: literal.exact}
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
-        """Asks by the operators that GIN indexes know."""
+        """Uses the operators that GIN indexes support."""
         if test == "has":
             return self.column.bool_op("?")(bindparam(parameter, type_=Text()))
         return self.column.bool_op("@>")(self._bind(parameter))
@@ -257,7 +257,7 @@ class TextListField(Field):
         return [text]
 
     def clause(self, test: str, parameter: str) -> ColumnElement[bool]:
-        """Asks by the operator that GIN indexes know, which arrays and JSON share."""
+        """Uses the operator that GIN indexes support for arrays and JSON."""
         return self.column.bool_op("@>")(self._bind(parameter))
 
 
@@ -270,7 +270,7 @@ class Fields:
     """
 
     by_name: Mapping[str, Field]
-    """The fields by the names that callers use."""
+    """The fields by their names in the API."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.by_name.get("id"), IdField):
@@ -281,7 +281,7 @@ class Fields:
 
     @property
     def sortable(self) -> tuple[str, ...]:
-        """The names that an order may use."""
+        """The names of sortable fields."""
         return tuple(name for name, declared in self.by_name.items() if declared.sortable)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from sqlalchemy import Column, ColumnElement, and_, not_, or_
@@ -64,7 +64,7 @@ _EXPECTED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter that was parsed."""
+    """A parsed filter."""
 
     shape: Shape
     """Equal for filters over the same fields that differ in values only: the key for compiled SQL."""
@@ -98,10 +98,15 @@ class OrderTerm:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order without ties: `id` is always among its terms."""
+    """An order without ties."""
 
     terms: tuple[OrderTerm, ...]
     """The first decides; each other only among equals in those before."""
+
+    @classmethod
+    def descending(cls, *columns: Column[Any]) -> Self:
+        """Returns the order by ``columns``, the greatest first; together they are unique and NOT NULL."""
+        return cls(tuple(OrderTerm(column.name, column, descending=True) for column in columns))
 
     @property
     def shape(self) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, func, literal_column, or_, select
 
 from api_common.db import Row, Statement, Transaction, compile_statement, text_bytes
-from api_common.listing.filtering import Filter, Order
+from api_common.listing.filterable_fields import Fields
+from api_common.listing.filtering import Filter, Order, parse_filter, parse_order_by
 from api_common.listing.pagination import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
@@ -18,19 +19,18 @@ from api_common.listing.pagination import (
 )
 
 MAX_PAGE_BYTES: Final = 1_900_000
-"""A page ends before its rows, as texts, are larger: gRPC clients accept messages of 4 MiB unless told otherwise, and
-there a list of numbers takes 2.2 times the bytes of its text."""
+"""A page ends before its rows, as texts, exceed this. gRPC clients accept messages of 4 MiB by default, and a list of
+numbers takes 2.2 times the bytes of its text."""
 
 _PLANNED_ROWS: Final = (DEFAULT_PAGE_SIZE + 1, MAX_PAGE_SIZE + 1)
-"""What Postgres is told that a page reads at most, the smallest that holds it. Of a limit that is a parameter it only
-knows that it does not know: one plan for all values would be for a tenth of the table, so it plans each call (ADR 20).
-"""
+"""The limits that Postgres plans a page with; the smallest that holds the page is used. A limit that is a parameter is
+planned as a tenth of the table (ADR 20)."""
 
 _MAX_SHAPES: Final = 256
 
 
 class PageRequest(Protocol):
-    """The parameters that every paged method has."""
+    """The parameters of every paged method."""
 
     page_size: int
     """How many rows the caller wants at most; 0 means the default."""
@@ -38,28 +38,53 @@ class PageRequest(Protocol):
     """Empty for the first page."""
 
 
+class ListRequest(PageRequest, Protocol):
+    """The parameters of every List method of a resource."""
+
+    filter: str
+    """AIP-160; empty for all rows."""
+    order_by: str
+    """AIP-132; empty for the default."""
+    show_deleted: bool
+    """Whether deleted rows are listed, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of a list."""
 
     rows: Sequence[Row]
-    """May be fewer than were asked for, on any page."""
+    """May be fewer than the request asks for, on any page."""
     next_page_token: str
     """Empty on the last page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which rows a list shows, and in which order; a page token is good for pages of the same query."""
+    """The rows of a list and their order; a page token is valid for pages of the same query only."""
 
     method: str
-    """The RPC that asks."""
+    """The RPC."""
     order: Order
     where: Filter | None = None
     parent: Mapping[str, str] = field(default_factory=dict)
-    """What the rows belong to, by column, e.g. `workflow_id`."""
+    """The parent of the rows, by column, e.g. `workflow_id`."""
     show_deleted: bool = True
     """False needs a table with `delete_time`."""
+
+    @classmethod
+    def parse(cls, request: ListRequest, fields: Fields, *, method: str) -> Self:
+        """Returns the query of a List request.
+
+        Raises:
+            ValidationError: the filter or the order is malformed or does not fit ``fields``.
+        """
+        return cls(
+            method=method,
+            where=parse_filter(request.filter, fields),
+            order=parse_order_by(request.order_by, fields),
+            show_deleted=request.show_deleted,
+        )
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -74,7 +99,7 @@ class Query:
 
 
 class Listing:
-    """The rows of ``table`` that one tenant sees, in pages.
+    """Reads one tenant's rows of ``table`` in pages.
 
     Args:
         page_tokens: seals the position in a list.
@@ -86,7 +111,7 @@ class Listing:
         self._statements: dict[object, Statement] = {}
 
     async def page(self, transaction: Transaction, request: PageRequest, query: Query) -> Page:
-        """Returns the page that ``request`` names.
+        """Returns the requested page.
 
         Raises:
             ValidationError: the page size is malformed, or the page token was issued for another query.

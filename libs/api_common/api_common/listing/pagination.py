@@ -1,4 +1,4 @@
-"""Pages by keyset: a page token holds the last row's place in the order, sealed and bound to the call that got it."""
+"""Keyset pagination: a page token holds the position of the last row, encrypted and bound to the call's parameters."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ MAX_PAGE_SIZE: Final = 1000
 """Rows of a page at most; a larger request gets this many (AIP-158)."""
 
 CursorValue: TypeAlias = str | int
-"""What a column that a list is ordered by can hold; UUIDs are texts, times microseconds."""
+"""The value of a column in the order of a list; UUIDs are texts, times microseconds."""
 
 
 def clamp_page_size(requested: int) -> int:
@@ -36,21 +36,21 @@ def clamp_page_size(requested: int) -> int:
 
 
 def binding(tenant_id: str, method: str, *parts: str | bool) -> str:
-    """Returns a digest of the call that a page token belongs to.
+    """Returns a digest of a call, to which its page token is bound.
 
     Args:
-        parts: every parameter that changes which rows there are or their order; the order as its shape, so that a new
-            default order does not meet an old token.
+        parts: every parameter that changes the rows or their order; the order as its shape, so that a token of an
+            earlier default order is refused.
     """
     return hashlib.sha256(json.dumps([tenant_id, method, *parts]).encode()).hexdigest()
 
 
 class PageTokens:
-    """Seals places in lists with Fernet: encrypted and authenticated. Tokens do not expire.
+    """Encrypts and authenticates positions in lists with Fernet. Tokens do not expire.
 
     Args:
-        keys: Fernet keys. The first one seals, all of them open, so a new key goes in front and the old ones stay for a
-            while.
+        keys: Fernet keys. The first one encrypts, all of them decrypt: to rotate, put a new key in front and keep the
+            old ones for a while.
 
     Raises:
         ValueError: there is no key, or one is not a Fernet key.
@@ -65,10 +65,10 @@ class PageTokens:
         return self._fernet.encrypt(content.encode()).rstrip(b"=").decode()
 
     def open(self, token: str, *, binding: str) -> list[CursorValue]:
-        """Returns what was sealed.
+        """Returns the position in a token.
 
         Raises:
-            InvalidPageTokenError: whatever is wrong with the token; the error does not tell what.
+            InvalidPageTokenError: the token is not valid; the error does not tell why.
         """
         try:
             content: list[Any] = json.loads(self._fernet.decrypt(_canonical(token)), object_hook=_time)
@@ -114,5 +114,5 @@ def _canonical(token: str) -> bytes:
 
 
 def _time(value: dict[str, int]) -> int:
-    """Reads a time as tokens had it before rows did."""
+    """Reads a time of an older token, which holds it as an object."""
     return value["us"]

@@ -1,7 +1,7 @@
 """Stores many resources of one table at once: each step is one statement, however many items there are (ADR 0018).
 
-A batch locks its rows in the order of their ids, and before it writes what must be unique it waits for other batches of
-the tenant, so that two of them never wait for each other. Whatever an item is refused for names that item.
+A batch locks its rows in the order of their ids, and waits for other batches of the tenant before it writes unique
+values, so that two batches never wait for each other. An error of an item names the item.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from api_common.resources.repository import Repository
 
 
 class BatchRepository(Repository):
-    """A repository whose rows may be read and written many at a time: all of them or none."""
+    """A repository that reads and writes many rows at a time: all of them or none."""
 
     def __init__(
         self, table: Table, *, resource: str, fields: Fields, lifecycle: Lifecycle, page_tokens: PageTokens
@@ -78,7 +78,7 @@ class BatchRepository(Repository):
     async def lock_many(
         self, transaction: Transaction, changes: Sequence[Change], *, reading: Sequence[str] = ()
     ) -> list[Row]:
-        """Returns the live rows that ``changes`` are about, which nobody else can change until the transaction ends.
+        """Locks the live rows of ``changes`` until the transaction ends and returns them.
 
         Args:
             reading: the columns to return beside id, version, and tracked columns that change. Rows may be large.
@@ -104,7 +104,7 @@ class BatchRepository(Repository):
         return [found[id] for id in ids]
 
     async def lock_live(self, transaction: Transaction, ids: Sequence[str], *, reading: Sequence[str]) -> list[Row]:
-        """Returns live rows in the order of ``ids``, which nobody else can change until the transaction ends.
+        """Locks live rows until the transaction ends and returns them in the order of ``ids``.
 
         Raises:
             ValidationError: an id is there twice.
@@ -121,9 +121,9 @@ class BatchRepository(Repository):
     async def update_many(
         self, transaction: Transaction, changes: Sequence[Change], before: Sequence[Row]
     ) -> list[Row]:
-        """Writes into each row what its change says and returns the rows with their next versions.
+        """Writes the values of each change into its row and returns the rows with their next versions.
 
-        No change may take what must be unique from another row, were it one that gives it up in the same batch.
+        No change may take a unique value from another row, not even from one that gives it up in the same batch.
 
         Args:
             before: what `lock_many` returned for ``changes``.
@@ -142,7 +142,7 @@ class BatchRepository(Repository):
         try:
             after = await transaction.fetch_all(self._batches.update(names), values)
         except ConflictError as error:
-            # It was free a moment ago. Postgres tells nobody which row it was who is under row-level security.
+            # The value was free a moment ago. Under row-level security Postgres does not name the row that took it.
             raise AbortedError(f"Another request changed a {self._resource}; try again.") from error
         ordered = self._fitting(after, before)
         for earlier, later, change in zip(before, ordered, changes, strict=True):
@@ -160,7 +160,7 @@ class BatchRepository(Repository):
         return self._fitting(await transaction.fetch_all(self._batches.delete, values), before)
 
     async def _take_turn(self, transaction: Transaction, names: Sequence[str]) -> None:
-        """Waits for the tenant's other batches that write what must be unique: they might wait for each other."""
+        """Waits for the tenant's other batches that write unique values: the batches might wait for each other."""
         if self._batches.keys_written(names):
             subject = f"{self._table.name} {transaction.tenant_id}"
             await transaction.fetch_one(TAKE_TURN, {"subject": subject})
@@ -168,7 +168,7 @@ class BatchRepository(Repository):
     async def _refuse_taken(
         self, transaction: Transaction, documents: Sequence[Mapping[str, Any]], names: Sequence[str]
     ) -> None:
-        """Refuses the first item whose unique values another live row has, or an item before it."""
+        """Refuses the first item whose unique values belong to another live row or to an earlier item."""
         for key in self._batches.keys_written(names):
             values = {"tenant_id": transaction.tenant_id, "items": documents}
             taken = await transaction.fetch_one(self._batches.taken(key), values)

@@ -36,17 +36,17 @@ from sqlalchemy.types import TypeEngine
 from api_common.db import Statement, compile_statement, text_bytes
 
 MAX_ROWS_BYTES: Final = 10 * 1024 * 1024
-"""The rows that a batch answers with are not larger than this together, as texts; larger ones are not even read."""
+"""The rows of an answer are at most this large together, as texts; larger ones are not read."""
 
 POSITION: Final = "position"
-"""Which item of the request a document is."""
+"""The index of a document's item in the request."""
 WRITTEN: Final = "written"
-"""The names of the columns that an item writes; every item may write others."""
+"""The names of the columns that an item writes; items may write different columns."""
 
 TAKE_TURN: Final = compile_statement(
     select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject", type_=Text), literal_column("0"))))
 )
-"""Waits until no other transaction has the `subject`, and has it until this one ends."""
+"""Locks `subject` until the transaction ends."""
 
 _ONE: Final[ColumnElement[int]] = literal_column("1", Integer)
 _NAME: Final = re.compile(r"\w+")
@@ -55,14 +55,14 @@ _NAME: Final = re.compile(r"\w+")
 def named(tenant_id: str, ids: Sequence[str]) -> dict[str, str]:
     """Returns the parameters that name a tenant's rows.
 
-    The ids are one text: of each item of an array the driver asks several times whether it is an array (5,300
+    The ids are one text: for each item of an array the driver checks several times whether it is an array (5,300
     instructions an id).
     """
     return {"tenant_id": tenant_id, "ids": ",".join(ids)}
 
 
 class BatchStatements:
-    """What `BatchRepository` asks of ``table``, each statement compiled once."""
+    """The statements of `BatchRepository` on ``table``, each compiled once."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -80,7 +80,7 @@ class BatchStatements:
         self.taken: Final = lru_cache(maxsize=8)(self._compile_taken)
 
     def keys_written(self, names: Sequence[str]) -> list[Index]:
-        """Returns the unique indexes that values of the columns ``names`` may break; ids are ours and break none."""
+        """Returns the unique indexes that values of the columns ``names`` may break; generated ids break none."""
         return [key for key in self._keys if not self._sources(key).isdisjoint(names)]
 
     def _compile_delete(self) -> Statement:
@@ -91,7 +91,7 @@ class BatchStatements:
 
     def _compile_lock(self, names: Sequence[str]) -> Statement:
         columns = [self._table.c[name] for name in dict.fromkeys(("id", "version", "delete_time", *names))]
-        # In this order for everybody: two batches over the same rows never wait for each other.
+        # All batches lock in this order: two batches over the same rows never wait for each other.
         return compile_statement(select(*columns).where(self._named).order_by(self._table.c.id).with_for_update())
 
     def _compile_insert(self, names: Sequence[str]) -> Statement:
@@ -114,7 +114,7 @@ class BatchStatements:
         return self._fit(statement.values(values).returning(*columns).cte("found"))
 
     def _compile_taken(self, key: Index) -> Statement:
-        """Finds the first item whose values of ``key`` another live row has, or an item before it."""
+        """Finds the first item whose values of ``key`` belong to another live row or to an earlier item."""
         columns, sources = self._table.c, sorted(self._sources(key))
         items = self._items(("id", *sources, POSITION, WRITTEN))
         parts = {part.name: _computed(part, items) for part in key.columns if part.name != "tenant_id"}
@@ -149,7 +149,7 @@ class BatchStatements:
         return compile_statement(select(*rows).where(measured.c.total_bytes <= limit))
 
     def _sources(self, key: Index) -> set[str]:
-        """Returns the columns that a caller writes and the values of ``key`` are made of."""
+        """Returns the columns that callers write and that ``key`` is computed from."""
         written = [part for part in key.columns if part.name != "tenant_id"]
         texts = [str(part.computed.sqltext) if part.computed is not None else part.name for part in written]
         return {name for text in texts for name in _NAME.findall(text) if name in self._table.c}
@@ -160,5 +160,5 @@ def _writes(items: TableValuedAlias, name: str) -> ColumnElement[bool]:
 
 
 def _computed(part: Column[Any], items: TableValuedAlias) -> ColumnElement[Any]:
-    """Returns the value of a column of the table for an item: what the table computes is computed in the same words."""
+    """Returns the value of a column for an item, by the same expression if the table computes it."""
     return items.c[part.name] if part.computed is None else literal_column(str(part.computed.sqltext), part.type)

@@ -1,4 +1,4 @@
-"""What a batch is made of: its items, and how an error says which of them it is about (AIP-231, 233 to 235)."""
+"""The items of a batch, and errors that name their item (AIP-231, 233 to 235)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,17 +17,17 @@ class DeleteRequest(Protocol):
     id: str
     """Which resource."""
     etag: str
-    """Empty for whatever version there is."""
+    """Empty for any version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an item of a batch does to a resource that exists."""
+    """A change of one resource: an item of a batch."""
 
     id: str
     """Which one."""
     etag: str
-    """Empty for whatever version there is."""
+    """Empty for any version."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """The columns to write; each item may write others."""
 
@@ -39,7 +39,7 @@ class Change:
 
 @contextmanager
 def batch_item(index: int) -> Iterator[None]:
-    """Says of every error in the block that it is about this item of `requests`."""
+    """Attaches the item of `requests` to every error in the block."""
     try:
         yield
     except DomainError as error:
@@ -48,10 +48,10 @@ def batch_item(index: int) -> Iterator[None]:
 
 
 def map_items(requests: Iterable[RequestT], make: Callable[[RequestT], ResultT]) -> list[ResultT]:
-    """Returns what ``make`` makes of every item.
+    """Returns the results of ``make`` for all items.
 
     Raises:
-        DomainError: what the first item raised that cannot be made, saying which it is.
+        DomainError: the error of the first item that fails; it names the item.
     """
     made = []
     for index, request in enumerate(requests):
@@ -61,13 +61,13 @@ def map_items(requests: Iterable[RequestT], make: Callable[[RequestT], ResultT])
 
 
 def refuse_twice(ids: Sequence[str], path: str) -> None:
-    """Checks that no two items are about one resource: which of them should win?
+    """Checks that no two items name the same resource.
 
     Args:
-        path: where an item has its id, with `{}` for its place, e.g. `ids[{}]`.
+        path: the field path of an item's id, with `{}` for its index, e.g. `ids[{}]`.
 
     Raises:
-        ValidationError: an id is there twice, in whatever case.
+        ValidationError: an id is there twice; case does not matter.
     """
     first_use: dict[str, int] = {}
     twice = [

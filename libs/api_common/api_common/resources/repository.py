@@ -1,33 +1,22 @@
 """Stores the resources of one table: the standard methods, written once for every aggregate.
 
-Every statement names the tenant, although row-level security would hide other tenants' rows: two walls, not one.
+Every statement names the tenant, although row-level security hides other tenants' rows: two walls instead of one.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import uuid_utils
 from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from api_common.db import Row, Statement, Transaction, compile_statement
 from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, ResourceInfo
-from api_common.listing import Fields, Listing, Page, PageRequest, PageTokens, Query, parse_filter, parse_order_by
+from api_common.listing import Fields, Listing, ListRequest, Page, PageTokens, Query
 from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import row_etag
 
 _NO_VERSION: Final = 0
-
-
-class ListRequest(PageRequest, Protocol):
-    """The parameters that every List method of a resource has."""
-
-    filter: str
-    """AIP-160; empty for all rows."""
-    order_by: str
-    """AIP-132; empty for the default."""
-    show_deleted: bool
-    """Whether deleted rows are listed, too."""
 
 
 class Repository:
@@ -70,7 +59,7 @@ class Repository:
         return row
 
     async def lock(self, transaction: Transaction, id: str, *, etag: str = "") -> Row:
-        """Returns a live row that nobody else can change until the transaction ends.
+        """Locks a live row until the transaction ends and returns it.
 
         Raises:
             NotFoundError: the tenant has no such live row.
@@ -113,7 +102,7 @@ class Repository:
         return after
 
     async def move(self, transaction: Transaction, id: str, verb: str, *, etag: str = "") -> Row:
-        """Takes a live row to the state that ``verb`` leads to and returns it.
+        """Moves a live row to the state that ``verb`` leads to and returns it.
 
         Raises:
             NotFoundError: the tenant has no such live row.
@@ -144,7 +133,7 @@ class Repository:
         return await self._change(transaction, id, "undelete", {}, etag)
 
     def check_etag(self, row: Row, etag: str) -> None:
-        """Refuses to change a row that is not the one the caller has read.
+        """Checks that a row is the version that the caller has read.
 
         Raises:
             EtagMismatchError: ``etag`` is set and not the row's.
@@ -161,13 +150,7 @@ class Repository:
         Raises:
             ValidationError: a parameter is malformed, or the page token was issued for another call.
         """
-        query = Query(
-            method=method,
-            where=parse_filter(request.filter, self._fields),
-            order=parse_order_by(request.order_by, self._fields),
-            show_deleted=request.show_deleted,
-        )
-        return await self._listing.page(transaction, request, query)
+        return await self._listing.page(transaction, request, Query.parse(request, self._fields, method=method))
 
     def tracks(self, names: Iterable[str]) -> bool:
         """Tells whether one of the columns ``names`` is tracked."""
@@ -188,7 +171,7 @@ class Repository:
         return row if row is not None else await self._explain(transaction, id, kind, etag)
 
     async def _explain(self, transaction: Transaction, id: str, kind: str, etag: str) -> Row:
-        """Says why a change found no row; a second round trip, on failure only."""
+        """Raises the reason why a change found no row; a second round trip, on failure only."""
         row = await self.get(transaction, id)
         deleted = row["delete_time"] is not None
         if kind == "undelete" and not deleted:
@@ -222,7 +205,7 @@ class Repository:
 
 
 def _version(etag: str) -> int | None:
-    """Returns the version that an etag names: None for no etag, one that no row has for a foreign text."""
+    """Returns the version in an etag: None for no etag, a version that no row has for a malformed one."""
     if not etag:
         return None
     digits = etag[1:-1]

@@ -1,0 +1,57 @@
+"""What a compiled statement declares of itself."""
+
+import pytest
+from api_common.db.driver import compile_statement
+from sqlalchemy import ClauseElement, delete, func, insert, select, update
+from users_service.tables import api_keys, service_accounts, users
+
+CHANGED = update(users).values(version=2).returning(users.c.id).cte("changed")
+LOCKED = select(users.c.id).with_for_update().cte("locked")
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        insert(users).values(id="1"),
+        update(users).values(version=2),
+        delete(users),
+        select(func.count()).select_from(CHANGED),
+        select(select(CHANGED).subquery()),
+    ],
+    ids=["insert", "update", "delete", "a common table expression", "a subquery of one"],
+)
+def test_writes_if_any_part_of_it_does(clause: ClauseElement) -> None:
+    statement = compile_statement(clause)
+    assert statement.writes
+    assert not statement.alone
+
+
+@pytest.mark.parametrize("clause", [select(users), select(users).with_for_update(), select(LOCKED)])
+def test_does_not_write_if_it_reads_or_locks(clause: ClauseElement) -> None:
+    statement = compile_statement(clause)
+    assert not statement.writes
+    assert statement.alone
+
+
+@pytest.mark.parametrize(
+    ("clause", "summary"),
+    [
+        (
+            select(api_keys.c.id).join(service_accounts, service_accounts.c.id == api_keys.c.service_account_id),
+            "api_keys",
+        ),
+        (select(select(users).subquery("page")), "users"),
+    ],
+)
+def test_of_a_read_names_the_table_that_is_read(clause: ClauseElement, summary: str) -> None:
+    assert compile_statement(clause).summary == f"SELECT {summary}"
+
+
+def test_names_the_table_that_is_written() -> None:
+    free = select(users.c.id).with_for_update().cte("free")
+    clause = update(service_accounts).where(service_accounts.c.id.in_(select(free.c.id))).values(version=2)
+    assert compile_statement(clause).summary == "UPDATE service_accounts"
+
+
+def test_without_a_table_has_a_verb_only() -> None:
+    assert compile_statement(select(func.now())).summary == "SELECT"
