@@ -61,7 +61,7 @@ class Database(Pool):
             self.discard(connection)
 
     async def clean(self, connection: Connection) -> None:
-        """Ends whatever transaction a connection is in and gives it back."""
+        """Ends the transaction of a connection, if it is in one, and gives the connection back."""
         try:
             # Without a transaction Postgres only warns.
             await self.roll_back(connection)

@@ -12,7 +12,7 @@ LOCKED = select(users.c.id).with_for_update().cte("locked")
 @pytest.mark.parametrize(
     "clause",
     [
-        insert(users).values(id="1"),
+        insert(users).values(tenant_id="acme", id="1"),
         update(users).values(version=2),
         delete(users),
         select(func.count()).select_from(CHANGED),
