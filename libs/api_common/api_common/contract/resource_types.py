@@ -9,6 +9,9 @@ from google.protobuf.message import Message
 
 from api_common.contract.methods import MethodPolicy
 
+UUID_PATTERN: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""The id of a resource or of a request, in either case."""
+
 _ID: Final = "id"
 _ITEMS: Final = "requests"
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

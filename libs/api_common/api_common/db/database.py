@@ -10,17 +10,14 @@ from api_common.db.driver import DRIVER_ERRORS, is_refusal, set_codecs
 from api_common.db.pool import Connection, Pool
 from api_common.settings import DatabaseSettings
 
-MAX_STATEMENT_SECONDS: Final = 60
-"""How long a statement runs at most where no request sets a shorter time: as long as a call may take."""
-
 _CONNECT_SECONDS: Final = 10
 _CLOSE_SECONDS: Final = 2
 # A cancellation that reaches Postgres between two statements is lost; then ROLLBACK waits for the statement after it.
 _ROLLBACK_SECONDS: Final = 1.0
 _FIRST_THAT_LIMITS_TRANSACTIONS: Final = 17
 _SESSION: Final = {
-    # Ends what a request left behind even if this process is frozen or cut off.
-    "statement_timeout": f"{MAX_STATEMENT_SECONDS}s",
+    # Ends what a request left behind even if this process is frozen or cut off: as long as a call may take.
+    "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "5s",
     "lock_timeout": "0",

@@ -56,7 +56,7 @@ _STORE: Final = compile_statement(
 
 
 def read_key(values: tuple[str, ...]) -> str:
-    """Returns the one key among ``values``, or raises a ValidationError."""
+    """Returns the only value, or raises a ValidationError."""
     if len(values) != 1 or not _KEY.fullmatch(values[0]):
         violation = FieldViolation("idempotency-key", "must be one value of 1 to 255 visible ASCII characters")
         raise ValidationError("The idempotency key is malformed.", violations=[violation])
@@ -67,10 +67,7 @@ class IdempotencyKey:
     """The key under which a principal may repeat a call of ``method`` without a second effect.
 
     Args:
-        values: every `idempotency-key` that the call carries.
-
-    Raises:
-        ValidationError: there are two, or it is not 1 to 255 visible ASCII characters.
+        values: every `idempotency-key` of the call: one, of 1 to 255 visible ASCII characters, or a ValidationError.
     """
 
     def __init__(self, values: tuple[str, ...], *, principal: Principal, method: str) -> None:

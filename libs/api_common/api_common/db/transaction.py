@@ -37,9 +37,8 @@ Row = Mapping[str, Any]
 TENANT_SETTING: Final = "app.tenant_id"
 """The session setting that the row-level security policies compare with."""
 
-TASK_SETTING: Final = "app.task"
-"""The session setting of a transaction that belongs to a task and to no tenant; policies name the tasks they serve."""
-
+# The setting of a transaction that belongs to a task and to no tenant; policies name the tasks that they serve.
+_TASK_SETTING: Final = "app.task"
 _NO_CONSTRAINTS: Final[ConstraintErrors] = MappingProxyType({})
 _PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode=force_custom_plan"
 _ATTEMPTS: Final = 3
@@ -298,7 +297,7 @@ async def repeat_if_stale(work: Callable[[*_Given], Awaitable[ResultT]], *given:
 @lru_cache(maxsize=4096)
 def _binding(tenant_id: str, task: str) -> tuple[str, str]:
     """Returns the setting that a transaction is bound by, and its value."""
-    setting, name = (TASK_SETTING, task) if task else (TENANT_SETTING, tenant_id)
+    setting, name = (_TASK_SETTING, task) if task else (TENANT_SETTING, tenant_id)
     if not TENANT_PATTERN.fullmatch(name):
         raise errors.UnauthenticatedError("The credential names no valid tenant.")
     return setting, name
