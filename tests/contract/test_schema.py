@@ -1,21 +1,27 @@
 """The migrated schema is the declared one, and every table has the walls around a tenant."""
 
+import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from api_common.db import TENANT_SETTING
+from api_common.db import TENANT_SETTING, provision, upgrade_schema
 from api_common.testing import TestDatabase
 from sqlalchemy import ARRAY, BigInteger, Connection, DateTime, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tests.services import Built
+from tests.contract import catalog
+from tests.services import Built, built_services
 
 OURS, THEIRS = "t-ours", "t-theirs"
 REFUSED: Final = "refused"
@@ -91,7 +97,51 @@ async def test_every_table_of_the_database_is_declared_and_protected(built: Buil
         "a view runs with its owner's eyes: make it WITH (security_invoker) and test it"
     )
     unprotected = {row["relname"] for row in rows if not row["protected"]} - {"alembic_version"}
-    assert not unprotected, "call api_common.db.protect_table in the migration that creates the table"
+    assert not unprotected, (
+        "let the migration that creates the table ENABLE and FORCE ROW LEVEL SECURITY, and create its policy"
+    )
+
+
+async def test_functions_triggers_policies_and_grants_are_the_committed_ones(built: Built, superuser: Client) -> None:
+    found = catalog.text(await catalog.catalog(superuser))
+    expected = catalog.FOLDER / f"{built}.sql"
+    assert expected.exists(), f"commit what `{catalog.COMMAND}` writes"
+    assert found == expected.read_text(), f"if you want the difference: {catalog.COMMAND}"
+
+
+def test_what_services_have_in_common_is_the_same_in_all() -> None:
+    found: dict[str, dict[str, list[str]]] = {}
+    for built in built_services():
+        application = f"{built.service.name}_app"
+        for block in (catalog.FOLDER / f"{built}.sql").read_text().replace(application, "app").split("\n\n-- "):
+            name, _, definition = block.removeprefix("-- ").partition("\n")
+            found.setdefault(name, {}).setdefault(definition.strip(), []).append(str(built))
+    assert {"function record_change", "policy changes_reap on changes"} <= set(found)
+    different = {name: list(definitions.values()) for name, definitions in found.items() if len(definitions) > 1}
+    assert not different, "write migrations that make these the same in all services"
+
+
+async def test_a_database_that_ran_the_versions_before_they_were_edited_is_repaired(
+    built: Built, database: TestDatabase, postgres_url: str, tmp_path: Path
+) -> None:
+    """Two released texts were edited once: the trigger function, and which tables of ipas have the trigger."""
+    older = tmp_path / "migrations"
+    shutil.copytree(built.service.migrations, older)
+    for repair in older.glob("versions/*_repair_record_change.py"):
+        repair.unlink()
+    (recording,) = older.glob("versions/*_record_changes.py")
+    recording.write_text(_before_it_was_edited(recording.read_text()))
+    name = f"{built}_edited_{os.getpid()}"
+    urls = await provision(postgres_url, built.service.name, database=name)
+    await asyncio.to_thread(upgrade_schema, older, urls.owner)
+    admin_url = urlsplit(database.admin_url)._replace(path=f"/{name}").geturl()
+    now = await catalog.catalog_of(database.admin_url)
+    assert await catalog.catalog_of(admin_url) != now
+    await asyncio.to_thread(upgrade_schema, built.service.migrations, urls.owner)
+    assert await catalog.catalog_of(admin_url) == now
+    server = await asyncpg.connect(postgres_url)
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await server.close()
 
 
 async def test_the_application_role_has_no_way_around_the_policies(application: Client) -> None:
@@ -147,6 +197,20 @@ async def test_every_key_starts_with_the_tenant(built: Built) -> None:
         keys = [list(table.primary_key.columns), *(list(index.columns) for index in table.indexes if index.unique)]
         keys += [list(constraint.columns) for constraint in table.foreign_key_constraints]
         assert all(columns[0].name == "tenant_id" for columns in keys), table.name
+
+
+def _before_it_was_edited(version: str) -> str:
+    edits = {
+        "    was_is jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;\n": "",
+        "now_is ->> 'delete_time' IS NULL": "NEW.delete_time IS NULL",
+        "was_is ->> 'delete_time' IS NULL": "OLD.delete_time IS NULL",
+        "jsonb_each(was_is)": "jsonb_each(to_jsonb(OLD))",
+    }
+    for after, before in edits.items():
+        assert after in version
+        version = version.replace(after, before)
+    statements = version.split('    """\n    CREATE TRIGGER')
+    return "".join([statements[0], '    """\n    CREATE TRIGGER', statements[-1].replace("deployments", "ipas")])
 
 
 async def _attempt(connection: Client, statement: str, *arguments: Any) -> str:

