@@ -1,6 +1,6 @@
-"""What a process is told by its environment, read once in `__main__`: `<SERVICE>_<CONCERN>_<NAME>_<UNIT>`.
+"""The settings of a process, read once from its environment: `<SERVICE>_<CONCERN>_<NAME>_<UNIT>`.
 
-Every setting is frozen. A missing or malformed one stops the process, and all of them are reported at once.
+Settings are frozen. Missing and malformed ones stop the process, which reports all of them at once.
 """
 
 import os
@@ -25,13 +25,13 @@ class _Concern(BaseSettings):
 ConcernT = TypeVar("ConcernT", bound=_Concern)
 
 
-def _parts(value: object) -> object:
-    """Splits what is comma separated."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+def _split_commas(value: object) -> object:
+    """Splits a comma-separated text."""
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
 
 class ServerSettings(_Concern):
-    """Addresses and the time to stop."""
+    """Ports, and how the process stops."""
 
     host: str = "0.0.0.0"  # noqa: S104 - a pod is reached from outside; mTLS guards the port
     """The address to listen on."""
@@ -42,109 +42,109 @@ class ServerSettings(_Concern):
     reflection_enabled: bool = False
     """Whether gRPC reflection answers."""
     drain_seconds: float = Field(default=28, gt=0, le=30)
-    """From SIGTERM to exit at most; below the 30 s after which Kubernetes kills."""
+    """The most time from SIGTERM to exit; at most the 30 s after which Kubernetes kills."""
     drain_delay_seconds: float = Field(default=2, ge=0)
-    """How long new calls are still served after readiness went off, so that balancers notice."""
+    """How long new calls are still served after readiness is off, so that balancers notice."""
     reap_interval_seconds: float = Field(default=60, gt=0)
-    """Between two looks for expired idempotency keys, about."""
+    """The mean time between two deletions of expired idempotency keys and old changes."""
 
 
 class DatabaseSettings(_Concern):
-    """Where the rows are."""
+    """The connection to the database."""
 
     url: SecretStr
-    """Connection as the application role, which owns nothing."""
+    """The URL for the application role, which owns nothing."""
     pool_size: int = Field(default=10, ge=1, le=100)
-    """Connections of this process at most."""
+    """The most connections of this process."""
     acquire_timeout_seconds: float = Field(default=1, gt=0)
-    """How long a request waits for a free connection before it is refused."""
+    """How long a request waits for a free connection before it fails."""
 
 
 class TlsSettings(_Concern):
-    """Files of the mutual TLS between the edge and the services."""
+    """The files for mutual TLS between the edge and the services."""
 
     certificate_path: Path
-    """Certificate chain of this process, PEM."""
+    """The certificate chain of this process, PEM."""
     private_key_path: Path
-    """Its private key, PEM."""
+    """The private key, PEM."""
     ca_path: Path
-    """The authority that peers must be signed by, PEM."""
+    """The authority that signs the certificates of peers, PEM."""
 
 
 class AuthSettings(_Concern):
-    """Whose tokens are believed."""
+    """The tokens that are accepted."""
 
     issuer: str
     """The exact `iss`."""
     audience: str
     """The exact `aud`."""
     jwks_path: Path | None = None
-    """The issuer's public keys (RFC 7517) as a file; without one they are found by OIDC discovery."""
+    """A file of the issuer's public keys (RFC 7517); without it they are found by OIDC discovery."""
     claims: Literal["generic", "keycloak", "auth0"] = "generic"
-    """Where the issuer puts tenant and roles."""
+    """The claims in which the issuer puts tenant and roles."""
     internal_jwks_path: Path | None = None
-    """The public keys of the tokens that the users service makes of API keys; without one these are refused."""
+    """A file of the public keys for the tokens that replace API keys; without it these tokens are refused."""
 
 
 class PaginationSettings(_Concern):
-    """Keys that seal page tokens."""
+    """The keys that seal page tokens."""
 
     keys: Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
-    """Fernet keys, comma separated: the first seals, all open."""
+    """Fernet keys, comma-separated: the first one seals, all of them open."""
 
     @field_validator("keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return _parts(value)
+        return _split_commas(value)
 
 
 class ApiKeySettings(_Concern):
-    """Secrets behind API keys; only the service that issues them has any."""
+    """The secrets for API keys, of the service that issues them."""
 
     pepper: Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
-    """Keys of the stored hashes, comma separated, 32 characters or more each: the first hashes, all verify."""
+    """Keys of the stored hashes, comma-separated, 32 characters or more each: the first hashes, all verify."""
     signing_key_path: Path
-    """Signs the tokens that stand for API keys inside the mesh; ECDSA P-256, PEM."""
+    """The key that signs the tokens in place of API keys; ECDSA P-256, PEM."""
 
     @field_validator("pepper", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return _parts(value)
+        return _split_commas(value)
 
     @field_validator("pepper")
     @classmethod
     def _check(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(part.get_secret_value()) < 32 for part in value):
+        if any(len(key.get_secret_value()) < 32 for key in value):
             raise ValueError("must be 32 characters or more")
         return value
 
 
 class TelemetrySettings(_Concern):
-    """Where traces and metrics are sent; metrics can be scraped in any case."""
+    """The export of traces and metrics; metrics can be scraped, too."""
 
     otlp_endpoint: str = Field(default="", pattern=r"^(https?://[^/\s]+)?$")
-    """`http://host:port` of an OTLP collector (gRPC); empty sends nothing."""
+    """`http://host:port` of an OTLP collector (gRPC); empty exports nothing."""
     sample_ratio: float = Field(default=0.01, ge=0, le=1)
-    """Of the traces that begin here; behind the edge it has decided."""
+    """The share of sampled traces among those that begin here; the edge decides for calls through it."""
     metrics_interval_seconds: float = Field(default=30, gt=0)
-    """How often metrics are sent."""
+    """The time between two exports of metrics."""
 
 
 class WatchSettings(_Concern):
-    """How watches live, and how long what they send is kept."""
+    """The life of watches, and how long changes are kept."""
 
     retention_seconds: float = Field(default=86_400, gt=0)
-    """How long changes are kept, and so how old a resume token may be."""
+    """How long changes are kept; no resume token may be older."""
     heartbeat_seconds: float = Field(default=30, gt=0, le=120)
-    """After which silence a message says that there is nothing; well below every idle limit on the way."""
+    """The longest silence on a watch; below every idle time-out between client and service."""
     max_age_seconds: float = Field(default=3600, gt=0, le=7000)
-    """How long a watch lives, give or take a tenth, until it is resumed, perhaps elsewhere."""
+    """How long a watch lives, plus or minus a tenth, before the client must resume it."""
     stall_seconds: float = Field(default=30, gt=0)
-    """How long a client may leave a message unread before its watch is ended."""
+    """How long a client may leave a message unread before its watch ends."""
 
 
 class LogSettings(_Concern):
-    """What is written down."""
+    """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe level that is written."""
@@ -152,7 +152,7 @@ class LogSettings(_Concern):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a service process is told."""
+    """The settings of a service process."""
 
     server: ServerSettings
     database: DatabaseSettings
@@ -163,11 +163,11 @@ class Settings:
     siblings: Mapping[str, str]
     """`host:port` of each service that this one calls."""
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
-    """Off unless it says where to."""
+    """No export by default."""
     watch: WatchSettings = field(default_factory=WatchSettings)
-    """Good as it is."""
+    """The defaults suit production."""
     api_keys: ApiKeySettings | None = None
-    """Only where API keys are issued."""
+    """Set in the service that issues API keys."""
 
     @classmethod
     def load(cls, service: str, *, siblings: Sequence[str] = (), api_keys: bool = False) -> Self:
@@ -203,7 +203,7 @@ def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:
         return concern(_env_prefix=prefix)  # type: ignore[call-arg]  # an argument of BaseSettings, not a field
     except ValidationError as error:
         faults += [f"{prefix}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
-        return concern.model_construct()  # never seen: `faults` is not empty
+        return concern.model_construct()  # never used: `faults` is not empty
 
 
 def _address(name: str, faults: list[str]) -> str:
@@ -214,7 +214,7 @@ def _address(name: str, faults: list[str]) -> str:
 
 
 def load_owner_url(service: str) -> str:
-    """Reads the owner's connection, which is all that `migrate` needs.
+    """Reads the URL for the owner role, the only setting that `migrate` needs.
 
     Raises:
         SettingsError: it is missing.

@@ -1,6 +1,6 @@
-"""Creates a service's database: an owner that migrates the schema, an application role that owns nothing.
+"""Creates a service's database and its roles: an owner for migrations, an application role that owns nothing.
 
-The local runner and tests use it; the administrator of a managed server does the same once.
+The local runner and tests call it; an administrator calls it once for a managed server.
 """
 
 import contextlib
@@ -10,27 +10,27 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-# Roles belong to the whole server: runners and test sessions that provision at the same time wait for each other.
+# Roles belong to the whole server, so concurrent runners and test sessions take turns.
 _LOCK: Final = 4_263_371_912
 
 _FIRST_WITH_SELF_GRANT: Final = 16
 _FIRST_WITH_BUILTIN_LOCALES: Final = 17
 _LEAKPROOF: Final = "jsonb_contains(jsonb, jsonb)"
-"""The function behind filters on labels; `=`, `<` and the like are leakproof already (ADR 20)."""
+"""The function behind filters by label; `=`, `<` and the like are leakproof already (ADR 20)."""
 
 
 class UnsafeRoleError(Exception):
-    """An existing role bypasses row-level security."""
+    """An existing role can bypass row-level security."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrls:
-    """The two ways into a service's database."""
+    """The URLs of a service's database."""
 
     application: str
-    """As `<service>_app`, the role of requests."""
+    """For the role `<service>_app`, which requests use."""
     owner: str
-    """As `<service>_owner`, the role of migrations."""
+    """For the role `<service>_owner`, which migrations use."""
 
 
 async def provision(
@@ -41,14 +41,14 @@ async def provision(
     application_password: str | None = None,
     owner_password: str | None = None,
 ) -> DatabaseUrls:
-    """Creates the roles and the database of ``service`` if they are missing; an existing database keeps its data.
+    """Creates the roles and the database of ``service`` where they are missing; an existing database keeps its data.
 
-    Rights on tables are granted by the migrations that make them.
+    Migrations grant the rights on the tables that they create.
 
     Args:
-        admin_url: a connection to any database of the server but this one, as a superuser or, on a managed server, as
-            a role with CREATEDB and CREATEROLE.
-        service: `users`; names the roles, and the database unless ``database`` does.
+        admin_url: the URL of another database of the server, for a superuser or, on a managed server, for a role with
+            CREATEDB and CREATEROLE.
+        service: for example `users`; the prefix of the roles, and the name of the database unless ``database`` is set.
 
     Raises:
         UnsafeRoleError: a role of that name exists and is a superuser or bypasses row-level security.
@@ -59,7 +59,7 @@ async def provision(
     try:
         await admin.execute("SELECT pg_advisory_lock($1)", _LOCK)
         if admin.get_server_version().major >= _FIRST_WITH_SELF_GRANT:
-            # Otherwise an administrator who is no superuser may create the owner but not give it a database.
+            # Without this, an administrator who is no superuser cannot create a database for the owner that it created.
             await admin.execute("SET createrole_self_grant = 'set, inherit'")
         await _ensure_role(admin, owner, owner_password)
         await _ensure_role(admin, application, application_password)
@@ -97,20 +97,20 @@ async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | Non
 
 
 async def _let_filters_use_indexes(inside: asyncpg.Connection) -> None:
-    """Declares the function behind filters on labels leakproof; otherwise row-level security prevents index scans.
+    """Declares the function behind filters by label leakproof; otherwise row-level security prevents use of the index.
 
-    It runs every time, not only in a new database: neither a dump nor `pg_upgrade` keeps the declaration. It needs a
-    superuser, so on a managed server these filters read the rows of the tenant instead.
+    Runs every time, because neither a dump nor `pg_upgrade` keeps it. Only a superuser may do it, so on a managed
+    server these filters read all rows of the tenant.
     """
     with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
         await inside.execute(f"ALTER FUNCTION pg_catalog.{_LEAKPROOF} LEAKPROOF")
 
 
 def _locale(version: int) -> str:
-    """Returns the locale: order by code point, case folding for all of Unicode, the same on every machine.
+    """Returns the clause that orders texts by code point and folds case in all of Unicode, on every machine.
 
     Args:
-        version: of the server; before 17 the folding is the C library's.
+        version: of the server; before 17 the C library folds case.
     """
     if version >= _FIRST_WITH_BUILTIN_LOCALES:
         return "LOCALE_PROVIDER builtin LOCALE 'C.UTF-8'"
@@ -122,7 +122,7 @@ def _quoted(identifier: str) -> str:
 
 
 def _url_as(admin_url: str, role: str, password: str | None, database: str) -> str:
-    """Returns the URL of the same server for another role."""
+    """Returns the URL of a database of the same server, for another role."""
     parts = urlsplit(admin_url)
     credentials = quote(role, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
     netloc = f"{credentials}@{parts.netloc.rpartition('@')[2]}"

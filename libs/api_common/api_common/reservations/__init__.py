@@ -1,4 +1,4 @@
-"""Package reservations holds what a deployment holds on to in another service, until it is released."""
+"""Package reservations keeps resources in use from being deleted: a deployment reserves them until it is retired."""
 
 from api_common.reservations.holds import Reservations, reservation_tables
 

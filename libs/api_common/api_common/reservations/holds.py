@@ -1,7 +1,7 @@
-"""Keeps resources from going away while somebody in another service needs them (ADR 27).
+"""Reserves resources for holders in other services, in place of foreign keys between databases (ADR 27).
 
-Databases of two services know no foreign keys. Whoever needs a resource reserves it with the service that owns it;
-until it is released, the verbs that would take it away are refused, naming the holder.
+A holder reserves a resource with the service that owns it. Until the holder releases it, the service refuses the
+methods that would delete or disable the resource, and names the holder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,25 +37,25 @@ class HolderMessage(Protocol):
     """`ameide.common.v1.Holder`."""
 
     id: str
-    """Never used again."""
+    """Unique for good."""
     name: str
-    """For people."""
+    """Shown to people."""
     fencing_token: int
-    """Grows with every worker that takes over."""
+    """Greater for each later worker of the holder."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReservationTables:
-    """The two tables of a service whose resources may be reserved."""
+    """The two tables of a service with resources that may be reserved."""
 
     holders: Table
-    """Who has reserved or released; kept for good, because a call may be late by any time."""
+    """All holders, kept for good, because a call may arrive late by any time."""
     reservations: Table
-    """What is reserved now."""
+    """The current reservations."""
 
 
 def reservation_tables(metadata: MetaData) -> ReservationTables:
-    """Declares the tables; `migrations.create_reservations` creates them."""
+    """Declares the tables of holders and reservations."""
     holders = Table(
         "reservation_holders",
         metadata,
@@ -82,21 +82,21 @@ _tables: Final = reservation_tables(MetaData())
 _holders: Final = _tables.holders
 _reservations: Final = _tables.reservations
 
-_ARRIVED: Final = insert(_holders).values(
+_HOLDER: Final = insert(_holders).values(
     {
         **{name: bindparam(name) for name in ("tenant_id", "id", "name", "fencing_token")},
         "release_time": case((bindparam("releases", type_=Boolean), func.now())),
     }
 )
-# Nothing comes back for a token that is older than one that was seen: its worker was replaced.
-_ARRIVE: Final = compile_statement(
-    _ARRIVED.on_conflict_do_update(
+# An older token than the stored one updates no row: another worker has replaced its worker.
+_STORE_HOLDER: Final = compile_statement(
+    _HOLDER.on_conflict_do_update(
         index_elements=["tenant_id", "id"],
         set_={
-            "fencing_token": _ARRIVED.excluded.fencing_token,
-            "release_time": func.coalesce(_holders.c.release_time, _ARRIVED.excluded.release_time),
+            "fencing_token": _HOLDER.excluded.fencing_token,
+            "release_time": func.coalesce(_holders.c.release_time, _HOLDER.excluded.release_time),
         },
-        where=_holders.c.fencing_token <= _ARRIVED.excluded.fencing_token,
+        where=_holders.c.fencing_token <= _HOLDER.excluded.fencing_token,
     ).returning(_holders.c.release_time)
 )
 _ids: Final = bindparam("ids", type_=ARRAY(Uuid(as_uuid=False)))
@@ -126,7 +126,7 @@ _HELD: Final = compile_statement(
 
 
 class Reservations:
-    """Who holds which resources of one kind.
+    """The reservations of one kind of resource.
 
     Args:
         resource: the resource's name in messages, e.g. `agent`.
@@ -136,49 +136,49 @@ class Reservations:
         self._resource = resource
 
     async def reserve(self, transaction: Transaction, holder: HolderMessage, ids: Sequence[str]) -> None:
-        """Reserves resources, whose rows are locked: nobody can take them away before this is committed.
+        """Reserves resources; the caller has locked their rows.
 
         Raises:
-            AbortedError: a later worker of the holder was here before.
-            FailedPreconditionError: the holder has released already.
+            AbortedError: a later worker of the holder has called before.
+            FailedPreconditionError: the holder has already released.
         """
-        if await self._arrive(transaction, holder, releases=False):
+        if await self._store_holder(transaction, holder, releases=False):
             raise FailedPreconditionError("The holder has released what it held, and can reserve nothing any more.")
         await transaction.fetch_all(_RESERVE, {"tenant_id": transaction.tenant_id, "id": holder.id, "ids": ids})
 
     async def release(self, transaction: Transaction, holder: HolderMessage) -> None:
-        """Ends whatever the holder has reserved, and keeps it from reserving again.
+        """Ends all reservations of the holder, and refuses later ones.
 
         Raises:
-            AbortedError: a later worker of the holder was here before.
+            AbortedError: a later worker of the holder has called before.
         """
-        await self._arrive(transaction, holder, releases=True)
+        await self._store_holder(transaction, holder, releases=True)
         await transaction.fetch_all(_RELEASE, {"tenant_id": transaction.tenant_id, "id": holder.id})
 
     async def require_free(self, transaction: Transaction, id: str) -> None:
-        """Checks that nobody holds a resource, whose row is locked.
+        """Checks that a resource is not reserved; the caller has locked its row.
 
         Raises:
-            StillReferencedError: somebody does.
+            StillReferencedError: it is.
         """
-        self._refuse_held(id, await self._held(transaction, [id]))
+        self._require_not_held(id, await self._held(transaction, [id]))
 
     async def require_all_free(self, transaction: Transaction, ids: Sequence[str]) -> None:
-        """Checks that nobody holds any of the resources of a batch, whose rows are locked.
+        """Checks that no resource of a batch is reserved; the caller has locked their rows.
 
         Raises:
-            StillReferencedError: somebody does; it says which item it is about.
+            StillReferencedError: one is; the error names its item.
         """
         held = await self._held(transaction, ids)
         for index, id in enumerate(ids):
             with batch_item(index):
-                self._refuse_held(id, held)
+                self._require_not_held(id, held)
 
-    async def _arrive(self, transaction: Transaction, holder: HolderMessage, *, releases: bool) -> bool:
-        """Notes that the holder was here, and tells whether it has released."""
+    async def _store_holder(self, transaction: Transaction, holder: HolderMessage, *, releases: bool) -> bool:
+        """Stores the holder and its token, and returns whether it has released."""
         own = {"tenant_id": transaction.tenant_id, "id": holder.id, "name": holder.name}
         values = {**own, "fencing_token": holder.fencing_token, "releases": releases}
-        row = await transaction.fetch_one(_ARRIVE, values)
+        row = await transaction.fetch_one(_STORE_HOLDER, values)
         if row is None:
             raise AbortedError("Another worker has taken the holder's work over.")
         return row["release_time"] is not None
@@ -187,7 +187,7 @@ class Reservations:
         rows = await transaction.fetch_all(_HELD, {"tenant_id": transaction.tenant_id, "ids": ids})
         return {row["resource_id"]: row["name"] for row in rows}
 
-    def _refuse_held(self, id: str, held: Mapping[str, str]) -> None:
+    def _require_not_held(self, id: str, held: Mapping[str, str]) -> None:
         if (name := held.get(id.lower())) is not None:
             raise StillReferencedError(
                 f"The {self._resource} is in use by {name}: it must be retired first.",

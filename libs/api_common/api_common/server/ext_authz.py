@@ -1,6 +1,6 @@
-"""Answers the edge, which asks for every request with `x-api-key` whose key that is (Envoy's ext_authz).
+"""Answers Envoy's ext_authz, which the edge calls for every request with `x-api-key`.
 
-The answer replaces the key by an internal token; what a refused request is told, the edge says as it always does.
+The answer replaces the key by an internal token, or refuses the request; the edge words the refusal.
 """
 
 from typing import Final, Protocol
@@ -16,7 +16,7 @@ from api_common.rpc import Call, Layer, errors, method_handler, telemetry
 from api_common.telemetry import AccessLog, Metrics, Tracer
 
 HEADER: Final = "x-api-key"
-"""Where a client sends its key."""
+"""The header of the key."""
 
 _CHECK: Final = MethodPolicy(
     path="/envoy.service.auth.v3.Authorization/Check",
@@ -46,17 +46,17 @@ _LIMITED: Final = pb.CheckResponse(
 
 
 class ApiKeyAuthority(Protocol):
-    """Whatever knows the API keys."""
+    """Verifies API keys."""
 
     async def exchange(self, key: str, *, address: str, timeout_seconds: float) -> str | None:
-        """Returns an internal token for the owner of ``key``; None if it does not work, whatever the cause.
+        """Returns an internal token for the owner of ``key``; None if the key is not valid, whatever the cause.
 
         Args:
-            address: the client's, as the edge sees it.
+            address: the client's address as the edge sees it.
 
         Raises:
-            RateLimitError: too many keys of the address did not work.
-            DomainError: nobody can tell now.
+            RateLimitError: too many keys from the address were not valid.
+            DomainError: the key cannot be verified now.
         """
 
 
@@ -74,7 +74,7 @@ def _check(authority: ApiKeyAuthority) -> Layer:
             raise AuthorizationError("This service does not serve this caller.")
         asked = _read(call.payload)
         headers, address = asked.request.http.headers, asked.source.address.socket_address.address
-        # A token beside the key: which of the two it is that acts, nobody should have to know.
+        # A request with both a token and a key is ambiguous.
         unambiguous = "authorization" not in headers
         key = headers.get(HEADER, "")
         try:

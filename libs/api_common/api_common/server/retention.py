@@ -1,6 +1,6 @@
-"""Deletes idempotency keys and changes when their time is up, of all tenants, in the background of every replica.
+"""Deletes expired idempotency keys and old changes of all tenants, in the background of every replica.
 
-A policy shows them to the task that this is, and to nobody else (ADR 0019, ADR 0024).
+A policy on the tables lets only this task see rows of all tenants (ADR 0019, ADR 0024).
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from api_common.telemetry import Metrics
 from api_common.watch import CHANGES, HORIZONS, REAPER
 
 TASK: Final = REAPER
-"""What the policies on the tables call the task."""
+"""The name of the task in the policies on the tables."""
 
 BATCH: Final = 500
-"""The rows of one transaction: few enough that it takes milliseconds, whatever a night has left behind."""
+"""The most rows of one transaction, so that it takes milliseconds."""
 
 _TIMEOUT_SECONDS: Final = 10
 
@@ -31,20 +31,20 @@ _log: Final = structlog.get_logger()
 
 _keys: Final = metadata().tables["idempotency_keys"]
 _identity: Final = tuple_(*_keys.primary_key)
-# What somebody takes over at this moment is locked, and so passed by; a claim that is not committed yet is not visible.
+# A key that a call takes over now is locked, so it is skipped; a claim that is not committed yet is not visible.
 _EXPIRED: Final = (
     select(*_keys.primary_key)
     .where(_keys.c.expire_time <= func.now())
     .order_by(_keys.c.expire_time)
     .limit(bindparam("batch"))
     .with_for_update(skip_locked=True)
-    # By itself: a plan that asked for it more than once would delete more than a batch.
+    # As a CTE: a plan that evaluated it twice would delete more than a batch.
     .cte("expired")
 )
 _reaped: Final = delete(_keys).where(_identity.in_(select(_EXPIRED))).returning(literal(1)).cte("reaped")
 _REAP: Final = compile_statement(select(func.count().label("deleted")).select_from(_reaped))
 
-# The oldest by their transactions, as the index has them: none of the others is older by more than a transaction takes.
+# The oldest by transaction, in the order of the index; by time they differ by the length of a transaction at most.
 _oldest: Final = select(CHANGES).order_by(CHANGES.c.xid).limit(bindparam("batch")).cte("oldest")
 _too_old: Final = select(_oldest.c.tenant_id, _oldest.c.seq).where(
     _oldest.c.create_time < func.now() - bindparam("retention", type_=Interval)
@@ -59,7 +59,7 @@ _horizons: Final = insert(HORIZONS).from_select(
     ["tenant_id", "seq", "xid"],
     select(_gone.c.tenant_id, func.max(_gone.c.seq), func.max(_gone.c.xid)).group_by(_gone.c.tenant_id),
 )
-# With the changes goes the knowledge that there were none: whoever has not seen them is told, whatever is kept later.
+# The horizon tells a watch that has not seen the deleted changes that it must resync.
 _REAP_CHANGES: Final = compile_statement(
     _horizons.on_conflict_do_update(
         index_elements=["tenant_id"],
@@ -69,20 +69,20 @@ _REAP_CHANGES: Final = compile_statement(
 
 
 async def reap_forever(database: Database, metrics: Metrics, settings: Settings) -> None:
-    """Reaps again and again. Replicas neither wait for each other nor do the same work twice. Never returns."""
+    """Reaps regularly. Replicas neither wait for each other nor delete the same rows. Never returns."""
     interval_seconds = settings.server.reap_interval_seconds
     while True:
-        # At random, so that replicas that began together do not stay together.
+        # With jitter, so that replicas that started together spread.
         await asyncio.sleep(random.uniform(0.5, 1.5) * interval_seconds)  # noqa: S311 - nothing secret
         try:
             await reap(database, metrics)
             await reap_changes(database, metrics, retention_seconds=settings.watch.retention_seconds)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
             _log.warning("what has expired stays for now", error=repr(error))
 
 
 async def reap(database: Database, metrics: Metrics) -> int:
-    """Deletes expired idempotency keys, one batch after the other; returns how many these were.
+    """Deletes expired idempotency keys in batches, and returns their number.
 
     Raises:
         DomainError: the database does not answer, or has no connection free.
@@ -91,7 +91,7 @@ async def reap(database: Database, metrics: Metrics) -> int:
 
 
 async def reap_changes(database: Database, metrics: Metrics, *, retention_seconds: float) -> int:
-    """Deletes changes that are older, one batch after the other; returns how many these were.
+    """Deletes changes older than ``retention_seconds`` in batches, and returns their number.
 
     Raises:
         DomainError: the database does not answer, or has no connection free.

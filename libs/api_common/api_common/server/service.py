@@ -1,4 +1,4 @@
-"""What a service declares: its contracts, its tables' folder, its callers and siblings."""
+"""The declaration of a service: its contracts, migrations, siblings and callers."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
