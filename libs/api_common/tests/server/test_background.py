@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.authn import key_sets
-from api_common.authn.key_sets import DiscoveredKeySet
+from api_common.authn import DiscoveredKeySet, key_sets
 from api_common.db import Database
 from api_common.sagas import SagaWorker
 from api_common.server import authentication, main, running_server, supervisor
