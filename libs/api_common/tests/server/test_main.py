@@ -219,8 +219,7 @@ class TestOperations:
 
         prober = asyncio.get_running_loop().run_in_executor(None, probe)
         while not answered:
-            await asyncio.sleep(0)
-            _block_for(0.3)
+            _block_for(0.01)
         await prober
         assert answered == [503]
 
