@@ -17,7 +17,9 @@ COPY libs libs
 COPY tools tools
 COPY envoy envoy
 COPY docs/openapi.json docs/
-RUN /tools/bin/python -m tools.contract.generate \
+RUN export PYTHONPATH=libs/api_common:libs/ameide_protos \
+    && /tools/bin/python -m tools.contract.generate \
+    && /tools/bin/python -m tools.edge.generate \
     && /tools/bin/python -m tools.openapi.docs_page \
     && cp -r libs/api_common/api_common libs/ameide_protos/ameide libs/ameide_protos/buf /app/venv/lib/python3.11/site-packages/ \
     && rm -r /app/venv/lib/python3.11/site-packages/api_common/testing \
@@ -26,7 +28,7 @@ RUN /tools/bin/python -m tools.contract.generate \
     && mkdir -p /certs \
     && /tools/bin/python -c "from pathlib import Path; from tools.edge.layout import lay_out; lay_out(Path('/edge'), certs=Path('/certs'))" \
     && ln -sfn /run/tls /edge/certs \
-    && for name in envoy.yaml clusters.yaml authentication.yaml claims.lua secrets runtime; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
+    && for name in clusters.yaml authentication.yaml audience.lua claims.lua secrets runtime; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
 
 # -- what every process of ours stands on
 FROM ${BASE} AS api-base

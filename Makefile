@@ -6,8 +6,9 @@ PACKAGES := api_common users_service workflows_service agents_service ipas_servi
 LOOSE := tools tests bench conftest.py $(wildcard clients/*/tests/*.py libs/*/tests services/*/tests/*.py \
     services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
+EDGE := envoy/generated/ameide.pb
 PAGE := third_party/swagger-ui/swagger-ui-bundle.js
-READY := .venv/.ready envoy/ameide.pb $(PAGE)
+READY := .venv/.ready $(EDGE) $(PAGE)
 CLIENT := clients/python/ameide_client/services.py
 CHECKS := $(READY) .venv/.checks $(CLIENT)
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
@@ -92,8 +93,9 @@ lint-fast: $(CHECKS) ## the part of lint that takes a second or two, as before e
 	@.venv/bin/buf format -d --exit-code proto
 	@.venv/bin/hadolint Dockerfile .devcontainer/Dockerfile
 
-lint: lint-fast ## ruff, buf, hadolint, import contracts
+lint: lint-fast ## ruff, buf, hadolint, import contracts, the edge's configuration
 	@.venv/bin/lint-imports --no-logo
+	@$(PY) -m tools.edge.validate
 
 types: $(CHECKS) ## mypy --strict
 	@.venv/bin/mypy $(addprefix -p ,$(PACKAGES))
@@ -111,6 +113,7 @@ format: $(CHECKS) ## format Python and protos
 
 proto: .venv/.checks $(PAGE) ## generate code, the Python client and what the edge knows of the contract from proto/
 	@$(PY) -m tools.contract.generate
+	@$(PY) -m tools.edge.generate
 	@$(PY) -m tools.clients python
 
 release-migrations: .venv/.ready ## list new migrations as released: from then on they must not change
@@ -192,11 +195,13 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 	@touch $@
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
-envoy/ameide.pb: $(shell find proto -mindepth 1) tools/contract/generate.py tools/edge/strict_contract.py .venv/.ready
+$(EDGE): $(shell find proto -mindepth 1) tools/contract/generate.py $(wildcard tools/edge/*.py) \
+    libs/api_common/api_common/errors/registry.py envoy/local/authentication.yaml .venv/.ready
 	@echo "Generating code from proto/" >&2
 	@$(PY) -m tools.contract.generate >&2
+	@$(PY) -m tools.edge.generate >&2
 
-$(CLIENT): envoy/ameide.pb tools/contract/descriptors.py $(wildcard tools/clients/*.py) .venv/.checks
+$(CLIENT): $(EDGE) tools/contract/descriptors.py $(wildcard tools/clients/*.py) .venv/.checks
 	@$(PY) -m tools.clients python >&2
 
 $(PAGE): tools/openapi/docs_page.py | .venv/.ready

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.order import Transport
 from bench.stage import POOLS, Stage
 from tools.edge import layout as edge
+from tools.edge.run import command
 from tools.topology import EDGE_PORTS, SERVICES
 
 START_SECONDS: Final = 120
@@ -141,7 +142,7 @@ def started_edge(
     port = EDGE_PORTS["edge http"] + stage.mesh.port_offset
     with (
         _running("issuer", issuer, given, stage.folder, stage.mesh.ports["issuer"]),
-        _running("edge", (*under, *edge.command(stage.mesh.envoy)), given, stage.folder, port) as program,
+        _running("edge", (*under, *command(stage.mesh.envoy)), given, stage.folder, port) as program,
     ):
         yield program
 

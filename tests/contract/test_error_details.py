@@ -8,13 +8,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import error_details_pb2
 
 from tests.architecture import sources
-from tools.edge.layout import ENVOY
+from tools.edge.build import GENERATED
 
 DETAILS: Final = "libs/api_common/api_common/errors/details.py"
 
 
 def test_every_type_of_detail_is_in_the_descriptors_of_the_edge() -> None:
-    edge = FileDescriptorSet.FromString((ENVOY / "ameide.pb").read_bytes())
+    edge = FileDescriptorSet.FromString((GENERATED / "ameide.pb").read_bytes())
     known = {f"{file.package}.{message.name}" for file in edge.file for message in file.message_type}
     (module,) = sources.read(DETAILS)
     sent = set(re.findall(r"error_details_pb2\.(\w+)", module.text))

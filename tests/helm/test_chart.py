@@ -18,7 +18,7 @@ from api_common.server import Service
 from api_common.settings import Settings
 from cryptography.fernet import Fernet
 
-from tests.helm.conftest import CHART, ENVIRONMENTS, NAMESPACE, ROOT, Release, chart, values_of
+from tests.helm.conftest import CHART, ENVIRONMENTS, NAMESPACE, Release, chart, values_of
 from tools.topology import SERVICES
 
 NAMES: Final = [service.name for service in SERVICES]
@@ -242,9 +242,14 @@ class TestCertificates:
 
 
 class TestEdge:
-    def test_its_envoy_yaml_is_the_repository_s(self, release: Release) -> None:
-        config = release.of_kind("ConfigMap")["edge"]["data"]
-        assert config["envoy.yaml"] == (ROOT / "envoy" / "envoy.yaml").read_text()
+    def test_its_audience_is_that_of_the_services(self) -> None:
+        files = Release({"auth": {"audience": "another"}}).of_kind("ConfigMap")["edge"]["data"]
+        assert files["audience.lua"] == 'return "another"\n'
+        providers = yaml.safe_load(files["authentication.yaml"])["resources"][0]["typed_config"]["providers"]
+        assert {name: one["audiences"] for name, one in providers.items()} == {
+            "ameide": ["another"],
+            "internal": ["another"],
+        }
 
     def test_the_pod_mounts_every_file(self, release: Release) -> None:
         spec = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]

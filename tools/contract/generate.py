@@ -1,4 +1,4 @@
-"""Generates from `proto/`: Python code, type stubs, and the contract for the edge.
+"""Generates Python code, type stubs and the descriptor set from `proto/`.
 
 Third-party imports come from their own packages, so none of them is committed: googleapis' from
 `googleapis-common-protos`, `buf/validate/validate.proto` from the source distribution of `protovalidate`.
@@ -13,18 +13,13 @@ import tempfile
 from pathlib import Path
 
 import grpc_tools
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
-
-from tools.edge import strict_contract as edge_contract
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
 THIRD_PARTY = ROOT / "third_party"
 OUT = ROOT / "libs" / "ameide_protos"
-DESCRIPTOR_SET = ROOT / "envoy" / "ameide.pb"
-EDGE_CONTRACT = ROOT / "envoy" / "contract.lua"
-EDGE_STATISTICS = ROOT / "envoy" / "grpc_stats.json"
+DESCRIPTOR_SET = ROOT / "envoy" / "generated" / "ameide.pb"
 
 GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "launch_stage", "resource")
 # Envoy prints error details as JSON only if their types are in its descriptor set.
@@ -67,6 +62,7 @@ def generate() -> None:
     ours = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     bin_folder = Path(sys.executable).parent
     includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    DESCRIPTOR_SET.parent.mkdir(exist_ok=True)
     plugins = [f"--plugin=protoc-gen-{name}={bin_folder}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")]
     code = [f"--python_out={OUT}", f"--mypy_out=quiet:{OUT}"]
     services = [f"--grpc_python_out={OUT}", f"--mypy_grpc_out=quiet:{OUT}"]
@@ -74,9 +70,6 @@ def generate() -> None:
     _protoc(*includes, *plugins, *code, *ours, "buf/validate/validate.proto")
     _protoc(*includes, *plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
     _protoc(*includes, *descriptors, *ours, *EDGE_EXTRAS)
-    contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
-    EDGE_CONTRACT.write_text(edge_contract.render(contract))
-    EDGE_STATISTICS.write_text(edge_contract.render_statistics(contract))
 
 
 def _protoc(*arguments: str) -> None:

@@ -19,7 +19,7 @@ import honcho.manager
 import psutil
 from honcho.printer import Message, Printer
 
-from tools.edge import layout as edge
+from tools.edge import run as edge
 from tools.mesh.preparation import Urls, environment
 from tools.topology import PROCESSES, SAFE_OFFSETS, SERVICES, Mesh, MeshError
 

@@ -23,6 +23,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from tests.e2e.edge.backend import Backend, serving
 from tests.ports import reserved
 from tools.edge import layout as edge_tool
+from tools.edge.run import DRAIN_SECONDS, command
 from tools.secrets import certificates
 from tools.secrets.issuer import IssuerServer
 from tools.topology import ISSUER_PORT
@@ -261,18 +262,16 @@ def publishing(server: IssuerServer) -> Iterator[IssuerServer]:
 
 
 @asynccontextmanager
-async def running(
-    laid: Edge, *, alone: bool = False, drain_seconds: int = edge_tool.DRAIN_SECONDS
-) -> AsyncIterator[Edge]:
+async def running(laid: Edge, *, alone: bool = False, drain_seconds: int = DRAIN_SECONDS) -> AsyncIterator[Edge]:
     """Runs the edge until the block ends; what it wrote is in `stdout` and `stderr` of its folder.
 
     Args:
         alone: no service is behind it to wait for.
         drain_seconds: from the order to drain until it listens no more.
     """
-    command = edge_tool.command(laid.folder, drain_seconds=drain_seconds)
+    words = command(laid.folder, drain_seconds=drain_seconds)
     with (laid.folder / "stdout").open("wb") as stdout, (laid.folder / "stderr").open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
+        process = await asyncio.create_subprocess_exec(*words, stdout=stdout, stderr=stderr)
         try:
             await _until_ready(laid, process, alone=alone)
             yield laid

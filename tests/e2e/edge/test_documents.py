@@ -9,22 +9,22 @@ from api_common.errors import EDGE_REPLIES
 
 from tests.e2e.edge.callers import rest_refusal
 from tests.e2e.edge.conftest import Edge
-from tools.edge import layout as edge_tool
+from tools.edge.build import ENVOY
 from tools.openapi import docs_page
 from tools.openapi.document import PATH
 
 NOT_FOUND: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 404)
 FILES: Final = {
     "/openapi.json": (PATH, "application/json", "no-cache"),
-    "/docs": (edge_tool.ENVOY / "docs" / "index.html", "text/html; charset=utf-8", "no-cache"),
-    "/docs/start.js": (edge_tool.ENVOY / "docs" / "start.js", "text/javascript; charset=utf-8", "no-cache"),
+    "/docs": (ENVOY / "docs" / "index.html", "text/html; charset=utf-8", "no-cache"),
+    "/docs/start.js": (ENVOY / "docs" / "start.js", "text/javascript; charset=utf-8", "no-cache"),
     "/docs/swagger-ui.css": (docs_page.FOLDER / "swagger-ui.css", "text/css; charset=utf-8", "max-age=3600"),
     "/docs/swagger-ui-bundle.js": (
         *(docs_page.FOLDER / "swagger-ui-bundle.js", "text/javascript; charset=utf-8", "max-age=3600"),
     ),
-    "/docs/live": (edge_tool.ENVOY / "docs" / "live.html", "text/html; charset=utf-8", "no-cache"),
-    "/docs/live.js": (edge_tool.ENVOY / "docs" / "live.js", "text/javascript; charset=utf-8", "no-cache"),
-    "/docs/live.css": (edge_tool.ENVOY / "docs" / "live.css", "text/css; charset=utf-8", "no-cache"),
+    "/docs/live": (ENVOY / "docs" / "live.html", "text/html; charset=utf-8", "no-cache"),
+    "/docs/live.js": (ENVOY / "docs" / "live.js", "text/javascript; charset=utf-8", "no-cache"),
+    "/docs/live.css": (ENVOY / "docs" / "live.css", "text/css; charset=utf-8", "no-cache"),
 }
 PAGES: Final = ("/docs", "/docs/live")
 

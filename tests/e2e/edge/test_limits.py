@@ -9,13 +9,12 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-import yaml
 from ameide.user.v1 import user_pb2 as pb
 
 from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import REPLIES, USERS, rest_refusal
 from tests.e2e.edge.conftest import Edge
-from tools.edge.layout import ENVOY
+from tools.edge.build import build
 
 LIMIT = 10 * MIB
 
@@ -206,8 +205,7 @@ class TestRunningConfiguration:
             dump = (await admin.get("/config_dump", params={"resource": "static_listeners"})).json()["configs"]
         managers = [one["listener"]["filter_chains"][0]["filters"][0]["typed_config"] for one in dump]
         assert managers[0] == managers[1]
-        document = yaml.safe_load((ENVOY / "envoy.yaml").read_text())
-        written = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+        written = build()["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         for name in ("common_http_protocol_options", "http2_protocol_options", "stream_idle_timeout", "drain_timeout"):
             assert managers[0][name] == written[name]
         assert [one["listener"]["per_connection_buffer_limit_bytes"] for one in dump] == [32768] * len(dump)

@@ -1,15 +1,15 @@
--- Refuses REST requests of which the transcoder would drop or bend a part: it ignores what it does not know, takes the last of two, and
--- reads more than JSON (ADR 16). What a request may hold is in contract.lua, which `make proto` writes.
+-- Refuses REST requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
+-- than JSON (ADR 16). `make proto` writes contract.lua, which says what a request may hold.
 --
--- A body is read once, from left to right, and nothing is built of it. What is left to the transcoder, which refuses it well: ranges of
--- numbers, forms of timestamps and the like, and bytes that are no UTF-8.
-local CONTRACT = dofile("contract.lua")
+-- A body is read once, from left to right, and nothing is built of it. The transcoder itself refuses numbers out of range, malformed
+-- timestamps and the like, and bytes that are not UTF-8.
+local CONTRACT = require("contract")
 
--- A message of gRPC nests a hundred deep at most, and a level of a Struct takes three.
+-- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
 local MAX_DEPTH = 32
--- To the transcoder each value costs about a microsecond, whatever its size, and its worker serves nobody meanwhile.
+-- Each value takes the transcoder about a microsecond, whatever its size, and its worker serves no other request meanwhile.
 local MAX_VALUES = 100000
--- More than any number needs; with millions the transcoder is busy for seconds.
+-- More than any number needs. A number of a million digits would keep the transcoder busy for seconds.
 local MAX_DIGITS = 1000
 
 local byte, find, sub = string.byte, string.find, string.sub
@@ -24,8 +24,8 @@ for digit = 0, 15 do
   HEX[byte(("%x"):format(digit))], HEX[byte(("%X"):format(digit))] = digit, digit
 end
 
--- The body and how far it is read; how many values may still come; the way to the value that is being read, by names and by numbers of
--- items; what the path binds.
+-- The body and the next byte to read; how many values may still come; the path to the current value, of names and indexes; the prefix
+-- of that path; the values that the request's path binds.
 local text, at, values_left
 local way, depth = {}, 0
 local prefix, bound
@@ -78,7 +78,7 @@ local function pass_escape()
     refuse_text()
   end
   if unit >= 0xD800 and unit < 0xE000 then
-    -- Half a character; the other half follows.
+    -- A surrogate: the second half of the pair must follow.
     local low = byte(text, at + 6) == BACKSLASH and byte(text, at + 7) == 117 and code_unit(at + 8)
     if unit >= 0xDC00 or not low or low < 0xDC00 or low >= 0xE000 then
       refuse_text()
@@ -176,7 +176,7 @@ local function enter()
   end
 end
 
--- Moves behind a comma if another element follows; to `close`, which ends the object or list, if none does.
+-- Moves behind a comma and returns true if another element follows; otherwise moves to `close`.
 local function another(close)
   if peek() == close then
     return false
@@ -191,7 +191,7 @@ local function another(close)
   return true
 end
 
--- Reads an object: of a message if there are `fields`, else of any names and values of one kind.
+-- Reads an object: a message if there are `fields`, otherwise a map of any names to values of one kind.
 local function read_object(fields, kind)
   if byte(text, at) ~= OPEN_OBJECT then
     refuse("must be an object")
@@ -316,7 +316,7 @@ function read(kind)
   KINDS[kind]()
 end
 
--- Reads the value of a message's field, which null leaves out.
+-- Reads the value of a message's field; null stands for an absent field.
 function read_field(field)
   local start = at
   if field.kind ~= "any" and pass_word("null") then
@@ -437,16 +437,16 @@ function envoy_on_request(handle)
   end
   local route, values = find_route(headers:get(":method"), path)
   if not route then
-    -- Not for the transcoder to find a way in that was not found here.
+    -- The transcoder must not find a route that was not found here.
     handle:respond({[":status"] = "404"}, "")
     return
   end
-  -- A service would compress its answer, which the transcoder does not read; or take the request for compressed.
+  -- With these a service would compress its response, which the transcoder cannot read, or take the request for compressed.
   headers:remove("grpc-accept-encoding")
   headers:remove("grpc-encoding")
   local timeout = headers:get("grpc-timeout")
   if timeout and not (#timeout <= 9 and timeout:find("^%d+[HMSmun]$")) then
-    -- To a service that is no call at all.
+    -- gRPC refuses a call with a malformed deadline before our code sees it.
     headers:remove("grpc-timeout")
   end
   local is_read = is_json(headers:get("content-type") or "application/json") and not headers:get("content-encoding")

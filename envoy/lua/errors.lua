@@ -1,0 +1,49 @@
+-- Completes gRPC errors that come without google.rpc.Status. Those of the edge have their facts in headers. A few come from gRPC in a
+-- service, before our code there runs: the deadline passed in its queue, a message too large, a defect.
+local REPLIES = require("replies")
+
+-- The replies that stand for what gRPC says by itself, by its code.
+local PLAIN = {}
+for _, status in ipairs({504, 413, 404, 503}) do
+  PLAIN[REPLIES.replies[status].code] = REPLIES.replies[status]
+end
+local DEFECT = REPLIES.replies[500]
+local CANCELLED, UNAVAILABLE = "1", "14"
+
+-- Encodes a length-delimited protobuf field; every value here is shorter than 2^14 bytes.
+local function field(tag, value)
+  local size = #value
+  if size < 128 then
+    return string.char(tag, size) .. value
+  end
+  return string.char(tag, 128 + size % 128, math.floor(size / 128)) .. value
+end
+
+local function detail(name, value)
+  return field(0x1a, field(0x0a, "type.googleapis.com/google.rpc." .. name) .. field(0x12, value))
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local code = headers:get("grpc-status")
+  if not code or code == "0" or headers:get("grpc-status-details-bin") then
+    return
+  end
+  if not headers:get("error-type") then
+    -- The service cancelled the call before our code saw it. If the caller had, it would read no response.
+    local reply = PLAIN[code == CANCELLED and UNAVAILABLE or code] or DEFECT
+    code = reply.code
+    headers:replace("grpc-status", code)
+    headers:replace("error-type", reply.reason)
+    headers:replace("grpc-message", reply.message)
+    headers:replace("error-id", headers:get("x-request-id") or "")
+  end
+  local status = string.char(0x08, tonumber(code)) .. field(0x12, headers:get("grpc-message"))
+    .. detail("ErrorInfo", field(0x0a, headers:get("error-type")) .. field(0x12, REPLIES.domain))
+    .. detail("RequestInfo", field(0x0a, headers:get("error-id")))
+  local seconds = tonumber(headers:get("retry-after") or "")
+  if seconds then
+    status = status .. detail("RetryInfo", field(0x0a, string.char(0x08, seconds)))
+  end
+  headers:replace("grpc-status-details-bin", handle:base64Escape(status))
+end

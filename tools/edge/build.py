@@ -1,0 +1,100 @@
+"""Builds the one configuration of the edge: `envoy/envoy.yaml` with the generated parts in the places that it marks.
+
+- `!generated replies` stands for the content of `generated/replies.yaml`.
+- `!routes` stands for the generated routes; its mapping says what the edge does with each kind of route.
+- `!page` stands for a route that answers with a file.
+- `!rates` stands for token buckets: requests a second of each tenant and each principal, by rate class.
+
+A list inside a list is spliced into it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+ENVOY: Final = ROOT / "envoy"
+GENERATED: Final = ENVOY / "generated"
+"""What `make proto` writes and git ignores."""
+
+_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+}
+_OFF: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+
+
+def build(generated: Path = GENERATED) -> Any:
+    """Returns the configuration. The plain listener and the TLS listener share one list of filters."""
+
+    class Loader(yaml.CSafeLoader):
+        """Knows our tags."""
+
+    def part(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
+        return _read(generated / f"{loader.construct_scalar(node)}.yaml")
+
+    def routes(kinds: dict[str, Any]) -> list[Any]:
+        return [_route(kinds[one["kind"]], one["match"], one["cluster"]) for one in _read(generated / "routes.yaml")]
+
+    Loader.add_constructor("!generated", part)
+    tags: dict[str, Callable[[Any], Any]] = {"!routes": routes, "!page": _page, "!rates": _buckets}
+    for tag, make in tags.items():
+        Loader.add_constructor(tag, partial(_construct, make))
+    document = yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
+    _splice(document, set())
+    return document
+
+
+def _construct(make: Callable[[Any], Any], loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+    return make(loader.construct_mapping(node, deep=True))
+
+
+def _route(kind: dict[str, Any], match: Any, cluster: str) -> Any:
+    return kind | {"match": match, "route": kind["route"] | {"cluster": cluster}}
+
+
+def _page(page: dict[str, str]) -> Any:
+    """Returns the route to a file: `path`, `file`, `cache`; every other key is a header."""
+    path, file, cache = page.pop("path"), page.pop("file"), page.pop("cache")
+    kind = {"key": "content-type", "value": _TYPES[Path(file).suffix]}
+    headers = [{"header": {"key": key, "value": value}} for key, value in (page | {"cache-control": cache}).items()]
+    return {
+        "match": {"path": path, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
+        "direct_response": {"status": 200, "body": {"filename": f"./{file}"}},
+        "response_headers_to_add": [{"header": kind, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}, *headers],
+        "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": _OFF},
+    }
+
+
+def _buckets(rates: dict[str, dict[str, int]]) -> Any:
+    """Returns the descriptors of a rate limiter; a bucket holds twice what a second brings."""
+    return [
+        {
+            "entries": [{"key": "class", "value": name}, *({"key": key} for key in keys)],
+            "token_bucket": {"max_tokens": 2 * rate, "tokens_per_fill": rate, "fill_interval": "1s"},
+        }
+        for name, limits in rates.items()
+        for keys in (("tenant",), ("tenant", "principal"))
+        for rate in [limits[keys[-1]]]
+    ]
+
+
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(), yaml.CSafeLoader)
+
+
+def _splice(node: Any, seen: set[int]) -> None:
+    """Splices lists inside lists, in place: what YAML shares by an anchor stays shared."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, list):
+        node[:] = [item for one in node for item in (one if isinstance(one, list) else [one])]
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            _splice(child, seen)

@@ -1,0 +1,124 @@
+"""What the edge answers by itself, from `EDGE_REPLIES`: rows of Envoy's `local_reply_config`, and a table for Lua."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
+
+Node = dict[str, Any]
+
+_RPC: Final = "type.googleapis.com/google.rpc."
+_CEL: Final = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+_REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
+
+
+def rows() -> list[Node]:
+    """Returns the rows of `local_reply_config`: the first that matches counts; rows for gRPC precede rows for REST."""
+    cases = [(_REPLIES[status], condition) for status, condition in _cases()]
+    malformed = _REPLIES[400]
+    transcoder = _bad_request("", "%LOCAL_REPLY_BODY%")
+    strict = _bad_request("%DYNAMIC_METADATA(strict:field)%", "%DYNAMIC_METADATA(strict:description)%")
+    return [
+        *(_grpc_row(reply, condition) for reply, condition in cases),
+        _rest_row(malformed, _all(_status(400), _details(".contains('grpc_json_transcode_failure')")), transcoder),
+        _rest_row(malformed, _all(_status(400), _STRICT), strict),
+        *(_rest_row(reply, condition) for reply, condition in cases),
+    ]
+
+
+def table() -> Node:
+    """Returns what `errors.lua` completes errors with: the domain of reasons, and the replies by HTTP status."""
+    replies = {
+        status: {"code": str(_code(reply)), "reason": reply.reason, "message": reply.message}
+        for status, reply in _REPLIES.items()
+    }
+    return {"domain": ERROR_DOMAIN, "replies": replies}
+
+
+def _cases() -> Iterator[tuple[int, Node]]:
+    """Yields which reply answers what: exceptions by Envoy's details, then each status, then all other statuses."""
+    # Two hosts (see the rbac filter), and websockets, which Envoy itself answers with 403.
+    yield 400, _details(" == 'upgrade_failed'", ".contains('ambiguous_host')")
+    # A wrong audience, which Envoy itself answers with 403, and two credentials (see the rbac filter).
+    yield 401, _details(".startsWith('jwt_authn_access_denied')", ".contains('ambiguous_credential')")
+    yield 431, _details(".contains('headers_too_large')")
+    yield from ((status, _status(status)) for status in _REPLIES if status not in (400, 500))
+    yield 400, _all(_status(400, "GE"), _status(499, "LE"))
+    yield 500, _status(500, "GE")
+
+
+def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
+    """Returns a row without a body, which would travel in grpc-message; `errors.lua` adds the details."""
+    headers = [_header("grpc-status", str(_code(reply))), _header("grpc-message", reply.message), *_headers(reply)]
+    return {
+        "filter": _all(_GRPC, condition),
+        "status_code": 200,
+        "headers_to_add": headers,
+        "body": {"inline_string": ""},
+    }
+
+
+def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
+    retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "1s"}] if reply.http_status == 429 else []
+    info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
+    body = {"code": _code(reply), "message": reply.message, "details": [info, _REQUEST_INFO, *retry, *more]}
+    return {
+        "filter": condition,
+        "status_code": reply.http_status,
+        "headers_to_add": _headers(reply),
+        "body_format_override": {"json_format": body},
+    }
+
+
+def _headers(reply: EdgeReply) -> list[Node]:
+    retry = [_header("retry-after", "1")] if reply.http_status == 429 else []
+    return [_header("error-type", reply.reason), _header("error-id", "%REQ(x-request-id)%"), *retry]
+
+
+def _code(reply: EdgeReply) -> int:
+    code: int = reply.code.value[0]
+    return code
+
+
+def _header(key: str, value: str) -> Node:
+    return {"header": {"key": key, "value": value}}
+
+
+def _bad_request(field: str, description: str) -> Node:
+    violation = {"field": field, "description": description, "reason": ""}
+    return {"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]}
+
+
+def _all(*filters: Node) -> Node:
+    return {"and_filter": {"filters": list(filters)}}
+
+
+def _status(value: int, op: str | None = None) -> Node:
+    comparison: Node = {"value": {"default_value": value, "runtime_key": "edge.status"}}
+    return {"status_code_filter": {"comparison": comparison | ({"op": op} if op else {})}}
+
+
+def _details(*tests: str) -> Node:
+    """Returns a condition on why Envoy answers."""
+    config = {"@type": _CEL, "expression": " || ".join(f"response.code_details{test}" for test in tests)}
+    return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}}
+
+
+_GRPC_TYPE: Final = {"safe_regex": {"regex": "application/grpc([;+].*)?"}}
+# A REST request has a content type of gRPC, too, once the transcoder has passed it on; it then has its original path.
+_GRPC: Final = _all(
+    {"header_filter": {"header": {"name": "content-type", "string_match": _GRPC_TYPE}}},
+    {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
+)
+_STRICT: Final = {
+    "metadata_filter": {
+        "matcher": {"filter": "strict", "path": [{"key": "description"}], "value": {"present_match": True}},
+        "match_if_key_not_found": False,
+    }
+}
+# When the parser refuses, nothing has made a request id yet.
+_REQUEST_INFO: Final = {
+    "@type": f"{_RPC}RequestInfo",
+    "requestId": "%CEL('x-request-id' in request.headers ? request.headers['x-request-id'] : '')%",
+    "servingData": "",
+}

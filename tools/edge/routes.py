@@ -1,0 +1,96 @@
+"""What the edge knows of the RPCs, from their options in `proto/`; their names mean nothing here."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from ameide.common.v1 import policy_pb2
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, MethodOptions
+
+Node = dict[str, Any]
+
+_HTTP: Final[Any] = annotations_pb2.http
+_POLICY: Final[Any] = policy_pb2.policy
+
+
+@dataclass(frozen=True, slots=True)
+class PublicService:
+    """A service that clients may call: its RPCs have HTTP routes."""
+
+    name: str
+    """The full name, which is also the first part of each path."""
+    cluster: str
+    methods: tuple[MethodDescriptorProto, ...]
+
+    def paths(self, methods: Iterable[MethodDescriptorProto]) -> str:
+        """Returns a regular expression that matches the paths of ``methods`` and no other path."""
+        return f"/{re.escape(self.name)}/({'|'.join(sorted(method.name for method in methods))})"
+
+
+def public_services(descriptors: FileDescriptorSet) -> list[PublicService]:
+    """Returns every service with an HTTP route; the package `ameide.user.v1` belongs to the cluster `users`."""
+    return [
+        PublicService(f"{file.package}.{service.name}", f"{file.package.split('.')[1]}s", methods)
+        for file in descriptors.file
+        for service in file.service
+        if (methods := tuple(method for method in service.method if method.options.HasExtension(_HTTP)))
+    ]
+
+
+def routes(services: Iterable[PublicService]) -> list[Node]:
+    """Returns match, cluster and kind of each route; `envoy.yaml` says what the edge does with a kind.
+
+    `safe` are RPCs without side effects, `stream` those that stream responses, `other` is everything else of a service.
+    """
+    return [
+        {"match": match, "cluster": service.cluster, "kind": kind}
+        for service in services
+        for kind, match in _matches(service)
+    ]
+
+
+def rate_limits(services: list[PublicService]) -> list[Node]:
+    """Returns the limits of each rate class, per tenant and per principal in it; what has no class of its own is WRITE.
+
+    Raises:
+        ValueError: an RPC declares no class.
+    """
+    paths: dict[str, list[str]] = {"READ": [], "EXPENSIVE": []}
+    for service in services:
+        classes = {method.name: method.options.Extensions[_POLICY].rate_class for method in service.methods}
+        if undeclared := [name for name, value in classes.items() if value == policy_pb2.RATE_CLASS_UNSPECIFIED]:
+            raise ValueError(f"{service.name}: {', '.join(undeclared)} must have a rate_class in the policy")
+        for name, found in paths.items():
+            if methods := [one for one in service.methods if classes[one.name] == policy_pb2.RateClass.Value(name)]:
+                found.append(service.paths(methods))
+    matches = [_in_class(name, "|".join(found)) for name, found in paths.items() if found]
+    matches.append(_in_class("WRITE", "|".join(chain(*paths.values())), expect_match=False))
+    tenant, principal = _identity("tenant"), _identity("principal")
+    return [{"actions": [match, *keys]} for match in matches for keys in ([tenant], [tenant, principal])]
+
+
+def statistics(services: Iterable[PublicService]) -> list[Node]:
+    """Returns the RPCs that the filter `grpc_stats` counts by name."""
+    return [{"name": one.name, "method_names": [method.name for method in one.methods]} for one in services]
+
+
+def _matches(service: PublicService) -> Iterator[tuple[str, Node]]:
+    streams = [one for one in service.methods if one.server_streaming]
+    safe = [one for one in service.methods if one.options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS]
+    for kind, methods in (("safe", [one for one in safe if one not in streams]), ("stream", streams)):
+        if methods:
+            yield kind, {"safe_regex": {"regex": service.paths(methods)}}
+    yield "other", {"prefix": f"/{service.name}/"}
+
+
+def _in_class(name: str, paths: str, **more: bool) -> Node:
+    header = {"name": ":path", "string_match": {"safe_regex": {"regex": paths}}}
+    return {"header_value_match": {"descriptor_key": "class", "descriptor_value": name, "headers": [header], **more}}
+
+
+def _identity(name: str) -> Node:
+    """Returns an action that reads what `claims.lua` has found."""
+    return {"metadata": {"descriptor_key": name, "metadata_key": {"key": "ameide.identity", "path": [{"key": name}]}}}

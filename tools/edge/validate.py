@@ -1,0 +1,31 @@
+"""Lets Envoy check the built configuration: `python -m tools.edge.validate`."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tools.edge.layout import lay_out
+from tools.edge.run import ENVOY_PROGRAM
+from tools.secrets import certificates
+
+
+def validate(folder: Path) -> None:
+    """Lays the local edge out in ``folder``, with new certificates, and starts Envoy in its mode `validate`.
+
+    Raises:
+        ValueError: Envoy refuses the configuration, or warns of something deprecated or experimental.
+    """
+    certificates.ensure(folder / "certs")
+    lay_out(folder / "envoy", certs=folder / "certs")
+    words = [str(ENVOY_PROGRAM), "--mode", "validate", "--config-path", "envoy.yaml", "--disable-hot-restart"]
+    done = subprocess.run(words, cwd=folder / "envoy", capture_output=True, text=True, check=False)
+    if done.returncode or "[warning]" in done.stderr or '"level":"warning"' in done.stderr:
+        raise ValueError(f"Envoy refuses the configuration:\n{done.stderr}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            validate(Path(name))
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
