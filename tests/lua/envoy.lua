@@ -1,0 +1,59 @@
+-- What Envoy gives a filter, made of tables: the part of its API that envoy/lua/ uses. Returns what the filter did, and the handle.
+return function(headers, content, metadata)
+  local seen = {headers = headers, metadata = metadata}
+  local fields = {
+    get = function(_, name)
+      return headers[name]
+    end,
+    replace = function(_, name, value)
+      headers[name] = value
+    end,
+    remove = function(_, name)
+      headers[name] = nil
+    end,
+  }
+  local body = {
+    length = function()
+      return #content
+    end,
+    getBytes = function(_, start, size)
+      return content:sub(start + 1, start + size)
+    end,
+  }
+  local dynamic = {
+    get = function(_, name)
+      return metadata[name]
+    end,
+    set = function(_, name, key, value)
+      metadata[name] = metadata[name] or {}
+      metadata[name][key] = value
+    end,
+  }
+  local info = {
+    dynamicMetadata = function()
+      return dynamic
+    end,
+  }
+  return seen, {
+    headers = function()
+      return fields
+    end,
+    body = function()
+      return content ~= "" and body or nil
+    end,
+    streamInfo = function()
+      return info
+    end,
+    respond = function(_, answer, text)
+      assert(text == "", "local_reply_config writes bodies")
+      seen.status = answer[":status"]
+    end,
+    -- The test reads the bytes.
+    base64Escape = function(_, bytes)
+      return bytes
+    end,
+    logErr = function(_, text)
+      error(text)
+    end,
+  }
+end

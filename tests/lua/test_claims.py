@@ -1,0 +1,136 @@
+"""What `claims.lua` refuses after jwt_authn; tests/security/test_verifiers_agree.py asks a real edge."""
+
+import time
+from typing import Any, Final
+
+import pytest
+from api_common.authn import INTERNAL_ISSUER, MAX_TOKEN_BYTES
+
+from tests.lua.filters import Filter, Passed
+from tools.topology import AUDIENCE, ISSUER
+
+JWT_AUTHN: Final = "envoy.filters.http.jwt_authn"
+TOKEN: Final = "e30.e30.AAAA"
+MAX_KNOWN: Final = 500
+FAR: Final = 9_999_999_999
+"""A time in the year 2286."""
+
+
+@pytest.fixture
+def claims() -> Filter:
+    return Filter("claims")
+
+
+def good(**changed: object) -> dict[str, Any]:
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "tenant_id": "acme", "roles": ["admin"], "iat": now}
+    return {name: value for name, value in (claims | {"exp": now + 60} | changed).items() if value is not None}
+
+
+def of_text(text: str) -> str:
+    """Returns the bytes of UTF-8 as Lua's strings look in Python."""
+    return text.encode().decode("latin-1")
+
+
+def ask(
+    claims: Filter, payload: dict[str, Any] | None, *, token: str = TOKEN, path: str = "/v1/me", **header: Any
+) -> Passed:
+    verified = {} if payload is None else {JWT_AUTHN: {"claims": payload, "header": {"kid": "one"} | header}}
+    return claims.request({":method": "GET", ":path": path, "authorization": f"Bearer {token}"}, metadata=verified)
+
+
+def identity(passed: Passed) -> Any:
+    found = passed.metadata["ameide.identity"]
+    return found and dict(found.items())
+
+
+class TestToken:
+    def test_that_is_good_says_whose_it_is(self, claims: Filter) -> None:
+        handle = ask(claims, good())
+        assert (handle.status, identity(handle)) == (None, {"tenant": "acme", "principal": "ada"})
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"aud": ["another", AUDIENCE]},
+            {"sub": of_text("é" * 255)},
+            {"tenant_id": "a" * 63},
+            {"roles": []},
+            {"email": "ada@example.com"},
+        ],
+        ids=str,
+    )
+    def test_passes_with(self, claims: Filter, changed: dict[str, object]) -> None:
+        assert ask(claims, good(**changed)).status is None
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            *({"aud": value} for value in ("another", None, [], ["another"], {"a": AUDIENCE}, [AUDIENCE, 1])),
+            *({"sub": value} for value in ("", None, 7, "a\nb", of_text("é" * 256))),
+            *({"tenant_id": value} for value in ("", None, 7, "a" * 64, "-a", "a b", of_text("é"))),
+            *({"roles": value} for value in (None, "admin", [1], {"a": "admin"})),
+            *({"exp": value} for value in (None, "soon", 1.5, FAR)),
+            *({"iat": value} for value in (None, "now", 1.5, FAR)),
+            {"email": 7},
+        ],
+        ids=str,
+    )
+    def test_is_refused_with(self, claims: Filter, changed: dict[str, object]) -> None:
+        handle = ask(claims, good(**changed))
+        assert (handle.status, identity(handle)) == ("401", None)
+
+    @pytest.mark.parametrize("header", [{"kid": ""}, {"kid": 1}, {"crit": ["exp"]}], ids=str)
+    def test_is_refused_with_the_header(self, claims: Filter, header: dict[str, object]) -> None:
+        assert ask(claims, good(), **header).status == "401"
+
+    @pytest.mark.parametrize("signature", ["A", "AB", "AAB", "AAAAA"])
+    def test_is_refused_in_another_spelling(self, claims: Filter, signature: str) -> None:
+        assert ask(claims, good(), token=f"e30.e30.{signature}").status == "401"
+
+    @pytest.mark.parametrize(("more", "status"), [(0, None), (1, "401")])
+    def test_has_a_length(self, claims: Filter, more: int, status: str | None) -> None:
+        token = f"{'a' * (MAX_TOKEN_BYTES - len('.e30.AAAA') + more)}.e30.AAAA"
+        assert ask(claims, good(), token=token).status == status
+
+
+class TestKnownToken:
+    def test_is_not_looked_at_again(self, claims: Filter) -> None:
+        ask(claims, good())
+        assert ask(claims, good(sub=7)).status is None
+
+    def test_that_was_refused_is(self, claims: Filter) -> None:
+        ask(claims, good(sub=7))
+        assert ask(claims, good()).status is None
+
+    def test_for_an_api_key_is(self, claims: Filter) -> None:
+        assert ask(claims, good(iss=INTERNAL_ISSUER)).status is None
+        assert ask(claims, good(iss=INTERNAL_ISSUER, sub=7)).status == "401"
+
+    def test_that_nobody_uses_is_forgotten(self, claims: Filter) -> None:
+        ask(claims, good(), token="used.e30.AAAA")
+        ask(claims, good(), token="unused.e30.AAAA")
+        for number in range(2 * MAX_KNOWN):
+            ask(claims, good(), token=f"{number}.e30.AAAA")
+            if number % 100 == 0:
+                ask(claims, good(), token="used.e30.AAAA")
+        assert ask(claims, good(sub=7), token="used.e30.AAAA").status is None
+        assert ask(claims, good(sub=7), token="unused.e30.AAAA").status == "401"
+
+
+class TestWithoutAToken:
+    @pytest.mark.parametrize("path", ["/healthz", "/docs", "/docs?x", "/openapi.json"])
+    def test_open_paths_pass(self, claims: Filter, path: str) -> None:
+        assert ask(claims, None, path=path).status is None
+
+    @pytest.mark.parametrize("path", ["/v1/me", "/", "/docs/", "/docs/other", "/ameide.user.v1.UserService/GetMe"])
+    def test_others_do_not(self, claims: Filter, path: str) -> None:
+        assert ask(claims, None, path=path).status == "401"
+
+    def test_a_preflight_passes(self, claims: Filter) -> None:
+        plain = {":method": "OPTIONS", ":path": "/v1/me"}
+        assert claims.request(plain).status == "401"
+        assert (
+            claims.request({**plain, "origin": "http://localhost", "access-control-request-method": "GET"}).status
+            is None
+        )

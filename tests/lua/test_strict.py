@@ -1,0 +1,151 @@
+"""`strict.lua` reads bodies as protobuf's own parser of JSON does, but for differences that are listed here."""
+
+import json
+import operator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from google.api import annotations_pb2
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import strategies as st
+
+from tests.lua.filters import Filter
+from tests.protos import option, public_methods
+
+STRICT: Final = Filter("strict")
+ID: Final = "x1"
+
+LEFT_TO_THE_TRANSCODER: Final[Mapping[str, str]] = {}
+STRICTER: Final[Mapping[str, str]] = {}
+
+SCRAPS: Final = (
+    *("null", "true", "false", "0", "-0", "1", "-1", "1.0", "1.5", "1e3", "1E-3", "4294967296", "1e400"),
+    *('""', '"x"', '"5"', '"-5"', '"1.5"', '"x1"', '"NaN"', '"-Infinity"', '"true"', '"null"', '"ACTIVE"', '"a,b"'),
+    *('"2024-01-01T00:00:00Z"', '"1s"', '"\\u0061\\n\\/"', '"\\ud83d\\ude00"', '"é"', '"\\u0000"', '" 5"', '"1_0"'),
+    *("[]", "{}", "[null]", "[1]", '["x"]', "[[]]", '{"a": 1}', '{"a": null}', '{"a": {"a": []}}', '{"": ""}'),
+    *("NaN", "Infinity", "01", "1.", ".5", "+1", "1e", "--1", "tru", "nulll", "'x'", '"x', '"\\x"', '"\\u12"', '"\t"'),
+    *('"\\ud83d"', '"\\ude00\\ud83d"', "[1,]", "[,1]", "[1 2]", '{"a": 1, "a": 2}', '{"a": 1,}', "{a: 1}", '{"a" 1}'),
+    *('{"a"}', "", "[", "]", "}", "//", "\u00a01"),
+)
+
+
+@dataclass(frozen=True)
+class Body:
+    """What an RPC takes as its body."""
+
+    verb: str
+    path: str
+    message: Descriptor
+    bound: frozenset[str]
+    """The fields of the message that the path binds, too: each to `ID`."""
+
+
+def bodies() -> Iterator[Body]:
+    """Every body there is."""
+    for method in public_methods():
+        rule = option(method, annotations_pb2.http)
+        if rule.body:
+            verb = rule.WhichOneof("pattern")
+            path = getattr(rule, verb)
+            message = method.input_type
+            if rule.body != "*":
+                message = message.fields_by_name[rule.body].message_type
+            leaves = {name.rpartition(".")[2] for name in re.findall(r"\{([\w.]+)\}", path)}
+            bound = frozenset(leaves & set(message.fields_by_name))
+            yield Body(verb.upper(), re.sub(r"\{[\w.]+\}", ID, path), message, bound)
+
+
+BODIES: Final = tuple(bodies())
+NAME: Final = operator.attrgetter("name")
+BLANKS: Final = st.sampled_from(["", "", "", " ", "\n", "\t\r "])
+WELL_KNOWN: Final = {
+    "google.protobuf.Timestamp": ['"2024-01-01T00:00:00Z"', '"2024-01-01T00:00:00.123456789+02:00"'],
+    "google.protobuf.Duration": ['"1s"', '"-1.5s"'],
+    "google.protobuf.FieldMask": ['"displayName"', '"displayName,email"', '""'],
+    "google.protobuf.Struct": ["{}", '{"a": null, "b": [1, "x", {"c": true}]}'],
+    "google.protobuf.Value": ["null", "1", '"x"', "[[], {}]"],
+    "google.protobuf.ListValue": ["[]", "[1, null]"],
+}
+
+
+def of_field(field: FieldDescriptor, depth: int) -> st.SearchStrategy[str]:
+    """Text that is a value of a field, or any other text of JSON."""
+    one = of_type(field, depth)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        value = of_type(field.message_type.fields_by_name["value"], depth)
+        members = st.dictionaries(st.sampled_from(["a", "b", "é"]), value, max_size=2)
+        one = members.map(lambda found: "{" + ", ".join(f'"{name}": {text}' for name, text in found.items()) + "}")
+    elif field.is_repeated:
+        one = st.lists(one, max_size=2).map(lambda found: f"[{', '.join(found)}]")
+    return st.integers(0, 19).flatmap(
+        lambda dice: (st.sampled_from(SCRAPS), st.just("null"))[dice] if dice < 2 else one
+    )
+
+
+def of_type(field: FieldDescriptor, depth: int) -> st.SearchStrategy[str]:
+    """Text that is one value of a field."""
+    if field.message_type is not None:
+        name = field.message_type.full_name
+        if name in WELL_KNOWN:
+            return st.sampled_from(WELL_KNOWN[name])
+        return objects(field.message_type, depth + 1) if depth < 3 else st.just("{}")
+    if field.enum_type is not None:
+        names = [f'"{value.name}"' for value in field.enum_type.values]
+        return st.sampled_from([*names, *names, "0", "1", "77", '"1"', '"NONE"'])
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return st.sampled_from(["true", "false"])
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return st.sampled_from(['""', '"x"', f'"{ID}"']) | st.text(max_size=5).map(json.dumps)
+    assert field.cpp_type == FieldDescriptor.CPPTYPE_INT32, f"{field.full_name}: what is a value of it?"
+    return st.sampled_from(["0", "1", "-1", '"5"', "1.0", "1e2", "2147483647"])
+
+
+@st.composite
+def objects(draw: st.DrawFn, message: Descriptor, depth: int = 0) -> str:
+    """Text that is an object of a message, or nearly one."""
+    members = []
+    for field in draw(st.lists(st.sampled_from(list(message.fields)), min_size=1, max_size=4, unique_by=NAME)):
+        name = field.json_name
+        name = draw(st.sampled_from([*[name] * 8, field.name, f"\\u{ord(name[0]):04x}{name[1:]}"]))
+        members.append(f'"{name}"{draw(BLANKS)}:{draw(of_field(field, depth))}')
+    return "{" + ",".join(members) + "}"
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Body, str]:
+    """The body of a request, sometimes with other text in the middle."""
+    body = draw(st.sampled_from(BODIES))
+    text = draw(objects(body.message))
+    if draw(st.integers(0, 3)) == 0:
+        start = draw(st.integers(0, len(text)))
+        text = (
+            text[:start]
+            + draw(st.sampled_from([*'"{}[],:\\ -', '"unknown": 1, ', *SCRAPS]))
+            + text[start + draw(st.integers(0, 2)) :]
+        )
+    return body, text
+
+
+def refused_by_strict(body: Body, text: str) -> str | None:
+    """Returns why `strict.lua` refuses a text, or None."""
+    passed = STRICT.request({":method": body.verb, ":path": body.path}, text.encode())
+    assert passed.status in (None, "400")
+    return passed.status and str(passed.metadata["strict"]["description"])
+
+
+def refused_by_protobuf(body: Body, text: str) -> str | None:
+    """Returns why protobuf refuses a text, or why the text contradicts the path, or None."""
+    try:
+        json_format.Parse(text, GetMessageClass(body.message)())
+    except json_format.ParseError as error:
+        return str(error)
+    said = json.loads(text)
+    for name in body.bound:
+        values = {said.get(key) for key in (name, body.message.fields_by_name[name].json_name)} - {None}
+        if values - {ID}:
+            return "The path says something else."
+    return None
