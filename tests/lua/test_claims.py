@@ -81,7 +81,7 @@ class TestToken:
         assert (handle.status, identity(handle)) == ("401", None)
 
     @pytest.mark.parametrize("header", [{"kid": ""}, {"kid": 1}, {"crit": ["exp"]}], ids=str)
-    def test_is_refused_with_the_header(self, claims: Filter, header: dict[str, object]) -> None:
+    def test_is_refused_with_the_header(self, claims: Filter, header: dict[str, Any]) -> None:
         assert ask(claims, good(), **header).status == "401"
 
     @pytest.mark.parametrize("signature", ["A", "AB", "AAB", "AAAAA"])

@@ -3,14 +3,18 @@
 import json
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
+import pytest
 from google.api import annotations_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.lua.filters import Filter
@@ -19,8 +23,20 @@ from tests.protos import option, public_methods
 STRICT: Final = Filter("strict")
 ID: Final = "x1"
 
-LEFT_TO_THE_TRANSCODER: Final[Mapping[str, str]] = {}
-STRICTER: Final[Mapping[str, str]] = {}
+STRICTER: Final[Mapping[str, str]] = {
+    "is there twice": "Both spellings of a name are one field; the parser takes the last of them.",
+    "must be an object": "The parser takes an empty list for an empty message.",
+    "must be a value of its enum": "The parser takes a number in quotes for a value of an enum.",
+    "must be a whole number": 'The parser takes what Python\'s int() takes: "1_0".',
+}
+"""Why `strict.lua` refuses what protobuf's parser takes, by its own words."""
+LEFT_TO_THE_TRANSCODER: Final[Mapping[str, str]] = {
+    r"timestamp|time data|TimestampValue|Timestamp": "forms and ranges of timestamps",
+    r"[Dd]uration": "forms and ranges of durations",
+    r"FieldMask|path name": "paths of field masks",
+    r"parse integer|out of range|Couldn't parse|Invalid value": "fractions and ranges of integers",
+}
+"""What `strict.lua` lets pass and the transcoder refuses, by the words of protobuf's parser."""
 
 SCRAPS: Final = (
     *("null", "true", "false", "0", "-0", "1", "-1", "1.0", "1.5", "1e3", "1E-3", "4294967296", "1e400"),
@@ -51,9 +67,9 @@ def bodies() -> Iterator[Body]:
         if rule.body:
             verb = rule.WhichOneof("pattern")
             path = getattr(rule, verb)
-            message = method.input_type
-            if rule.body != "*":
-                message = message.fields_by_name[rule.body].message_type
+            field = method.input_type.fields_by_name.get(rule.body)
+            message = method.input_type if field is None else field.message_type
+            assert message is not None
             leaves = {name.rpartition(".")[2] for name in re.findall(r"\{([\w.]+)\}", path)}
             bound = frozenset(leaves & set(message.fields_by_name))
             yield Body(verb.upper(), re.sub(r"\{[\w.]+\}", ID, path), message, bound)
@@ -72,6 +88,7 @@ WELL_KNOWN: Final = {
 }
 
 
+@cache
 def of_field(field: FieldDescriptor, depth: int) -> st.SearchStrategy[str]:
     """Text that is a value of a field, or any other text of JSON."""
     one = of_type(field, depth)
@@ -86,6 +103,7 @@ def of_field(field: FieldDescriptor, depth: int) -> st.SearchStrategy[str]:
     )
 
 
+@cache
 def of_type(field: FieldDescriptor, depth: int) -> st.SearchStrategy[str]:
     """Text that is one value of a field."""
     if field.message_type is not None:
@@ -149,3 +167,55 @@ def refused_by_protobuf(body: Body, text: str) -> str | None:
         if values - {ID}:
             return "The path says something else."
     return None
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests())
+def test_bodies_are_read_as_protobuf_reads_them(request: tuple[Body, str]) -> None:
+    ours, theirs = refused_by_strict(*request), refused_by_protobuf(*request)
+    if ours is not None and theirs is None:
+        assert ours in STRICTER
+    elif ours is None and theirs is not None:
+        assert re.search("|".join(LEFT_TO_THE_TRANSCODER), theirs)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "reason"),
+    [
+        ("/v1/users", '{"display_name": "x", "displayName": "x"}', "is there twice"),
+        ("/v1/users:batchDelete", '{"requests": [[]]}', "must be an object"),
+        ("/v1/users", '{"state": "1"}', "must be a value of its enum"),
+        (f"/v1/serviceAccounts/{ID}/keys/{ID}:rotate", '{"overlapSeconds": "1_0"}', "must be a whole number"),
+    ],
+    ids=list(STRICTER),
+)
+def test_is_stricter_here(path: str, text: str, reason: str) -> None:
+    body = next(body for body in BODIES if (body.verb, body.path) == ("POST", path))
+    assert (refused_by_strict(body, text), refused_by_protobuf(body, text)) == (reason, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/v1/users", '{"createTime": "yesterday"}'),
+        (f"/v1/serviceAccounts/{ID}/keys/{ID}:rotate", '{"overlapSeconds": 1.5}'),
+        (f"/v1/serviceAccounts/{ID}/keys/{ID}:rotate", '{"overlapSeconds": 2147483648}'),
+    ],
+)
+def test_leaves_to_the_transcoder(path: str, text: str) -> None:
+    body = next(body for body in BODIES if (body.verb, body.path) == ("POST", path))
+    assert refused_by_strict(body, text) is None
+    assert re.search("|".join(LEFT_TO_THE_TRANSCODER), refused_by_protobuf(body, text) or "")
+
+
+def test_finds_a_way_to_both_verdicts() -> None:
+    """The generated bodies would prove nothing if all were refused."""
+    verdicts = Counter[bool]()
+
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True)
+    @given(requests())
+    def count(request: tuple[Body, str]) -> None:
+        verdicts[refused_by_strict(*request) is None] += 1
+
+    count()
+    assert min(verdicts.values()) > 20

@@ -23,6 +23,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from tests.e2e.edge.backend import Backend, serving
 from tests.ports import reserved
 from tools.edge import layout as edge_tool
+from tools.edge.build import GENERATED
 from tools.edge.run import DRAIN_SECONDS, command
 from tools.secrets import certificates
 from tools.secrets.issuer import IssuerServer
@@ -156,9 +157,15 @@ def layout(
 ) -> Layout:
     """Fills a folder for an edge: `layout(name, number, change)`; numbers move its own ports, 0 moves them not."""
 
-    def make(name: str, number: int = 0, change: Change | None = None, claims: str = "generic") -> Edge:
+    def make(
+        name: str,
+        number: int = 0,
+        change: Change | None = None,
+        claims: str = "generic",
+        generated: Path = GENERATED,
+    ) -> Edge:
         folder = tmp_path_factory.mktemp(name)
-        edge_tool.lay_out(folder, certs=certs, port_offset=offset, claims=claims)
+        edge_tool.lay_out(folder, certs=certs, port_offset=offset, claims=claims, generated=generated)
         path = folder / "envoy.yaml"
         config = yaml.load(path.read_text(), yaml.CSafeLoader)
         for one in (config["admin"], *config["static_resources"]["listeners"]):
