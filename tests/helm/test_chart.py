@@ -257,6 +257,15 @@ class TestEdge:
         files = release.of_kind("ConfigMap")["edge"]["data"]
         assert {item["key"] for item in volume["configMap"]["items"]} == set(files)
 
+    def test_its_image_leaves_room_for_every_file(self, release: Release) -> None:
+        """The image holds the built envoy.yaml; the names that it leaves to /config are those that the pod mounts."""
+        (left,) = re.findall(r"for name in ([\w. ]+); do", (CHART.parents[1] / "Dockerfile").read_text())
+        spec = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]
+        (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "config")
+        mounted = {item["path"].partition("/")[0] for item in volume["configMap"]["items"]}
+        assert mounted == set(left.split())
+        assert "envoy.yaml" not in mounted
+
     def test_a_changed_file_replaces_the_pods(self) -> None:
         def checksum(values: dict[str, Any]) -> str:
             template = Release(values).of_kind("Deployment")["edge"]["spec"]["template"]

@@ -1,4 +1,4 @@
-"""What `strict.lua` must know of the contract, to refuse what no RPC takes (ADR 16)."""
+"""The contract as `strict.lua` reads it, to refuse what no RPC takes (ADR 16)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -75,7 +75,7 @@ def lua(value: Any) -> str:
     if isinstance(value, Mapping):
         members = (f"[{lua(key)}] = {lua(inner)}" for key, inner in value.items())
         return f"{{{', '.join(members)}}}"
-    # Names, numbers, truth values and plain sentences: the two languages write them alike.
+    # JSON and Lua write plain text, numbers, true and false alike.
     return json.dumps(value)
 
 
@@ -84,7 +84,7 @@ class _Contract:
         self._messages: dict[str, DescriptorProto] = {}
         self._enums: dict[str, EnumDescriptorProto] = {}
         self.types: dict[str, dict[str, Any]] = {}
-        """The messages and enums that bodies are made of."""
+        """The messages and enums in request bodies."""
         for file in descriptors.file:
             self._index(f".{file.package}", file.message_type, file.enum_type)
 
@@ -124,7 +124,7 @@ class _Contract:
             route["body"] = {
                 "prefix": "" if whole else rule.body,
                 "type": self._add_type(body),
-                # What the path says and the body may repeat.
+                # Fields that the body may repeat if they equal the path.
                 "bound": {leaf: number for number, leaf in enumerate(leaves, 1) if leaf in names},
             }
         node.setdefault(1, {})[custom_verb] = route
@@ -133,7 +133,7 @@ class _Contract:
         return next(field for field in self._messages[message].field if field.name == name)
 
     def _parameters(self, message: str, taken: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields what neither path nor body holds, under both spellings."""
+        """Yields the fields that are query parameters, under both spellings of their names."""
         for field in self._messages[message].field:
             if field.name in taken:
                 continue
@@ -145,7 +145,7 @@ class _Contract:
             yield field.json_name, parameter
 
     def _add_type(self, name: str) -> str:
-        """Adds a message or an enum, and what it is made of, to the types."""
+        """Adds a message or an enum, and the types of its fields, to the types."""
         if name[1:] in self.types:
             return name[1:]
         fields: dict[str, Any] = {}
