@@ -15,25 +15,13 @@ from google.protobuf.descriptor_pb2 import (
 
 _T: Final = FieldDescriptorProto
 _HTTP: Final[Any] = annotations_pb2.http
-_INTEGERS: Final = (
-    "INT32",
-    "INT64",
-    "UINT32",
-    "UINT64",
-    "SINT32",
-    "SINT64",
-    "FIXED32",
-    "FIXED64",
-    "SFIXED32",
-    "SFIXED64",
-)
 _SCALARS: Final[dict[int, str]] = {
     _T.TYPE_STRING: "text",
     _T.TYPE_BYTES: "text",
     _T.TYPE_BOOL: "bool",
     _T.TYPE_FLOAT: "number",
     _T.TYPE_DOUBLE: "number",
-    **{_T.Type.Value(f"TYPE_{name}"): "integer" for name in _INTEGERS},
+    **{value: "integer" for name, value in _T.Type.items() if "INT" in name or "FIXED" in name},
 }
 # Messages whose JSON is not an object of their fields.
 _WELL_KNOWN: Final = {
