@@ -1,10 +1,13 @@
-"""Where everything of the local mesh is: services, ports, files. No side effects."""
+"""Where everything of the local mesh is: services, ports, files. `services.yaml` lists the services."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
+
+import yaml
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ISSUER: Final = "https://dev.ameide.local/"
@@ -22,26 +25,29 @@ class Service:
     name: str
     grpc_port: int
     operations_port: int
-    siblings: tuple[str, ...] = ()
+    siblings: Sequence[str] = ()
+    """The services that it calls."""
     issues_api_keys: bool = False
 
     @property
     def module(self) -> str:
         return f"{self.name}_service"
 
+    @property
+    def callers(self) -> Sequence[str]:
+        """The services that call it, and so may call its internal methods."""
+        return [other.name for other in SERVICES if self.name in other.siblings]
 
-SERVICES: Final = (
-    Service("users", 50051, 9101, issues_api_keys=True),
-    Service("workflows", 50052, 9102, siblings=("users",)),
-    Service("agents", 50053, 9103, siblings=("users",)),
-    Service("ipas", 50054, 9104, siblings=("users", "workflows", "agents")),
+
+SERVICES: Final = tuple(
+    Service(name, **entry) for name, entry in yaml.safe_load((ROOT / "services.yaml").read_text()).items()
 )
+NAMED: Final = {service.name: service for service in SERVICES}
 EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge metrics": 9105}
 ISSUER_PORT: Final = 9100
 COLLECTOR_PORT: Final = 4317
 SAFE_OFFSETS: Final = range(11_000, 15_400, 100)
-"""With these no port of a mesh is among those that Linux gives to outgoing connections (32768 to 60999), which may have
-one of them at any time. Where the services are without an offset it may, too: those addresses are fixed."""
+"""With these offsets no port of a mesh is one that Linux may give to an outgoing connection (32768 to 60999)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Mesh:
 
     @property
     def collector(self) -> str:
-        """Where somebody may wait for traces and metrics; empty if nobody does: `make up TELEMETRY=on`."""
+        """Returns the address of the collector of traces and metrics: `make up TELEMETRY=on`; empty without one."""
         return f"http://127.0.0.1:{COLLECTOR_PORT + self.port_offset}" if os.environ.get("TELEMETRY") == "on" else ""
 
     @property

@@ -17,6 +17,7 @@ from tests import protos
 from tests.architecture import sources
 from tests.services import owner_of
 from tools.contract.descriptors import comments
+from tools.topology import NAMED
 
 CODES: Final = {code.name for code in grpc.StatusCode}
 LIMITS: Final = ("max_len", "max_bytes", "len", "const", "uuid", "pattern", "in")
@@ -74,8 +75,7 @@ def test_an_internal_rpc_is_only_for_services(method: MethodDescriptor) -> None:
     assert policy_of(method).permission == f"{name}.internal"
     owner = owner_of(service)
     assert owner, f"no services/*/*_service/service.py serves {service.full_name}"
-    assert owner.service.internal_callers, f"say in {owner}/service.py which services may call it"
-    assert "edge" not in owner.service.internal_callers, "what the edge may call, everybody may"
+    assert NAMED[owner.service.name].callers, f"services.yaml has no service with {owner} among its `siblings`"
 
 
 @every_method

@@ -37,6 +37,7 @@ from workflows_service.service import SERVICE as WORKFLOWS
 from services.ipas.tests.factories import UNDER_WAY, activate_agent, an_ipa, create_agent, publish_workflow
 from tests.chaos.worker import live
 from tools.secrets.certificates import ensure
+from tools.topology import NAMED
 
 T = TypeVar("T")
 
@@ -115,7 +116,12 @@ class Arena:
             identity = Identity(folder)
             siblings: dict[str, str] = {}
             for name in ("workflows", "agents"):
-                settings = settings_for(databases[name], identity, tls=tls_of(folder / "certificates", name))
+                settings = settings_for(
+                    databases[name],
+                    identity,
+                    tls=tls_of(folder / "certificates", name),
+                    internal_callers=NAMED[name].callers,
+                )
                 guarded = guarded_service(services[name], settings, directory=Directory(NoStoredUsers()))
                 siblings[name] = await stack.enter_async_context(guarded)
             told = {"siblings": siblings, "certificates": str(folder / "certificates"), "lease_seconds": LEASE_SECONDS}

@@ -5,9 +5,7 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from tools.topology import SERVICES, Service
-
-NAMED: Final = {service.name: service for service in SERVICES}
+from tools.topology import NAMED, SERVICES, Service
 
 
 @dataclass(frozen=True)

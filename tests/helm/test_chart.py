@@ -19,7 +19,7 @@ from api_common.settings import Settings
 from cryptography.fernet import Fernet
 
 from tests.helm.conftest import CHART, ENVIRONMENTS, NAMESPACE, Release, chart, values_of
-from tools.topology import SERVICES
+from tools.topology import NAMED, SERVICES
 
 NAMES: Final = [service.name for service in SERVICES]
 # Kinds of operators that are not part of Kubernetes; nobody publishes their schemas as a package.
@@ -187,7 +187,7 @@ class TestNetwork:
         spec = release.of_kind("NetworkPolicy")[name]["spec"]
         grpc_rule, operations_rule = spec["ingress"]
         callers = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in grpc_rule["from"]}
-        assert callers == {*service(name).callers, *service(name).internal_callers}
+        assert callers == {"edge", *NAMED[name].callers}
         assert [port["port"] for port in grpc_rule["ports"]] == [50051]
         assert [port["port"] for port in operations_rule["ports"]] == [9101]
 

@@ -27,6 +27,7 @@ from users_service.service import SERVICE as USERS
 
 from services.agents.tests.factories import create_agent
 from services.users.tests.factories import create_user
+from tools.topology import NAMED
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
@@ -187,7 +188,9 @@ class TestOutage:
     ) -> None:
         _, grace = await a_bearer(users, admin, identity, "viewer")
         _, unknown = await a_bearer(users, admin, identity, "viewer")
-        settings = settings_for(users_database, identity, tls=tls_of(certificates, "users"))
+        settings = settings_for(
+            users_database, identity, tls=tls_of(certificates, "users"), internal_callers=NAMED["users"].callers
+        )
         async with AsyncExitStack() as mortal:
             address = await mortal.enter_async_context(guarded_service(USERS, settings))
             async with guarding(address) as guarded, guarded.called_by("edge") as agents:
@@ -207,7 +210,9 @@ class TestOutage:
 async def test_a_service_that_can_ask_nobody_does_not_start(
     agents_database: TestDatabase, identity: Identity, certificates: Path
 ) -> None:
-    settings = settings_for(agents_database, identity, tls=tls_of(certificates, "agents"))
+    settings = settings_for(
+        agents_database, identity, tls=tls_of(certificates, "agents"), internal_callers=NAMED["agents"].callers
+    )
     with pytest.raises(StartError, match="name it among the siblings"):
         async with guarded_service(AGENTS, settings):
             pytest.fail("it serves")

@@ -66,6 +66,7 @@ def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
         "SERVER_REFLECTION_ENABLED": "true",
         # No balancer needs to notice here: the edge stops with the services.
         "SERVER_DRAIN_DELAY_SECONDS": 0,
+        "SERVER_INTERNAL_CALLERS": ",".join(service.callers),
         "DATABASE_URL": urls[service.name].application,
         "TLS_CERTIFICATE_PATH": mesh.certificates / f"{service.name}.pem",
         "TLS_PRIVATE_KEY_PATH": mesh.certificates / f"{service.name}.key",

@@ -1,6 +1,6 @@
 """Development certificates: one authority, and a leaf for the edge and for each service. Never used in production.
 
-By hand: `python tools/secrets/certificates.py FOLDER`.
+By hand: `python -m tools.secrets.certificates FOLDER`.
 """
 
 import datetime
@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-NAMES: Final = ("edge", "users", "workflows", "agents", "ipas")
+from tools.topology import SERVICES
+
+NAMES: Final = ("edge", *(service.name for service in SERVICES))
 TRUST_DOMAIN: Final = "ameide.local"
 
 AUTHORITY_DAYS: Final = 3650
@@ -153,5 +155,5 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python tools/secrets/certificates.py FOLDER")
+        raise SystemExit("usage: python -m tools.secrets.certificates FOLDER")
     ensure(Path(sys.argv[1]))

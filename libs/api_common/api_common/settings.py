@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -25,9 +25,12 @@ class _Concern(BaseSettings):
 ConcernT = TypeVar("ConcernT", bound=_Concern)
 
 
-def _split_commas(value: object) -> object:
+def _split(value: object) -> object:
     """Splits a comma-separated text."""
     return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
+_CommaSeparated = (NoDecode, BeforeValidator(_split))
 
 
 class ServerSettings(_Concern):
@@ -47,6 +50,8 @@ class ServerSettings(_Concern):
     """How long new calls are still served after readiness is off, so that balancers notice."""
     reap_interval_seconds: float = Field(default=60, gt=0)
     """The mean time between two deletions of expired idempotency keys and old changes."""
+    internal_callers: Annotated[tuple[str, ...], *_CommaSeparated] = ()
+    """The services that may call internal methods, comma-separated, by the names in their certificates."""
 
 
 class DatabaseSettings(_Concern):
@@ -89,27 +94,17 @@ class AuthSettings(_Concern):
 class PaginationSettings(_Concern):
     """The keys that seal page tokens."""
 
-    keys: Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
+    keys: Annotated[tuple[SecretStr, ...], *_CommaSeparated, Field(min_length=1)]
     """Fernet keys, comma-separated: the first one seals, all of them open."""
-
-    @field_validator("keys", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return _split_commas(value)
 
 
 class ApiKeySettings(_Concern):
     """The secrets for API keys, of the service that issues them."""
 
-    pepper: Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
+    pepper: Annotated[tuple[SecretStr, ...], *_CommaSeparated, Field(min_length=1)]
     """Keys of the stored hashes, comma-separated, 32 characters or more each: the first hashes, all verify."""
     signing_key_path: Path
     """The key that signs the tokens in place of API keys; ECDSA P-256, PEM."""
-
-    @field_validator("pepper", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return _split_commas(value)
 
     @field_validator("pepper")
     @classmethod

@@ -32,7 +32,6 @@ SERVICE = Service(
     },
     constraints={},
     callers=("edge", "ipas"),
-    internal_callers=("ipas",),
     siblings=("users",),
     migrations=Path(__file__).parent.parent / "migrations",
 )

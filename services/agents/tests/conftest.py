@@ -24,6 +24,7 @@ from api_common.testing import (
 )
 
 from services.users.tests.conftest import certificates
+from tools.topology import NAMED
 
 __all__ = ["certificates"]
 
@@ -52,6 +53,8 @@ async def process(
     agents_database: TestDatabase, identity: Identity, certificates: Path
 ) -> AsyncIterator[Callable[[str], CallingProcess]]:
     """Any process of the mesh, by its name, that calls another process of this service over mutual TLS."""
-    settings = settings_for(agents_database, identity, tls=tls_of(certificates, "agents"))
+    settings = settings_for(
+        agents_database, identity, tls=tls_of(certificates, "agents"), internal_callers=NAMED["agents"].callers
+    )
     async with guarded_service(SERVICE, settings, directory=Directory(NoStoredUsers())) as address:
         yield lambda name: CallingProcess(certificates, name, service="agents", address=address)

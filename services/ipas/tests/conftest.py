@@ -29,6 +29,7 @@ from ipas_service.service import SERVICE
 from workflows_service.service import SERVICE as WORKFLOWS
 
 from services.users.tests.conftest import certificates
+from tools.topology import NAMED
 
 __all__ = ["certificates"]
 
@@ -72,7 +73,9 @@ async def siblings(
     """The addresses of other processes of the services that ipas calls: over mutual TLS, as internal RPCs need."""
 
     def guarded(service: Service, database: TestDatabase) -> AbstractAsyncContextManager[str]:
-        settings = settings_for(database, identity, tls=tls_of(certificates, service.name))
+        settings = settings_for(
+            database, identity, tls=tls_of(certificates, service.name), internal_callers=NAMED[service.name].callers
+        )
         return guarded_service(service, settings, directory=Directory(NoStoredUsers()))
 
     async with (

@@ -22,6 +22,7 @@ from api_common.testing import (
 from users_service.service import SERVICE
 
 from tools.secrets.certificates import ensure
+from tools.topology import NAMED
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub
@@ -50,7 +51,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 async def guarded_users(users_database: TestDatabase, identity: Identity, certificates: Path) -> AsyncIterator[str]:
     """The address of another process of the service, as siblings reach it: over mutual TLS."""
-    settings = settings_for(users_database, identity, tls=tls_of(certificates, "users"))
+    settings = settings_for(
+        users_database, identity, tls=tls_of(certificates, "users"), internal_callers=NAMED["users"].callers
+    )
     async with guarded_service(SERVICE, settings) as address:
         yield address
 

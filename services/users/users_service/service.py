@@ -66,7 +66,6 @@ SERVICE = Service(
         service_account_pb2.DESCRIPTOR.services_by_name["ServiceAccountService"]: _service_account_servicer,
         directory_pb2.DESCRIPTOR.services_by_name["DirectoryService"]: _directory_servicer,
     },
-    internal_callers=("workflows", "agents", "ipas"),
     stored_users=_stored_users,
     api_keys=_key_exchange,
     constraints={

@@ -44,23 +44,24 @@ async def refresh_forever(key_sets: Collection[KeySet]) -> None:
         await asyncio.gather(*(key_set.refresh() for key_set in key_sets))
 
 
-def peer_policy(service: Service, settings: AuthSettings, key_sets: Mapping[str, KeySet]) -> PeerPolicy:
+def peer_policy(service: Service, settings: Settings, key_sets: Mapping[str, KeySet]) -> PeerPolicy:
     """Returns what verifies who calls ``service``."""
+    auth = settings.auth
     providers = {
-        settings.issuer: OidcAuthProvider(
-            issuer=settings.issuer,
-            audience=settings.audience,
-            key_set=key_sets[settings.issuer],
-            claims=CLAIM_MAPS[settings.claims],
+        auth.issuer: OidcAuthProvider(
+            issuer=auth.issuer,
+            audience=auth.audience,
+            key_set=key_sets[auth.issuer],
+            claims=CLAIM_MAPS[auth.claims],
         )
     }
     if (internal := key_sets.get(INTERNAL_ISSUER)) is not None:
         providers[INTERNAL_ISSUER] = OidcAuthProvider(
-            issuer=INTERNAL_ISSUER, audience=settings.audience, key_set=internal, kind="service_account"
+            issuer=INTERNAL_ISSUER, audience=auth.audience, key_set=internal, kind="service_account"
         )
     return PeerPolicy(
         IssuerRouter(providers),
         service=service.name,
         callers=service.callers,
-        internal_callers=service.internal_callers,
+        internal_callers=settings.server.internal_callers,
     )

@@ -89,7 +89,7 @@ async def running(
         tracer = _open_tracer(service, settings.telemetry, stack)
         notifier = dependencies.watch_factory.notifier
         pipeline = Pipeline(
-            auth=peer_policy(service, settings.auth, key_sets),
+            auth=peer_policy(service, settings, key_sets),
             directory=directory or Directory(_stored_users(service, dependencies)),
             database=dependencies.database,
             constraints=service.constraints,

@@ -50,8 +50,6 @@ class Service:
     """The services that it calls."""
     callers: Sequence[str] = ("edge",)
     """The processes that may call its public methods, by the names in their certificates."""
-    internal_callers: Sequence[str] = ()
-    """The services that may call its internal methods."""
     stored_users: Callable[[ServiceDependencies], UserSource] | None = None
     """Builds what reads the stored users, in the one service that has them; all others name `users` in `siblings`."""
     api_keys: Callable[[ServiceDependencies], ApiKeyAuthority] | None = None

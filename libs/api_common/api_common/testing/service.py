@@ -1,6 +1,6 @@
 """A service in this process: real interceptors, real Postgres, real serialisation; only TLS is tested elsewhere."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,7 @@ def settings_for(
     siblings: Mapping[str, str] | None = None,
     tls: TlsSettings | None = None,
     pool_size: int = 5,
+    internal_callers: Sequence[str] = (),
 ) -> Settings:
     """Returns the settings of a service under test: free ports, no waiting before it stops."""
     nowhere = Path("unused")
@@ -63,6 +64,7 @@ def settings_for(
             drain_delay_seconds=0,
             # No test finds that its rows are gone.
             reap_interval_seconds=3600,
+            internal_callers=tuple(internal_callers),
         ),
         database=DatabaseSettings(url=SecretStr(database.url), pool_size=pool_size),
         tls=tls or TlsSettings(certificate_path=nowhere, private_key_path=nowhere, ca_path=nowhere),
