@@ -26,11 +26,12 @@ Object = dict[str, Any]
 class Release:
     """Everything that one set of values makes."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        rendered = chart().render(dict(values), name="demo", namespace=NAMESPACE, is_install=True)
+    def __init__(self, values: Mapping[str, Any], *, of: helm_python.Chart | None = None) -> None:
+        chosen = of or chart()
+        rendered = chosen.render(dict(values), name="demo", namespace=NAMESPACE, is_install=True)
         manifests = [text for path, text in rendered.items() if not path.endswith("NOTES.txt")]
         self.notes = next(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
-        self.values = chart().merge_values(dict(values))
+        self.values = chosen.merge_values(dict(values))
         documents = (found for text in manifests for found in yaml.load_all(text, yaml.CSafeLoader))
         self.objects: list[Object] = [found for found in documents if found]
 

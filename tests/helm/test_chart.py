@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -50,8 +51,7 @@ class TestForm:
         "wrong",
         [
             {"servces": {}},
-            {"services": {"users": {"callers": ["edge"], "replica": 3}}},
-            {"services": {"fifth": {}}},
+            {"services": {"users": {"replica": 3}}},
             {"auth": {"issuer": "http://plain.example.com"}},
             {"certificates": {"mode": "issuer"}},
             {"defaults": {"resources": {"requests": {"cpu": "much", "memory": "1Gi"}}}},
@@ -62,6 +62,12 @@ class TestForm:
             chart().validate_schema(wrong)
         with pytest.raises(helm_python.HelmError):
             Release(wrong)
+
+    def test_values_of_a_service_that_there_is_not_are_refused(self) -> None:
+        with pytest.raises(
+            helm_python.HelmError, match=r"services\.fifth: there is no such service"
+        ):
+            Release({"services": {"fifth": {}}})
 
     def test_names_are_unique(self, release: Release) -> None:
         names = [(one["kind"], one["metadata"]["name"]) for one in release.objects]
@@ -171,7 +177,8 @@ class TestSettings:
             monkeypatch.setenv(one["name"], value)
         asked = service(name)
         settings = Settings.load(name, siblings=asked.siblings, api_keys=asked.api_keys is not None)
-        assert set(settings.siblings) == set(release.values["services"][name].get("clients", ()))
+        assert set(settings.siblings) == set(NAMED[name].siblings)
+        assert list(settings.server.internal_callers) == sorted(NAMED[name].callers)
         for sibling, address in settings.siblings.items():
             found = release.of_kind("Service")[sibling]["metadata"]["name"]
             assert address == f"{found}.{NAMESPACE}.svc.cluster.local:50051"
@@ -276,13 +283,25 @@ class TestEdge:
 
 
 class TestFifthService:
-    def test_is_one_entry(self) -> None:
-        release = Release({"services": {"fifth": {"callers": ["edge"]}}})
+    def test_is_one_line(self, tmp_path: Path) -> None:
+        copy = tmp_path / "ameide"
+        shutil.copytree(CHART, copy)
+        with (copy / "files" / "services.yaml").open("a") as services:
+            services.write("fifth: {siblings: [users]}\n")
+        values = {"monitoring": {"rules": {"enabled": True}, "dashboards": {"enabled": True}}}
+        release = Release(values, of=helm_python.Chart.load(copy))
         kinds = ("Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy")
         for kind in kinds:
             assert "fifth" in release.of_kind(kind), kind
         clusters = yaml.safe_load(release.of_kind("ConfigMap")["edge"]["data"]["clusters.yaml"])["resources"]
         assert {"fifth", *NAMES, "issuer", "collector"} == {cluster["name"] for cluster in clusters}
+        (environment,) = release.of_kind("Deployment")["users"]["spec"]["template"]["spec"]["containers"]
+        told = {one["name"]: one.get("value") for one in environment["env"]}
+        assert told["USERS_SERVER_INTERNAL_CALLERS"] == "agents,fifth,ipas,workflows"
+        monitoring = [one for one in release.objects if one["kind"] in {"PrometheusRule", "ConfigMap"}]
+        for text in map(str, monitoring):
+            assert text.count("agents|") == text.count("agents|fifth|")
+            assert text.count('job="agents"') == text.count('job="fifth"')
 
 
 class TestPolicies:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.helm.conftest import CHART, ROOT, Release, values_of
+from tools.topology import SERVICES
 
 RULES: Final = CHART / "files" / "rules.yaml"
 TESTS: Final = Path(__file__).with_name("rules_test.yaml")
@@ -18,6 +19,12 @@ DASHBOARDS: Final = sorted((CHART / "files" / "dashboards").glob("*.json"))
 ALERTS: Final[list[dict[str, Any]]] = [
     rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
 ]
+
+
+def rules_of(release: Release) -> dict[str, Any]:
+    (rule,) = (one for one in release.objects if one["kind"] == "PrometheusRule")
+    spec: dict[str, Any] = rule["spec"]
+    return spec
 
 
 def promtool(*arguments: str) -> str:
@@ -29,8 +36,10 @@ def promtool(*arguments: str) -> str:
 
 
 class TestRules:
-    def test_fire_when_they_should_and_only_then(self) -> None:
-        assert "SUCCESS" in promtool("test", "rules", str(TESTS))
+    def test_fire_when_they_should_and_only_then(self, production: Release, tmp_path: Path) -> None:
+        (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules_of(production)))
+        (tmp_path / TESTS.name).write_text(TESTS.read_text())
+        assert "SUCCESS" in promtool("test", "rules", str(tmp_path / TESTS.name))
 
     def test_each_alert_is_seen_to_fire(self) -> None:
         fired = re.findall(r"ALERTS\{alertname=\"(\w+)\", alertstate=\"firing\"[^}]*\}', value: 1", TESTS.read_text())
@@ -44,10 +53,12 @@ class TestRules:
         headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
         assert section in {heading.lower() for heading in headings}
 
-    def test_reach_prometheus(self, production: Release) -> None:
-        assert production.of_kind("PrometheusRule")
-        (rule,) = (one for one in production.objects if one["kind"] == "PrometheusRule")
-        assert rule["spec"] == yaml.safe_load(RULES.read_text())
+    def test_name_every_service(self, production: Release) -> None:
+        text = str(rules_of(production))
+        for service in SERVICES:
+            assert f'absent(up{{job="{service.name}"}})' in text
+        assert text.count("agents|ipas|users|workflows") == RULES.read_text().count("SERVICES")
+        assert not re.search("SERVICES|ABSENT", text)
 
     def test_and_dashboards_stay_away_where_nobody_reads_them(self) -> None:
         kinds = {one["kind"] for one in Release(values_of("development")).objects}
@@ -82,6 +93,7 @@ class TestDashboards:
         assert len({panel["id"] for panel in panels}) == len(panels)
 
     def test_reach_grafana(self, production: Release) -> None:
+        assert "SERVICES" not in str(production.objects)
         (config,) = (one for one in production.objects if one["metadata"]["name"].endswith("-dashboards"))
         assert set(config["data"]) == {path.name for path in DASHBOARDS}
         assert all(json.loads(text)["uid"] for text in config["data"].values())

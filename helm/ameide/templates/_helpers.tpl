@@ -19,9 +19,26 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* A service's values, as YAML; give (dict "root" $ "name" "users"). */}}
+{{/* The services of the mesh (services.yaml of the repository), as YAML: what each calls, what calls it. */}}
+{{- define "ameide.services" -}}
+{{- $services := .Files.Get "files/services.yaml" | fromYaml }}
+{{- range $name, $_ := .Values.services }}
+{{- if not (hasKey $services $name) }}{{ fail (printf "services.%s: there is no such service; there are %s" $name (keys $services | sortAlpha | join ", ")) }}{{ end }}
+{{- end }}
+{{- range $name, $service := $services }}
+{{- $callers := list "edge" }}
+{{- range $other, $entry := $services }}
+{{- if has $name ($entry.siblings | default list) }}{{ $callers = append $callers $other }}{{ end }}
+{{- end }}
+{{- $_ := set $service "callers" $callers }}
+{{- end }}
+{{- toYaml $services }}
+{{- end }}
+
+{{/* A service's entry in the list with its values, as YAML; give (dict "root" $ "name" "users"). */}}
 {{- define "ameide.service" -}}
-{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (index .root.Values.services .name)) | toYaml }}
+{{- $entry := index (include "ameide.services" .root | fromYaml) .name }}
+{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (index .root.Values.services .name | default dict)) $entry | toYaml }}
 {{- end }}
 
 {{/* An image; give (dict "root" $ "name" "users" "digest" ""). */}}
@@ -71,6 +88,7 @@ capabilities: {drop: [ALL]}
 - {name: {{ $prefix }}_SERVER_OPERATIONS_PORT, value: "9101"}
 - {name: {{ $prefix }}_SERVER_DRAIN_SECONDS, value: {{ $values.drainSeconds | quote }}}
 - {name: {{ $prefix }}_SERVER_DRAIN_DELAY_SECONDS, value: {{ $values.drainDelaySeconds | quote }}}
+- {name: {{ $prefix }}_SERVER_INTERNAL_CALLERS, value: {{ without .service.callers "edge" | join "," | quote }}}
 - {name: {{ $prefix }}_DATABASE_POOL_SIZE, value: {{ .service.database.poolSize | quote }}}
 - name: {{ $prefix }}_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ include "ameide.databaseSecret" . }}, key: url}}
@@ -84,12 +102,12 @@ capabilities: {drop: [ALL]}
 - name: {{ $prefix }}_PAGINATION_KEYS
   valueFrom: {secretKeyRef: {name: {{ $values.secrets.pagination }}, key: keys}}
 - {name: {{ $prefix }}_LOG_LEVEL, value: {{ $values.telemetry.logLevel }}}
-{{- if .service.issuesApiKeys }}
+{{- if .service.issues_api_keys }}
 - name: {{ $prefix }}_APIKEYS_PEPPER
   valueFrom: {secretKeyRef: {name: {{ $values.secrets.apiKeys }}, key: pepper}}
 - {name: {{ $prefix }}_APIKEYS_SIGNING_KEY_PATH, value: /run/internal/internal.pem}
 {{- end }}
-{{- range .service.clients }}
+{{- range .service.siblings }}
 - {name: {{ $prefix }}_CLIENTS_{{ . | upper }}_ADDRESS, value: {{ include "ameide.address" (dict "root" $.root "name" .) | quote }}}
 {{- end }}
 {{- if $values.telemetry.otlpEndpoint }}

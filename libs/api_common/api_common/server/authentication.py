@@ -16,7 +16,7 @@ from api_common.authn import (
     PeerPolicy,
 )
 from api_common.server.service import Service
-from api_common.settings import AuthSettings
+from api_common.settings import AuthSettings, Settings
 
 
 def open_key_sets(service: Service, settings: AuthSettings, stack: contextlib.AsyncExitStack) -> Mapping[str, KeySet]:
