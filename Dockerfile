@@ -1,4 +1,4 @@
-# The images: `--build-arg SERVICE=users` (or workflows, agents, ipas) builds a service, `--target edge` builds Envoy with our configuration.
+# The images: `--build-arg SERVICE=users` builds a service (a folder of services/), `--target edge` builds Envoy with our configuration.
 # BASE is pinned by digest where images are published: BASE=docker.io/library/python:3.11-slim-bookworm@sha256:…
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
@@ -17,6 +17,7 @@ COPY libs libs
 COPY tools tools
 COPY envoy envoy
 COPY docs/openapi.json docs/
+COPY services.yaml ./
 RUN export PYTHONPATH=libs/api_common:libs/ameide_protos \
     && /tools/bin/python -m tools.contract.generate \
     && /tools/bin/python -m tools.edge.generate \

@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-PACKAGES := api_common users_service workflows_service agents_service ipas_service ameide_client
+SERVICES := $(patsubst services/%/,%,$(wildcard services/*/))
+PACKAGES := api_common ameide_client $(addsuffix _service,$(SERVICES))
 LOOSE := tools tests bench conftest.py $(wildcard clients/*/tests/*.py libs/*/tests services/*/tests/*.py \
     services/*/migrations/versions/*.py)
 TESTS_common := libs/api_common/tests
@@ -83,7 +84,7 @@ programs: ## install what the tests need from Debian, or say what is missing
 	command -v node >/dev/null && command -v npm >/dev/null || \
 	    { echo "The tests need Node.js 20 or newer and npm: https://nodejs.org" >&2; exit 1; }
 
-test-%: $(CHECKS) ## the tests of one part: users, workflows, agents, ipas, common, or a folder of tests/; ARGS="-k name"
+test-%: $(CHECKS) ## the tests of one part: a service, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
 
 lint-fast: $(CHECKS) ## the part of lint that takes a second or two, as before each commit: ruff, buf, hadolint
@@ -94,7 +95,7 @@ lint-fast: $(CHECKS) ## the part of lint that takes a second or two, as before e
 	@.venv/bin/hadolint Dockerfile .devcontainer/Dockerfile
 
 lint: lint-fast ## ruff, buf, hadolint, import contracts, the edge's configuration
-	@.venv/bin/lint-imports --no-logo
+	@$(PY) -m tools.imports
 	@$(PY) -m tools.edge.validate
 
 types: $(CHECKS) ## mypy --strict
@@ -133,13 +134,13 @@ lock: .venv/.ready ## pin requirements.in, with hashes; ARGS=--upgrade takes new
 
 # -- delivering --------------------------------------------------------------------------------------------------
 
-IMAGES := users workflows agents ipas edge
+IMAGES := $(SERVICES) edge
 BUILDER ?= $(firstword $(notdir $(shell command -v docker podman)))
 IMAGE ?= ameide/api
 TAG ?= dev
 DIST := .local/dist
 
-images: ## build the images IMAGE-users, …, IMAGE-edge with BUILDER (docker or podman); IMAGE=ameide/api TAG=dev OPTIONS=
+images: ## build the images IMAGE-edge, IMAGE-users, … with BUILDER (docker or podman); IMAGE=ameide/api TAG=dev OPTIONS=
 	@test -n "$(BUILDER)" || { echo "There is no docker and no podman here. On Debian and Ubuntu: apt install podman"; exit 1; }
 	@set -e; for name in $(IMAGES); do \
 	    case $$name in edge) what="--target edge";; *) what="--build-arg SERVICE=$$name";; esac; \

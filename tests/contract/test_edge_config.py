@@ -28,13 +28,14 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.protos import internal_methods, option, public_methods, public_services
 from tools.edge.build import ENVOY, build
+from tools.edge.clusters import clusters
 from tools.edge.validate import validate
 from tools.secrets import identity
 from tools.topology import AUDIENCE, COLLECTOR_PORT, ISSUER, ISSUER_PORT, SERVICES
 
 CONFIG: Final = build()
 # The services; what else the edge speaks to comes after them.
-_CLUSTERS: Final = yaml.safe_load((ENVOY / "local" / "clusters.yaml").read_text())["resources"]
+_CLUSTERS: Final = clusters(ENVOY / "local" / "clusters.yaml")["resources"]
 *CLUSTERS, ISSUER_CLUSTER, COLLECTOR_CLUSTER = _CLUSTERS
 LISTENERS: Final = CONFIG["static_resources"]["listeners"]
 MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]

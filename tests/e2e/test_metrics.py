@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 import yaml
 
-from tools.topology import ROOT, SERVICES, Mesh
+from tools.topology import NAMED, ROOT, Mesh
 
 FILES: Final = ROOT / "helm" / "ameide" / "files"
 # Rules and dashboards write labels, if only `{}`, behind each metric, so that it can be found here.
@@ -19,7 +19,7 @@ MADE: Final = re.compile(r"up|job:.*")
 
 def test_every_metric_that_a_dashboard_or_rule_names_is_there(mesh: Mesh, rest: Callable[..., httpx.Client]) -> None:
     client = rest("metrics", "admin")
-    for collection in ("users", "workflows", "agents", "ipas"):
+    for collection in NAMED:
         assert client.get(f"/v1/{collection}").status_code == 200
     workflow = client.post("/v1/workflows", json={"displayName": "measured"}).json()
     # Once for the metrics of calls to siblings, and once more for those of replays.
@@ -27,7 +27,7 @@ def test_every_metric_that_a_dashboard_or_rule_names_is_there(mesh: Mesh, rest: 
         ipa = {"displayName": "measured", "workflowId": workflow["id"]}
         answer = client.post("/v1/ipas", json=ipa, headers={"idempotency-key": "measured"})
         assert answer.status_code == 200, answer.text
-    ports = [mesh.ports[f"{name} operations"] for name in (service.name for service in SERVICES)]
+    ports = [mesh.ports[f"{name} operations"] for name in NAMED]
     pages = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in (*ports, mesh.ports["edge metrics"])]
     said = {match[1] for page in pages for match in re.finditer(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)[{ ]", page, re.MULTILINE)}
     named = {name for expression in expressions() for name in METRIC.findall(expression)}

@@ -5,7 +5,9 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from tools.topology import NAMED, SERVICES, Service
+from tools.topology import SERVICES, Service
+
+NAMED: Final = {service.name: service for service in SERVICES}
 
 
 @dataclass(frozen=True)

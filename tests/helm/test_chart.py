@@ -64,9 +64,7 @@ class TestForm:
             Release(wrong)
 
     def test_values_of_a_service_that_there_is_not_are_refused(self) -> None:
-        with pytest.raises(
-            helm_python.HelmError, match=r"services\.fifth: there is no such service"
-        ):
+        with pytest.raises(helm_python.HelmError, match=r"services\.fifth: there is no such service"):
             Release({"services": {"fifth": {}}})
 
     def test_names_are_unique(self, release: Release) -> None:

@@ -7,6 +7,7 @@ from api_common.authn import CLAIM_MAPS
 
 from tools.edge import layout as edge
 from tools.edge.build import ENVOY, GENERATED, build
+from tools.topology import SERVICES
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ class TestLayOut:
         edge.lay_out(tmp_path / "there", certs=certs, port_offset=100)
         for name, ports in (
             ("envoy.yaml", (9901, 8080, 8443, 9105, 9901)),
-            ("clusters.yaml", (50051, 50052, 50053, 50054, 9100, 4317)),
+            ("clusters.yaml", (*(service.grpc_port for service in SERVICES), 9100, 4317)),
         ):
             here, there = (yaml.safe_load((tmp_path / side / name).read_text()) for side in ("here", "there"))
             moved = re.findall(r"'port_value': (\d+)", str(there))

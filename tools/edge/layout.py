@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tools.edge.build import ENVOY, GENERATED, ROOT, build
+from tools.edge.clusters import clusters
 
 
 def lay_out(
@@ -43,8 +44,7 @@ def lay_out(
     shutil.copytree(ENVOY / "lua", target / "lua", dirs_exist_ok=True)
     shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
     _write_shifted(build(generated), target / "envoy.yaml", port_offset)
-    clusters = yaml.load((environment / "clusters.yaml").read_text(), yaml.CSafeLoader)
-    _write_shifted(clusters, target / "clusters.yaml", port_offset)
+    _write_shifted(clusters(environment / "clusters.yaml"), target / "clusters.yaml", port_offset)
     sampling = target / "runtime" / "tracing" / "random_sampling"
     sampling.parent.mkdir(parents=True, exist_ok=True)
     sampling.write_text(str(traced_percent))

@@ -11,6 +11,7 @@ from ameide.user.v1.user_pb2_grpc import UserServiceStub
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.conftest import STREAMS, Edge
+from tools.topology import NAMED
 
 S = grpc.StatusCode
 BEAT = pb.WatchUsersResponse(heartbeat=watch_pb2.Heartbeat())
@@ -78,7 +79,7 @@ class TestBreaker:
         async with httpx.AsyncClient(base_url=edge.admin, verify=False) as admin:
             dump = (await admin.get("/config_dump", params={"resource": "dynamic_active_clusters"})).json()["configs"]
         found = {one["cluster"]["name"]: one["cluster"].get("circuit_breakers") for one in dump}
-        for name in ("users", "workflows", "agents", "ipas"):
+        for name in NAMED:
             calls, streams = found[name]["thresholds"]
             assert "priority" not in calls
             assert (streams["priority"], streams["max_requests"], streams["track_remaining"]) == ("HIGH", 4096, True)

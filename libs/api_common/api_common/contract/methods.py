@@ -21,12 +21,15 @@ class PolicyError(Exception):
 
 ROLE_PERMISSIONS: Final = {
     "viewer": ("*.read",),
-    "editor": ("*.read", "workflows.write", "agents.write", "ipas.write"),
+    "editor": ("*.read", "*.write"),
     "operator": ("*.read", "ipas.deploy"),
-    "admin": ("*.read", "*.write", "*.deploy", "*.admin"),
+    "admin": ("*.read", "*.write", "*.deploy", "*.admin", "users.write"),
     "service": ("*.internal",),
 }
-"""The one table from roles to permissions; `*` stands for every collection."""
+"""The one table from roles to permissions; `*` stands for every collection, so a new one needs no entry."""
+
+_NAMED_ONLY: Final = frozenset({"users.write"})
+"""Permissions that `*` does not include: an editor who could write users could also give roles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,8 @@ def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:
 @lru_cache(maxsize=4096)
 def is_granted(permission: str, roles: frozenset[str]) -> bool:
     """Tells whether any of ``roles`` carries ``permission``; unknown roles carry nothing."""
-    wildcard = f"*.{permission.partition('.')[2]}"
-    return any(permission in granted or wildcard in granted for granted in map(_granted, roles))
+    names = {permission} if permission in _NAMED_ONLY else {permission, f"*.{permission.partition('.')[2]}"}
+    return any(not names.isdisjoint(_granted(role)) for role in roles)
 
 
 def _granted(role: str) -> tuple[str, ...]:

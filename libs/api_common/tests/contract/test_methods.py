@@ -88,10 +88,10 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("role", "granted", "denied"),
         [
-            ("viewer", ["users.read", "ipas.read"], ["users.write", "users.admin", "ipas.deploy", "ipas.internal"]),
-            ("editor", ["users.read", "workflows.write", "agents.write", "ipas.write"], ["users.write", "ipas.deploy"]),
+            ("viewer", ["users.read", "ipas.read"], ["users.write", "agents.write", "ipas.deploy", "ipas.internal"]),
+            ("editor", ["users.read", "agents.write", "new.write"], ["users.write", "users.admin", "ipas.deploy"]),
             ("operator", ["agents.read", "ipas.deploy"], ["ipas.write", "users.write", "workflows.deploy"]),
-            ("admin", ["users.read", "users.write", "users.admin", "ipas.deploy"], ["users.internal"]),
+            ("admin", ["users.write", "users.admin", "new.write", "ipas.deploy"], ["users.internal"]),
             ("service", ["users.internal"], ["users.read", "users.write"]),
         ],
     )
