@@ -12,6 +12,7 @@ PAGE := third_party/swagger-ui/swagger-ui-bundle.js
 READY := .venv/.ready $(EDGE) $(PAGE)
 CLIENT := clients/python/ameide_client/services.py
 CHECKS := $(READY) .venv/.checks $(CLIENT)
+EDITABLE := .venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
+.PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
     load soak rotate-keys faults programs images check-images chart sbom scan
 
 help: ## print this
@@ -107,6 +108,12 @@ breaking: $(CHECKS) ## compare the contract with the main branch
 
 # -- writing -----------------------------------------------------------------------------------------------------
 
+new-service: $(CHECKS) ## write a service, its proto, migration and tests: NAME=connectors, a plural
+	@$(PY) -m tools.scaffold $(NAME)
+	@$(EDITABLE) -e services/$(NAME) && touch .venv/.ready .venv/.checks
+	@$(MAKE) --no-print-directory proto openapi
+	@$(PY) -m tests.contract.golden --write
+
 format: $(CHECKS) ## format Python and protos
 	@.venv/bin/ruff check --fix --quiet . || true
 	@.venv/bin/ruff format .
@@ -181,8 +188,7 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock && \
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock && \
 	.venv/bin/uv pip install --quiet --python $(PY) --compile-bytecode --require-hashes -r requirements.lock && \
-	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation \
-	    $(addprefix -e ,$(patsubst %/,%,$(dir $(filter %/pyproject.toml,$^)))) && \
+	$(EDITABLE) $(addprefix -e ,$(patsubst %/,%,$(dir $(filter %/pyproject.toml,$^)))) && \
 	touch $@; } >&2
 
 .venv/.checks: .venv/.ready requirements-checks.lock

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from api_common.errors import EDGE_REPLIES, REGISTRY, DomainError
 
 from tests import protos
+from tests.protos import ROOT
 from tests.services import built_services
 
 COMMON = "ameide.common.v1"
@@ -15,8 +16,8 @@ COMMON = "ameide.common.v1"
 def error_classes() -> list[type[DomainError]]:
     """Every DomainError of api_common and the services."""
     importlib.import_module("api_common.errors")
-    for built in built_services():
-        built.module("errors")
+    for path in sorted(ROOT.glob("services/*/*_service/errors.py")):
+        importlib.import_module(f"{path.parent.name}.errors")
     return sorted(_derived(DomainError), key=lambda error: error.__name__)
 
 

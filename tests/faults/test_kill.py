@@ -11,9 +11,10 @@ import pytest
 
 from tests.faults.callers import Caller
 from tests.faults.conftest import Report
-from tests.faults.form import FORM, NAMED
+from tests.faults.form import FORM
 from tests.faults.load import load
 from tests.faults.stand import PATIENCE_SECONDS, Stand
+from tools.topology import NAMED
 
 S = grpc.StatusCode
 USERS = NAMED["users"]

@@ -10,10 +10,11 @@ import pytest
 
 from tests.faults.callers import Caller
 from tests.faults.conftest import Report
-from tests.faults.form import FORM, NAMED
+from tests.faults.form import FORM
 from tests.faults.load import load
 from tests.faults.locks import locked, until_sessions
 from tests.faults.stand import Replica, Stand
+from tools.topology import NAMED
 
 S = grpc.StatusCode
 USERS = NAMED["users"]

@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tools.secrets import certificates
+from tools.topology import NAMED
 
 
 def certificate(folder: Path, name: str) -> x509.Certificate:
@@ -20,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 class TestEnsure:
     def test_makes_an_authority_and_a_leaf_for_everybody(self, tmp_path: Path) -> None:
         certificates.ensure(tmp_path)
-        names = ("ca", "edge", "users", "workflows", "agents", "ipas")
+        names = ("ca", "edge", *NAMED)
         assert {path.name for path in tmp_path.iterdir()} == {
             f"{name}.{kind}" for name in names for kind in ("pem", "key")
         }

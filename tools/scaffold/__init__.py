@@ -1,0 +1,1 @@
+"""A new service, made of the template in this folder."""
