@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+import structlog
 from ameide.user.v1 import directory_pb2 as pb
 
 from api_common.authn import Principal
 from api_common.call import CallContext
 from api_common.contract import UUID_PATTERN
-from api_common.errors import DomainError, ExternalServiceError, UnauthenticatedError
+from api_common.errors import AuthorizationError, DomainError, ExternalServiceError, InternalError, UnauthenticatedError
 from api_common.siblings import Siblings
 
 MAX_AGE_SECONDS: Final = 30
@@ -30,6 +31,8 @@ _CACHE_SIZE: Final = 10_000
 _ID_LENGTH: Final = 36
 
 _Key = tuple[str, str]
+
+_log: Final = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Directory:
         self._source = source
         self._now = now
         self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
-        self._look_ups: dict[_Key, asyncio.Task[_Answer | None]] = {}
+        self._look_ups: dict[_Key, asyncio.Task[_Answer | DomainError]] = {}
 
     def recall(self, principal: Principal) -> Principal | None:
         """Returns ``principal`` with the roles that count; None if they must be asked for.
@@ -116,6 +119,7 @@ class Directory:
         Raises:
             UnauthenticatedError: the user is suspended or deleted.
             ExternalServiceError: nobody can tell now, and what was known is too old.
+            InternalError: the users service does not serve this process.
         """
         key = _key(ctx.principal)
         look_up = self._look_ups.get(key)
@@ -123,8 +127,8 @@ class Directory:
             look_up = self._look_ups[key] = asyncio.create_task(self._look_up(key, ctx))
         # Who leaves takes nothing from the others.
         answer = await asyncio.shield(look_up)
-        if answer is None:
-            raise ExternalServiceError(_UNAVAILABLE, retry_after_seconds=1)
+        if isinstance(answer, DomainError):
+            raise answer
         return _with_stored_roles(ctx.principal, answer.user)
 
     def forget(self, tenant_id: str, user_id: str) -> None:
@@ -134,16 +138,18 @@ class Directory:
         # One that is under way may have read what was before.
         self._look_ups.pop(key, None)
 
-    async def _look_up(self, key: _Key, ctx: CallContext) -> _Answer | None:
+    async def _look_up(self, key: _Key, ctx: CallContext) -> _Answer | DomainError:
         # The age counts from before the question: what is changed while it is answered is as new as any change.
         asked_at = self._now()
         deadline = asyncio.get_running_loop().time() + LOOK_UP_SECONDS
         ctx = replace(ctx, deadline=deadline, is_own_deadline=True)
         try:
             answer = _Answer(await self._source.find(ctx), asked_at)
-        except DomainError:
+        except DomainError as error:
             known = self._answers.get(key)
-            return known if known is not None and asked_at - known.asked_at < MAX_STALE_SECONDS else None
+            if known is not None and asked_at - known.asked_at < MAX_STALE_SECONDS:
+                return known
+            return self._failure(error)
         else:
             if self._is_current(key):
                 self._remember(key, answer)
@@ -151,6 +157,14 @@ class Directory:
         finally:
             if self._is_current(key):
                 del self._look_ups[key]
+
+    @staticmethod
+    def _failure(error: DomainError) -> DomainError:
+        if isinstance(error, AuthorizationError):
+            # No retry helps: the environment of the users service does not name this service as a caller.
+            _log.error("users refuses this service", setting="USERS_SERVER_INTERNAL_CALLERS")
+            return InternalError("Something went wrong on our side.")
+        return ExternalServiceError(_UNAVAILABLE, retry_after_seconds=1)
 
     def _is_current(self, key: _Key) -> bool:
         return self._look_ups.get(key) is asyncio.current_task()

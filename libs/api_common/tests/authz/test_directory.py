@@ -16,6 +16,7 @@ from api_common.authz import directory as module
 from api_common.authz.directory import MAX_AGE_SECONDS, MAX_STALE_SECONDS, Directory, StoredUser, UsersService
 from api_common.call import CallContext
 from api_common.errors import (
+    AuthorizationError,
     DeadlineExceededError,
     DomainError,
     ExternalServiceError,
@@ -25,6 +26,7 @@ from api_common.errors import (
 from api_common.siblings import FAILURES_TO_OPEN, Siblings
 from api_common.telemetry import Metrics, Trace
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 UNTRACED = Trace("1" * 32, parent_id="", sampled=False)
 
@@ -249,6 +251,14 @@ class TestOutage:
         clock.seconds += MAX_AGE_SECONDS
         with pytest.raises(UnauthenticatedError):
             await resolved(directory)
+
+    async def test_that_is_refused_is_a_defect_that_no_retry_repairs(
+        self, directory: Directory, source: Source
+    ) -> None:
+        source.answer = AuthorizationError("This service does not serve this caller.")
+        with pytest.raises(InternalError), capture_logs() as logged:
+            await resolved(directory)
+        assert [(line["log_level"], line["setting"]) for line in logged] == [("error", "USERS_SERVER_INTERNAL_CALLERS")]
 
     async def test_lets_nobody_in_of_whom_nothing_is_known(self, directory: Directory, source: Source) -> None:
         source.answer = ExternalServiceError("down")
