@@ -1,4 +1,4 @@
-"""Where everything of the local mesh is: services, ports, files. `services.yaml` lists the services."""
+"""The services of `services.yaml`, and the ports and files of a local mesh."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ AUDIENCE: Final = "ameide-api"
 
 
 class MeshError(Exception):
-    """The mesh cannot do what was asked; the message says why and what to do."""
+    """A command failed; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Mesh:
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """Every port that must be free, by what listens there."""
+        """The ports of the mesh, by what listens there."""
         fixed = EDGE_PORTS | {"issuer": ISSUER_PORT}
         services = {f"{service.name} grpc": service.grpc_port for service in SERVICES}
         operations = {f"{service.name} operations": service.operations_port for service in SERVICES}
@@ -113,14 +113,14 @@ class Mesh:
 
     @property
     def run(self) -> Path:
-        """Process ids and the mark that the mesh answers."""
+        """The folder of process ids and of the mark that the mesh answers."""
         return self.folder / "run"
 
     def log(self, process: str) -> Path:
         return self.folder / "logs" / f"{process}.log"
 
     def readiness_url(self, process: str) -> str:
-        """Returns what answers 200 when ``process``, a service, `issuer` or `edge`, takes traffic."""
+        """Returns the URL that answers 200 when ``process`` (a service, `issuer` or `edge`) takes traffic."""
         if process == "edge":
             return f"{self.url}/healthz"
         if process == "issuer":
@@ -129,4 +129,4 @@ class Mesh:
 
 
 PROCESSES: Final = (*(service.name for service in SERVICES), "issuer", "edge")
-"""What the runner keeps alive, in the order of its table."""
+"""The processes that the runner restarts, in the order of `make status`."""

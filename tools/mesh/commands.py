@@ -17,11 +17,11 @@ from tools.mesh.preparation import Urls
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
 
 STATE = ("pg", "certs", "issuer", "envoy", "run", "logs", "pagination.keys", "lock")
-"""What `reset` removes from the state folder, and nothing else: it may be a folder that someone chose."""
+"""What `reset` removes from the state folder. It removes nothing else: the user may have chosen the folder."""
 
 
 def up(mesh: Mesh) -> None:
-    """Prepares what is missing, starts everything, and stays until a signal or, with `DETACH`, until it answers."""
+    """Starts the mesh. Returns after a signal or, with `DETACH`, as soon as the mesh answers."""
     mesh.folder.mkdir(parents=True, exist_ok=True)
     with (mesh.folder / "lock").open("a") as lock:
         _take(lock, mesh)
@@ -33,7 +33,7 @@ def up(mesh: Mesh) -> None:
 
 def _start(mesh: Mesh) -> None:
     print("Starting the Ameide API mesh", flush=True)
-    processes.stop(mesh, PROCESSES)  # what a killed runner left behind
+    processes.stop(mesh, PROCESSES)  # the rest of a killed mesh
     for folder in (mesh.run, mesh.folder / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -78,7 +78,11 @@ def _serve(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable[[], N
 
 
 def _await(mesh: Mesh, child: int) -> None:
-    """Waits until the detached mesh answers, or tells why it does not."""
+    """Waits until the detached mesh answers.
+
+    Raises:
+        MeshError: it stopped; the message holds its log.
+    """
     while not processes.ready_mark(mesh).exists():
         if os.waitpid(child, os.WNOHANG)[0]:
             raise MeshError(mesh.log("mesh").read_text().strip())
@@ -93,7 +97,7 @@ def _leave_terminal(log: Path) -> None:
 
 
 def down(mesh: Mesh) -> None:
-    """Stops the mesh and waits; clears what a killed runner left."""
+    """Stops the mesh and waits for its end; also stops the rest of a killed mesh."""
     found = dict(processes.pids(mesh))
     if not found and postgres.pid(mesh.postgres) is None:
         print("No mesh is running.")
@@ -146,17 +150,17 @@ def migrate(mesh: Mesh) -> None:
 
 
 def running_mesh(mesh: Mesh) -> Mesh | None:
-    """Returns the mesh that runs from the same folder, with the ports that it really has."""
+    """Returns the running mesh of the same folder, with its real ports."""
     if "mesh" not in dict(processes.pids(mesh)):
         return None
     return Mesh(mesh.folder, int((mesh.run / "port_offset").read_text()))
 
 
 def _take(lock: TextIO, mesh: Mesh) -> None:
-    """Takes turns with another `make up`; one that runs already is not waited for."""
+    """Waits for another `make up` to finish its start; returns without the lock when a mesh runs already."""
     while True:
         try:
-            # A record lock: unlike flock's, it does not live on in processes that outlive a killed runner.
+            # A record lock ends with this process; with flock, processes that outlive a killed runner would keep it.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             if processes.ready_mark(mesh).exists():

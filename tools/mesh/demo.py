@@ -1,4 +1,4 @@
-"""A story through REST that touches all four aggregates; ends with an error when an answer is not the expected one."""
+"""Tells a story through REST about users, workflows, agents and IPAs; fails when an answer is not the expected one."""
 
 import secrets
 import time
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 class Caller:
-    """Somebody with a token, whose calls are printed."""
+    """Calls the API with a token and prints each call."""
 
     def __init__(self, mesh: Mesh, tenant: str, sub: str, *roles: str) -> None:
         token = identity.mint(mesh.issuer, sub=sub, tenant=tenant, roles=roles)
@@ -36,7 +36,7 @@ class Caller:
         return reply
 
     def settle(self, deployment: Json) -> Json:
-        """Returns a deployment when nobody works on it any more."""
+        """Polls a deployment until its saga has ended and returns it."""
         for _ in range(100):
             if deployment["state"] not in {"DEPLOYING", "COMPENSATING", "RETIRING"}:
                 break

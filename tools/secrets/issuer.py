@@ -32,7 +32,7 @@ class IssuerServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def document(self, path: str) -> bytes | None:
-        """Returns what stands at ``path``, or None."""
+        """Returns the document at ``path``, or None."""
         if path == DISCOVERY:
             return json.dumps({"issuer": ISSUER, "jwks_uri": f"{self.url}/jwks.json"}).encode()
         if path in KEY_SETS and (file := self.folder / path[1:]).is_file():
@@ -49,17 +49,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(404 if document is None else 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
-        # Whoever has left meanwhile misses nothing.
+        # The client may have closed the connection.
         with suppress(ConnectionError):
             self.end_headers()
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # the name is the base class's
-        """Says nothing: the edge asks twice a minute, for ever."""
+        """Logs nothing: the edge asks twice a minute."""
 
 
 def main() -> None:
-    """Serves the mesh's issuer until it is told to stop."""
+    """Serves the mesh's issuer until SIGTERM."""
     mesh = Mesh.from_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     IssuerServer(mesh.issuer, mesh.ports["issuer"]).serve_forever()
