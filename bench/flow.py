@@ -1,4 +1,4 @@
-"""Which files a call passes: `make flow` prints them in the order of the first visit, and writes two lists into the docs.
+"""Lists the files that a call passes, in the order of the first visit; writes two of the lists into the docs.
 
 Only files of api_common and of the service itself count, and only what the call's own task runs. Caches are filled.
 """

@@ -12,15 +12,24 @@ import pytest
 from ameide.agent.v1 import agent_pb2
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.authn import Peer
-from api_common.call import read_headers
+from api_common.authn import Peer, Principal
+from api_common.authz import Directory
+from api_common.call import follow_trace, read_headers
 from api_common.contract import MethodPolicy, read_policies
 from api_common.db import TransactionOutcome
 from api_common.errors import AuthorizationError
 from api_common.events import is_audited
-from api_common.rpc import Call, audit
-from api_common.telemetry import Trace
-from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused, running_service, settings_for
+from api_common.rpc import Call, Done, Incoming, effects, errors, record_denial
+from api_common.testing import (
+    NEVER,
+    Caller,
+    Identity,
+    NoStoredUsers,
+    TestDatabase,
+    refused,
+    running_service,
+    settings_for,
+)
 from google.protobuf.field_mask_pb2 import FieldMask
 from structlog.testing import capture_logs
 from users_service.service import SERVICE as USERS
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 S: Final = grpc.StatusCode
 FIELDS: Final = {"event", "log_level", "version", "action", "outcome", "actor", "subject", "tenant_id", "request_id"}
 
+ADA: Final = Principal("ada", "acme", frozenset())
 SUSPEND: Final = read_policies(pb.DESCRIPTOR.services_by_name["UserService"])["SuspendUser"]
 
 Event = MutableMapping[str, Any]
@@ -43,7 +53,8 @@ Event = MutableMapping[str, Any]
 
 def a_call(*, peer: Peer | None) -> Call:
     payload, headers = pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(())
-    return Call(SUSPEND, payload, headers, deadline=0, trace=Trace.follow(headers.traceparent, is_root=True), peer=peer)
+    deadline, trace = asyncio.get_running_loop().time() + 60, follow_trace(headers.traceparent, is_root=True)
+    return Call(Incoming(SUSPEND, payload, headers, deadline, trace, peer), principal=ADA)
 
 
 @pytest.fixture
@@ -187,20 +198,22 @@ class TestEffects:
         self, events: list[Event], outcome: TransactionOutcome, told: list[str]
     ) -> None:
         async def within(call: Call) -> None:
-            call.effect, call.outcome = pb.User(id=NEVER), outcome
+            call.done = Done(b"", pb.User(id=NEVER), outcome=outcome)
             raise asyncio.CancelledError
 
         with pytest.raises(asyncio.CancelledError):
-            await audit(SUSPEND, within)(a_call(peer=None))
+            await effects(SUSPEND, within, directory=Directory(NoStoredUsers()))(a_call(peer=None))
         assert [event["outcome"] for event in audited(events)] == told
 
 
 class TestDenials:
     async def test_of_a_peer_name_it_by_its_certificate(self, events: list[Event]) -> None:
         async def within(call: Call) -> None:
-            call.error = AuthorizationError("This service does not serve this caller.")
+            call.principal = None
+            raise AuthorizationError("This service does not serve this caller.")
 
-        await audit(SUSPEND, within)(a_call(peer=Peer("spiffe://ameide.local/agents", b"")))
+        call = a_call(peer=Peer("spiffe://ameide.local/agents", b""))
+        await errors(SUSPEND, within, denied=record_denial)(call)
         (event,) = audited(events)
         assert (event["outcome"], event["actor"]) == (
             "denied",

@@ -15,7 +15,7 @@ import jwt
 import pytest
 import yaml
 from ameide.user.v1 import user_pb2 as pb
-from api_common.authn import FileKeySet, OidcAuthProvider, bearer_token
+from api_common.authn import FileKeySet, OidcVerifier, bearer_token
 from api_common.errors import UnauthenticatedError, render
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -141,11 +141,11 @@ async def load(publisher: Publisher) -> AsyncIterator[Load]:
 
 def verifying(keys: FileKeySet) -> Answer:
     """What a service says, by its own verifier."""
-    verifier = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
+    verifier = OidcVerifier(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
 
     async def answer(request: Any, context: Any) -> pb.User:
         try:
-            await verifier.authenticate(bearer_token((dict(context.invocation_metadata())["authorization"],)))
+            await verifier.verify(bearer_token((dict(context.invocation_metadata())["authorization"],)))
         except UnauthenticatedError as error:
             await context.abort(*render(error, request_id="the-id"))
         return pb.User()

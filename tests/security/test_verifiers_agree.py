@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 import pytest
 import yaml
-from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, ClaimMap, FileKeySet, OidcAuthProvider, bearer_token
+from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, ClaimMap, FileKeySet, OidcVerifier, bearer_token
 from api_common.errors import UnauthenticatedError
 
 from tests.e2e.edge.backend import Backend
@@ -35,7 +35,7 @@ class Verifiers:
 
     places: ClaimMap
     edge: Edge
-    service: OidcAuthProvider
+    service: OidcVerifier
 
     async def believe(self, client: httpx.AsyncClient, authorization: str) -> tuple[int, bool]:
         """Returns the edge's answer and the service's."""
@@ -44,7 +44,7 @@ class Verifiers:
         except httpx.TransportError:
             status = 0
         try:
-            await self.service.authenticate(bearer_token((authorization,)))
+            await self.service.verify(bearer_token((authorization,)))
         except UnauthenticatedError:
             return status, False
         return status, True
@@ -68,7 +68,7 @@ async def verifiers(
     path = tmp_path_factory.mktemp("verifier") / "jwks.json"
     path.write_text(json.dumps(issuer.key_set()))
     places = CLAIM_MAPS[request.param]
-    service = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=FileKeySet(path), claims=places)
+    service = OidcVerifier(issuer=ISSUER, audience=AUDIENCE, key_set=FileKeySet(path), claims=places)
     async with running(layout(request.param, 1, change, request.param)) as edge:
         yield Verifiers(places, edge, service)
 

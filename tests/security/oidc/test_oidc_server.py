@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 import jwt
 import pytest
-from api_common.authn import CLAIM_MAPS, DiscoveredKeySet, OidcAuthProvider
+from api_common.authn import CLAIM_MAPS, DiscoveredKeySet, OidcVerifier
 from api_common.errors import UnauthenticatedError
 
 from tests import node_packages
@@ -56,23 +56,23 @@ class TestToken:
         token = await token_of(issuer, kind)
         assert jwt.get_unverified_header(token) == {"alg": "RS256", "typ": "at+jwt", "kid": "real"}
         key_set = DiscoveredKeySet(issuer)
-        provider = OidcAuthProvider(issuer=issuer, audience=AUDIENCE, key_set=key_set, claims=CLAIM_MAPS[kind])
-        principal = await provider.authenticate(token)
+        provider = OidcVerifier(issuer=issuer, audience=AUDIENCE, key_set=key_set, claims=CLAIM_MAPS[kind])
+        principal = await provider.verify(token)
         await key_set.close()
         assert (principal.subject, principal.tenant_id, principal.roles) == (kind, "acme", frozenset({"admin"}))
 
     async def test_is_no_use_to_another_audience(self, issuer: str, kind: str) -> None:
         key_set = DiscoveredKeySet(issuer)
-        provider = OidcAuthProvider(issuer=issuer, audience="other", key_set=key_set, claims=CLAIM_MAPS[kind])
+        provider = OidcVerifier(issuer=issuer, audience="other", key_set=key_set, claims=CLAIM_MAPS[kind])
         with pytest.raises(UnauthenticatedError):
-            await provider.authenticate(await token_of(issuer, kind))
+            await provider.verify(await token_of(issuer, kind))
         await key_set.close()
 
 
 async def test_claims_of_one_kind_are_not_those_of_another(issuer: str) -> None:
     key_set = DiscoveredKeySet(issuer)
-    provider = OidcAuthProvider(issuer=issuer, audience=AUDIENCE, key_set=key_set, claims=CLAIM_MAPS["generic"])
+    provider = OidcVerifier(issuer=issuer, audience=AUDIENCE, key_set=key_set, claims=CLAIM_MAPS["generic"])
     for kind in ("keycloak", "auth0"):
         with pytest.raises(UnauthenticatedError):
-            await provider.authenticate(await token_of(issuer, kind))
+            await provider.verify(await token_of(issuer, kind))
     await key_set.close()

@@ -1,5 +1,6 @@
 """Package authn holds who calls: tokens, key sets, certificates, and the principal that they prove."""
 
+from api_common.authn.authenticator import EDGE, TRUST_DOMAIN, Authenticator, bearer_token, peer_of
 from api_common.authn.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner, public_jwk
 from api_common.authn.key_sets import MAX_AGE_SECONDS, DiscoveredKeySet, FileKeySet, KeySet
 from api_common.authn.oidc import (
@@ -8,13 +9,10 @@ from api_common.authn.oidc import (
     MAX_TOKEN_BYTES,
     MAX_TOKEN_LIFETIME_SECONDS,
     ClaimMap,
-    IssuerRouter,
-    OidcAuthProvider,
-    bearer_token,
+    OidcVerifier,
 )
-from api_common.authn.peers import EDGE, TRUST_DOMAIN, PeerPolicy, peer_of
 from api_common.authn.principal import TENANT_PATTERN, Principal
-from api_common.authn.service_tokens import Peer, ServiceTokenSigner, verify_service_token
+from api_common.authn.service_tokens import Peer, ServiceTokenSigner
 from api_common.authn.tls import channel_credentials, file_versions, server_credentials
 
 __all__ = [
@@ -28,15 +26,14 @@ __all__ = [
     "MAX_TOKEN_LIFETIME_SECONDS",
     "TENANT_PATTERN",
     "TRUST_DOMAIN",
+    "Authenticator",
     "ClaimMap",
     "DiscoveredKeySet",
     "FileKeySet",
     "InternalTokenSigner",
-    "IssuerRouter",
     "KeySet",
-    "OidcAuthProvider",
+    "OidcVerifier",
     "Peer",
-    "PeerPolicy",
     "Principal",
     "ServiceTokenSigner",
     "bearer_token",
@@ -45,5 +42,4 @@ __all__ = [
     "peer_of",
     "public_jwk",
     "server_credentials",
-    "verify_service_token",
 ]

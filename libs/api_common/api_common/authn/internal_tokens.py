@@ -1,6 +1,6 @@
-"""Tokens of our own that stand for an API key inside the mesh, so that a service sees one kind of credential.
+"""Our own tokens, which replace API keys inside the mesh, so that a service sees one kind of credential.
 
-The users service signs one for the edge (`edge_authorization`); edge and services verify it like any other OIDC token,
+The users service signs one for the edge (`server.ext_authz`). Edge and services verify it like any other OIDC token,
 with the keys of this issuer.
 """
 
@@ -13,26 +13,27 @@ from typing import Final
 import jwt
 import uuid_utils
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from jwt.algorithms import ECAlgorithm
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 INTERNAL_ISSUER: Final = "https://internal.ameide.local/"
-"""The `iss`; nobody outside the mesh can be it, and no user comes from it."""
+"""The `iss` of these tokens; no identity provider can have this name."""
 LIFETIME_SECONDS: Final = 60
-"""How long a token is good for."""
+"""The life of a token."""
 
 _ALGORITHM: Final = "ES256"
 
 
 class InternalTokenSigner:
-    """Makes the tokens.
+    """Signs the tokens.
 
     Args:
         private_key: ECDSA P-256, PEM.
-        audience: the `aud` that the services ask for.
+        audience: the `aud` that the services require.
 
     Raises:
-        ValueError: the key is another one.
+        ValueError: the key is of another kind.
     """
 
     def __init__(self, private_key: bytes, *, audience: str, now: Callable[[], float] = time.time) -> None:
@@ -58,16 +59,21 @@ class InternalTokenSigner:
 
 
 def public_jwk(private_key: bytes) -> dict[str, str]:
-    """Returns what verifiers need of ``private_key``, PEM, as a JWK; its `kid` is its thumbprint (RFC 7638).
+    """Returns the public half of ``private_key``, PEM, as a JWK whose `kid` is its thumbprint (RFC 7638).
 
     Raises:
-        ValueError: it is no ECDSA P-256 key.
+        ValueError: the key is neither ECDSA P-256 nor RSA.
     """
-    public = ECAlgorithm.to_jwk(_load(private_key).public_key(), as_dict=True)
-    members = {name: public[name] for name in ("crv", "kty", "x", "y")}
+    key = load_pem_private_key(private_key, None)
+    if isinstance(key, RSAPrivateKey):
+        algorithm, public = "RS256", RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    else:
+        algorithm, public = _ALGORITHM, ECAlgorithm.to_jwk(_load(private_key).public_key(), as_dict=True)
+    # The members that RFC 7638 names for either kind of key.
+    members = {name: str(value) for name, value in public.items() if name in {"crv", "e", "kty", "n", "x", "y"}}
     canonical = json.dumps(members, separators=(",", ":"), sort_keys=True)
     kid = hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    return {**members, "kid": kid, "use": "sig", "alg": _ALGORITHM}
+    return {**members, "kid": kid, "use": "sig", "alg": algorithm}
 
 
 def _load(private_key: bytes) -> EllipticCurvePrivateKey:

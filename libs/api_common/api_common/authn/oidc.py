@@ -1,17 +1,15 @@
-"""Turns a bearer token into a Principal: OIDC access tokens (RFC 9068 style JWTs) of one trusted issuer.
+"""Verifies OIDC access tokens (RFC 9068 style JWTs) of one trusted issuer.
 
-The edge has verified the token already; we verify again, more strictly: the two verifiers disagree on odd tokens (PyJWT
-lets the last of two equal claims win, Envoy ignores `crit`), and a caller inside the mesh may bypass the edge.
+The edge has verified the token already. Services verify it again, more strictly: the two verifiers disagree on odd
+tokens (PyJWT lets the last of two equal claims win, Envoy ignores `crit`), and a caller inside the mesh may bypass the
+edge.
 """
 
 import base64
-import hashlib
 import json
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import jwt
 
@@ -20,23 +18,11 @@ from api_common.authn.principal import TENANT_PATTERN, Principal
 from api_common.errors import UnauthenticatedError
 
 MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
-"""From `iat` to `exp`; what lives longer is refused, so that a stolen token ends within a day."""
+"""The longest accepted time from `iat` to `exp`, so that a stolen token ends within a day."""
 MAX_TOKEN_BYTES: Final = 8 * 1024
-"""The longest token that is looked at."""
+"""Longer tokens are refused unread."""
 CLOCK_SKEW_SECONDS: Final = 5
 """How far the issuer's clock may be ahead of ours."""
-_CACHE_SIZE: Final = 10_000
-
-
-class AuthProvider(Protocol):
-    """Whatever can tell who the bearer of a token is."""
-
-    async def authenticate(self, token: str) -> Principal:
-        """Returns the bearer of ``token``.
-
-        Raises:
-            UnauthenticatedError: it does not verify. The message never says which check failed.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +51,8 @@ CLAIM_MAPS: Final[Mapping[str, ClaimMap]] = {
 """By the name that the settings use."""
 
 
-class OidcAuthProvider:
-    """Verifies tokens against the key set of one issuer and remembers what verified until it expires.
-
-    A verification costs about 200 µs, a look-up 5 (docs/performance.md). Tokens are remembered by digest only.
+class OidcVerifier:
+    """Verifies the tokens of one issuer with its current public keys.
 
     Args:
         key_set: the issuer's current public keys.
@@ -83,51 +67,19 @@ class OidcAuthProvider:
         key_set: KeySet,
         claims: ClaimMap = GENERIC_CLAIMS,
         kind: Literal["user", "service_account"] = "user",
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
-        self._keys = key_set
-        self._generation = key_set.generation
         self._claims = claims
         self._kind = kind
-        self._now = now
-        self._verified: OrderedDict[bytes, Principal] = OrderedDict()
+        self.key_set: Final = key_set
 
-    async def authenticate(self, token: str) -> Principal:
+    async def verify(self, token: str) -> Principal:
         """Returns the bearer of ``token``.
 
         Raises:
             UnauthenticatedError: it does not verify. The message never says which check failed.
         """
-        digest = _digest(token)
-        principal = self.recall(digest)
-        if principal is None:
-            principal = self._unexpired(await self._verify(token))
-            self._verified[digest] = principal
-            if len(self._verified) > _CACHE_SIZE:
-                self._verified.popitem(last=False)
-        return principal
-
-    def recall(self, digest: bytes) -> Principal | None:
-        """Returns the bearer of the token with this `_digest`; None if it has not verified with the current keys.
-
-        Raises:
-            UnauthenticatedError: it has expired meanwhile.
-        """
-        if self._generation != self._keys.generation:
-            # What an old key had signed must not outlive it.
-            self._generation = self._keys.generation
-            self._verified.clear()
-        principal = self._verified.get(digest)
-        return None if principal is None else self._unexpired(principal)
-
-    def _unexpired(self, principal: Principal) -> Principal:
-        if principal.expires_at + CLOCK_SKEW_SECONDS <= self._now():
-            raise UnauthenticatedError(_REFUSED)
-        return principal
-
-    async def _verify(self, token: str) -> Principal:
         try:
             if len(token) > MAX_TOKEN_BYTES or "=" in token:
                 raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
@@ -136,7 +88,7 @@ class OidcAuthProvider:
             if not isinstance(key_id, str | None):
                 raise TypeError("the key's id must be a text")
             _object(payload)
-            key = await self._keys.find(key_id)
+            key = await self.key_set.find(key_id)
             claims = jwt.decode(
                 token,
                 key.key,
@@ -148,7 +100,7 @@ class OidcAuthProvider:
             )
             return self._principal(claims)
         except (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UnauthenticatedError(_REFUSED) from error
+            raise UnauthenticatedError from error
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         expires_at, issued_at = claims["exp"], claims["iat"]
@@ -169,48 +121,19 @@ class OidcAuthProvider:
         return Principal(subject, tenant, frozenset(roles), email, float(expires_at), kind=self._kind)
 
 
-class IssuerRouter:
-    """Gives each token to the provider of the issuer that it names; that one then verifies the name, too."""
-
-    def __init__(self, providers: Mapping[str, OidcAuthProvider]) -> None:
-        self._providers = providers
-
-    async def authenticate(self, token: str) -> Principal:
-        """Returns the bearer of ``token``.
-
-        Raises:
-            UnauthenticatedError: nobody here knows its issuer, or it does not verify.
-        """
-        try:
-            if len(token) > MAX_TOKEN_BYTES:
-                raise ValueError("longer than any token we accept")
-            digest = _digest(token)
-            for provider in self._providers.values():
-                # Whoever believes it was found by its issuer before: reading that again would cost more than the rest.
-                if (principal := provider.recall(digest)) is not None:
-                    return principal
-            provider = self._providers[_object(token.split(".")[1])["iss"]]
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise UnauthenticatedError(_REFUSED) from error
-        return await provider.authenticate(token)
-
-
-_REFUSED: Final = "The credential is not valid."
-
-
-def bearer_token(authorization: tuple[str, ...]) -> str:
-    """Returns the token of the one `authorization` value of a call (RFC 6750).
+def read_issuer(token: str) -> str:
+    """Returns the issuer that a token names, before anything of it is verified.
 
     Raises:
-        UnauthenticatedError: there is none, more than one, or it is not exactly `Bearer <token>`.
+        UnauthenticatedError: it names none.
     """
-    if len(authorization) != 1 or not authorization[0].startswith("Bearer "):
-        raise UnauthenticatedError("A bearer token is required.")
-    return authorization[0][len("Bearer ") :]
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    try:
+        issuer = _object(token.split(".")[1])["iss"]
+    except (ValueError, LookupError, RecursionError) as error:
+        raise UnauthenticatedError from error
+    if not isinstance(issuer, str):
+        raise UnauthenticatedError
+    return issuer
 
 
 def _object(segment: str) -> dict[str, Any]:

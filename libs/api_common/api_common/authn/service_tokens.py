@@ -1,7 +1,7 @@
 """Tokens with which one service calls another for a user (RFC 8693, `act`).
 
 Signed with the private key of the service's own mTLS certificate and verified with the certificate that the callee sees
-on the connection: only the service that holds the connection can have made it, and there is no key to distribute.
+on the connection: only the service that holds the connection can sign one, and there is no key to distribute.
 A token names its callee and one method and lives for a minute, so that a stolen one is of no use anywhere else.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import jwt
 import uuid_utils
+from cachetools import FIFOCache
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -20,15 +21,14 @@ from api_common.authn.principal import Principal
 from api_common.errors import UnauthenticatedError
 
 LIFETIME_SECONDS: Final = 60
-"""How long a token is good for."""
+"""The life of a token."""
 CLOCK_SKEW_SECONDS: Final = 5
-"""How far the caller's clock may be ahead of ours."""
+"""The tolerated difference between the caller's clock and ours."""
 TOKEN_TYPE: Final = "ameide-obo+jwt"  # noqa: S105 - a media type (RFC 7519, section 5.1)
 """The `typ` header: no other token can be taken for one of these, nor one of these for another."""
 
 _ALGORITHM: Final = "ES256"
 _CACHE_SIZE: Final = 10_000
-_REFUSED: Final = "The credential is not valid."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ServiceTokenSigner:
         self.identity: Final = spiffe_id(certificate)
         self._key = cast(EllipticCurvePrivateKey, load_pem_private_key(private_key, None))
         self._now = now
-        self._made: dict[tuple[Principal, str, str], tuple[float, str]] = {}
+        self._made: FIFOCache[tuple[Principal, str, str], tuple[float, str]] = FIFOCache(_CACHE_SIZE)
 
     def token(self, principal: Principal, *, audience: str, method: str) -> str:
         """Returns a token for ``principal`` that is good for one ``method`` of the service ``audience``.
@@ -80,8 +80,6 @@ class ServiceTokenSigner:
         if expires_at - now < LIFETIME_SECONDS / 2:
             expires_at = min(now + LIFETIME_SECONDS, principal.expires_at)
             token = self._sign(principal, audience, method, now, expires_at)
-            if len(self._made) >= _CACHE_SIZE:
-                self._made.clear()
             self._made[key] = (expires_at, token)
         return token
 
@@ -121,7 +119,7 @@ def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) 
         )
         typed = jwt.get_unverified_header(token).get("typ") == TOKEN_TYPE
         if not typed or claims["method"] != method or claims["act"] != {"sub": peer.identity}:
-            raise UnauthenticatedError(_REFUSED)
+            raise UnauthenticatedError
         return Principal(
             subject=claims["sub"],
             tenant_id=claims["tenant_id"],
@@ -132,4 +130,4 @@ def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) 
             kind=claims["kind"],
         )
     except (jwt.PyJWTError, ValueError, KeyError, TypeError) as error:
-        raise UnauthenticatedError(_REFUSED) from error
+        raise UnauthenticatedError from error

@@ -6,13 +6,13 @@ the user may use the platform at all; what was read is believed for half a minut
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 from ameide.user.v1 import directory_pb2 as pb
+from cachetools import FIFOCache
 
 from api_common.authn import Principal
 from api_common.call import CallContext
@@ -76,7 +76,7 @@ class UsersService:
                 return StoredUser(is_active=True, roles=frozenset(answer.roles))
             case pb.ResolvePrincipalResponse.LOCKED_OUT:
                 return StoredUser(is_active=False, roles=frozenset())
-        raise ExternalServiceError(_UNAVAILABLE, retry_after_seconds=1)
+        raise ExternalServiceError(retry_after_seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Directory:
     def __init__(self, source: UserSource, *, now: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._now = now
-        self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
+        self._answers: FIFOCache[_Key, _Answer] = FIFOCache(_CACHE_SIZE)
         self._look_ups: dict[_Key, asyncio.Task[_Answer | DomainError]] = {}
 
     def recall(self, principal: Principal) -> Principal | None:
@@ -152,7 +152,7 @@ class Directory:
             return self._failure(error)
         else:
             if self._is_current(key):
-                self._remember(key, answer)
+                self._answers[key] = answer
             return answer
         finally:
             if self._is_current(key):
@@ -163,17 +163,11 @@ class Directory:
         if isinstance(error, AuthorizationError):
             # No retry helps: the environment of the users service does not name this service as a caller.
             _log.error("users refuses this service", setting="USERS_SERVER_INTERNAL_CALLERS")
-            return InternalError("Something went wrong on our side.")
-        return ExternalServiceError(_UNAVAILABLE, retry_after_seconds=1)
+            return InternalError()
+        return ExternalServiceError(retry_after_seconds=1)
 
     def _is_current(self, key: _Key) -> bool:
         return self._look_ups.get(key) is asyncio.current_task()
-
-    def _remember(self, key: _Key, answer: _Answer) -> None:
-        self._answers[key] = answer
-        self._answers.move_to_end(key)
-        if len(self._answers) > _CACHE_SIZE:
-            self._answers.popitem(last=False)
 
 
 def is_user_id(subject: str) -> bool:
@@ -189,9 +183,6 @@ def _with_stored_roles(principal: Principal, user: StoredUser | None) -> Princip
     if user is None:
         return principal
     if not user.is_active:
-        raise UnauthenticatedError("The credential is not valid.")
+        raise UnauthenticatedError
     # Comparing costs a twentieth of replacing (4 µs), and an issuer may well be in step.
     return principal if principal.roles == user.roles else replace(principal, roles=user.roles)
-
-
-_UNAVAILABLE: Final = "A service that this call needs does not answer now."

@@ -1,7 +1,7 @@
 """Package call holds what travels with a call: its headers, and the context that a servicer gets."""
 
 from api_common.call.context import MAX_CALL_SECONDS, CallContext, RequestContext, StreamContext
-from api_common.call.headers import RequestHeaders, outgoing_headers, read_headers
+from api_common.call.headers import RequestHeaders, follow_trace, outgoing_headers, read_headers
 
 __all__ = [
     "MAX_CALL_SECONDS",
@@ -9,6 +9,7 @@ __all__ = [
     "RequestContext",
     "RequestHeaders",
     "StreamContext",
+    "follow_trace",
     "outgoing_headers",
     "read_headers",
 ]

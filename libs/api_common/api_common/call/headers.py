@@ -9,6 +9,7 @@ import uuid_utils
 
 from api_common.call.context import CallContext
 from api_common.contract import IF_MATCH, UUID_PATTERN
+from api_common.telemetry import Trace
 
 REQUEST_ID: Final = "x-request-id"
 """Metadata key of the id that a request keeps across processes, a UUID."""
@@ -81,6 +82,17 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
         from_rest=_ORIGINAL_PATH in last,
         accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
     )
+
+
+def follow_trace(traceparent: str, *, is_root: bool) -> Trace:
+    """Returns the part of a trace that a call is.
+
+    Args:
+        traceparent: well-formed, of `RequestHeaders`.
+        is_root: the trace begins here, with the trace id of ``traceparent``.
+    """
+    sampled = not is_root and bool(int(traceparent[53:], 16) & 1)
+    return Trace(traceparent[3:35], "" if is_root else traceparent[36:52], sampled, os.urandom(8).hex())
 
 
 def outgoing_headers(

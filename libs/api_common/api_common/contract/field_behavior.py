@@ -38,6 +38,10 @@ class FieldBehavior:
 
     def __init__(self, descriptor: Any) -> None:
         self._plan = _plan(descriptor, {})
+        self.has_required: Final = bool(self._plan.required or self._plan.checked)
+        """Whether `check` can find anything."""
+        self.has_output_only: Final = bool(self._plan.output_only or self._plan.stripped)
+        """Whether `strip_output_only` can clear anything."""
 
     def check(self, request: Message) -> list[FieldViolation]:
         """Returns violations for REQUIRED fields that are not populated, the first hundred.

@@ -56,4 +56,4 @@ def _refuse(path: str, descriptor: Descriptor) -> NoReturn:
     else:
         problem = "cannot be changed"
     violation = FieldViolation("update_mask", f"`{path[:64]}` {problem}")
-    raise InvalidUpdateMaskError("The update mask is malformed.", violations=[violation])
+    raise InvalidUpdateMaskError(violations=[violation])

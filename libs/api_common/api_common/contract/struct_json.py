@@ -54,4 +54,4 @@ def _plain(value: Value, field: str, depth: int) -> Any:
 
 
 def _unfit(field: str, description: str) -> ValidationError:
-    return ValidationError("The request is malformed.", violations=[FieldViolation(field, description)])
+    return ValidationError(violations=[FieldViolation(field, description)])

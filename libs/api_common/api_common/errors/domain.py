@@ -1,7 +1,7 @@
-"""What can go wrong, as the rules of an aggregate say it: no transport, no SQL.
+"""The errors that callers may see, without transport and SQL.
 
-Each class is one canonical case; `error_registry` maps it to the wire. A service derives its own reasons from these,
-three lines each:
+Each class is one canonical case; `registry` maps it to the wire. A service derives its own reasons from these, three
+lines each:
 
     class EmailTakenError(ConflictError):
         \"\"\"A live user of the tenant has this e-mail address.\"\"\"
@@ -35,10 +35,11 @@ class ResourceInfo:
 
 
 class DomainError(Exception):
-    """The base of every error a caller may see; `message`, `metadata` and the rest are public by contract.
+    """The base of every error that a caller may see; `message`, `metadata` and the rest are public by contract.
 
     Args:
-        message: one sentence for people. It reaches the client: no secrets, SQL, hosts or class names.
+        message: one sentence for people, `sentence` if empty. It reaches the client: no secrets, SQL, hosts or class
+            names.
         metadata: the dynamic parts of the message for programs (AIP-193).
         violations: the malformed fields.
         resource: the resource the error is about.
@@ -47,25 +48,27 @@ class DomainError(Exception):
 
     reason: ClassVar[str] = "INTERNAL"
     """The constant of the proto enum `Reason` for programs; unique per class."""
+    sentence: ClassVar[str] = "Something went wrong on our side."
+    """The message of an error that is raised without one."""
 
     def __init__(
         self,
-        message: str,
+        message: str = "",
         *,
         metadata: Mapping[str, str] | None = None,
         violations: Sequence[FieldViolation] = (),
         resource: ResourceInfo | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message or self.sentence
+        super().__init__(self.message)
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.resource = resource
         self.retry_after_seconds = retry_after_seconds
 
     def attach_item(self, item: str) -> None:
-        """Says which item of a batch the error is about: in front of every field, and in the metadata.
+        """Names the item of a batch that the error is about, in front of every field and in the metadata.
 
         Args:
             item: path of the item in proto names, e.g. `requests[3]`.
@@ -79,30 +82,35 @@ class ValidationError(DomainError):
     """The request is malformed, whatever the state of the system."""
 
     reason = "INVALID_REQUEST"
+    sentence = "The request is malformed."
 
 
 class UnauthenticatedError(DomainError):
     """There is no credential, or it does not verify."""
 
     reason = "UNAUTHENTICATED"
+    sentence = "The credential is not valid."
 
 
 class AuthorizationError(DomainError):
     """The caller is known and may not do this."""
 
     reason = "PERMISSION_DENIED"
+    sentence = "The credential does not allow this."
 
 
 class NotFoundError(DomainError):
     """The tenant has no such resource."""
 
     reason = "RESOURCE_NOT_FOUND"
+    sentence = "There is no such resource."
 
 
 class ConflictError(DomainError):
     """A resource with this identity exists."""
 
     reason = "ALREADY_EXISTS"
+    sentence = "A resource with this identity exists."
 
 
 class SecretShownOnceError(ConflictError):
@@ -115,12 +123,14 @@ class AbortedError(DomainError):
     """Another writer won; read again and decide again."""
 
     reason = "CONCURRENT_UPDATE"
+    sentence = "Another request changed the same data; try again."
 
 
 class FailedPreconditionError(DomainError):
     """The state of the system does not allow this."""
 
     reason = "INVALID_STATE"
+    sentence = "The state of a resource does not allow this."
 
 
 class StillReferencedError(FailedPreconditionError):
@@ -139,6 +149,7 @@ class RateLimitError(DomainError):
     """The caller has used up its share for now."""
 
     reason = "RATE_LIMITED"
+    sentence = "Too many requests."
 
 
 class SlowReaderError(RateLimitError):
@@ -163,12 +174,14 @@ class DeadlineExceededError(DomainError):
     """The deadline passed before the work was done."""
 
     reason = "DEADLINE_EXCEEDED"
+    sentence = "The deadline passed before the work was done."
 
 
 class ExternalServiceError(DomainError):
     """A part that the call needs does not answer now."""
 
     reason = "UNAVAILABLE"
+    sentence = "A service that this call needs does not answer now."
 
 
 class NotImplementedError_(DomainError):  # noqa: N801 - the plain name is a builtin's
@@ -181,6 +194,7 @@ class MethodNotFoundError(NotImplementedError_):
     """There is no such method."""
 
     reason = "METHOD_NOT_FOUND"
+    sentence = "There is no such method."
 
 
 class DataLossError(DomainError):
@@ -235,6 +249,7 @@ class InvalidUpdateMaskError(ValidationError):
     """The update mask names an unknown or immutable field."""
 
     reason = "INVALID_UPDATE_MASK"
+    sentence = "The update mask is malformed."
 
 
 class IdempotencyKeyReusedError(ValidationError):
@@ -247,3 +262,4 @@ class IdempotencyKeyInUseError(AbortedError):
     """The first call with this idempotency key has not ended yet."""
 
     reason = "IDEMPOTENCY_KEY_IN_USE"
+    sentence = "The first call with this idempotency key has not ended yet."

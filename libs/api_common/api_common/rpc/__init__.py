@@ -3,16 +3,14 @@
 from api_common.rpc.adapter import (
     COMPRESSED_BYTES,
     MAX_STREAM_SECONDS,
-    Call,
     Handler,
-    Layer,
     method_handler,
     service_handler,
     unknown_method_handler,
 )
+from api_common.rpc.call import Call, Done, Incoming, Layer
 from api_common.rpc.layers import Pipeline
-from api_common.rpc.layers.audit import audit
-from api_common.rpc.layers.business_events import business_events
+from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams
 from api_common.rpc.layers.telemetry import telemetry
@@ -23,14 +21,16 @@ __all__ = [
     "MAX_RESPONSE_BYTES",
     "MAX_STREAM_SECONDS",
     "Call",
+    "Done",
     "Handler",
+    "Incoming",
     "Layer",
     "Pipeline",
     "Streams",
-    "audit",
-    "business_events",
+    "effects",
     "errors",
     "method_handler",
+    "record_denial",
     "service_handler",
     "telemetry",
     "unknown_method_handler",

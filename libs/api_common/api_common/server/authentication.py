@@ -8,12 +8,11 @@ from api_common.authn import (
     CLAIM_MAPS,
     INTERNAL_ISSUER,
     MAX_AGE_SECONDS,
+    Authenticator,
     DiscoveredKeySet,
     FileKeySet,
-    IssuerRouter,
     KeySet,
-    OidcAuthProvider,
-    PeerPolicy,
+    OidcVerifier,
 )
 from api_common.server.service import Service
 from api_common.settings import AuthSettings, Settings
@@ -44,11 +43,11 @@ async def refresh_forever(key_sets: Collection[KeySet]) -> None:
         await asyncio.gather(*(key_set.refresh() for key_set in key_sets))
 
 
-def peer_policy(service: Service, settings: Settings, key_sets: Mapping[str, KeySet]) -> PeerPolicy:
-    """Returns what verifies who calls ``service``."""
+def open_authenticator(service: Service, settings: Settings, key_sets: Mapping[str, KeySet]) -> Authenticator:
+    """Returns what authenticates the callers of ``service``."""
     auth = settings.auth
-    providers = {
-        auth.issuer: OidcAuthProvider(
+    verifiers = {
+        auth.issuer: OidcVerifier(
             issuer=auth.issuer,
             audience=auth.audience,
             key_set=key_sets[auth.issuer],
@@ -56,11 +55,11 @@ def peer_policy(service: Service, settings: Settings, key_sets: Mapping[str, Key
         )
     }
     if (internal := key_sets.get(INTERNAL_ISSUER)) is not None:
-        providers[INTERNAL_ISSUER] = OidcAuthProvider(
+        verifiers[INTERNAL_ISSUER] = OidcVerifier(
             issuer=INTERNAL_ISSUER, audience=auth.audience, key_set=internal, kind="service_account"
         )
-    return PeerPolicy(
-        IssuerRouter(providers),
+    return Authenticator(
+        verifiers,
         service=service.name,
         callers=service.callers,
         internal_callers=settings.server.internal_callers,

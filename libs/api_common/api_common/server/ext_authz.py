@@ -3,6 +3,7 @@
 The answer replaces the key by an internal token, or refuses the request; the edge words the refusal.
 """
 
+import asyncio
 from typing import Final, Protocol
 
 import grpc
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
 from api_common.errors import AuthorizationError, RateLimitError, ValidationError
-from api_common.rpc import Call, Layer, errors, method_handler, telemetry
+from api_common.rpc import Call, Done, Layer, errors, method_handler, telemetry
 from api_common.telemetry import AccessLog, Metrics, Tracer
 
 HEADER: Final = "x-api-key"
@@ -70,19 +71,20 @@ def check_handler(
 
 def _check(authority: ApiKeyAuthority) -> Layer:
     async def layer(call: Call) -> None:
-        if call.peer is not None and call.peer.identity != EDGE:
+        incoming = call.incoming
+        if incoming.peer is not None and incoming.peer.identity != EDGE:
             raise AuthorizationError("This service does not serve this caller.")
-        asked = _read(call.payload)
+        asked = _read(incoming.payload)
         headers, address = asked.request.http.headers, asked.source.address.socket_address.address
         # A request with both a token and a key is ambiguous.
         unambiguous = "authorization" not in headers
         key = headers.get(HEADER, "")
+        seconds_left = incoming.deadline - asyncio.get_running_loop().time()
         try:
-            token = await authority.exchange(key, address=address, timeout_seconds=call.seconds_left())
+            token = await authority.exchange(key, address=address, timeout_seconds=seconds_left)
+            call.done = Done(_pass(token) if token and unambiguous else _REFUSAL)
         except RateLimitError:
-            call.response = _LIMITED
-            return
-        call.response = _pass(token) if token and unambiguous else _REFUSAL
+            call.done = Done(_LIMITED)
 
     return layer
 

@@ -19,7 +19,7 @@ from api_common.authz import Directory, UserSource, UsersService
 from api_common.db import upgrade_schema
 from api_common.rpc import Pipeline, Streams
 from api_common.sagas import SagaMetrics, SagaWorker
-from api_common.server.authentication import open_key_sets, peer_policy, refresh_forever
+from api_common.server.authentication import open_authenticator, open_key_sets, refresh_forever
 from api_common.server.dependencies import open_dependencies
 from api_common.server.grpc_server import start_server
 from api_common.server.retention import reap_forever
@@ -89,7 +89,7 @@ async def running(
         tracer = _open_tracer(service, settings.telemetry, stack)
         notifier = dependencies.watch_factory.notifier
         pipeline = Pipeline(
-            auth=peer_policy(service, settings, key_sets),
+            authenticator=open_authenticator(service, settings, key_sets),
             directory=directory or Directory(_stored_users(service, dependencies)),
             database=dependencies.database,
             constraints=service.constraints,

@@ -62,20 +62,19 @@ _OPTIONS: Final = (
 )
 
 _S = grpc.StatusCode
-_UNAVAILABLE: Final = "A service that this call needs does not answer now."
-_MEANING: Final[Mapping[grpc.StatusCode, tuple[type[DomainError], str]]] = {
-    _S.NOT_FOUND: (NotFoundError, "There is no such resource."),
-    _S.FAILED_PRECONDITION: (FailedPreconditionError, "The state of a resource does not allow this."),
-    _S.PERMISSION_DENIED: (AuthorizationError, "The credential does not allow this."),
-    _S.UNAUTHENTICATED: (UnauthenticatedError, "A valid credential is required."),
-    _S.ABORTED: (AbortedError, "Another request changed the same data; try again."),
-    _S.RESOURCE_EXHAUSTED: (RateLimitError, "Too many requests."),
-    _S.DEADLINE_EXCEEDED: (DeadlineExceededError, "The deadline passed before the work was done."),
-    _S.UNAVAILABLE: (ExternalServiceError, _UNAVAILABLE),
-    # Not by us, or we would not be here: the sibling stopped while it was at work.
-    _S.CANCELLED: (ExternalServiceError, _UNAVAILABLE),
+_MEANING: Final[Mapping[grpc.StatusCode, type[DomainError]]] = {
+    _S.NOT_FOUND: NotFoundError,
+    _S.FAILED_PRECONDITION: FailedPreconditionError,
+    _S.PERMISSION_DENIED: AuthorizationError,
+    _S.UNAUTHENTICATED: UnauthenticatedError,
+    _S.ABORTED: AbortedError,
+    _S.RESOURCE_EXHAUSTED: RateLimitError,
+    _S.DEADLINE_EXCEEDED: DeadlineExceededError,
+    _S.UNAVAILABLE: ExternalServiceError,
+    # The sibling stopped while it worked: our own cancellation does not arrive here.
+    _S.CANCELLED: ExternalServiceError,
 }
-"""What a sibling's status means to our caller; every other one is a defect between the two of us."""
+"""The meaning of a sibling's status to our caller; every other status is a defect of one of the two services."""
 _RETRY_AFTER_SECONDS: Final = {RateLimitError: 1.0, ExternalServiceError: 1.0}
 _ORDINARY: Final = (NotFoundError, FailedPreconditionError, AuthorizationError, PayloadTooLargeError)
 
@@ -186,7 +185,7 @@ class Sibling:
         if answer is None:
             # gRPC's way to say that it could not decode the answer.
             _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
-            raise InternalError("Something went wrong on our side.")
+            raise InternalError
         return answer
 
     def _connected(self) -> _Connection:
@@ -241,13 +240,13 @@ def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> DomainErr
     code = failure.code()
     if code is _S.DEADLINE_EXCEEDED and not in_a_hurry:
         code = _S.UNAVAILABLE
-    error, message = _MEANING.get(code, (InternalError, "Something went wrong on our side."))
+    error = _MEANING.get(code, InternalError)
     trailers = dict(failure.trailing_metadata() or ())
     if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
         return PayloadTooLargeError("The answer would be too large; ask for less at once.")
     fields = _fields(trailers) if error in {NotFoundError, FailedPreconditionError} else ()
     violations = [FieldViolation(field, "names nothing") for field in fields]
-    return error(message, violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
+    return error(violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
 
 
 def _fields(trailers: Mapping[str, str | bytes]) -> list[str]:

@@ -76,12 +76,6 @@ class Trace:
     steps: list[SpanRecord] | None = None
     """In the order in which they ended; None where nobody will ask."""
 
-    @classmethod
-    def follow(cls, traceparent: str, *, is_root: bool) -> "Trace":
-        """Returns what goes on from a well-formed ``traceparent``, or begins with its trace id."""
-        sampled = not is_root and bool(int(traceparent[53:], 16) & 1)
-        return cls(traceparent[3:35], "" if is_root else traceparent[36:52], sampled)
-
     def note(
         self,
         name: str,

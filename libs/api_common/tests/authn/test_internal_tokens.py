@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jwt
 import pytest
-from api_common.authn import oidc as auth_provider
+from api_common.authn import oidc
+from api_common.authn.authenticator import Authenticator
 from api_common.authn.internal_tokens import INTERNAL_ISSUER, InternalTokenSigner, public_jwk
 from api_common.authn.key_sets import FileKeySet
-from api_common.authn.oidc import IssuerRouter, OidcAuthProvider
+from api_common.authn.oidc import OidcVerifier
 from api_common.errors import UnauthenticatedError
 from api_common.testing import AUDIENCE, ISSUER, Identity
 from cryptography.hazmat.primitives import serialization
@@ -23,27 +24,29 @@ def signer(identity: Identity) -> InternalTokenSigner:
 
 
 @pytest.fixture
-def router(identity: Identity) -> IssuerRouter:
-    users = OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=FileKeySet(identity.jwks_path))
-    programs = OidcAuthProvider(
+def authenticator(identity: Identity) -> Authenticator:
+    users = OidcVerifier(issuer=ISSUER, audience=AUDIENCE, key_set=FileKeySet(identity.jwks_path))
+    programs = OidcVerifier(
         issuer=INTERNAL_ISSUER,
         audience=AUDIENCE,
         key_set=FileKeySet(identity.internal_jwks_path),
         kind="service_account",
     )
-    return IssuerRouter({ISSUER: users, INTERNAL_ISSUER: programs})
+    return Authenticator({ISSUER: users, INTERNAL_ISSUER: programs}, service="users", callers=())
 
 
 async def test_each_issuer_is_believed_about_its_own_kind(
-    router: IssuerRouter, signer: InternalTokenSigner, identity: Identity
+    authenticator: Authenticator, signer: InternalTokenSigner, identity: Identity
 ) -> None:
-    user = await router.authenticate(identity.caller("acme", "viewer").token)
-    program = await router.authenticate(signer.token(subject="p", tenant_id="acme", roles=["viewer"]))
+    user = await authenticator.authenticate(identity.caller("acme", "viewer").token, peer=None, method="")
+    program = await authenticator.authenticate(
+        signer.token(subject="p", tenant_id="acme", roles=["viewer"]), peer=None, method=""
+    )
     assert (user.kind, program.kind) == ("user", "service_account")
     assert (program.subject, program.tenant_id, program.roles) == ("p", "acme", frozenset({"viewer"}))
 
 
-async def test_an_issuer_cannot_speak_as_the_other(router: IssuerRouter, identity: Identity) -> None:
+async def test_an_issuer_cannot_speak_as_the_other(authenticator: Authenticator, identity: Identity) -> None:
     for forged in (
         identity.sign(identity.claims("acme", "admin") | {"iss": INTERNAL_ISSUER}),
         jwt.encode(
@@ -54,45 +57,46 @@ async def test_an_issuer_cannot_speak_as_the_other(router: IssuerRouter, identit
         ),
     ):
         with pytest.raises(UnauthenticatedError):
-            await router.authenticate(forged)
+            await authenticator.authenticate(forged, peer=None, method="")
 
 
 async def test_what_was_believed_is_not_read_again(
-    router: IssuerRouter, signer: InternalTokenSigner, identity: Identity, monkeypatch: pytest.MonkeyPatch
+    authenticator: Authenticator, signer: InternalTokenSigner, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = identity.caller("acme", "viewer").token, signer.token(subject="p", tenant_id="acme", roles=["viewer"])
-    before = [await router.authenticate(token) for token in tokens]
-    monkeypatch.setattr(auth_provider, "_object", lambda _: pytest.fail("read again"))
+    before = [await authenticator.authenticate(token, peer=None, method="") for token in tokens]
+    monkeypatch.setattr(oidc, "_object", lambda _: pytest.fail("read again"))
     for token, principal in zip(tokens, before, strict=True):
-        assert await router.authenticate(token) is principal
+        assert await authenticator.authenticate(token, peer=None, method="") is principal
 
 
 async def test_what_was_believed_ends_with_its_key(identity: Identity, tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps(identity.key_set))
     keys = FileKeySet(path)
-    router = IssuerRouter({ISSUER: OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=keys)})
+    verifier = OidcVerifier(issuer=ISSUER, audience=AUDIENCE, key_set=keys)
+    authenticator = Authenticator({ISSUER: verifier}, service="users", callers=())
     token = identity.caller("acme", "viewer").token
-    await router.authenticate(token)
+    await authenticator.authenticate(token, peer=None, method="")
     path.write_text(json.dumps({"keys": [{**identity.key_set["keys"][0], "kid": "another"}]}))
     await keys.refresh()
     with pytest.raises(UnauthenticatedError):
-        await router.authenticate(token)
+        await authenticator.authenticate(token, peer=None, method="")
 
 
 @pytest.mark.parametrize(
     "claims", [{}, *({"iss": iss} for iss in ("https://other.example/", ["x"], {"a": 1}, 7, "", None))], ids=str
 )
-async def test_an_unknown_issuer_is_refused(router: IssuerRouter, claims: dict[str, object]) -> None:
+async def test_an_unknown_issuer_is_refused(authenticator: Authenticator, claims: dict[str, object]) -> None:
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     with pytest.raises(UnauthenticatedError):
-        await router.authenticate(f"e30.{payload}.x")
+        await authenticator.authenticate(f"e30.{payload}.x", peer=None, method="")
 
 
 @pytest.mark.parametrize("token", ["", ".", "a.b.c", "a.e30.c", "a.W10.c", f"a.{'x' * 9000}.c", "a.é.c"])
-async def test_what_is_no_token_is_refused(router: IssuerRouter, token: str) -> None:
+async def test_what_is_no_token_is_refused(authenticator: Authenticator, token: str) -> None:
     with pytest.raises(UnauthenticatedError):
-        await router.authenticate(token)
+        await authenticator.authenticate(token, peer=None, method="")
 
 
 def test_a_token_lives_for_a_minute(signer: InternalTokenSigner) -> None:

@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import jwt
 import pytest
-from api_common.authn import oidc as auth_provider
+from api_common.authn import oidc
+from api_common.authn.authenticator import bearer_token
 from api_common.authn.key_sets import FileKeySet
 from api_common.authn.oidc import (
     AUTH0_CLAIMS,
     KEYCLOAK_CLAIMS,
     MAX_TOKEN_LIFETIME_SECONDS,
-    OidcAuthProvider,
-    bearer_token,
+    OidcVerifier,
 )
 from api_common.errors import UnauthenticatedError
 from api_common.testing import AUDIENCE, ISSUER, KEY_ID, Identity
@@ -33,19 +33,19 @@ GONE: Final = object()
 """Stands for a claim that is left out."""
 
 
-def provider(*identities: Identity, **options: Any) -> OidcAuthProvider:
+def verifier(*identities: Identity, **options: Any) -> OidcVerifier:
     """Returns what believes the tokens of all ``identities``."""
     keys = [key for identity in identities for key in identity.key_set["keys"]]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"keys": keys}, file)
         file.flush()
         key_set = FileKeySet(Path(file.name))
-    return OidcAuthProvider(issuer=ISSUER, audience=AUDIENCE, key_set=key_set, **options)
+    return OidcVerifier(issuer=ISSUER, audience=AUDIENCE, key_set=key_set, **options)
 
 
 async def refuse(token: str, *identities: Identity) -> None:
     with pytest.raises(UnauthenticatedError) as caught:
-        await provider(*identities).authenticate(token)
+        await verifier(*identities).verify(token)
     assert caught.value.message == "The credential is not valid."
 
 
@@ -81,7 +81,7 @@ def public_pem(identity: Identity) -> bytes:
 class TestGoodTokens:
     async def test_tell_who_calls(self, identity: Identity) -> None:
         made = claims(identity, email="ada@example.com")
-        found = await provider(identity).authenticate(signed(identity, header(), made))
+        found = await verifier(identity).verify(signed(identity, header(), made))
         assert (found.subject, found.tenant_id, found.roles) == ("ada", "acme", frozenset({"admin"}))
         assert (found.email, found.expires_at) == ("ada@example.com", made["exp"])
 
@@ -98,16 +98,16 @@ class TestGoodTokens:
     )
     async def test_may_look_different(self, identity: Identity, changes: Json) -> None:
         """An issuer may list several audiences (RFC 7519, section 4.1.3); Keycloak does."""
-        assert (await provider(identity).authenticate(signed(identity, header(), claims(identity, **changes)))).subject
+        assert (await verifier(identity).verify(signed(identity, header(), claims(identity, **changes)))).subject
 
     async def test_of_keycloak(self, identity: Identity) -> None:
         token = signed(identity, header(), claims(identity, roles=GONE, realm_access={"roles": ["editor"]}))
-        found = await provider(identity, claims=KEYCLOAK_CLAIMS).authenticate(token)
+        found = await verifier(identity, claims=KEYCLOAK_CLAIMS).verify(token)
         assert (found.tenant_id, found.roles) == ("acme", frozenset({"editor"}))
 
     async def test_of_auth0(self, identity: Identity) -> None:
         made = claims(identity, tenant_id=GONE, org_id="org_1", roles=GONE, **{"https://ameide.dev/roles": ["viewer"]})
-        found = await provider(identity, claims=AUTH0_CLAIMS).authenticate(signed(identity, header(), made))
+        found = await verifier(identity, claims=AUTH0_CLAIMS).verify(signed(identity, header(), made))
         assert (found.tenant_id, found.roles) == ("org_1", frozenset({"viewer"}))
 
 
@@ -182,7 +182,7 @@ class TestKeys:
 
     async def test_need_no_name_if_there_is_only_one(self, identity: Identity) -> None:
         token = signed(identity, header(kid=GONE), claims(identity))
-        assert (await provider(identity).authenticate(token)).subject == "ada"
+        assert (await verifier(identity).verify(token)).subject == "ada"
 
     async def test_are_chosen_by_name_among_several(
         self, identity: Identity, tmp_path_factory: pytest.TempPathFactory
@@ -190,8 +190,8 @@ class TestKeys:
         other = Identity(tmp_path_factory.mktemp("other"))
         other.key_set["keys"][0]["kid"] = "second"
         both = (identity, other)
-        assert (await provider(*both).authenticate(signed(other, header(kid="second"), claims(other)))).subject
-        assert (await provider(*both).authenticate(signed(identity, header(), claims(identity)))).subject
+        assert (await verifier(*both).verify(signed(other, header(kid="second"), claims(other)))).subject
+        assert (await verifier(*both).verify(signed(identity, header(), claims(identity)))).subject
         await refuse(signed(other, header(), claims(other)), *both)
         await refuse(signed(identity, header(kid="second"), claims(identity)), *both)
         await refuse(signed(identity, header(kid=GONE), claims(identity)), *both)
@@ -354,8 +354,8 @@ class TestBearerToken:
 
 def test_a_claim_map_is_no_way_around_the_tenant() -> None:
     """Every issuer we know of says which tenant it means; none may be left out."""
-    maps: Mapping[str, auth_provider.ClaimMap] = {
-        name: value for name, value in vars(auth_provider).items() if isinstance(value, auth_provider.ClaimMap)
+    maps: Mapping[str, oidc.ClaimMap] = {
+        name: value for name, value in vars(oidc).items() if isinstance(value, oidc.ClaimMap)
     }
     assert len(maps) == 3
     assert all(one.tenant and one.roles for one in maps.values())

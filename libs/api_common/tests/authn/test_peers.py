@@ -12,12 +12,14 @@ from typing import Any
 import grpc
 import jwt
 import pytest
-from api_common.authn.peers import EDGE, TRUST_DOMAIN, PeerPolicy, peer_of, read_peer
+from api_common.authn.authenticator import EDGE, TRUST_DOMAIN, Authenticator, peer_of, read_peer
+from api_common.authn.key_sets import FileKeySet, KeySet
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
 from api_common.authn.tls import channel_credentials, server_credentials
 from api_common.errors import AuthorizationError, UnauthenticatedError
 from api_common.settings import TlsSettings
+from api_common.testing import Identity
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -30,12 +32,18 @@ METHOD = "/ameide.agent.v1.AgentService/GetAgent"
 ADA = Principal("ada", "acme", frozenset({"viewer"}), "ada@example.com", time.time() + 3600)
 
 
-class Users:
-    """An AuthProvider that knows one token."""
+USERS_OWN = jwt.encode({"iss": "users"}, "x" * 32)
 
-    async def authenticate(self, token: str) -> Principal:
-        if token != "users-own":
-            raise UnauthenticatedError("The credential is not valid.")
+
+class Users:
+    """A verifier that knows one token."""
+
+    def __init__(self, key_set: KeySet) -> None:
+        self.key_set = key_set
+
+    async def verify(self, token: str) -> Principal:
+        if token != USERS_OWN:
+            raise UnauthenticatedError
         return ADA
 
 
@@ -79,32 +87,32 @@ def issue(folder: Path, target: Path, names: Sequence[x509.GeneralName]) -> None
 
 
 @pytest.fixture
-def policy() -> PeerPolicy:
-    return PeerPolicy(Users(), service="agents", callers=("edge", "ipas"))
+def policy(identity: Identity) -> Authenticator:
+    return Authenticator({"users": Users(FileKeySet(identity.jwks_path))}, service="agents", callers=("edge", "ipas"))
 
 
 class TestPeerPolicy:
-    async def test_lets_the_edge_pass_on_a_users_token(self, policy: PeerPolicy, folder: Path) -> None:
-        assert await policy.authenticate("users-own", peer=peer(folder, "edge"), method=METHOD) is ADA
+    async def test_lets_the_edge_pass_on_a_users_token(self, policy: Authenticator, folder: Path) -> None:
+        assert await policy.authenticate(USERS_OWN, peer=peer(folder, "edge"), method=METHOD) is ADA
 
-    async def test_lets_a_named_sibling_act_for_a_user(self, policy: PeerPolicy, folder: Path) -> None:
+    async def test_lets_a_named_sibling_act_for_a_user(self, policy: Authenticator, folder: Path) -> None:
         token = signer(folder, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
         for _ in range(2):
             found = await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
             assert replace(found, expires_at=ADA.expires_at) == replace(ADA, actor=f"{TRUST_DOMAIN}ipas")
 
-    async def test_refuses_everybody_else_whatever_they_carry(self, policy: PeerPolicy, folder: Path) -> None:
+    async def test_refuses_everybody_else_whatever_they_carry(self, policy: Authenticator, folder: Path) -> None:
         for name in ("workflows", "users"):
             token = signer(folder, name).token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
-            for credential in (token, "users-own"):
+            for credential in (token, USERS_OWN):
                 with pytest.raises(AuthorizationError):
                     await policy.authenticate(credential, peer=peer(folder, name), method=METHOD)
 
-    async def test_refuses_a_users_own_token_from_a_sibling(self, policy: PeerPolicy, folder: Path) -> None:
+    async def test_refuses_a_users_own_token_from_a_sibling(self, policy: Authenticator, folder: Path) -> None:
         with pytest.raises(UnauthenticatedError):
-            await policy.authenticate("users-own", peer=peer(folder, "ipas"), method=METHOD)
+            await policy.authenticate(USERS_OWN, peer=peer(folder, "ipas"), method=METHOD)
 
-    async def test_refuses_a_siblings_token_from_the_edge(self, policy: PeerPolicy, folder: Path) -> None:
+    async def test_refuses_a_siblings_token_from_the_edge(self, policy: Authenticator, folder: Path) -> None:
         token = signer(folder, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
         with pytest.raises(UnauthenticatedError):
             await policy.authenticate(token, peer=peer(folder, "edge"), method=METHOD)
@@ -118,21 +126,21 @@ class TestPeerPolicy:
         ],
     )
     async def test_refuses_a_token_for_another_service_or_method(
-        self, policy: PeerPolicy, folder: Path, audience: str, method: str
+        self, policy: Authenticator, folder: Path, audience: str, method: str
     ) -> None:
         token = signer(folder, "ipas").token(ADA, audience=audience, method=method)
         with pytest.raises(UnauthenticatedError):
             await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
 
     async def test_refuses_a_token_that_another_key_signed(
-        self, policy: PeerPolicy, folder: Path, tmp_path: Path
+        self, policy: Authenticator, folder: Path, tmp_path: Path
     ) -> None:
         ensure(tmp_path)
         token = signer(tmp_path, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
         with pytest.raises(UnauthenticatedError):
             await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
 
-    async def test_refuses_an_old_token(self, policy: PeerPolicy, folder: Path) -> None:
+    async def test_refuses_an_old_token(self, policy: Authenticator, folder: Path) -> None:
         past = signer(folder, "ipas", time.time() - 70)
         token = past.token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
         with pytest.raises(UnauthenticatedError):
@@ -152,7 +160,7 @@ class TestPeerPolicy:
         ],
     )
     async def test_refuses_claims_that_are_not_as_we_make_them(
-        self, policy: PeerPolicy, folder: Path, change: dict[str, Any]
+        self, policy: Authenticator, folder: Path, change: dict[str, Any]
     ) -> None:
         own = signer(folder, "ipas")
         claims = jwt.decode(
@@ -166,10 +174,10 @@ class TestPeerPolicy:
 
 
 class TestReadPeer:
-    async def test_gives_what_is_no_certificate_a_name_that_no_policy_has(self, policy: PeerPolicy) -> None:
+    async def test_gives_what_is_no_certificate_a_name_that_no_policy_has(self, policy: Authenticator) -> None:
         found = read_peer({"x509_pem_cert": [b"pem"], "x509_subject_alternative_name": [EDGE.encode()]})
         with pytest.raises(AuthorizationError):
-            await policy.authenticate("users-own", peer=found, method=METHOD)
+            await policy.authenticate(USERS_OWN, peer=found, method=METHOD)
 
     def test_is_none_without_tls(self) -> None:
         assert read_peer({}) is None
@@ -203,24 +211,24 @@ class TestPeerOf:
         ids=repr,
     )
     async def test_is_nobody_with_another_certificate_of_our_authority(
-        self, policy: PeerPolicy, folder: Path, tmp_path: Path, names: list[str]
+        self, policy: Authenticator, folder: Path, tmp_path: Path, names: list[str]
     ) -> None:
         issue(folder, tmp_path, [x509.UniformResourceIdentifier(name) for name in names])
         found = await self.seen(folder, "odd", tmp_path)
         assert found is not None
-        for credential in ("users-own", signer(folder, "ipas").token(ADA, audience="x", method=METHOD)):
+        for credential in (USERS_OWN, signer(folder, "ipas").token(ADA, audience="x", method=METHOD)):
             with pytest.raises(AuthorizationError):
                 await policy.authenticate(credential, peer=found, method=METHOD)
 
     @pytest.mark.parametrize("name", [EDGE, f"{TRUST_DOMAIN}ipas"])
     async def test_is_not_who_a_name_of_another_kind_says(
-        self, policy: PeerPolicy, folder: Path, tmp_path: Path, name: str
+        self, policy: Authenticator, folder: Path, tmp_path: Path, name: str
     ) -> None:
         """GRPC gives names without their kind; a URI's is to come from a URI."""
         issue(folder, tmp_path, [x509.DNSName(name), x509.RFC822Name("edge@ameide.local")])
         found = await self.seen(folder, "odd", tmp_path)
         with pytest.raises(AuthorizationError):
-            await policy.authenticate("users-own", peer=found, method=METHOD)
+            await policy.authenticate(USERS_OWN, peer=found, method=METHOD)
 
     @staticmethod
     async def seen(folder: Path, name: str, place: Path | None = None) -> Peer | None:

@@ -184,9 +184,10 @@ class TestBound:
         assert (await resolved(directory)).roles == {"editor"}
 
     async def test_of_what_is_kept_drops_the_oldest_answer(
-        self, directory: Directory, source: Source, monkeypatch: pytest.MonkeyPatch
+        self, source: Source, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_CACHE_SIZE", 2)
+        directory = Directory(source)
         principals = [replace(ADA, subject=f"{ID[:-1]}{digit}") for digit in "123"]
         for principal in principals:
             await resolved(directory, principal)

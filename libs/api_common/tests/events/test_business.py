@@ -10,14 +10,14 @@ import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.authn import Principal
-from api_common.call import read_headers
+from api_common.authz import Directory
+from api_common.call import follow_trace, read_headers
 from api_common.contract import read_policies
 from api_common.db import TransactionOutcome
 from api_common.errors import ResourceInfo
 from api_common.events.business import record_business_event
-from api_common.rpc import Call, business_events
-from api_common.telemetry import Trace
-from api_common.testing import NEVER, Caller, refused
+from api_common.rpc import Call, Done, Incoming, effects
+from api_common.testing import NEVER, Caller, NoStoredUsers, refused
 from structlog.testing import capture_logs
 
 from services.users.tests.factories import a_user, create_user
@@ -93,15 +93,15 @@ class TestAnEvent:
         self, lines: list[MutableMapping[str, Any]], outcome: TransactionOutcome
     ) -> None:
         async def within(call: Call) -> None:
-            call.principal, call.effect, call.wrote, call.outcome = ADA, pb.User(id=NEVER), True, outcome
+            call.principal = ADA
+            call.done = Done(b"", pb.User(id=NEVER), wrote=True, outcome=outcome)
             raise asyncio.CancelledError
 
         headers = read_headers(())
-        trace = Trace.follow(headers.traceparent, is_root=True)
+        trace = follow_trace(headers.traceparent, is_root=True)
+        call = Call(Incoming(POLICIES["SuspendUser"], b"", headers, deadline=0, trace=trace))
         with pytest.raises(asyncio.CancelledError):
-            await business_events(POLICIES["SuspendUser"], within)(
-                Call(POLICIES["SuspendUser"], b"", headers, deadline=0, trace=trace)
-            )
+            await effects(POLICIES["SuspendUser"], within, directory=Directory(NoStoredUsers()))(call)
         assert told(lines) == ([("user.suspended", NEVER)] if outcome is TransactionOutcome.COMMITTED else [])
 
     async def test_of_a_task_names_for_whom_it_works(self, lines: list[MutableMapping[str, Any]]) -> None:

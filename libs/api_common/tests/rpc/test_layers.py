@@ -16,7 +16,6 @@ import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.call import RequestContext
-from api_common.contract import FieldBehavior
 from api_common.db import Statement
 from api_common.rpc import adapter as rpc
 from api_common.rpc.layers.admission import MAX_MESSAGE_BYTES
@@ -384,5 +383,5 @@ class TestLargeMalformedRequests:
                 return collect(message, fail_fast=fail_fast)
 
         monkeypatch.setattr(module, "_validator", Observed())
-        assert module._violations(request_, b"", FieldBehavior(request_.DESCRIPTOR))
+        assert module._broken_rules(request_)
         assert explained == [False]

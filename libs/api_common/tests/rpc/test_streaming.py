@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ameide.user.v1.user_pb2 import User
 from api_common.authn import Principal
 from api_common.errors import DeadlineExceededError
+from api_common.rpc.call import Admitted
 from api_common.rpc.layers import streaming
 from api_common.settings import WatchSettings
 
@@ -23,18 +25,12 @@ async def test_a_stream_ends_for_its_deadline_and_never_for_a_look_at_the_clock(
     async def admit() -> Principal:
         return principal
 
-    call: Any = SimpleNamespace(
-        principal=principal,
-        admit=admit,
-        deadline=deadline,
-        headers=SimpleNamespace(request_id=""),
-        trace=None,
-        token="",
-    )
+    incoming: Any = SimpleNamespace(deadline=deadline, headers=SimpleNamespace(request_id=""), trace=None)
+    admitted = Admitted(principal, token="", request=User(), check_again=admit)
     clock = SimpleNamespace(time=lambda: float(next(ticks)))
     monkeypatch.setattr(streaming, "asyncio", SimpleNamespace(get_running_loop=lambda: clock))
     monkeypatch.setattr(streaming, "_validity", lambda _: validity)
-    context = streaming._context(call, WatchSettings())
+    context = streaming._context(incoming, admitted, WatchSettings())
     with pytest.raises(DeadlineExceededError):
         for _ in range(20):
             assert await context.check() > 0

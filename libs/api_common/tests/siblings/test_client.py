@@ -13,7 +13,7 @@ import pytest
 import structlog
 from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
-from api_common.authn import TRUST_DOMAIN, Peer, server_credentials, verify_service_token
+from api_common.authn import TRUST_DOMAIN, Authenticator, Peer, server_credentials
 from api_common.errors import render
 from api_common.siblings import client as clients
 from api_common.siblings.client import MAX_WAIT_SECONDS
@@ -250,7 +250,9 @@ class TestMutualTls:
         token = str(sibling.calls[0]["authorization"]).removeprefix("Bearer ")
         peer = Peer(f"{TRUST_DOMAIN}ipas", own.certificate_path.read_bytes())
         path = f"/{CONTRACT.full_name}/GetUser"
-        principal = verify_service_token(token, peer=peer, audience=f"{TRUST_DOMAIN}users", method=path)
+        principal = await Authenticator({}, service="users", callers=("ipas",)).authenticate(
+            token, peer=peer, method=path
+        )
         assert (principal.subject, principal.tenant_id) == (ctx.principal.subject, ctx.principal.tenant_id)
         assert principal.actor == peer.identity
 

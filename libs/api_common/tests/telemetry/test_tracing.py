@@ -10,10 +10,10 @@ import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
-from api_common.call import read_headers
+from api_common.call import follow_trace, read_headers
 from api_common.contract import read_policies
 from api_common.db import compile_statement
-from api_common.rpc import Call, telemetry
+from api_common.rpc import Call, Incoming, telemetry
 from api_common.telemetry import tracing
 from api_common.telemetry.metrics import AccessLog, Metrics
 from api_common.telemetry.tracing import SpanRecord, Trace, Tracer
@@ -42,15 +42,15 @@ async def tracer(silent_collector: str, monkeypatch: pytest.MonkeyPatch) -> Trac
 async def examples(traceparent: str, tracer: Tracer | None, error: errors.DomainError | None) -> tuple[Trace, set[str]]:
     """Makes a call that waits for something, and returns its trace and the traces that its metrics name."""
     metrics = Metrics(CollectorRegistry())
-    trace = Trace.follow(traceparent, is_root=False)
+    trace = follow_trace(traceparent, is_root=False)
 
     async def within(call: Call) -> None:
-        call.trace.note("SELECT users", SpanKind.CLIENT, 0, {})
+        trace.note("SELECT users", SpanKind.CLIENT, 0, {})
         call.error = error
 
     layer = telemetry(GET, within, metrics=metrics, access_log=AccessLog("users"), tracer=tracer)
     deadline = asyncio.get_running_loop().time() + 60
-    await layer(Call(GET, b"", read_headers(()), deadline=deadline, trace=trace))
+    await layer(Call(Incoming(GET, b"", read_headers(()), deadline=deadline, trace=trace)))
     samples = (sample for family in metrics.registry.collect() for sample in family.samples)
     return trace, {sample.exemplar.labels["trace_id"] for sample in samples if sample.exemplar}
 
@@ -76,7 +76,7 @@ class TestWithACollector:
 
     async def test_that_hangs_the_process_ends_all_the_same(self, tracer: Tracer) -> None:
         for _ in range(2000):
-            trace = Trace.follow(SAMPLED, is_root=False)
+            trace = follow_trace(SAMPLED, is_root=False)
             tracer.end(trace, SpanRecord("GetUser", SpanKind.SERVER, 1, 2, {}, grpc.StatusCode.OK))
         before = set(threading.enumerate())
         # One export alone may take 5 s, and these are four.

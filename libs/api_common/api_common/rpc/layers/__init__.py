@@ -1,4 +1,5 @@
-"""The layers of a call: telemetry → audit → business events → errors → admission → repeat → transaction.
+"""The layers that every call passes, from the outside: telemetry, errors, admission, effects, then repeat
+and transaction, or stream.
 
 This is the one place that composes handlers (ADR 0005).
 """
@@ -7,15 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from api_common.authn import PeerPolicy
+from api_common.authn import Authenticator
 from api_common.authz import Directory
 from api_common.contract import MethodPolicy
 from api_common.db import ConstraintErrors, Database, repeat_if_stale
-from api_common.rpc.adapter import Layer
+from api_common.rpc.call import Layer
 from api_common.rpc.layers.admission import admission
-from api_common.rpc.layers.audit import audit
-from api_common.rpc.layers.business_events import business_events
-from api_common.rpc.layers.changed_users import changed_users
+from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams, stream
 from api_common.rpc.layers.telemetry import telemetry
@@ -29,20 +28,20 @@ __all__ = ["Pipeline"]
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The parts that the layers of a process share."""
+    """The dependencies that the layers of a process share."""
 
-    auth: PeerPolicy
+    authenticator: Authenticator
     directory: Directory
     database: Database
     constraints: ConstraintErrors
-    """What a broken constraint means to the caller."""
+    """The error behind each broken constraint."""
     metrics: Metrics
     access_log: AccessLog
     notifier: ChangeNotifier
     streams: Streams
     watch: WatchSettings
     tracer: Tracer | None = None
-    """None where no collector is."""
+    """None without a collector."""
 
     def compose(self, method: MethodPolicy, handler: Any) -> Layer:
         """Returns the layers around ``handler``; called once per method."""
@@ -59,7 +58,7 @@ class Pipeline:
                 wake=self.notifier.wake,
             )
             within = partial(repeat_if_stale, within)  # type: ignore[arg-type]  # mypy binds no TypeVarTuple
-        within = changed_users(method, within, directory=self.directory)
-        within = admission(method, within, auth=self.auth, directory=self.directory)
-        within = audit(method, business_events(method, errors(method, within)))
+        within = effects(method, within, directory=self.directory)
+        within = admission(method, within, authenticator=self.authenticator, directory=self.directory)
+        within = errors(method, within, denied=record_denial)
         return telemetry(method, within, metrics=self.metrics, access_log=self.access_log, tracer=self.tracer)

@@ -1,20 +1,26 @@
-"""Turns whatever a call raises into one DomainError; the unknown is logged and answered with nothing of its own."""
+"""Turns every exception of a call into one DomainError; an unknown one is logged and answered as INTERNAL."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
 from api_common.contract import MethodPolicy
-from api_common.errors import DeadlineExceededError, DomainError, InternalError
-from api_common.rpc.adapter import Call, Layer
+from api_common.errors import AuthorizationError, DeadlineExceededError, DomainError, InternalError
+from api_common.rpc.call import Call, Layer
 
 _log = structlog.get_logger()
 
 
-def errors(method: MethodPolicy, within: Layer) -> Layer:
+def errors(
+    method: MethodPolicy, within: Layer, *, denied: Callable[[Call, AuthorizationError], None] | None = None
+) -> Layer:
     """Ends a call at its deadline and keeps its error for the adapter; cancellation passes through.
 
-    A stream looks at its deadline itself (`streaming.py`): a timer for hours is a thirtieth of what it costs idle.
+    A stream checks its deadline itself (`streaming.py`): a timer for hours is a thirtieth of the cost of an idle one.
+
+    Args:
+        denied: audits that the caller may not do this.
     """
 
     async def layer(call: Call) -> None:
@@ -22,20 +28,23 @@ def errors(method: MethodPolicy, within: Layer) -> Layer:
             if method.is_stream:
                 await within(call)
             else:
-                async with asyncio.timeout_at(call.deadline):
+                async with asyncio.timeout_at(call.incoming.deadline):
                     await within(call)
         except DomainError as error:
             call.error = error
+            if denied is not None and isinstance(error, AuthorizationError):
+                denied(call, error)
         except TimeoutError:
-            call.error = DeadlineExceededError("The deadline passed before the work was done.")
+            call.error = DeadlineExceededError()
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets one shape and we get the log
+            incoming = call.incoming
             _log.exception(
                 "unexpected error",
-                method=call.method.path,
-                request_id=call.headers.request_id,
-                trace_id=call.trace.trace_id,
-                span_id=call.trace.span_id,
+                method=method.path,
+                request_id=incoming.headers.request_id,
+                trace_id=incoming.trace.trace_id,
+                span_id=incoming.trace.span_id,
             )
-            call.error = InternalError("Something went wrong on our side.")
+            call.error = InternalError()
 
     return layer

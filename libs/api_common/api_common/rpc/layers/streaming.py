@@ -1,13 +1,13 @@
-"""The innermost layer of a method that streams: one message after the other, for as long as the caller may and reads.
+"""The innermost layer of a method that streams: it sends one message after the other while the caller may and reads.
 
-There is no transaction around it: a stream waits most of its life, and holds no connection meanwhile.
+No transaction surrounds it: a stream waits most of its life and holds no connection meanwhile.
 """
 
 import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any, Final, cast
 
 from ameide.common.v1 import watch_pb2
@@ -17,16 +17,17 @@ from api_common.authz import MAX_AGE_SECONDS
 from api_common.call import StreamContext
 from api_common.contract import MethodPolicy
 from api_common.errors import DeadlineExceededError, SlowReaderError
-from api_common.rpc.adapter import Call, Layer, StreamHandler
+from api_common.rpc.adapter import StreamHandler
+from api_common.rpc.call import Admitted, Call, Incoming, Layer, MessageStream
 from api_common.settings import WatchSettings
 from api_common.telemetry import Metrics
 from api_common.watch import ChangeNotifier
 
 CHECK_SECONDS: Final = MAX_AGE_SECONDS
-"""How often it is asked whether the caller still may: as often as what is stored of users is read again."""
+"""How often a stream checks that its caller still may: as often as stored users are read again."""
 
 DRAIN_SECONDS: Final = 3
-"""How long streams have to end by themselves when the process stops; then their readers are not waited for."""
+"""How long streams may take to end by themselves when the process stops; then they are cancelled."""
 
 
 class Streams:
@@ -44,7 +45,7 @@ class Streams:
         self._tasks.discard(_task())
 
     async def end(self) -> None:
-        """Tells the streams to end and waits for it; those whose readers keep them from it are cancelled."""
+        """Tells the streams to end, waits, and cancels those whose readers block them."""
         self._notifier.stop()
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_SECONDS)
@@ -65,39 +66,39 @@ def stream(
     name = method.path[1:]
 
     async def layer(call: Call) -> None:
-        assert call.send is not None and call.principal is not None  # the adapter's, and admission ran
-        context = _context(call, settings)
-        messages = cast(AsyncGenerator[Any, None], handler(call.request, context))
+        outgoing, admitted = call.incoming.stream, call.admitted
+        assert outgoing is not None and admitted is not None  # the adapter and admission set them
+        context = _context(call.incoming, admitted, settings)
+        messages = cast(AsyncGenerator[Any, None], handler(admitted.request, context))
         with streams:
             async with contextlib.aclosing(messages):
                 async for message in messages:
-                    await _deliver(call.send, message, seconds=settings.stall_seconds)
+                    await _deliver(outgoing, message, seconds=settings.stall_seconds)
                     metrics.stream_messages.labels(name, message.WhichOneof("event")).inc()
                     # Or each watch would hold its last one until the next (docs/performance.md, "Watches").
                     del message
-            if call.resume_token:
+            if outgoing.resume_token:
                 completed = watch_pb2.Completed()
-                await call.send(method.response_class(resume_token=call.resume_token, completed=completed))
+                await outgoing.send(method.response_class(resume_token=outgoing.resume_token, completed=completed))
 
     return layer
 
 
-async def _deliver(send: Callable[[Message], Awaitable[None]], message: Message, *, seconds: float) -> None:
+async def _deliver(outgoing: MessageStream, message: Message, *, seconds: float) -> None:
     patience = asyncio.timeout(seconds)
     try:
         async with patience:
-            await send(message)
+            await outgoing.send(message)
     except TimeoutError:
         if patience.expired():
             raise SlowReaderError("Messages were not read in time: resume.", retry_after_seconds=1) from None
         raise
 
 
-def _context(call: Call, settings: WatchSettings) -> StreamContext:
-    principal, admit = call.principal, call.admit
-    assert principal is not None and admit is not None  # admission ran
+def _context(incoming: Incoming, admitted: Admitted, settings: WatchSettings) -> StreamContext:
+    principal, deadline = admitted.principal, incoming.deadline
     loop = asyncio.get_running_loop()
-    # Not all at once, or they would come back all at once.
+    # Spread the ends, so that clients do not come back all at once.
     ends_at = loop.time() + settings.max_age_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - nothing secret
     if principal.kind == "service_account":
         # An API key is asked for again once a minute: by the next watch, at the edge.
@@ -106,16 +107,22 @@ def _context(call: Call, settings: WatchSettings) -> StreamContext:
 
     async def check() -> float:
         nonlocal due
-        # Once: what is due only a moment later is not due yet, and a stream without patience is told that it has ended.
+        # Read the clock once: two readings could disagree on whether a check is due.
         now = loop.time()
-        if now >= call.deadline:
+        if now >= deadline:
             raise DeadlineExceededError("The stream has lived as long as its caller wanted, or as any may.")
         if now >= due:
-            due = now + _validity((await admit()).expires_at)
-        return min(due, ends_at, call.deadline) - now
+            due = now + _validity((await admitted.check_again()).expires_at)
+        return min(due, ends_at, deadline) - now
 
     return StreamContext(
-        principal, call.headers.request_id, call.deadline, call.trace, call.token, ends_at=ends_at, check=check
+        principal,
+        incoming.headers.request_id,
+        deadline,
+        incoming.trace,
+        admitted.token,
+        ends_at=ends_at,
+        check=check,
     )
 
 

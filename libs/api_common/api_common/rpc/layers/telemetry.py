@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind
 
 from api_common.contract import MethodPolicy
 from api_common.errors import spec_of
-from api_common.rpc.adapter import Call, Layer
+from api_common.rpc.call import Call, Layer
 from api_common.telemetry import AccessLog, Metrics, SpanRecord, Tracer
 
 # An enum's members are looked up by code in Python, each time.
@@ -23,7 +23,8 @@ def telemetry(
     active = metrics.streams if method.is_stream else metrics.active
 
     async def layer(call: Call) -> None:
-        trace, begun, started = call.trace, time.time_ns(), time.perf_counter()
+        incoming = call.incoming
+        trace, begun, started = incoming.trace, time.time_ns(), time.perf_counter()
         if tracer is not None:
             tracer.begin(trace)
         active.inc()
@@ -34,18 +35,18 @@ def telemetry(
         finally:
             seconds = time.perf_counter() - started
             active.dec()
-            if code is _CANCELLED and asyncio.get_running_loop().time() >= call.deadline:
+            if code is _CANCELLED and asyncio.get_running_loop().time() >= incoming.deadline:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
             principal, exported = call.principal, False
             if tracer is not None:
                 tenant = {"ameide.tenant_id": principal.tenant_id} if principal else {}
-                facts = {"ameide.request_id": call.headers.request_id, **tenant}
+                facts = {"ameide.request_id": incoming.headers.request_id, **tenant}
                 ended = begun + int(seconds * 1e9)
                 exported = tracer.end(
                     trace, SpanRecord(name, SpanKind.SERVER, begun, ended, facts, code, trace.span_id)
                 )
             if method.is_stream:
-                # Its life is no latency: an hour is as good as a minute.
+                # The life of a stream is no latency.
                 metrics.streams_ended.labels(name, code.name).inc()
             else:
                 metrics.observe(name, code, seconds, trace.trace_id if exported else "")
@@ -55,7 +56,7 @@ def telemetry(
                     "code": code.name,
                     "reason": call.error.reason if call.error else None,
                     "duration_ms": round(seconds * 1000, 3),
-                    "request_id": call.headers.request_id,
+                    "request_id": incoming.headers.request_id,
                     "trace_id": trace.trace_id,
                     "span_id": trace.span_id,
                     "tenant_id": principal.tenant_id if principal else None,

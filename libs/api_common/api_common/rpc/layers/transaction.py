@@ -1,5 +1,6 @@
 """The innermost layer: a tenant-bound transaction around the handler, with the idempotency key in it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -9,8 +10,8 @@ from api_common.call import RequestContext
 from api_common.contract import MethodPolicy
 from api_common.db import ConstraintErrors, Database, IdempotencyKey, Transaction
 from api_common.errors import PayloadTooLargeError, SecretShownOnceError
-from api_common.events import RoleChange
-from api_common.rpc.adapter import Call, Handler, Layer
+from api_common.rpc.adapter import Handler
+from api_common.rpc.call import Call, Done, Layer
 from api_common.telemetry import Metrics
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
@@ -33,8 +34,9 @@ def transaction(
     """
 
     async def layer(call: Call) -> None:
-        principal, request, headers = call.principal, call.request, call.headers
-        assert principal is not None and request is not None  # admission ran
+        incoming, admitted, done = call.incoming, call.admitted, None
+        assert admitted is not None  # admission ran
+        principal, headers = admitted.principal, incoming.headers
         key = None
         if headers.idempotency_key and not method.read_only:
             key = IdempotencyKey(headers.idempotency_key, principal=principal, method=method.path)
@@ -43,32 +45,31 @@ def transaction(
             principal.tenant_id,
             constraints=constraints,
             read_only=method.read_only,
-            timeout_seconds=call.seconds_left(),
-            trace=call.trace,
+            timeout_seconds=incoming.deadline - asyncio.get_running_loop().time(),
+            trace=incoming.trace,
         )
         try:
             async with work:
-                if key is not None and (stored := await key.claim(work, request)) is not None:
+                if key is not None and (stored := await key.claim(work, admitted.request)) is not None:
                     if method.returns_secret:
                         raise SecretShownOnceError(
                             "The call was made before, and its secret was shown then; it is not kept."
                         )
-                    call.response, call.replayed = stored, True
+                    done = Done(stored, replayed=True)
                     metrics.replays.labels(method.path[1:]).inc()
                     return
                 context = RequestContext(
-                    principal, headers.request_id, call.deadline, call.trace, call.token, transaction=work
+                    principal, headers.request_id, incoming.deadline, incoming.trace, admitted.token, transaction=work
                 )
-                response = await handler(request, context)
-                call.response, call.effect, call.wrote = _encode(response), response, work.wrote
-                call.role_changes = [effect for effect in work.effects if isinstance(effect, RoleChange)]
+                message = await handler(admitted.request, context)
+                done = Done(_encode(message), message, work.wrote, effects=work.effects)
                 if work.wrote:
                     work.on_commit(wake)
                 if key is not None:
-                    await key.store(work, b"" if method.returns_secret else call.response)
+                    await key.store(work, b"" if method.returns_secret else done.response)
         finally:
-            # Also when the caller was cancelled: its work may have been committed before.
-            call.outcome = work.outcome
+            # The work may be committed although the caller was cancelled.
+            call.done = None if done is None else done._replace(outcome=work.outcome)
 
     return layer
 

@@ -1,0 +1,91 @@
+"""One call on its way through the layers: plain values, each made by the layer that learns it, none changed later."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from google.protobuf.message import Message
+
+from api_common.authn import Peer, Principal
+from api_common.call import RequestHeaders
+from api_common.contract import MethodPolicy
+from api_common.db import TransactionOutcome
+from api_common.errors import DomainError
+from api_common.telemetry import Trace
+
+
+class MessageStream(Protocol):
+    """The open response of a call that streams."""
+
+    resume_token: str
+    """Of the newest message; empty before the first."""
+
+    async def send(self, message: Message) -> None:
+        """Sends one message and waits until there is room for the next."""
+
+
+class Incoming(NamedTuple):
+    """What the adapter reads from the transport.
+
+    No frozen dataclass: each field of one costs a function call (docs/performance.md).
+    """
+
+    method: MethodPolicy
+    payload: bytes
+    """The encoded request."""
+    headers: RequestHeaders
+    deadline: float
+    """When the caller stops waiting, on the event loop's clock."""
+    trace: Trace
+    """Collects what the call waits for."""
+    peer: Peer | None = None
+    """The process at the other end; None without TLS, in tests on loopback."""
+    stream: MessageStream | None = None
+    """Where a method that streams sends its messages."""
+
+
+class Admitted(NamedTuple):
+    """What admission decides."""
+
+    principal: Principal
+    """The caller with the roles that count."""
+    token: str
+    """The caller's credential."""
+    request: Message
+    """The decoded and checked request."""
+    check_again: Callable[[], Awaitable[Principal]]
+    """Admits the caller once more, while a stream goes on."""
+
+
+class Done(NamedTuple):
+    """What the handler's work came to."""
+
+    response: bytes
+    """The encoded response."""
+    message: Message | None = None
+    """The handler's response; None if there was none, because the call was replayed."""
+    wrote: bool = False
+    """Whether the handler wrote anything."""
+    outcome: TransactionOutcome = TransactionOutcome.NOTHING
+    replayed: bool = False
+    """The response was stored by an earlier call with the same idempotency key."""
+    effects: Sequence[object] = ()
+    """What repositories report of their writes, as a `RoleChange`."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call; the layers set each field at most once, when they know it."""
+
+    incoming: Incoming
+    principal: Principal | None = None
+    """The caller, once the credential has verified; the roles are those of the credential."""
+    admitted: Admitted | None = field(default=None, repr=False)
+    done: Done | None = None
+    """Set once the work is committed or may be, even if the caller has gone meanwhile."""
+    error: DomainError | None = None
+    """What to answer instead of a response."""
+
+
+Layer = Callable[[Call], Awaitable[None]]
+"""Does its part of a call and awaits the next layer."""
