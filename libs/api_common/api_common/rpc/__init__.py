@@ -13,13 +13,14 @@ from api_common.rpc.layers import Pipeline
 from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams
-from api_common.rpc.layers.telemetry import telemetry
+from api_common.rpc.layers.telemetry import AccessLog, telemetry
 from api_common.rpc.layers.transaction import MAX_RESPONSE_BYTES
 
 __all__ = [
     "COMPRESSED_BYTES",
     "MAX_RESPONSE_BYTES",
     "MAX_STREAM_SECONDS",
+    "AccessLog",
     "Call",
     "Done",
     "Handler",

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
 from api_common.errors import AuthorizationError, RateLimitError, ValidationError
-from api_common.rpc import Call, Done, Layer, errors, method_handler, telemetry
-from api_common.telemetry import AccessLog, Metrics, Tracer
+from api_common.rpc import AccessLog, Call, Done, Layer, errors, method_handler, telemetry
+from api_common.telemetry import Metrics, Tracer
 
 HEADER: Final = "x-api-key"
 """The header of the key."""

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from api_common.authn import KeySet, server_credentials
 from api_common.authz import Directory, UserSource, UsersService
 from api_common.db import upgrade_schema
-from api_common.rpc import Pipeline, Streams
+from api_common.rpc import AccessLog, Pipeline, Streams
 from api_common.sagas import SagaMetrics, SagaWorker
 from api_common.server.authentication import open_authenticator, open_key_sets, refresh_forever
 from api_common.server.dependencies import open_dependencies
@@ -27,7 +27,7 @@ from api_common.server.running_server import RunningServer
 from api_common.server.service import Service, ServiceDependencies, StartError
 from api_common.server.supervisor import Supervisor
 from api_common.settings import Settings, SettingsError, TelemetrySettings, TlsSettings, load_owner_url
-from api_common.telemetry import AccessLog, Metrics, Tracer, configure_logging, export_forever
+from api_common.telemetry import Metrics, Tracer, configure_logging, export_forever
 
 _log: Final = structlog.get_logger()
 

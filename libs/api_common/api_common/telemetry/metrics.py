@@ -1,4 +1,4 @@
-"""Logs and metrics of a process; names are constants here, so that dashboards and code cannot drift.
+"""Logs and metrics of a process; their names are constants, so that dashboards and code agree.
 
 Source: OpenTelemetry semantic conventions for RPC (v1.44, release candidate) for metric and label names.
 """
@@ -7,9 +7,8 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import grpc
 import orjson
@@ -24,23 +23,23 @@ DURATION_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 """Source: the semantic convention's advice for `rpc.server.call.duration`."""
 
 LAG_INTERVAL_SECONDS: Final = 0.25
-"""How often the lag of the event loop is measured."""
+"""The interval of measuring the event loop's lag."""
 LAG_SAMPLES: Final = 60
-"""The worst of so many measurements is shown: 15 s, a scrape's usual interval."""
+"""The gauge shows the worst of this many measurements: 15 s, the usual interval of a scrape."""
 
 UNSILENCED: Final = structlog.wrap_logger(None, wrapper_class=structlog.BoundLogger)
-"""For events that somebody keeps: the plain class has no threshold, so the level of the log does not matter."""
+"""The logger of events that must be kept: its class has no threshold, so no log level silences it."""
 
 BREAKER_STATES: Final = ("closed", "half-open", "open")
-"""What a circuit breaker can be."""
+"""The states of a circuit breaker."""
 
 
 class Metrics:
-    """The RPC metrics of one service; label children are bound once per method and code, not per call."""
+    """The metrics of one service."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
-        self._duration = Histogram(
+        self.duration = Histogram(
             "rpc_server_call_duration_seconds",
             "Duration of calls that were answered.",
             ("rpc_method", "rpc_status_code"),
@@ -84,15 +83,14 @@ class Metrics:
             registry=registry,
         )
         self._lag = Gauge("event_loop_lag_seconds", "How late the event loop was at worst lately.", registry=registry)
-        self._children: dict[tuple[str, grpc.StatusCode], Histogram] = {}
         ProcessCollector(registry=registry)
 
     def watch_pool(self, occupancy: Callable[[], Occupancy]) -> None:
-        """Shows how full the pool of database connections is, whenever somebody looks."""
+        """Exports how full the pool of database connections is, at each scrape."""
         self.registry.register(_PoolCollector(occupancy))
 
     async def watch_loop(self) -> None:
-        """Measures how late the event loop is: what blocks it, or too little CPU. Never returns."""
+        """Measures how late the event loop runs, which shows blocking code or too little CPU. Never returns."""
         loop = asyncio.get_running_loop()
         lately: deque[float] = deque(maxlen=LAG_SAMPLES)
         while True:
@@ -102,7 +100,7 @@ class Metrics:
             self._lag.set(max(lately))
 
     def breaker_moves(self, target: str) -> Callable[[str], None]:
-        """Returns what is to be told each new state of ``target``'s breaker, which is closed now."""
+        """Returns a function that records each new state of ``target``'s breaker, which is closed now."""
 
         def move(current: str) -> None:
             for state in BREAKER_STATES:
@@ -114,18 +112,6 @@ class Metrics:
     def observe_client(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Counts one call of ``method`` of another service."""
         self._client_duration.labels(method, code.name).observe(seconds)
-
-    def observe(self, method: str, code: grpc.StatusCode, seconds: float, trace_id: str) -> None:
-        """Counts one call of ``method``.
-
-        Args:
-            trace_id: of a call whose trace was exported, as an example; else empty.
-        """
-        key = (method, code)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._duration.labels(method, code.name)
-        child.observe(seconds, {"trace_id": trace_id} if trace_id else None)
 
 
 class _PoolCollector(Collector):
@@ -143,23 +129,6 @@ class _PoolCollector(Collector):
         yield GaugeMetricFamily("db_client_connection_max", "Connections there may be.", now.size)
         yield GaugeMetricFamily("db_client_connection_pending_requests", "Requests that wait for one.", now.waiting)
         yield CounterMetricFamily("db_client_connection_timeouts", "Requests that waited in vain.", now.timeouts)
-
-
-class AccessLog:
-    """One JSON line per call.
-
-    Written by hand with orjson: a structlog event costs 20 µs, this line 3 (docs/performance.md).
-    """
-
-    def __init__(self, service: str, stream: TextIO | None = None) -> None:
-        self._service = service
-        self._stream = (stream or sys.stdout).buffer
-
-    def write(self, fields: Mapping[str, Any]) -> None:
-        """Writes ``fields`` with time, service and event name."""
-        line = {"time": datetime.now(UTC), "level": "info", "service": self._service, "event": "rpc", **fields}
-        self._stream.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
-        self._stream.flush()
 
 
 def configure_logging(service: str, level: str) -> None:
@@ -199,7 +168,7 @@ def configure_logging(service: str, level: str) -> None:
 
 
 def _is_no_hang_up(record: logging.LogRecord) -> bool:
-    # A caller that leaves just before its answer is gRPC's error, with a stack trace; to us it is an access line.
+    # gRPC logs a caller that leaves just before its answer with a stack trace; the access line suffices.
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 

@@ -13,9 +13,9 @@ from api_common import errors
 from api_common.call import follow_trace, read_headers
 from api_common.contract import read_policies
 from api_common.db import compile_statement
-from api_common.rpc import Call, Incoming, telemetry
+from api_common.rpc import AccessLog, Call, Incoming, telemetry
 from api_common.telemetry import tracing
-from api_common.telemetry.metrics import AccessLog, Metrics
+from api_common.telemetry.metrics import Metrics
 from api_common.telemetry.tracing import SpanRecord, Trace, Tracer
 from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry

@@ -17,10 +17,10 @@ from api_common.rpc.layers.admission import admission
 from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams, stream
-from api_common.rpc.layers.telemetry import telemetry
+from api_common.rpc.layers.telemetry import AccessLog, telemetry
 from api_common.rpc.layers.transaction import transaction
 from api_common.settings import WatchSettings
-from api_common.telemetry import AccessLog, Metrics, Tracer
+from api_common.telemetry import Metrics, Tracer
 from api_common.watch import ChangeNotifier
 
 __all__ = ["Pipeline"]
