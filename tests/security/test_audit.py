@@ -12,19 +12,12 @@ import pytest
 from ameide.agent.v1 import agent_pb2
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.authn import Peer, Principal
-from api_common.authz import Directory
-from api_common.call import follow_trace, read_headers
 from api_common.contract import MethodPolicy, read_policies
-from api_common.db import TransactionOutcome
-from api_common.errors import AuthorizationError
 from api_common.events import is_audited
-from api_common.rpc import Call, Done, Incoming, effects, errors, record_denial
 from api_common.testing import (
     NEVER,
     Caller,
     Identity,
-    NoStoredUsers,
     TestDatabase,
     refused,
     running_service,
@@ -45,16 +38,7 @@ if TYPE_CHECKING:
 S: Final = grpc.StatusCode
 FIELDS: Final = {"event", "log_level", "version", "action", "outcome", "actor", "subject", "tenant_id", "request_id"}
 
-ADA: Final = Principal("ada", "acme", frozenset())
-SUSPEND: Final = read_policies(pb.DESCRIPTOR.services_by_name["UserService"])["SuspendUser"]
-
 Event = MutableMapping[str, Any]
-
-
-def a_call(*, peer: Peer | None) -> Call:
-    payload, headers = pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(())
-    deadline, trace = asyncio.get_running_loop().time() + 60, follow_trace(headers.traceparent, is_root=True)
-    return Call(Incoming(SUSPEND, payload, headers, deadline, trace, peer), principal=ADA)
 
 
 @pytest.fixture
@@ -186,41 +170,8 @@ class TestEffects:
             await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=metadata)
         assert len(audited(events)) == 1
 
-    @pytest.mark.parametrize(
-        ("outcome", "told"),
-        [
-            (TransactionOutcome.COMMITTED, ["done"]),
-            (TransactionOutcome.UNKNOWN, ["unknown"]),
-            (TransactionOutcome.NOTHING, []),
-        ],
-    )
-    async def test_are_told_when_the_caller_has_gone(
-        self, events: list[Event], outcome: TransactionOutcome, told: list[str]
-    ) -> None:
-        async def within(call: Call) -> None:
-            call.done = Done(b"", pb.User(id=NEVER), outcome=outcome)
-            raise asyncio.CancelledError
-
-        with pytest.raises(asyncio.CancelledError):
-            await effects(SUSPEND, within, directory=Directory(NoStoredUsers()))(a_call(peer=None))
-        assert [event["outcome"] for event in audited(events)] == told
-
 
 class TestDenials:
-    async def test_of_a_peer_name_it_by_its_certificate(self, events: list[Event]) -> None:
-        async def within(call: Call) -> None:
-            call.principal = None
-            raise AuthorizationError("This service does not serve this caller.")
-
-        call = a_call(peer=Peer("spiffe://ameide.local/agents", b""))
-        await errors(SUSPEND, within, denied=record_denial)(call)
-        (event,) = audited(events)
-        assert (event["outcome"], event["actor"]) == (
-            "denied",
-            {"subject": None, "service": "spiffe://ameide.local/agents"},
-        )
-        assert (event["tenant_id"], event["subject"]) == (None, {"type": "user", "id": NEVER})
-
     async def test_name_the_permission_and_what_it_was_about(
         self, users: UserServiceAsyncStub, identity: Identity, tenant_id: str, events: list[Event]
     ) -> None:

@@ -13,8 +13,7 @@ from google.protobuf.message import DecodeError
 from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
 from api_common.errors import AuthorizationError, RateLimitError, ValidationError
-from api_common.rpc import AccessLog, Call, Done, Layer, errors, method_handler, telemetry
-from api_common.telemetry import Metrics, Tracer
+from api_common.rpc import Call, Done, Layer, Pipeline
 
 HEADER: Final = "x-api-key"
 """The header of the key."""
@@ -61,12 +60,9 @@ class ApiKeyAuthority(Protocol):
         """
 
 
-def check_handler(
-    authority: ApiKeyAuthority, *, metrics: Metrics, access_log: AccessLog, tracer: Tracer | None
-) -> grpc.GenericRpcHandler:
+def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.GenericRpcHandler:
     """Returns Envoy's `Authorization/Check` over ``authority``."""
-    within = errors(_CHECK, _check(authority))
-    return method_handler(_CHECK, telemetry(_CHECK, within, metrics=metrics, access_log=access_log, tracer=tracer))
+    return pipeline.method_handler(_CHECK, _check(authority))
 
 
 def _check(authority: ApiKeyAuthority) -> Layer:

@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from api_common.rpc import MAX_RESPONSE_BYTES, Pipeline, service_handler, unknown_method_handler
+from api_common.rpc import MAX_RESPONSE_BYTES, Pipeline, unknown_method_handler
 from api_common.server.ext_authz import check_handler
 from api_common.server.running_server import RunningServer
 from api_common.server.service import Service, ServiceDependencies, StartError
@@ -60,15 +60,12 @@ async def start_server(
     if settings.reflection_enabled:
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     handlers = [
-        service_handler(contract, build(dependencies), layers=pipeline.compose)
-        for contract, build in service.servicers.items()
+        pipeline.service_handler(contract, build(dependencies)) for contract, build in service.servicers.items()
     ]
     if service.api_keys is not None:
         with service.using("APIKEYS_SIGNING_KEY_PATH"):
             authority = service.api_keys(dependencies)
-        handlers.append(
-            check_handler(authority, metrics=metrics, access_log=pipeline.access_log, tracer=pipeline.tracer)
-        )
+        handlers.append(check_handler(authority, pipeline))
     server.add_generic_rpc_handlers((*handlers, unknown_method_handler()))
     result.grpc_port = _bind(server, settings, credentials)
     await result.start()

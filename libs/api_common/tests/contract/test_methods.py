@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import pytest
 from ameide.common.v1 import policy_pb2
 from ameide.user.v1 import user_pb2 as pb
-from api_common.call import RequestContext
-from api_common.contract.methods import ROLE_PERMISSIONS, MethodPolicy, PolicyError, is_granted, read_policies
-from api_common.rpc import Handler, Layer, service_handler
+from api_common.contract.methods import ROLE_PERMISSIONS, PolicyError, is_granted, read_policies
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -38,10 +36,6 @@ def _add(pool: descriptor_pool.DescriptorPool, file: object) -> None:
     pool.Add(copied)
 
 
-def no_layers(_: MethodPolicy, __: Handler) -> Layer:
-    raise AssertionError("no method is complete")
-
-
 class TestDeclarations:
     def test_are_read_for_every_method(self) -> None:
         policies = read_policies(USERS)
@@ -67,21 +61,7 @@ class TestDeclarations:
     )
     def test_that_are_missing_stop_the_server(self, policy: policy_pb2.Policy | None) -> None:
         with pytest.raises(PolicyError, match=r"try\.TryService\.Try must declare"):
-            service_handler(contract(policy), object(), layers=no_layers)
-
-
-class TestServicers:
-    def test_must_have_every_method(self) -> None:
-        with pytest.raises(PolicyError, match="object lacks CreateUser"):
-            service_handler(USERS, object(), layers=no_layers)
-
-    def test_must_be_annotated_as_the_contract_says(self) -> None:
-        class Servicer:
-            async def CreateUser(self, request: pb.GetUserRequest, ctx: RequestContext) -> pb.User:
-                raise AssertionError("never called")
-
-        with pytest.raises(PolicyError, match="`request` must be annotated as"):
-            service_handler(USERS, Servicer(), layers=no_layers)
+            read_policies(contract(policy))
 
 
 class TestRoles:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.authn import Principal
-from api_common.authz import Directory
-from api_common.call import follow_trace, read_headers
-from api_common.contract import read_policies
-from api_common.db import TransactionOutcome
 from api_common.errors import ResourceInfo
 from api_common.events.business import record_business_event
-from api_common.rpc import Call, Done, Incoming, effects
-from api_common.testing import NEVER, Caller, NoStoredUsers, refused
+from api_common.testing import NEVER, Caller, refused
 from structlog.testing import capture_logs
 
 from services.users.tests.factories import a_user, create_user
@@ -25,9 +18,7 @@ from services.users.tests.factories import a_user, create_user
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
-POLICIES: Final = read_policies(pb.DESCRIPTOR.services_by_name["UserService"])
 TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
-ADA: Final = Principal("ada", "acme", frozenset())
 REQUEST_ID: Final = "0190a1b2-0000-4000-8000-000000000001"
 
 
@@ -87,22 +78,6 @@ class TestAnEvent:
         with refused(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND"):
             await users.BatchDeleteUsers(pb.BatchDeleteUsersRequest(requests=batch), metadata=admin.metadata)
         assert told(lines) == []
-
-    @pytest.mark.parametrize("outcome", list(TransactionOutcome), ids=lambda outcome: outcome.name)
-    async def test_is_told_when_the_caller_has_gone_if_it_is_sure(
-        self, lines: list[MutableMapping[str, Any]], outcome: TransactionOutcome
-    ) -> None:
-        async def within(call: Call) -> None:
-            call.principal = ADA
-            call.done = Done(b"", pb.User(id=NEVER), wrote=True, outcome=outcome)
-            raise asyncio.CancelledError
-
-        headers = read_headers(())
-        trace = follow_trace(headers.traceparent, is_root=True)
-        call = Call(Incoming(POLICIES["SuspendUser"], b"", headers, deadline=0, trace=trace))
-        with pytest.raises(asyncio.CancelledError):
-            await effects(POLICIES["SuspendUser"], within, directory=Directory(NoStoredUsers()))(call)
-        assert told(lines) == ([("user.suspended", NEVER)] if outcome is TransactionOutcome.COMMITTED else [])
 
     async def test_of_a_task_names_for_whom_it_works(self, lines: list[MutableMapping[str, Any]]) -> None:
         record_business_event("ipa.deployed", ResourceInfo("ipa", NEVER), etag='"4"', tenant_id="acme", actor="ada")

@@ -1,5 +1,4 @@
-"""The layers that every call passes, from the outside: telemetry, errors, admission, effects, then repeat
-and transaction, or stream.
+"""The layers of a call, from the outside: telemetry, errors, admission, effects, repeat, transaction or stream.
 
 This is the one place that composes handlers (ADR 0005).
 """
@@ -8,10 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
 from api_common.authn import Authenticator
 from api_common.authz import Directory
 from api_common.contract import MethodPolicy
 from api_common.db import ConstraintErrors, Database, repeat_if_stale
+from api_common.rpc.adapter import method_handler, service_handler
 from api_common.rpc.call import Layer
 from api_common.rpc.layers.admission import admission
 from api_common.rpc.layers.effects import effects, record_denial
@@ -43,6 +46,18 @@ class Pipeline:
     tracer: Tracer | None = None
     """None without a collector."""
 
+    def service_handler(self, descriptor: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+        """Returns the gRPC handler of all methods of ``servicer``.
+
+        Raises:
+            PolicyError: a method is missing, its annotations disagree with the contract, or its policy is incomplete.
+        """
+        return service_handler(descriptor, servicer, layers=self.compose)
+
+    def method_handler(self, method: MethodPolicy, layer: Layer) -> grpc.GenericRpcHandler:
+        """Returns the gRPC handler of one method that is not of our contract, without admission and transaction."""
+        return method_handler(method, self._measured(method, errors(method, layer)))
+
     def compose(self, method: MethodPolicy, handler: Any) -> Layer:
         """Returns the layers around ``handler``; called once per method."""
         within: Layer
@@ -61,4 +76,7 @@ class Pipeline:
         within = effects(method, within, directory=self.directory)
         within = admission(method, within, authenticator=self.authenticator, directory=self.directory)
         within = errors(method, within, denied=record_denial)
+        return self._measured(method, within)
+
+    def _measured(self, method: MethodPolicy, within: Layer) -> Layer:
         return telemetry(method, within, metrics=self.metrics, access_log=self.access_log, tracer=self.tracer)
