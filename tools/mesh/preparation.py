@@ -7,7 +7,7 @@ from api_common.db import DatabaseUrls, provision, upgrade_schema
 from cryptography.fernet import Fernet
 
 from tools.mesh import postgres
-from tools.secrets import certificates, identity, internal_keys
+from tools.secrets import certificates, files, identity, internal_keys
 from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
 
 Urls = dict[str, DatabaseUrls]
@@ -20,8 +20,7 @@ def ensure_secrets(mesh: Mesh) -> None:
     identity.ensure(mesh.issuer)
     internal_keys.ensure(mesh.issuer)
     if not mesh.pagination_keys.exists():
-        with os.fdopen(os.open(mesh.pagination_keys, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            file.write(Fernet.generate_key())
+        files.write(mesh.pagination_keys, Fernet.generate_key())
 
 
 def ensure_databases(mesh: Mesh) -> Urls:

@@ -5,7 +5,6 @@ By hand: `python -m tools.secrets.certificates FOLDER`.
 
 import datetime
 import ipaddress
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tools.secrets import files
 from tools.topology import SERVICES
 
 NAMES: Final = ("edge", *(service.name for service in SERVICES))
@@ -139,18 +139,9 @@ def _store(
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write(folder / f"{name}.key", private, mode=0o600)
-    _write(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    files.write(folder / f"{name}.key", private)
+    files.write(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
     return certificate, key
-
-
-def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Moves the file into place: readable by nobody else at any instant, and what a watching edge picks up."""
-    draft = path.with_suffix(f"{path.suffix}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    draft.replace(path)
 
 
 if __name__ == "__main__":

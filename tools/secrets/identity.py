@@ -4,7 +4,6 @@ SUB=ada TENANT=acme ROLES=admin TTL=3600 python -m tools.secrets.identity
 python -m tools.secrets.identity rotate publish
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from tools.secrets import files
 from tools.topology import AUDIENCE, ISSUER, Mesh, MeshError
 
 ROTATION: Final = ("publish", "activate", "retire")
@@ -35,7 +35,7 @@ def ensure(folder: Path) -> Path:
         _make_key(private)
         jwks.unlink(missing_ok=True)
     if not jwks.exists():
-        _publish(folder, [_public_jwk(_load(private))])
+        _publish(folder, private)
     return jwks
 
 
@@ -56,7 +56,7 @@ def rotate(folder: Path, step: str) -> None:
         case "publish":
             if not following.exists():
                 _make_key(following)
-            _publish(folder, [_public_jwk(_load(private)), _public_jwk(_load(following))])
+            _publish(folder, private, following)
         case "activate":
             if following.exists():
                 following.replace(private)
@@ -65,13 +65,16 @@ def rotate(folder: Path, step: str) -> None:
         case "retire":
             if following.exists():
                 raise MeshError("Tokens are still signed with the old key: STEP=activate first.")
-            _publish(folder, [_public_jwk(_load(private))])
+            _publish(folder, private)
 
 
 def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_seconds: int = 3600) -> str:
     """Signs a token of the development issuer; a negative ``ttl_seconds`` gives one that has expired."""
     ensure(folder)
     key = _load(folder / "private.pem")
+    modulus = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)["n"]
+    known = json.loads((folder / "jwks.json").read_text())["keys"]
+    key_id = next(one["kid"] for one in known if one["n"] == modulus)
     now = int(time.time())
     claims = {
         "iss": ISSUER,
@@ -84,23 +87,21 @@ def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_secon
         "exp": now + ttl_seconds,
         "jti": str(uuid.uuid4()),
     }
-    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": _public_jwk(key)["kid"]})
+    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": key_id})
 
 
 def _make_key(path: Path) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    # Moved into place whole: another `make token` may be looking.
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-    draft.replace(path)
+    files.write(path, pem)
 
 
-def _publish(folder: Path, keys: list[dict[str, str]]) -> None:
-    draft = folder / f"jwks.{os.getpid()}.new"
-    draft.write_text(json.dumps({"keys": keys}, indent=2) + "\n")
-    draft.replace(folder / "jwks.json")
+def _publish(folder: Path, *privates: Path) -> None:
+    # It takes a second to import, and `make token`, which runs often, makes no key.
+    from api_common.authn import public_jwk
+
+    keys = [public_jwk(private.read_bytes()) for private in privates]
+    files.write(folder / "jwks.json", f"{json.dumps({'keys': keys}, indent=2)}\n".encode(), mode=0o644)
 
 
 def _load(private: Path) -> rsa.RSAPrivateKey:
@@ -110,14 +111,6 @@ def _load(private: Path) -> rsa.RSAPrivateKey:
         raise MeshError(f"{private} is no private key ({error}). `make reset` makes a new one.") from error
     assert isinstance(key, rsa.RSAPrivateKey)
     return key
-
-
-def _public_jwk(key: rsa.RSAPrivateKey) -> dict[str, str]:
-    public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    # RFC 7638: the same key has the same name, in whichever file it stands.
-    members = json.dumps({name: public[name] for name in ("e", "kty", "n")}, separators=(",", ":"), sort_keys=True)
-    kid = hashlib.sha256(members.encode()).hexdigest()[:16]
-    return {"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": public["n"], "e": public["e"]}
 
 
 def main() -> None:
