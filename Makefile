@@ -21,7 +21,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    load soak rotate-keys faults programs images check-images chart sbom scan
+    flow load soak rotate-keys faults programs images check-images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ demo: .venv/.ready ## tell a story through REST, against a running mesh
 
 bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; ten minutes
 	@$(PY) -m bench.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
+
+flow: $(CHECKS) ## print the files that a call passes, and write them into docs/how-a-request-flows.md
+	@$(PY) -W ignore -m bench.flow 2>/dev/null
 
 load: $(CHECKS) ## k6 against the running mesh, or URL= TOKENS="…"; SCENARIO=smoke|steady|tenants|ramp|spike|soak, RATE=200 SOAK=30m; ten minutes
 	@$(PY) -m bench.scenarios $(SCENARIO)
