@@ -1,11 +1,11 @@
 """Limits how many API keys that do not work are looked up for one address."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from api_common.errors import RateLimitError
+from cachetools import FIFOCache
 
 PER_SECOND: Final = 50
 """Failed look-ups of one address per second; a program that loops with an old key needs fewer."""
@@ -23,7 +23,7 @@ class FailedAttempts:
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._shares: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._shares: FIFOCache[str, tuple[float, float]] = FIFOCache(_ADDRESSES)
 
     def take(self, address: str) -> None:
         """Begins an attempt of ``address``.
@@ -35,8 +35,6 @@ class FailedAttempts:
         left, since = self._shares.pop(address, (float(AT_ONCE), now))
         left = min(float(AT_ONCE), left + (now - since) * PER_SECOND)
         self._shares[address] = (left - 1 if left >= 1 else left, now)
-        if len(self._shares) > _ADDRESSES:
-            self._shares.popitem(last=False)
         if left < 1:
             raise RateLimitError("Too many API keys from this address did not work.", retry_after_seconds=1)
 

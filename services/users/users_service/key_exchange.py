@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 from api_common.authn import InternalTokenSigner
 from api_common.db import Database, Transaction, repeat_if_stale
 from api_common.errors import DomainError
+from cachetools import FIFOCache
 
 from users_service.api_keys import NOWHERE, ApiKeys, find_place
 from users_service.failed_attempts import FailedAttempts
@@ -47,7 +47,7 @@ class KeyExchange:
         self._signer = signer
         self._attempts = attempts
         self._now = now
-        self._exchanged: OrderedDict[bytes, _Exchanged] = OrderedDict()
+        self._exchanged: FIFOCache[bytes, _Exchanged] = FIFOCache(_CACHE_SIZE)
 
     async def exchange(self, key: str, *, address: str, timeout_seconds: float) -> str | None:
         """Returns a token for the service account that owns ``key``; None if the key does not work, whatever the cause.
@@ -74,8 +74,6 @@ class KeyExchange:
             return None
         self._attempts.give_back(address)
         self._exchanged[digest] = found
-        if len(self._exchanged) > _CACHE_SIZE:
-            self._exchanged.popitem(last=False)
         return found.token
 
     async def _look_up(self, key: str, timeout_seconds: float) -> _Exchanged | None:

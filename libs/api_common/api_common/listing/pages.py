@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
+from cachetools import FIFOCache
 from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, func, literal_column, or_, select
 
 from api_common.db import Row, Statement, Transaction, compile_statement, text_bytes
@@ -108,7 +109,7 @@ class Listing:
     def __init__(self, table: Table, *, page_tokens: PageTokens) -> None:
         self._table = table
         self._page_tokens = page_tokens
-        self._statements: dict[object, Statement] = {}
+        self._statements: FIFOCache[object, Statement] = FIFOCache(_MAX_SHAPES)
 
     async def page(self, transaction: Transaction, request: PageRequest, query: Query) -> Page:
         """Returns the requested page.
@@ -134,8 +135,6 @@ class Listing:
         shape = (query.shape, follows, most)
         statement = self._statements.get(shape)
         if statement is None:
-            if len(self._statements) >= _MAX_SHAPES:
-                self._statements.clear()
             found = self._select(query, follows=follows, most=most)
             statement = self._statements[shape] = compile_statement(
                 self._fit(found, query.order), plan_for_values=bool(query.where and query.where.shape)

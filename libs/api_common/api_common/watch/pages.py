@@ -1,12 +1,12 @@
 """Reads the pages of a watch. Watches at the same position share one page and its messages."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from cachetools import FIFOCache
 from google.protobuf.message import Message
 from sqlalchemy import Table
 
@@ -71,8 +71,8 @@ class ChangePages(Generic[ResponseT]):
         self._page_tokens = page_tokens
         self._metrics = metrics
         self._message = message
-        self._statements: dict[object, Statement] = {}
-        self._shared: OrderedDict[object, asyncio.Task[ChangePage[ResponseT]]] = OrderedDict()
+        self._statements: FIFOCache[object, Statement] = FIFOCache(_MAX_SHAPES)
+        self._shared: FIFOCache[object, asyncio.Task[ChangePage[ResponseT]]] = FIFOCache(_SHARED)
 
     async def read(self, source: Source, position: Position, *, generation: int) -> ChangePage[ResponseT]:
         """Returns the page after ``position``.
@@ -90,8 +90,6 @@ class ChangePages(Generic[ResponseT]):
             reading = self._shared[key] = asyncio.create_task(self._read(source, position))
             # The error reaches those who await the page; if none is left, it is not needed.
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            if len(self._shared) > _SHARED:
-                self._shared.popitem(last=False)
         try:
             # A watch that is cancelled does not cancel the read of the others.
             return await asyncio.shield(reading)
@@ -154,8 +152,6 @@ class ChangePages(Generic[ResponseT]):
         shape = (where.shape, position.phase, bool(position.upto))
         statement = self._statements.get(shape)
         if statement is None:
-            if len(self._statements) >= _MAX_SHAPES:
-                self._statements.clear()
             if position.phase is Phase.STATE:
                 clause = state_page(self._table, where)
             else:
