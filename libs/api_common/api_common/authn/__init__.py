@@ -1,4 +1,4 @@
-"""Package authn holds who calls: tokens, key sets, certificates, and the principal that they prove."""
+"""Package authn turns tokens and certificates into the verified caller."""
 
 from api_common.authn.authenticator import EDGE, TRUST_DOMAIN, Authenticator, bearer_token, peer_of
 from api_common.authn.internal_tokens import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner, public_jwk

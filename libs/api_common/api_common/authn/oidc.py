@@ -27,7 +27,7 @@ CLOCK_SKEW_SECONDS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class ClaimMap:
-    """Where an issuer puts what we need; a path is claim names from the outside in."""
+    """The paths of an issuer's claims; a path is claim names from the outside in."""
 
     tenant: tuple[str, ...]
     """The path to the tenant's id, a text."""
@@ -36,7 +36,7 @@ class ClaimMap:
 
 
 GENERIC_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("roles",))
-"""The claims of our own development issuer, and of any that can be told to use them."""
+"""The claims of our development issuer, and of any issuer that can be configured to use them."""
 KEYCLOAK_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("realm_access", "roles"))
 """Keycloak: realm roles as it issues them, the tenant by a mapper."""
 AUTH0_CLAIMS: Final = ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/roles",))
@@ -137,7 +137,7 @@ def read_issuer(token: str) -> str:
 
 
 def _object(segment: str) -> dict[str, Any]:
-    """Decodes one segment, refusing what PyJWT would let pass: the same name twice, anything but UTF-8."""
+    """Decodes one segment and refuses what PyJWT accepts: duplicate names, encodings other than UTF-8."""
     raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     # Decoded here: given bytes, `json` would read UTF-16 and a byte order mark, too.
     value = json.loads(raw.decode(), object_pairs_hook=_without_duplicates)

@@ -1,11 +1,11 @@
-"""Who calls: a plain frozen value, whatever kind of credential verified."""
+"""The verified caller: a plain frozen value, whatever the kind of credential."""
 
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-"""What a tenant id looks like; it is written into SQL, so nothing else may pass."""
+"""The form of a tenant id. It is written into SQL, so nothing else may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,13 @@ class Principal:
     subject: str
     """The `sub` of the token: unique within the tenant."""
     tenant_id: str
-    """The tenant, from the verified token only."""
+    """The tenant that the verified token names."""
     roles: frozenset[str]
-    """Role names; `policy` maps them to permissions."""
+    """Role names; `contract.methods` maps them to permissions."""
     email: str = ""
     """The verified e-mail address, if the token carries one."""
     expires_at: float = 0.0
-    """When the credential ends, in seconds since the epoch."""
+    """When the credential expires, in seconds since the epoch."""
     actor: str = ""
     """The SPIFFE id of the service that calls for the subject (RFC 8693); empty when it calls itself."""
     kind: Literal["user", "service_account"] = "user"

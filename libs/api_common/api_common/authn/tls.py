@@ -1,4 +1,4 @@
-"""Mutual TLS between the edge and the services, with certificates that may be replaced on disk at any time."""
+"""Mutual TLS between the edge and the services; certificates may be replaced on disk at any time."""
 
 import grpc
 
@@ -6,7 +6,7 @@ from api_common.settings import TlsSettings
 
 
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
-    """Returns credentials that demand a client certificate of our authority; new files are used for new connections."""
+    """Returns credentials that require a client certificate of our authority; new files apply to new connections."""
     files = (settings.private_key_path, settings.certificate_path, settings.ca_path)
     loaded = file_versions(settings)
 
@@ -28,7 +28,7 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
 
 
 def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
-    """Returns credentials to call a sibling service with this service's own certificate."""
+    """Returns credentials for calls to siblings with this service's own certificate."""
     return grpc.ssl_channel_credentials(
         root_certificates=settings.ca_path.read_bytes(),
         private_key=settings.private_key_path.read_bytes(),

@@ -1,4 +1,4 @@
-"""Package authz holds what a caller may do: stored roles of users override those of their tokens."""
+"""Package authz holds the directory of stored users, whose roles override those of tokens."""
 
 from api_common.authz.directory import (
     LOOK_UP_SECONDS,

@@ -1,7 +1,7 @@
-"""What is stored of a user counts for more than what the user's token says (ADR 0011).
+"""For users in the directory, stored roles override token claims (ADR 0011).
 
-A token's roles are as old as the token. Those of a user that the users service stores are read there, and so is whether
-the user may use the platform at all; what was read is believed for half a minute.
+A token's roles are as old as the token. The directory reads the stored roles and state of a user from the users service
+and caches them for half a minute.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from api_common.errors import AuthorizationError, DomainError, ExternalServiceEr
 from api_common.siblings import Siblings
 
 MAX_AGE_SECONDS: Final = 30
-"""How long an answer is believed: the bound within which a change of a stored user takes effect."""
+"""The life of a cached answer: a change of a stored user takes effect within this time."""
 MAX_STALE_SECONDS: Final = 300
-"""How long the last answer is believed while nobody can be asked; then the user's calls are refused."""
+"""How long a stale answer is used while the source does not answer; then the user's calls are refused."""
 LOOK_UP_SECONDS: Final = 2.0
-"""How long one look-up may take, whoever waits for it."""
+"""The longest time of one look-up."""
 
 _CACHE_SIZE: Final = 10_000
 _ID_LENGTH: Final = 36
@@ -37,7 +37,7 @@ _log: Final = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class StoredUser:
-    """What is stored of a user, as far as it decides what the user may do."""
+    """The stored facts that decide what a user may do."""
 
     is_active: bool
     """Neither suspended nor deleted."""
@@ -46,13 +46,13 @@ class StoredUser:
 
 
 class UserSource(Protocol):
-    """Where stored users are looked up: in the service's own database, or in the users service."""
+    """The source of stored users: the service's own database, or the users service."""
 
     async def find(self, ctx: CallContext) -> StoredUser | None:
-        """Returns what is stored of the caller, whose subject is an id of a user; None if the tenant has no such user.
+        """Returns the stored user with the caller's subject as id; None if the tenant has no such user.
 
         Raises:
-            DomainError: nobody can tell now, or not before the deadline of ``ctx``.
+            DomainError: the source does not answer before the deadline of ``ctx``.
         """
 
 
@@ -63,10 +63,10 @@ class UsersService:
         self._users = siblings.open("users", pb.DESCRIPTOR.services_by_name["DirectoryService"])
 
     async def find(self, ctx: CallContext) -> StoredUser | None:
-        """Returns what is stored of the caller; None if the tenant has no such user.
+        """Returns the stored user with the caller's subject as id; None if the tenant has no such user.
 
         Raises:
-            DomainError: nobody can tell now.
+            DomainError: the users service does not answer.
         """
         answer = await self._users.call(pb.ResolvePrincipalRequest(), pb.ResolvePrincipalResponse, ctx)
         match answer.standing:
@@ -86,7 +86,7 @@ class _Answer:
 
 
 class Directory:
-    """Remembers what is stored of the users who call.
+    """Caches the stored users who call.
 
     Args:
         now: a clock that never goes back, in seconds.
@@ -99,7 +99,7 @@ class Directory:
         self._look_ups: dict[_Key, asyncio.Task[_Answer | DomainError]] = {}
 
     def recall(self, principal: Principal) -> Principal | None:
-        """Returns ``principal`` with the roles that count; None if they must be asked for.
+        """Returns ``principal`` with its effective roles; None if they are not cached.
 
         Raises:
             UnauthenticatedError: the user is suspended or deleted.
@@ -112,34 +112,34 @@ class Directory:
         return _with_stored_roles(principal, answer.user)
 
     async def ask(self, ctx: CallContext) -> Principal:
-        """Returns the caller of ``ctx``, a user, with the roles that count; asks for them first.
+        """Looks the caller of ``ctx``, a user, up and returns it with its effective roles.
 
-        Whoever asks about the same user meanwhile waits for the same answer.
+        Concurrent look-ups of one user share one answer.
 
         Raises:
             UnauthenticatedError: the user is suspended or deleted.
-            ExternalServiceError: nobody can tell now, and what was known is too old.
+            ExternalServiceError: the source does not answer, and the cached answer is too old.
             InternalError: the users service does not serve this process.
         """
         key = _key(ctx.principal)
         look_up = self._look_ups.get(key)
         if look_up is None:
             look_up = self._look_ups[key] = asyncio.create_task(self._look_up(key, ctx))
-        # Who leaves takes nothing from the others.
+        # A cancelled caller does not cancel the look-up of the others.
         answer = await asyncio.shield(look_up)
         if isinstance(answer, DomainError):
             raise answer
         return _with_stored_roles(ctx.principal, answer.user)
 
     def forget(self, tenant_id: str, user_id: str) -> None:
-        """Makes the next call of a user ask: the user was changed by this process."""
+        """Drops the cached answer of a user, whom this process changed."""
         key = (tenant_id, user_id)
         self._answers.pop(key, None)
-        # One that is under way may have read what was before.
+        # A look-up in progress may have read the state before the change.
         self._look_ups.pop(key, None)
 
     async def _look_up(self, key: _Key, ctx: CallContext) -> _Answer | DomainError:
-        # The age counts from before the question: what is changed while it is answered is as new as any change.
+        # The age counts from before the look-up, so that a change during it is not hidden for longer.
         asked_at = self._now()
         deadline = asyncio.get_running_loop().time() + LOOK_UP_SECONDS
         ctx = replace(ctx, deadline=deadline, is_own_deadline=True)
@@ -171,7 +171,7 @@ class Directory:
 
 
 def is_user_id(subject: str) -> bool:
-    """Tells whether ``subject`` may be the id of a stored user; every other one is the issuer's alone."""
+    """Tells whether ``subject`` may be the id of a stored user."""
     return UUID_PATTERN.fullmatch(subject) is not None
 
 
@@ -184,5 +184,5 @@ def _with_stored_roles(principal: Principal, user: StoredUser | None) -> Princip
         return principal
     if not user.is_active:
         raise UnauthenticatedError
-    # Comparing costs a twentieth of replacing (4 µs), and an issuer may well be in step.
+    # Comparing costs a twentieth of replacing (4 µs), and the roles are often the same.
     return principal if principal.roles == user.roles else replace(principal, roles=user.roles)

@@ -1,4 +1,4 @@
-"""Who calls, for which tenant, within which request: plain frozen values, no transport objects."""
+"""The contexts of a call: caller, tenant, request, deadline; plain frozen values without transport objects."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from api_common.db import Transaction
 from api_common.telemetry import Trace
 
 MAX_CALL_SECONDS: Final = 60
-"""No unary call runs longer, whatever deadline the caller asked for."""
+"""The longest time of a unary call, whatever deadline the caller sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Who calls, within which request and until when: what goes along to a sibling service."""
+    """The caller, the request and the deadline: what a call to a sibling service needs."""
 
     principal: Principal
     request_id: str
@@ -22,16 +22,16 @@ class CallContext:
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
     trace: Trace = field(repr=False)
-    """The part of a trace that this call is; calls to siblings are steps of it."""
+    """This call's part of its trace; calls to siblings are spans of it."""
     token: str = field(default="", repr=False)
-    """The caller's own token, to call sibling services with."""
+    """The caller's own token, for calls to sibling services."""
     is_own_deadline: bool = False
-    """The deadline was set here and is no caller's: a sibling that exceeds it does not answer."""
+    """The deadline is ours and not the caller's, so a sibling that exceeds it counts as unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext(CallContext):
-    """What a servicer method knows beside its request."""
+    """What a servicer method gets beside its request."""
 
     transaction: Transaction = field(kw_only=True)
     """The tenant-bound transaction around this request; committed when the method returns."""
@@ -44,14 +44,14 @@ class RequestContext(CallContext):
 
 @dataclass(frozen=True, slots=True)
 class StreamContext(CallContext):
-    """What a servicer method that streams knows beside its request. It reads in transactions of its own, short ones."""
+    """What a servicer method that streams gets beside its request. It reads in short transactions of its own."""
 
     ends_at: float = field(kw_only=True)
-    """When the stream has lived long enough, on the event loop's clock."""
+    """When the stream ends by itself, on the event loop's clock."""
     check: Callable[[], Awaitable[float]] = field(kw_only=True)
-    """Raises a DomainError once the caller may not go on; returns for how many seconds it need not be asked again."""
+    """Raises a DomainError once the caller may not go on; returns after how many seconds to check again."""
 
     @property
     def tenant_id(self) -> str:
-        """The tenant whose rows there are."""
+        """The tenant whose rows the stream reads."""
         return self.principal.tenant_id

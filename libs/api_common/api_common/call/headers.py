@@ -21,34 +21,34 @@ IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Metadata key under which a client may repeat a call without a second effect."""
 _ORIGINAL_PATH: Final = "x-envoy-original-path"
 _ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
-# Where two values are one too many: all are kept, so that the caller hears of it.
+# A second value is an error: all values are kept, so that the caller is refused.
 _NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
 
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class RequestHeaders(NamedTuple):
-    """The metadata of a call that mean something to us; everything else is ignored.
+    """The metadata that we read from a call; the rest is ignored.
 
-    No frozen dataclass: each field of one costs a call of its own (docs/performance.md).
+    No frozen dataclass: each field of one costs a function call (docs/performance.md).
     """
 
     request_id: str
-    """UUID; a new one when the client sent none or something else."""
+    """UUID; a new one if the client sent no UUID."""
     traceparent: str
     """W3C trace context; a new, unsampled one when absent or malformed."""
     authorization: tuple[str, ...]
-    """Every `authorization` value: more than one is refused, so none is chosen here."""
+    """Every `authorization` value; more than one is refused later."""
     idempotency_key: tuple[str, ...]
     """Every `idempotency-key` value."""
     begins_trace: bool = False
-    """The client sent no trace context, or something else."""
+    """The client sent no well-formed trace context."""
     if_match: tuple[str, ...] = ()
     """Every `if-match` value."""
     from_rest: bool = False
-    """The edge made this call of a REST request: it sets the header, and removes it from what clients send."""
+    """The edge made this call from a REST request. It sets the header and removes it from clients' requests."""
     accepts_gzip: bool = False
-    """A client beyond the edge reads gzip. The edge tells, because gRPC keeps `grpc-accept-encoding` from us."""
+    """The client beyond the edge reads gzip. The edge tells us, because gRPC hides `grpc-accept-encoding`."""
 
 
 def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
@@ -98,7 +98,7 @@ def follow_trace(traceparent: str, *, is_root: bool) -> Trace:
 def outgoing_headers(
     ctx: CallContext, *, token: str, span_id: str, idempotency_key: str
 ) -> tuple[tuple[str, str], ...]:
-    """Returns the metadata of a call to a sibling in the name of the caller of ``ctx``.
+    """Returns the metadata of a call to a sibling for the caller of ``ctx``.
 
     Args:
         token: the credential for the sibling.

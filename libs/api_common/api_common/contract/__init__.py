@@ -1,4 +1,4 @@
-"""Package contract holds what the proto says of a method and its messages, read from the descriptors once, at start."""
+"""Package contract holds the rules that the proto declares for methods and messages, read once at start."""
 
 from api_common.contract.field_behavior import FieldBehavior, has_behavior
 from api_common.contract.field_mask import paths_to_write

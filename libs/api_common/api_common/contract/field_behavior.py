@@ -1,6 +1,6 @@
-"""What `google.api.field_behavior` says about the fields of requests, enforced (AIP-203).
+"""Enforces `google.api.field_behavior` on the fields of requests (AIP-203).
 
-The descriptors are read once per method, at start: a call visits only the fields that something was said about.
+The descriptors are read once per method, at start, so that a call visits only the annotated fields.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from api_common.errors import FieldViolation
 
 MAX_VIOLATIONS: Final = 100
-"""A few bytes make an empty item, so a small request could ask for millions of violations."""
+"""The most violations of one request; a few bytes make an empty item, so a small request could cause millions."""
 
 _BEHAVIOR: Final[Any] = field_behavior_pb2.field_behavior
 _RULES: Final[Any] = validate_pb2.field
@@ -66,12 +66,12 @@ class _Nested:
     repeated: bool
     mapped: bool
     most: float
-    """How many items the contract allows. A longer list is refused for that, and nobody looks at its items."""
+    """How many items the contract allows. A longer list is refused, so its items are not checked."""
 
 
 @dataclass(slots=True)
 class _Plan:
-    """What there is to do for one message type."""
+    """The checks of one message type."""
 
     masked: bool = False
     """Its messages carry an `update_mask`."""
@@ -157,7 +157,7 @@ def _plan(descriptor: Descriptor, known: dict[Descriptor, _Plan]) -> _Plan:
 
 
 def _held(declared: FieldDescriptor) -> Descriptor | None:
-    """Returns the type of the messages in a field, but for Google's own, about which nothing is said."""
+    """Returns the type of the messages in a field; None for Google's own, which have no annotations."""
     held = declared.message_type
     if held is not None and held.GetOptions().map_entry:
         held = held.fields_by_name["value"].message_type

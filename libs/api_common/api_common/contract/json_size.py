@@ -1,4 +1,4 @@
-"""How large and how deep a JSON value may be that is stored in one column."""
+"""The limits of a JSON value in one column: its size and its depth."""
 
 import json
 from typing import Final
@@ -9,8 +9,10 @@ MAX_STRUCT_BYTES: Final = 64 * 1024
 """The largest `google.protobuf.Struct` of any resource, as compact JSON."""
 
 MAX_STRUCT_DEPTH: Final = 24
-"""How deep objects and lists of a `google.protobuf.Struct` may nest. A level is three messages, and protobuf decodes
-100 in each other, those around the Struct included."""
+"""The deepest nesting of objects and lists in a `google.protobuf.Struct`.
+
+A level is three messages, and protobuf decodes 100 nested messages, those around the Struct included.
+"""
 
 
 def compact_size(value: object) -> int:

@@ -1,6 +1,6 @@
-"""What the proto says about each method, read once at start: permission, rate class, side effects.
+"""The policy of each method in the proto, read once at start: permission, rate class, side effects.
 
-A method without a permission stops the server: nothing is open by accident.
+A method without a permission stops the server, so that nothing is open by accident.
 """
 
 from collections.abc import Iterable
@@ -41,11 +41,11 @@ class MethodPolicy:
     name: str
     """The method's own name, `GetUser`."""
     permission: str
-    """What the caller must be allowed to do."""
+    """The permission that the caller needs."""
     rate_class: str
     """`READ`, `WRITE` or `EXPENSIVE`."""
     read_only: bool
-    """Declared without side effects: run in a read-only transaction, may be retried."""
+    """Declared without side effects: it runs in a read-only transaction and may be retried."""
     users_only: bool
     """Whether service accounts are refused."""
     returns_secret: bool
@@ -55,11 +55,11 @@ class MethodPolicy:
     response_class: type[Message]
     """The generated class of the response."""
     is_stream: bool = False
-    """Answered with many messages."""
+    """The response is a stream of messages."""
 
     @property
     def internal(self) -> bool:
-        """Whether only services of the mesh may call it, with tokens of their own; the edge has no route to it."""
+        """Whether only services of the mesh may call it, with their own tokens; the edge has no route to it."""
         return self.permission.endswith(".internal")
 
 
@@ -74,7 +74,7 @@ def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:
 
 @lru_cache(maxsize=4096)
 def is_granted(permission: str, roles: frozenset[str]) -> bool:
-    """Tells whether any of ``roles`` carries ``permission``; unknown roles carry nothing."""
+    """Tells whether any of ``roles`` grants ``permission``; unknown roles grant nothing."""
     names = {permission} if permission in _NAMED_ONLY else {permission, f"*.{permission.partition('.')[2]}"}
     return any(not names.isdisjoint(_granted(role)) for role in roles)
 

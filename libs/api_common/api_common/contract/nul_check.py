@@ -1,4 +1,4 @@
-"""Finds texts in a message that cannot be stored."""
+"""Finds texts in a message that Postgres cannot store."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 
 def nul_fields(message: Message, prefix: str = "") -> Iterator[str]:
-    """Yields the path of every text that holds a NUL, which Postgres cannot store.
+    """Yields the path of every text that holds a NUL.
 
     Recursion is bounded: protobuf itself refuses messages nested deeper than 100.
     """

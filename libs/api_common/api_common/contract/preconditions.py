@@ -1,4 +1,4 @@
-"""`If-Match` of HTTP, bound once to the `etag` fields of the contract: the header and the field are one condition.
+"""Binds `If-Match` of HTTP to the `etag` fields of the contract: header and field are one condition.
 
 Source: RFC 9110, sections 8.8.3 and 13.1.1; AIP-154 for the answer to a mismatch: ABORTED / 409, in either form.
 """
@@ -15,16 +15,16 @@ IF_MATCH: Final = "if-match"
 """Metadata key of the etag that a client expects."""
 
 ANY: Final = "*"
-"""Holds for every version: the method's own NOT_FOUND says that there is none."""
+"""Matches every version; a missing resource is the method's own NOT_FOUND."""
 
-# A weak tag never matches here (RFC 9110, section 13.1.1), so it is a mistake; a list could not say what was expected.
+# A weak tag never matches (RFC 9110, section 13.1.1), and a list does not name one expected version.
 _STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,62}"')
 
 
 class Precondition:
-    """Where the requests of one method carry the etag that they expect, read from the descriptor once.
+    """The place of the expected etag in the requests of one method, read from the descriptor once.
 
-    That is `etag` beside the id, or the `etag` of the one resource that an `update_mask` is for.
+    It is `etag` beside the id, or the `etag` of the one resource that an `update_mask` is for.
 
     Args:
         descriptor: the `DESCRIPTOR` of the request's class, for which the stubs have two types.
@@ -40,7 +40,7 @@ class Precondition:
         if not values:
             return []
         if not self.known:
-            # Nobody would check it, and the caller would believe that somebody did.
+            # Reject If-Match on methods that do not support it.
             return [FieldViolation(IF_MATCH, "this method takes no condition")]
         if len(values) > 1 or not (values[0] == ANY or _STRONG_TAG.fullmatch(values[0])):
             return [FieldViolation(IF_MATCH, "must be `*` or one strong entity tag of at most 64 characters")]
@@ -53,14 +53,14 @@ class Precondition:
         return []
 
     def _holder(self, request: Any) -> Any:
-        """Returns the message with the field, None if it is missing: that it is required is said elsewhere."""
+        """Returns the message with the field; None if it is missing, which the check of required fields reports."""
         if self._resource is None:
             return request
         return getattr(request, self._resource) if request.HasField(self._resource) else None
 
 
 def message_etag(message: Message) -> str:
-    """Returns the entity tag of a resource; empty for what has none."""
+    """Returns the entity tag of a resource; empty if it has none."""
     return str(getattr(message, "etag", ""))
 
 

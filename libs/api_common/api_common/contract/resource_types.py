@@ -1,4 +1,4 @@
-"""Which resource a method is about, and which ones a message is or holds: the contract says so, no servicer has to."""
+"""Finds the resources of methods and messages in the contract, so that no servicer has to name them."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def type_of(resource: Descriptor) -> str:
 
 
 def resource_of(method: MethodPolicy) -> Descriptor | None:
-    """Returns the resource that ``method`` answers with, alone or among others; None if it is none."""
+    """Returns the type of the resources in the responses of ``method``; None if there are none."""
     answer = cast(Descriptor, method.response_class.DESCRIPTOR)
     if _ID in answer.fields_by_name:
         return answer

@@ -1,4 +1,4 @@
-"""google.protobuf.Struct ↔ plain JSON values, which are what is stored and what rules look at."""
+"""Converts google.protobuf.Struct to plain JSON values, which rules check and columns store, and back."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -11,19 +11,19 @@ from api_common.errors import FieldViolation, ValidationError
 
 
 def struct_to_json(struct: Struct, field: str) -> dict[str, Any]:
-    """Returns an object that comes back from jsonb as the same Struct, but for the sign of a zero.
+    """Returns the object of a Struct; the way back gives the same Struct, except for the sign of a zero.
 
     Args:
         field: the path of ``struct`` in the request, for the violation.
 
     Raises:
-        ValidationError: it nests too deep, or holds what only a binary message can: NaN, Infinity, a value of no kind.
+        ValidationError: it nests too deep, or holds NaN, Infinity or a value of no kind, as only binary messages can.
     """
     return {key: _plain(value, field, 1) for key, value in struct.fields.items()}
 
 
 def struct_from_json(value: Mapping[str, Any] | None) -> Struct | None:
-    """Returns the Struct of an object; None stays None, so that a message built with it has no such field."""
+    """Returns the Struct of an object; None for None, so that a message built with it lacks the field."""
     if value is None:
         return None
     struct = Struct()

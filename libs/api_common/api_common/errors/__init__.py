@@ -1,4 +1,4 @@
-"""Package errors: one class per canonical case, its code and status, and its details on the wire."""
+"""Package errors holds one class per canonical error, its code and status, and its details on the wire."""
 
 from api_common.errors.details import MAX_DETAILS_BYTES, Trailers, render
 from api_common.errors.domain import (

@@ -1,4 +1,4 @@
-"""Renders a DomainError as `google.rpc.Status` with details, the one shape on every path (AIP-193)."""
+"""Renders a DomainError as `google.rpc.Status` with details, the shape of every error (AIP-193)."""
 
 import math
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from api_common.errors.domain import DomainError
 from api_common.errors.registry import ERROR_DOMAIN, spec_of
 
 MAX_DETAILS_BYTES: Final = 6 * 1024
-"""All details of one error; they travel in a header, and headers beyond 8 KiB are dropped on the way.
+"""The size of all details of one error. They travel in a header, and proxies drop headers beyond 8 KiB.
 
-Message, metadata, resource and violations have limits of their own, so that together they always fit.
+Message, metadata, resource and violations have their own limits, so that together they always fit.
 """
 
 MAX_VIOLATIONS: Final = 32
-"""Field violations of one error; whoever has more to correct starts with these."""
+"""The most field violations of one error."""
 TRUNCATED: Final = "truncated"
-"""In the metadata of an error of which not everything found room, `true`."""
+"""Metadata key of an error whose details were cut; its value is `true`."""
 
 _MAX_TEXT_BYTES: Final = 512
 _MAX_NAME_BYTES: Final = 64
@@ -81,7 +81,7 @@ def _resource(error: DomainError) -> error_details_pb2.ResourceInfo:
 def _is_cut(
     error: DomainError, bad_request: error_details_pb2.BadRequest, resource: error_details_pb2.ResourceInfo
 ) -> bool:
-    """Tells whether message, violations or resource say less than the error does."""
+    """Tells whether message, violations or resource were cut."""
     said = [(one.field, one.description) for one in bad_request.field_violations]
     meant = [(one.field, one.description) for one in error.violations]
     about = error.resource
@@ -90,7 +90,7 @@ def _is_cut(
 
 
 def _metadata(error: DomainError) -> dict[str, str]:
-    """Returns as much of the metadata as there is room for."""
+    """Returns as much of the metadata as fits."""
     result: dict[str, str] = {}
     room = _MAX_METADATA_BYTES
     for name, text in error.metadata.items():
@@ -103,7 +103,7 @@ def _metadata(error: DomainError) -> dict[str, str]:
 
 
 def _bad_request(error: DomainError) -> error_details_pb2.BadRequest:
-    """Lists as many violations as there is room for; the last one then says how many are missing."""
+    """Lists as many violations as fit; the last one then says how many are missing."""
     result = error_details_pb2.BadRequest()
     room = _MAX_VIOLATIONS_BYTES
     for index, violation in enumerate(error.violations):

@@ -1,4 +1,4 @@
-"""Package events holds what is told to the outside of what happened: audit events and business events."""
+"""Package events holds audit events and business events, the records of what happened."""
 
 from api_common.events.audit import Outcome, RoleChange, is_audited, record_audit_event, subjects
 from api_common.events.business import event_name, record_business_event

@@ -1,7 +1,7 @@
-"""Audit events: who did what to whose rights and states, and who was kept from it.
+"""Audit events: who changed rights and states, and who was denied it.
 
-Structured and versioned, so that a security team can keep and search them. They hold ids and the names of roles, never
-tokens, addresses or what a request carried. A log level does not silence them.
+They are structured and versioned, so that a security team can keep and search them. They hold ids and names of roles,
+never tokens, addresses or parts of a request. No log level silences them.
 """
 
 import re
@@ -18,21 +18,21 @@ from api_common.errors import ResourceInfo
 from api_common.telemetry import UNSILENCED
 
 VERSION: Final = 1
-"""Of the event's fields; a higher one when the meaning of a field changes."""
+"""The version of the event's fields; it grows when the meaning of a field changes."""
 
-# These write what a resource holds; every other verb that writes moves it, deletes it or restores it.
+# These verbs write the content of a resource; every other writing verb changes its state, deletes or restores it.
 _ORDINARY: Final = re.compile(r"(?:Batch)?(?:Create|Update)(?=[A-Z])")
 
 
 class Outcome(StrEnum):
-    """What became of what somebody wanted."""
+    """The outcome of an audited action."""
 
     DONE = "done"
     """It is committed."""
     DENIED = "denied"
-    """They may not."""
+    """The caller may not do it."""
     UNKNOWN = "unknown"
-    """The answer to COMMIT was lost, so it may be done or not."""
+    """The answer to COMMIT was lost, so it may be committed or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class RoleChange:
 
 
 def is_audited(method: MethodPolicy) -> bool:
-    """Tells whether all effects of ``method`` are events: what administrators do, and verbs beyond plain writing."""
+    """Tells whether all effects of ``method`` are audited: administration, and verbs beyond plain writing."""
     return not method.read_only and (method.permission.endswith(".admin") or not _ORDINARY.match(method.name))
 
 
@@ -68,9 +68,9 @@ def record_audit_event(
 
     Args:
         action: the method or, for a change of roles, `<resource>.roles`.
-        principal: whose credential it was; None when the process at the other end was refused before.
+        principal: the caller; None if the process at the other end was refused before.
         service: the SPIFFE id of the process at the other end.
-        facts: what else this action needs to be understood.
+        facts: further facts about this action.
     """
     actor = {"subject": principal.subject if principal else None, "service": service or None}
     named = None if subject is None else {"type": subject.type, "id": subject.id}
@@ -98,5 +98,5 @@ def subjects(method: MethodPolicy, message: Message) -> Iterator[ResourceInfo]:
 
 
 def _plain(id: str) -> str:
-    # A request may not have been checked yet: nothing but an id goes into the log.
+    # The request may be unchecked: only an id goes into the log.
     return id if UUID_PATTERN.fullmatch(id) else ""

@@ -1,7 +1,7 @@
-"""Business events: what happened to the resources of tenants, for whoever counts, bills, reports or integrates.
+"""Business events: what changed in the resources of tenants, for billing, reports and integrations.
 
-Structured and versioned like audit events, which ask who used which power; these say what is different now. They hold
-ids, never what a request carried. A log level does not silence them. Source: ADR 29.
+They are structured and versioned like audit events, which record who used a power; these record what changed. They hold
+ids, never parts of a request. No log level silences them. Source: ADR 29.
 """
 
 import re
@@ -12,15 +12,15 @@ from api_common.errors import ResourceInfo
 from api_common.telemetry import UNSILENCED
 
 VERSION: Final = 1
-"""Of the event's fields; a higher one when the meaning of a field changes."""
+"""The version of the event's fields; it grows when the meaning of a field changes."""
 
 _VERB: Final = re.compile(r"(?:Batch)?([A-Z][a-z]+)")
-# Where the rule would say what is not so, or not how one says it: these calls begin what a task ends and tells.
+# The regular participle would be wrong: these calls only begin what a task finishes and reports.
 _IRREGULAR: Final = {"deploy": "started", "retire": "retiring"}
 
 
 def event_name(method: MethodPolicy) -> str | None:
-    """Returns what an effect of ``method`` is called, like `user.suspended`; None if no tenant's resource changes."""
+    """Returns the name of the events of ``method``, as `user.suspended`; None if it changes no tenant's resource."""
     resource, verb = resource_of(method), _VERB.match(method.name)
     if method.read_only or method.internal or resource is None or verb is None:
         return None
@@ -38,14 +38,14 @@ def record_business_event(
     request_id: str = "",
     trace_id: str = "",
 ) -> None:
-    """Writes one event about a committed change; calls are told of by the pipeline, tasks call this.
+    """Writes one event about a committed change. The pipeline reports calls; background tasks call this.
 
     Args:
-        name: `<resource>.<what it was>`.
+        name: `<resource>.<participle>`.
         etag: the resource's, after the change; empty if it has none.
-        actor: the subject of the credential, or for whom the task works.
-        service: the SPIFFE id of the process at the other end, if a call did it.
-        request_id: of the call that did it, or began it.
+        actor: the subject of the credential, or the user for whom the task works.
+        service: the SPIFFE id of the process at the other end of a call.
+        request_id: of the call that made or began the change.
     """
     UNSILENCED.info(
         "business",

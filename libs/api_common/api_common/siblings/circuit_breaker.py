@@ -1,4 +1,4 @@
-"""Stops calling a dependency that fails, and asks one call in a while whether it is back.
+"""Stops calling a dependency that fails, and lets one call at a time try whether it is back.
 
 pybreaker keeps the state; we drive it outside the await, because its own asyncio use lets every waiting call through
 when half open, takes cancellation for failure, and replaces the CancelledError (measured; ADR 9).

@@ -40,7 +40,7 @@ from api_common.telemetry import Metrics
 ResponseT = TypeVar("ResponseT", bound=Message)
 
 MAX_WAIT_SECONDS: Final = 4
-"""A sibling that has not answered by then does not answer, however long the caller would wait (ADR 9)."""
+"""The longest wait for a sibling, however long the caller would wait (ADR 9)."""
 
 _RETRY_POLICY: Final = {
     "maxAttempts": 3,
@@ -49,14 +49,14 @@ _RETRY_POLICY: Final = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-# Five failures in a row, and calls are no longer repeated until enough succeed (gRFC A6).
+# After five failures in a row, calls are not repeated until enough succeed (gRFC A6).
 _RETRY_THROTTLING: Final = {"maxTokens": 10, "tokenRatio": 0.1}
-# Over every address that the name has; by default a channel stays with the first one that answers.
+# Balance over all addresses of the name; by default a channel stays with the first one that answers.
 _BALANCING: Final[Sequence[Mapping[str, Mapping[str, str]]]] = ({"round_robin": {}},)
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    # By default a channel looks for a lost sibling ever more rarely, at last every 2 minutes.
+    # By default a channel reconnects to a lost sibling ever more rarely, at last every 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
@@ -83,7 +83,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """A channel, and what proves who calls through it; both from the same certificate."""
+    """A channel and the signer of its calls, both with the same certificate."""
 
     channel: grpc.aio.Channel
     signer: ServiceTokenSigner | None
@@ -94,12 +94,12 @@ class _Connection:
 class Sibling:
     """One service that this process calls.
 
-    Calls run through a circuit breaker, which a caller in a hurry does not open: only a sibling that had its whole time
-    and did not answer counts as one that is down. A call that found nobody is made again if its contract declares it
-    without side effects. A certificate that is replaced on disk is used from the next call on.
+    Calls run through a circuit breaker. It counts a time-out only if the sibling had `MAX_WAIT_SECONDS`: callers with
+    short deadlines do not open it. An UNAVAILABLE call is repeated if its contract declares it without side
+    effects. A certificate that is replaced on disk is used from the next call on.
 
     Args:
-        tls: None for loopback in tests; the caller's own token goes along then.
+        tls: None on loopback in tests; then calls carry the caller's own token.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Sibling:
         self.breaker: Final = CircuitBreaker(name, on_change=metrics.breaker_moves(name))
 
     def learn(self, contract: ServiceDescriptor) -> None:
-        """Makes the methods of one more contract known, before the first call."""
+        """Adds the methods of a contract, before the first call."""
         if contract not in self._contracts:
             self._contracts.append(contract)
             self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
@@ -126,23 +126,23 @@ class Sibling:
     async def call(
         self, request: Message, response: type[ResponseT], ctx: CallContext, *, idempotency_key: str = ""
     ) -> ResponseT:
-        """Calls the method whose request ``request`` is, for the caller of ``ctx``, within what is left of its time.
+        """Calls the method of ``request`` for the caller of ``ctx``, before the caller's deadline.
 
-        Nothing that the sibling says goes on to the caller but what kind of refusal it was; the rest is in our log.
+        The caller learns only the kind of a refusal; the sibling's message goes to our log.
 
         Args:
             response: the class of the method's response.
-            idempotency_key: what is called twice with it happens once.
+            idempotency_key: repeated calls with the same key have one effect.
 
         Raises:
             NotFoundError: the caller's tenant has no such resource there; the violations are the fields that name it.
-            FailedPreconditionError: the state of something there does not allow it; so are these violations.
+            FailedPreconditionError: a state there does not allow the call; the violations are the fields that name it.
             PayloadTooLargeError: the answer would be too large.
             AuthorizationError: the caller may not do this there.
-            UnauthenticatedError: the caller's credential has ended meanwhile.
-            AbortedError: another request was in the way.
-            RateLimitError: the sibling has too much to do.
-            DeadlineExceededError: the caller's time was over.
+            UnauthenticatedError: the caller's credential has expired.
+            AbortedError: the call conflicted with another request.
+            RateLimitError: the sibling is overloaded.
+            DeadlineExceededError: the caller's deadline passed.
             ExternalServiceError: the sibling does not answer in `MAX_WAIT_SECONDS`, or the breaker is open.
             InternalError: the sibling does not understand us, or we do not understand it.
         """
@@ -183,7 +183,7 @@ class Sibling:
             self._metrics.observe_client(path[1:], code, (time.time_ns() - started) / 1e9)
             ctx.trace.note(path[1:], SpanKind.CLIENT, started, self._facts, code=code, span_id=span_id)
         if answer is None:
-            # gRPC's way to say that it could not decode the answer.
+            # gRPC returns None for an answer that it cannot decode.
             _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
             raise InternalError
         return answer
@@ -194,7 +194,7 @@ class Sibling:
         if connection is not None and connection.version == version:
             return connection
         if connection is not None:
-            # Calls that are under way end on the old connection.
+            # Calls in progress finish on the old connection.
             task = asyncio.create_task(connection.channel.close(MAX_CALL_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -220,9 +220,9 @@ class Siblings:
         self._opened: dict[str, Sibling] = {}
 
     def open(self, service: str, contract: ServiceDescriptor) -> Sibling:
-        """Returns a client of ``service`` for as long as the process lives; it connects on its first call.
+        """Returns the client of ``service``; it connects on its first call.
 
-        However many contracts of it are opened, there is one connection and one breaker.
+        All contracts of a service share one connection and one breaker.
         """
         sibling = self._opened.get(service)
         if sibling is None:
@@ -250,7 +250,7 @@ def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> DomainErr
 
 
 def _fields(trailers: Mapping[str, str | bytes]) -> list[str]:
-    """Returns the fields that a sibling's refusal names; which items of a BatchGet are missing."""
+    """Returns the fields that a sibling's refusal names, for example the missing items of a BatchGet."""
     named = error_details_pb2.BadRequest()
     packed = trailers.get("grpc-status-details-bin", b"")
     try:
@@ -280,7 +280,7 @@ def _service_config(contracts: Sequence[ServiceDescriptor]) -> str:
         for policy in read_policies(contract).values()
         if policy.read_only
     ]
-    # A name that is empty would stand for every method.
+    # An empty name would match every method.
     methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
     return json.dumps(
         {"loadBalancingConfig": _BALANCING, "methodConfig": methods, "retryThrottling": _RETRY_THROTTLING}

@@ -1,4 +1,4 @@
-"""How full a pool of connections is, as metrics show it."""
+"""How full a pool of connections is."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ class Occupancy(NamedTuple):
     size: int
     """Connections at most."""
     open: int
-    """Connections there are."""
+    """Open connections."""
     idle: int
-    """How many of them nobody uses."""
+    """Open connections that are not in use."""
     waiting: int
-    """Who waits for one."""
+    """Callers that wait for one."""
     timeouts: int
-    """How many waited in vain, ever."""
+    """Callers that waited in vain since the start."""

@@ -1,4 +1,4 @@
-"""What every export over OTLP has in common: who tells, whom, and how long it may take."""
+"""The common parts of every export over OTLP: scope, resource, endpoint, time-out."""
 
 from typing import Final, TypedDict
 
@@ -6,7 +6,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 SCOPE: Final = InstrumentationScope("ameide.api_common")
-"""Who made the telemetry, in OpenTelemetry's terms: the library."""
+"""The instrumentation scope: this library."""
 
 
 class Collector(TypedDict):
@@ -17,11 +17,11 @@ class Collector(TypedDict):
     insecure: bool
     """Without TLS."""
     timeout: float
-    """Of one export with its retries, in seconds."""
+    """The time of one export with its retries, in seconds."""
 
 
 def collector(endpoint: str) -> Collector:
-    """Returns how to reach a collector.
+    """Returns the arguments of an exporter to a collector.
 
     Args:
         endpoint: `http://host:port` of an OTLP collector (gRPC); `https` is TLS with public authorities.
@@ -30,5 +30,5 @@ def collector(endpoint: str) -> Collector:
 
 
 def resource(service: str) -> Resource:
-    """Returns what identifies this process to a collector."""
+    """Returns the OpenTelemetry resource of this process."""
     return Resource.create({"service.name": service, "service.namespace": "ameide"})

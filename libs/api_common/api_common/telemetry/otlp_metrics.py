@@ -1,4 +1,4 @@
-"""Sends the metrics of a process over OTLP: the very ones that Prometheus scrapes, so that the two cannot differ."""
+"""Sends the metrics of a process over OTLP, from the registry that Prometheus scrapes, so that the two agree."""
 
 import asyncio
 import math
@@ -31,7 +31,7 @@ _STARTED_NS = time.time_ns()
 
 
 async def export_forever(registry: CollectorRegistry, *, service: str, endpoint: str, interval_seconds: float) -> None:
-    """Sends all of ``registry`` every ``interval_seconds``. Never returns; a collector that is away costs nothing else.
+    """Sends all of ``registry`` every ``interval_seconds``. Never returns; a missing collector costs nothing else.
 
     Args:
         endpoint: `http://host:port` of an OTLP collector (gRPC).
@@ -50,7 +50,7 @@ def snapshot(registry: CollectorRegistry, who: Resource, started_ns: int) -> Met
     """Returns what ``registry`` holds now.
 
     Args:
-        started_ns: since when its counters count.
+        started_ns: when its counters began.
     """
     now = time.time_ns()
     metrics = [metric for family in registry.collect() for metric in _metrics(family, started_ns, now)]

@@ -1,7 +1,7 @@
-"""Traces over OTLP (OpenTelemetry): what a call waits for is noted, and becomes spans at its end, if it matters.
+"""Traces over OTLP (OpenTelemetry): a call notes its waits, and they become spans at its end if it is exported.
 
-It matters if the trace is sampled or the call failed by our fault: so errors are kept, whatever the ratio, and a call
-that nobody will look at costs 2 µs; with spans of the SDK that run along it would be 190 (docs/telemetry.md).
+It is exported if the trace is sampled or the call failed by our fault. So errors are kept, whatever the ratio, and
+other calls cost 2 µs; with live spans of the SDK each would cost 190 µs (docs/telemetry.md).
 
 Source: OpenTelemetry semantic conventions for RPC and database clients (v1.44).
 """
@@ -33,48 +33,48 @@ FAILURES: Final = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
-"""What is our fault; such a call is exported whether it was sampled or not."""
+"""Failures that are our fault; such a call is exported even if it was not sampled."""
 
 FLUSH_SECONDS: Final = 3
-"""How long the end of a process waits for its last spans."""
+"""How long a stopping process waits for the export of its last spans."""
 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _LOW_BITS: Final = 1 << 56
 
 
 class SpanRecord(NamedTuple):
-    """Something that a call waited for."""
+    """One wait of a call."""
 
     name: str
-    """A method, or what a statement does: few different ones."""
+    """A method, or the summary of a statement: few different values."""
     kind: SpanKind
-    """Whether it was asked of us, or by us."""
+    """Server for our own call, client for a call or statement of ours."""
     started_ns: int
     """Nanoseconds since the epoch."""
     ended_ns: int
     """Nanoseconds since the epoch."""
     attributes: Attributes
-    """What else is known; never what a request carried."""
+    """Further facts; never parts of a request."""
     code: grpc.StatusCode | None = None
     """How a call ended."""
     span_id: str = ""
-    """Of a call, 16 hex digits; whoever was called was told it. Else one is made when a span is."""
+    """The span id that a call sent, 16 hex digits; empty if the span gets its id at the export."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """The part of a trace that one call is, from its request's `traceparent` on."""
+    """One call's part of a trace."""
 
     trace_id: str
     """32 hex digits."""
     parent_id: str
     """The span that called, 16 hex digits; empty where the trace begins here."""
     sampled: bool
-    """Whether spans are wanted even if all goes well; whoever began the trace decided."""
+    """Whether spans are exported even if all goes well; the process that began the trace decided."""
     span_id: str = field(default_factory=lambda: os.urandom(8).hex())
     """This call's own span, 16 hex digits."""
     steps: list[SpanRecord] | None = None
-    """In the order in which they ended; None where nobody will ask."""
+    """The waits in the order in which they ended; None without a tracer."""
 
     def note(
         self,
@@ -86,7 +86,7 @@ class Trace:
         code: grpc.StatusCode | None = None,
         span_id: str = "",
     ) -> None:
-        """Notes that something was waited for, until now; the arguments are those of a `Step`."""
+        """Notes a wait that ends now; the arguments are those of a `SpanRecord`."""
         if self.steps is not None:
             self.steps.append(SpanRecord(name, kind, started_ns, time.time_ns(), attributes, code, span_id))
 
@@ -96,13 +96,13 @@ class Trace:
 
 
 class Tracer:
-    """Makes spans of calls and sends them to a collector, in batches and from a thread of its own.
+    """Makes spans of calls and sends them to a collector, in batches and from its own thread.
 
-    A collector that is slow or away costs spans, never calls: a full queue drops them.
+    A slow or missing collector costs spans, never calls: a full queue drops spans.
 
     Args:
         endpoint: of a `collector`.
-        sample_ratio: of the traces that begin here.
+        sample_ratio: the sampled part of the traces that begin here.
     """
 
     def __init__(self, service: str, *, endpoint: str, sample_ratio: float) -> None:
@@ -112,16 +112,16 @@ class Tracer:
         self._processor = BatchSpanProcessor(self._exporter, schedule_delay_millis=1000)
 
     def begin(self, trace: Trace) -> None:
-        """Has steps noted, and decides whether a trace that begins here is sampled: as everybody does by its id."""
+        """Starts to note waits; samples a trace that begins here by its id, as OpenTelemetry's samplers do."""
         trace.steps = []
         if not trace.parent_id:
             trace.sampled = int(trace.trace_id[18:], 16) < self._bound
 
     def end(self, trace: Trace, call: SpanRecord) -> bool:
-        """Exports ``call``, which is ``trace``'s own span, and its steps, if anybody wants to see them.
+        """Exports ``call``, the span of ``trace`` itself, and its waits, if it is sampled or failed.
 
         Returns:
-            Whether it did.
+            Whether it was exported.
         """
         if not (trace.sampled or call.code in FAILURES):
             return False
@@ -131,11 +131,11 @@ class Tracer:
         return True
 
     async def close(self) -> None:
-        """Sends what is left, for a moment."""
+        """Exports the last spans, for `FLUSH_SECONDS` at most."""
         flushing = asyncio.create_task(asyncio.to_thread(self._processor.shutdown))
         await asyncio.wait({flushing}, timeout=FLUSH_SECONDS)
         if not flushing.done():
-            # Ends the export that hangs; the process could not end before its thread does.
+            # End an export that hangs: the process cannot end before its thread does.
             self._exporter.shutdown()
         await flushing
 

@@ -15,7 +15,7 @@ from api_common.rpc.call import Call, Done, Layer
 from api_common.telemetry import Metrics
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-"""The largest response; what a request of 10 MiB creates comes back with a little more."""
+"""The largest response; a request of 10 MiB is echoed with a little more."""
 
 
 def transaction(
@@ -75,7 +75,7 @@ def transaction(
 
 
 def _encode(response: Message) -> bytes:
-    """Returns the bytes of a response; gRPC would refuse to send too many of them only after the commit."""
+    """Returns the bytes of a response, or refuses before the commit what gRPC would refuse after it."""
     encoded = response.SerializeToString()
     if len(encoded) > MAX_RESPONSE_BYTES:
         raise PayloadTooLargeError(
