@@ -12,22 +12,23 @@ import grpc
 import pytest
 from api_common.authn import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner
 from api_common.listing import IdField as IdFilter
-from api_common.testing import AUDIENCE, NEVER, Caller, Identity, refused
+from api_common.testing import AUDIENCE, NEVER, Caller, Identity, refused, watching
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from tests import protos
 from tests.security.conftest import Founding
-from tests.security.world import MADE_BY, Program, Rpc, Running, World, make_program, rpcs
+from tests.security.world import MADE_BY, Program, Rpc, Running, World, internal_rpcs, make_program, rpcs
 from tests.services import built_services, owner_of
 
 S: Final = grpc.StatusCode
 
 every_rpc = pytest.mark.parametrize("rpc", rpcs(), ids=str)
+every_internal_rpc = pytest.mark.parametrize("rpc", internal_rpcs(), ids=str)
 every_list = pytest.mark.parametrize("rpc", [one for one in rpcs() if one.method.name.startswith("List")], ids=str)
 every_write = pytest.mark.parametrize("rpc", [one for one in rpcs() if not one.policy.read_only], ids=str)
-
+every_watch = pytest.mark.parametrize("rpc", [one for one in rpcs() if one.policy.is_stream], ids=str)
 every_batch = pytest.mark.parametrize(
     "rpc", [one for one in rpcs() if re.match("Batch(Get|Update|Delete)", one.method.name)], ids=str
 )
@@ -159,6 +160,13 @@ class TestEveryRpc:
             await world.send(rpc, world.request(rpc), ())
         assert await checksum(world) == before
 
+    @every_internal_rpc
+    async def test_of_the_mesh_refuses_anonymous_callers_and_users(self, rpc: Rpc, world: World) -> None:
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await world.send(rpc, rpc.policy.request_class(), ())
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await world.send(rpc, rpc.policy.request_class(), world.caller.metadata)
+
     @every_rpc
     async def test_refuses_who_has_no_role_for_it_before_it_looks(
         self, rpc: Rpc, world: World, identity: Identity, powerless: Caller, checksum: Checksum
@@ -247,7 +255,8 @@ class TestIds:
     @every_list
     async def test_in_page_tokens_are_refused(self, rpc: Rpc, world: World, neighbour: World) -> None:
         victim, attacker = world, neighbour
-        await _fill_two_pages(victim, rpc)
+        for _ in range(2):
+            await _make_another(victim, rpc)
         request = victim.request(rpc)
         request.page_size = 1
         minted = (await victim.call(rpc, request)).next_page_token
@@ -268,6 +277,29 @@ class TestIds:
         page = str(await attacker.call(rpc, request))
         assert victim.caller.tenant_id not in page
         assert not [id for id in victim.ids.values() if id in page]
+
+    @every_watch
+    async def test_are_in_no_watch(self, rpc: Rpc, world: World, neighbour: World) -> None:
+        """Neither in its initial state nor among its changes; and a resume token is its tenant's."""
+        victim, attacker = world, neighbour
+        await _make_another(victim, rpc)
+        request = attacker.request(rpc)
+        request.initial_state = True
+        async with watching(attacker.stream(rpc), request, attacker.caller) as watch:
+            initial = await watch.until("bookmark")
+            assert victim.caller.tenant_id not in str(initial)
+            await _make_another(victim, rpc)
+            await _make_another(attacker, rpc)
+            _, changed = await watch.change()
+            assert changed.tenant_id == attacker.caller.tenant_id
+        stolen = victim.request(rpc)
+        async with watching(victim.stream(rpc), stolen, victim.caller) as watch:
+            asked = attacker.request(rpc)
+            asked.resume_token = (await watch.until("bookmark"))[-1].resume_token
+        got = await answer(attacker.call(rpc, asked), without=NEVER)
+        assert got.code is S.INVALID_ARGUMENT
+        asked.resume_token = "garbage"
+        assert got == await answer(attacker.call(rpc, asked), without=NEVER)
 
 
 class TestIdempotencyKeys:
@@ -312,8 +344,8 @@ def _put_id(item: Any, like: Any, id: str) -> None:
     holder.id = id
 
 
-async def _fill_two_pages(world: World, rpc: Rpc) -> None:
-    """Makes a second one of what ``rpc`` lists."""
+async def _make_another(world: World, rpc: Rpc) -> None:
+    """Makes one more of what ``rpc`` is about."""
     made_by = MADE_BY.get(rpc.subject)
     again = next(
         one
@@ -321,5 +353,4 @@ async def _fill_two_pages(world: World, rpc: Rpc) -> None:
         if one.method.name == made_by
         or (made_by is None and one.method.name.startswith("Create") and one.subject == rpc.subject)
     )
-    for _ in range(2):
-        await world.call(again, world.request(again))
+    await world.call(again, world.request(again))

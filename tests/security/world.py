@@ -155,8 +155,13 @@ class IdField:
 
 
 def rpcs() -> list[Rpc]:
-    """Every RPC that clients may call; tests/security/test_directory.py is about the others."""
-    return [Rpc(method, read_policies(method.containing_service)[method.name]) for method in protos.public_methods()]
+    """Every RPC that clients may call."""
+    return [_rpc(method) for method in protos.public_methods()]
+
+
+def internal_rpcs() -> list[Rpc]:
+    """Every RPC that only services of the mesh may call."""
+    return [_rpc(method) for method in protos.internal_methods()]
 
 
 def rpc(name: str) -> Rpc:
@@ -198,6 +203,14 @@ class World:
             response_deserializer=rpc.policy.response_class.FromString,
         )
         return method(request, metadata=metadata)
+
+    def stream(self, rpc: Rpc) -> "grpc.aio.UnaryStreamMultiCallable[Any, Any]":
+        """Returns what a watch of ``rpc`` begins with."""
+        return self.mesh[rpc.service].service.channel.unary_stream(
+            rpc.policy.path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=rpc.policy.response_class.FromString,
+        )
 
     async def prepare(self, one: Rpc) -> None:
         """Brings this tenant's resources to where ``one`` works on them."""
@@ -277,6 +290,10 @@ async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:
 def snake(name: str) -> str:
     """Returns `service_account` for ServiceAccount."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _rpc(method: MethodDescriptor) -> Rpc:
+    return Rpc(method, read_policies(method.containing_service)[method.name])
 
 
 def _fill(message: Any, ids: Ids) -> None:

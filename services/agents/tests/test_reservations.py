@@ -59,13 +59,6 @@ async def is_held(agents: AgentServiceAsyncStub, caller: Caller, id: str) -> boo
 
 
 class TestReserveAgents:
-    async def test_rejects_anonymous(self, process: Process, tenant_id: str) -> None:
-        request = pb.ReserveAgentsRequest(holder=a_holder())
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await process("ipas").call(
-                f"{SERVICE}/ReserveAgents", request, pb.ReserveAgentsResponse, tenant_id=tenant_id, anonymous=True
-            )
-
     async def test_hides_other_tenants(
         self, process: Process, agents: AgentServiceAsyncStub, admin: Caller, stranger: Caller
     ) -> None:
@@ -153,13 +146,6 @@ class TestReserveAgents:
 
 
 class TestReleaseAgents:
-    async def test_rejects_anonymous(self, process: Process, tenant_id: str) -> None:
-        request = pb.ReleaseAgentsRequest(holder=a_holder())
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await process("ipas").call(
-                f"{SERVICE}/ReleaseAgents", request, pb.ReleaseAgentsResponse, tenant_id=tenant_id, anonymous=True
-            )
-
     async def test_hides_other_tenants(
         self, process: Process, agents: AgentServiceAsyncStub, admin: Caller, stranger: Caller
     ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.agent.v1 import agent_pb2 as pb
-from api_common.testing import Caller, refused, watching
+from api_common.testing import Caller, watching
 
 from services.agents.tests.factories import an_agent
 
@@ -17,20 +17,6 @@ S = grpc.StatusCode
 
 
 class TestWatchAgents:
-    async def test_rejects_anonymous(self, agents: AgentServiceAsyncStub) -> None:
-        async with watching(agents.WatchAgents, pb.WatchAgentsRequest(), None) as watch:
-            with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-                await watch.next()
-
-    async def test_hides_other_tenants(self, agents: AgentServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
-        request = pb.WatchAgentsRequest(initial_state=True)
-        await agents.CreateAgent(pb.CreateAgentRequest(agent=an_agent()), metadata=stranger.metadata)
-        async with watching(agents.WatchAgents, request, admin) as watch:
-            assert len(await watch.until("bookmark")) == 1
-            await agents.CreateAgent(pb.CreateAgentRequest(agent=an_agent()), metadata=stranger.metadata)
-            mine = await agents.CreateAgent(pb.CreateAgentRequest(agent=an_agent()), metadata=admin.metadata)
-            assert await watch.change() == ("created", mine)
-
     async def test_tells_what_happens_as_the_other_methods_would(
         self, agents: AgentServiceAsyncStub, admin: Caller
     ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.testing import Caller, refused, watching
+from api_common.testing import Caller, watching
 
 from services.ipas.tests.factories import an_ipa
 
@@ -17,20 +17,6 @@ S = grpc.StatusCode
 
 
 class TestWatchIpas:
-    async def test_rejects_anonymous(self, ipas: IpaServiceAsyncStub) -> None:
-        async with watching(ipas.WatchIpas, pb.WatchIpasRequest(), None) as watch:
-            with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-                await watch.next()
-
-    async def test_hides_other_tenants(self, ipas: IpaServiceAsyncStub, admin: Caller, stranger: Caller) -> None:
-        request = pb.WatchIpasRequest(initial_state=True)
-        await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=stranger.metadata)
-        async with watching(ipas.WatchIpas, request, admin) as watch:
-            assert len(await watch.until("bookmark")) == 1
-            await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=stranger.metadata)
-            mine = await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata)
-            assert await watch.change() == ("created", mine)
-
     async def test_tells_what_happens_as_the_other_methods_would(
         self, ipas: IpaServiceAsyncStub, admin: Caller
     ) -> None:

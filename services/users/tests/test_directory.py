@@ -91,7 +91,7 @@ async def ask(directory: UsersService, tenant_id: str, subject: str) -> StoredUs
 
 
 class TestResolvePrincipal:
-    async def test_rejects_anonymous(self, process: Callable[[str], Process]) -> None:
+    async def test_needs_a_token_beside_the_certificate(self, process: Callable[[str], Process]) -> None:
         with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
             await process("agents").send(RESOLVE)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.user.v1 import service_account_pb2 as pb
-from api_common.testing import NEVER, Caller, Identity, assert_hidden, refused
+from api_common.testing import Caller, Identity, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from services.users.tests.factories import an_account, create_account
+from services.users.tests.factories import create_account
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub
@@ -18,16 +18,6 @@ S = grpc.StatusCode
 
 
 class TestCreateServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.CreateServiceAccount(pb.CreateServiceAccountRequest(service_account=an_account()))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        account = await create_account(accounts, stranger, tenant_id=admin.tenant_id)
-        assert account.tenant_id == stranger.tenant_id
-
     async def test_needs_the_permission(
         self, accounts: ServiceAccountServiceAsyncStub, identity: Identity, tenant_id: str
     ) -> None:
@@ -53,33 +43,13 @@ class TestCreateServiceAccount:
 
 
 class TestGetServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.GetServiceAccount(pb.GetServiceAccountRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
+    async def test_returns_what_was_created(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         account = await create_account(accounts, admin)
-        await assert_hidden(
-            lambda id, caller: accounts.GetServiceAccount(pb.GetServiceAccountRequest(id=id), metadata=caller.metadata),
-            account.id,
-            stranger,
-        )
+        request = pb.GetServiceAccountRequest(id=account.id)
+        assert await accounts.GetServiceAccount(request, metadata=admin.metadata) == account
 
 
 class TestListServiceAccounts:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.ListServiceAccounts(pb.ListServiceAccountsRequest())
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        await create_account(accounts, admin)
-        page = await accounts.ListServiceAccounts(pb.ListServiceAccountsRequest(), metadata=stranger.metadata)
-        assert not page.service_accounts
-
     async def test_filters_and_orders(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         for name, role in (("Zoe", "editor"), ("Amy", "viewer"), ("Bob", "editor")):
             await create_account(accounts, admin, display_name=name, roles=[role])
@@ -89,23 +59,6 @@ class TestListServiceAccounts:
 
 
 class TestUpdateServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.UpdateServiceAccount(pb.UpdateServiceAccountRequest(service_account=an_account(id=NEVER)))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        account = await create_account(accounts, admin)
-        await assert_hidden(
-            lambda id, caller: accounts.UpdateServiceAccount(
-                pb.UpdateServiceAccountRequest(service_account=pb.ServiceAccount(id=id, display_name="Eve")),
-                metadata=caller.metadata,
-            ),
-            account.id,
-            stranger,
-        )
-
     async def test_writes_what_the_mask_names(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         account = await create_account(accounts, admin, roles=["viewer"])
         change = pb.ServiceAccount(id=account.id, roles=["editor"], display_name="Ignored", etag=account.etag)
@@ -117,22 +70,6 @@ class TestUpdateServiceAccount:
 
 
 class TestDeleteServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.DeleteServiceAccount(pb.DeleteServiceAccountRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        account = await create_account(accounts, admin)
-        await assert_hidden(
-            lambda id, caller: accounts.DeleteServiceAccount(
-                pb.DeleteServiceAccountRequest(id=id), metadata=caller.metadata
-            ),
-            account.id,
-            stranger,
-        )
-
     async def test_hides_the_account_from_lists(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         account = await create_account(accounts, admin)
         request = pb.DeleteServiceAccountRequest(id=account.id)
@@ -142,22 +79,6 @@ class TestDeleteServiceAccount:
 
 
 class TestUndeleteServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.UndeleteServiceAccount(pb.UndeleteServiceAccountRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        account = await create_account(accounts, admin)
-        await assert_hidden(
-            lambda id, caller: accounts.UndeleteServiceAccount(
-                pb.UndeleteServiceAccountRequest(id=id), metadata=caller.metadata
-            ),
-            account.id,
-            stranger,
-        )
-
     async def test_restores_it(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         account = await create_account(accounts, admin)
         await accounts.DeleteServiceAccount(pb.DeleteServiceAccountRequest(id=account.id), metadata=admin.metadata)
@@ -166,22 +87,6 @@ class TestUndeleteServiceAccount:
 
 
 class TestDisableServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.DisableServiceAccount(pb.DisableServiceAccountRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        account = await create_account(accounts, admin)
-        await assert_hidden(
-            lambda id, caller: accounts.DisableServiceAccount(
-                pb.DisableServiceAccountRequest(id=id), metadata=caller.metadata
-            ),
-            account.id,
-            stranger,
-        )
-
     async def test_moves_an_active_one_only(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         account = await create_account(accounts, admin)
         request = pb.DisableServiceAccountRequest(id=account.id)
@@ -192,22 +97,6 @@ class TestDisableServiceAccount:
 
 
 class TestEnableServiceAccount:
-    async def test_rejects_anonymous(self, accounts: ServiceAccountServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await accounts.EnableServiceAccount(pb.EnableServiceAccountRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        account = await create_account(accounts, admin)
-        await assert_hidden(
-            lambda id, caller: accounts.EnableServiceAccount(
-                pb.EnableServiceAccountRequest(id=id), metadata=caller.metadata
-            ),
-            account.id,
-            stranger,
-        )
-
     async def test_moves_a_disabled_one_only(self, accounts: ServiceAccountServiceAsyncStub, admin: Caller) -> None:
         account = await create_account(accounts, admin)
         request = pb.EnableServiceAccountRequest(id=account.id)

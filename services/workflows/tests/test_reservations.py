@@ -28,17 +28,17 @@ def a_holder() -> Holder:
 
 
 async def reserve(
-    process: Process, tenant: str, id: str, *, revision: int = 0, holder: Holder | None = None, anonymous: bool = False
+    process: Process, tenant: str, id: str, *, revision: int = 0, holder: Holder | None = None
 ) -> pb.ReserveWorkflowResponse:
     request = pb.ReserveWorkflowRequest(holder=holder or a_holder(), workflow_id=id, revision=revision)
     path = f"{SERVICE}/ReserveWorkflow"
-    return await process("ipas").call(path, request, pb.ReserveWorkflowResponse, tenant_id=tenant, anonymous=anonymous)
+    return await process("ipas").call(path, request, pb.ReserveWorkflowResponse, tenant_id=tenant)
 
 
-async def release(process: Process, tenant: str, holder: Holder, *, anonymous: bool = False) -> None:
+async def release(process: Process, tenant: str, holder: Holder) -> None:
     request = pb.ReleaseWorkflowRequest(holder=holder)
     path = f"{SERVICE}/ReleaseWorkflow"
-    await process("ipas").call(path, request, pb.ReleaseWorkflowResponse, tenant_id=tenant, anonymous=anonymous)
+    await process("ipas").call(path, request, pb.ReleaseWorkflowResponse, tenant_id=tenant)
 
 
 @pytest.fixture
@@ -55,10 +55,6 @@ async def publish(workflows: WorkflowServiceAsyncStub, caller: Caller, id: str) 
 
 
 class TestReserveWorkflow:
-    async def test_rejects_anonymous(self, process: Process, tenant_id: str) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await reserve(process, tenant_id, NEVER, anonymous=True)
-
     async def test_hides_other_tenants(self, process: Process, published: str, stranger: Caller) -> None:
         for unknown in (published, NEVER):
             with refused(S.NOT_FOUND, "RESOURCE_NOT_FOUND"):
@@ -91,10 +87,6 @@ class TestReserveWorkflow:
 
 
 class TestReleaseWorkflow:
-    async def test_rejects_anonymous(self, process: Process, tenant_id: str) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await release(process, tenant_id, a_holder(), anonymous=True)
-
     async def test_hides_other_tenants(
         self, process: Process, workflows: WorkflowServiceAsyncStub, published: str, admin: Caller, stranger: Caller
     ) -> None:

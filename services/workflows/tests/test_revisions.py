@@ -9,7 +9,7 @@ import asyncpg
 import grpc
 import pytest
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing import NEVER, Caller, Identity, TestDatabase, all_pages, assert_hidden, refused
+from api_common.testing import Caller, Identity, TestDatabase, all_pages, refused
 
 from services.workflows.tests.factories import a_definition, a_node, create_workflow, publish
 
@@ -20,20 +20,6 @@ S = grpc.StatusCode
 
 
 class TestPublishWorkflow:
-    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await workflows.PublishWorkflow(pb.PublishWorkflowRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        workflow = await create_workflow(workflows, admin)
-        await assert_hidden(
-            lambda id, caller: workflows.PublishWorkflow(pb.PublishWorkflowRequest(id=id), metadata=caller.metadata),
-            workflow.id,
-            stranger,
-        )
-
     async def test_keeps_the_definition_as_the_next_revision(
         self, workflows: WorkflowServiceAsyncStub, admin: Caller, identity: Identity
     ) -> None:
@@ -100,20 +86,6 @@ class TestPublishWorkflow:
 
 
 class TestArchiveWorkflow:
-    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await workflows.ArchiveWorkflow(pb.ArchiveWorkflowRequest(id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
-        await assert_hidden(
-            lambda id, caller: workflows.ArchiveWorkflow(pb.ArchiveWorkflowRequest(id=id), metadata=caller.metadata),
-            workflow.id,
-            stranger,
-        )
-
     async def test_archives_a_published_workflow_once_and_for_all(
         self, workflows: WorkflowServiceAsyncStub, admin: Caller
     ) -> None:
@@ -130,22 +102,6 @@ class TestArchiveWorkflow:
 
 
 class TestGetWorkflowRevision:
-    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await workflows.GetWorkflowRevision(pb.GetWorkflowRevisionRequest(workflow_id=NEVER, revision=1))
-
-    async def test_hides_other_tenants(
-        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
-        await assert_hidden(
-            lambda id, caller: workflows.GetWorkflowRevision(
-                pb.GetWorkflowRevisionRequest(workflow_id=id, revision=1), metadata=caller.metadata
-            ),
-            workflow.id,
-            stranger,
-        )
-
     async def test_finds_published_revisions_only(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
         workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
         for number in (2, 2**31 - 1):
@@ -161,22 +117,6 @@ class TestGetWorkflowRevision:
 
 
 class TestListWorkflowRevisions:
-    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
-        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-            await workflows.ListWorkflowRevisions(pb.ListWorkflowRevisionsRequest(workflow_id=NEVER))
-
-    async def test_hides_other_tenants(
-        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        workflow = await publish(workflows, admin, await create_workflow(workflows, admin))
-        await assert_hidden(
-            lambda id, caller: workflows.ListWorkflowRevisions(
-                pb.ListWorkflowRevisionsRequest(workflow_id=id), metadata=caller.metadata
-            ),
-            workflow.id,
-            stranger,
-        )
-
     async def test_walks_the_revisions_of_one_workflow_newest_first(
         self, workflows: WorkflowServiceAsyncStub, admin: Caller
     ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing import Caller, refused, watching
+from api_common.testing import Caller, watching
 
 from services.workflows.tests.factories import a_workflow
 
@@ -17,24 +17,6 @@ S = grpc.StatusCode
 
 
 class TestWatchWorkflows:
-    async def test_rejects_anonymous(self, workflows: WorkflowServiceAsyncStub) -> None:
-        async with watching(workflows.WatchWorkflows, pb.WatchWorkflowsRequest(), None) as watch:
-            with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
-                await watch.next()
-
-    async def test_hides_other_tenants(
-        self, workflows: WorkflowServiceAsyncStub, admin: Caller, stranger: Caller
-    ) -> None:
-        request = pb.WatchWorkflowsRequest(initial_state=True)
-        await workflows.CreateWorkflow(pb.CreateWorkflowRequest(workflow=a_workflow()), metadata=stranger.metadata)
-        async with watching(workflows.WatchWorkflows, request, admin) as watch:
-            assert len(await watch.until("bookmark")) == 1
-            await workflows.CreateWorkflow(pb.CreateWorkflowRequest(workflow=a_workflow()), metadata=stranger.metadata)
-            mine = await workflows.CreateWorkflow(
-                pb.CreateWorkflowRequest(workflow=a_workflow()), metadata=admin.metadata
-            )
-            assert await watch.change() == ("created", mine)
-
     async def test_tells_what_happens_as_the_other_methods_would(
         self, workflows: WorkflowServiceAsyncStub, admin: Caller
     ) -> None:

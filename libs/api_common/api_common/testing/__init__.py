@@ -1,7 +1,7 @@
 """Package testing holds real parts for tests; imported by tests only."""
 
 from api_common.testing.database import TestDatabase, create_database, postgres_server
-from api_common.testing.error_assertions import refused
+from api_common.testing.error_assertions import NEVER, refused
 from api_common.testing.identity import AUDIENCE, ISSUER, KEY_ID, PEPPER, Caller, Identity
 from api_common.testing.paging import all_pages
 from api_common.testing.service import (
@@ -14,7 +14,6 @@ from api_common.testing.service import (
 )
 from api_common.testing.sibling import CallingProcess
 from api_common.testing.statements import Statements
-from api_common.testing.tenant_isolation import NEVER, assert_hidden
 from api_common.testing.watching import watching
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "TestDatabase",
     "TestService",
     "all_pages",
-    "assert_hidden",
     "create_database",
     "guarded_service",
     "postgres_server",

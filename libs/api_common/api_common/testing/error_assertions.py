@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+
+NEVER: Final = "01900000-0000-7000-8000-000000000000"
+"""A well-formed id that no resource has."""
 
 
 @dataclass(slots=True)

@@ -22,14 +22,12 @@ class CallingProcess:
         self._service = service
         self._address = address
 
-    async def call(
-        self, path: str, request: Message, response: type[ResponseT], *, tenant_id: str, anonymous: bool = False
-    ) -> ResponseT:
-        """Calls a method for somebody of ``tenant_id``; without a token if ``anonymous``."""
+    async def call(self, path: str, request: Message, response: type[ResponseT], *, tenant_id: str) -> ResponseT:
+        """Calls a method for a user of ``tenant_id``."""
         principal = Principal(f"s-{secrets.token_hex(4)}", tenant_id, frozenset(), expires_at=time.time() + 60)
         signer = ServiceTokenSigner(self._tls.certificate_path.read_bytes(), self._tls.private_key_path.read_bytes())
         token = signer.token(principal, audience=f"{TRUST_DOMAIN}{self._service}", method=path)
-        metadata = () if anonymous else (("authorization", f"Bearer {token}"),)
+        metadata = (("authorization", f"Bearer {token}"),)
         async with grpc.aio.secure_channel(self._address, channel_credentials(self._tls)) as channel:
             method: grpc.aio.UnaryUnaryMultiCallable[Message, ResponseT] = channel.unary_unary(
                 path, request_serializer=lambda one: one.SerializeToString(), response_deserializer=response.FromString
