@@ -2,13 +2,19 @@
 
 import gc
 from collections.abc import Generator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-pytest_plugins = ["api_common.testing.plugin"]
+_ROOT = Path(__file__).parent
+_SHARED = sorted([*_ROOT.glob("services/*/tests/plugin.py"), *_ROOT.glob("tests/**/plugin.py")])
+"""Fixtures that more than one folder uses; those of one folder stand in its conftest.py."""
+pytest_plugins = [
+    "api_common.testing.plugin",
+    *(".".join(path.relative_to(_ROOT).with_suffix("").parts) for path in _SHARED),
+]
 
 _TOGETHER = {
     "tests/e2e/edge": "edge",

@@ -8,8 +8,7 @@ from api_common.testing import Statements
 from google.protobuf import json_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.security.conftest import Founding
-from tests.security.world import SAMPLES, World, rpc, rpcs
+from tests.security.world import SAMPLES, Founding, World, rpc, rpcs
 from tests.services import built_services
 
 BATCHED: Final = sorted(one.subject for one in rpcs() if one.method.name.startswith("BatchGet"))

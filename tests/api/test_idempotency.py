@@ -7,8 +7,7 @@ import pytest
 from api_common.testing import refused
 from structlog.testing import capture_logs
 
-from tests.security.conftest import Founding
-from tests.security.world import Rpc, World, rpcs, snake
+from tests.security.world import Founding, Rpc, World, rpcs, snake
 
 S: Final = grpc.StatusCode
 KEY: Final = ("idempotency-key", "once")

@@ -6,8 +6,7 @@ import grpc
 import pytest
 from api_common.testing import refused
 
-from tests.security.conftest import Founding
-from tests.security.world import Rpc, World, rpc, rpcs
+from tests.security.world import Founding, Rpc, World, rpc, rpcs
 
 S: Final = grpc.StatusCode
 

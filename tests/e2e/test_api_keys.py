@@ -16,7 +16,7 @@ from ameide.edge.v1 import ext_authz_pb2 as edge
 from ameide.user.v1 import user_pb2, user_pb2_grpc
 from google.rpc import status_pb2
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tools.topology import Mesh
 
 REQUEST_ID = "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10"
@@ -42,12 +42,12 @@ class Program:
 
 
 @pytest.fixture
-def program(rest: Rest) -> Callable[..., Program]:
+def program(open_client: Rest) -> Callable[..., Program]:
     """Creates a service account in a tenant of its own: `program(*roles)`."""
 
     def create(*roles: str) -> Program:
         tenant = f"t-{secrets.token_hex(8)}"
-        admin = rest(tenant, "admin")
+        admin = open_client(tenant, "admin")
         account = admin.post("/v1/serviceAccounts", json={"displayName": "CI", "roles": roles}).json()
         return Program(admin, tenant, f"/v1/serviceAccounts/{account['id']}")
 
@@ -55,8 +55,8 @@ def program(rest: Rest) -> Callable[..., Program]:
 
 
 @pytest.fixture
-def anonymous(rest: Rest) -> httpx.Client:
-    return rest("nobody")
+def anonymous(open_client: Rest) -> httpx.Client:
+    return open_client("nobody")
 
 
 def tls_channel(mesh: Mesh) -> grpc.Channel:

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests import protos
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tests.services import owner_of
 from tools.clients import packages, typescript
 from tools.topology import ROOT, Mesh

@@ -15,7 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support import expected_conditions as until
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tools.topology import Mesh
 
 # The start of mesh and browser is the first test's.
@@ -98,10 +98,10 @@ def requested(browser: webdriver.Chrome) -> list[str]:
 
 class TestPage:
     def test_lists_users_with_a_token(
-        self, page: webdriver.Chrome, mesh: Mesh, rest: Callable[..., httpx.Client]
+        self, page: webdriver.Chrome, mesh: Mesh, open_client: Callable[..., httpx.Client]
     ) -> None:
         body = {"displayName": "Grace Hopper", "email": "grace@navy.example"}
-        assert rest("the-page", "admin").post("/v1/users", json=body).status_code == 200
+        assert open_client("the-page", "admin").post("/v1/users", json=body).status_code == 200
 
         press(page, ".auth-wrapper .authorize")
         find(page, "#auth-bearer-value").send_keys(token(mesh, "the-page", "viewer"))
@@ -151,12 +151,12 @@ def says(page: webdriver.Chrome, text: str) -> None:
 
 class TestLivePage:
     def test_shows_what_happens_as_it_happens(
-        self, live: webdriver.Chrome, mesh: Mesh, rest: Callable[..., httpx.Client]
+        self, live: webdriver.Chrome, mesh: Mesh, open_client: Callable[..., httpx.Client]
     ) -> None:
-        api = rest("live", "admin")
+        api = open_client("live", "admin")
         watch(live, token(mesh, "live", "viewer"))
         # Neither what others do nor what a name says is part of the page.
-        rest("other", "admin").post("/v1/users", json={"displayName": "Eve", "email": "eve@example.com"})
+        open_client("other", "admin").post("/v1/users", json={"displayName": "Eve", "email": "eve@example.com"})
         body = {"displayName": "<b>Ada</b>", "email": "ada@example.com"}
         user = api.post("/v1/users", json=body).raise_for_status().json()
         find(live, "tr.created")
@@ -173,9 +173,9 @@ class TestLivePage:
         assert sorted(requested(live)) == [f"{mesh.url}{path}" for path in own]
 
     def test_begins_with_what_there_is_and_stops_when_it_is_told(
-        self, live: webdriver.Chrome, mesh: Mesh, rest: Callable[..., httpx.Client]
+        self, live: webdriver.Chrome, mesh: Mesh, open_client: Callable[..., httpx.Client]
     ) -> None:
-        api = rest("live-agents", "admin")
+        api = open_client("live-agents", "admin")
         body = {"displayName": "Reader", "model": "reader-1"}
         agent = api.post("/v1/agents", json=body).raise_for_status().json()
         press(live, "[name=initialState]")

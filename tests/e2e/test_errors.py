@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tools.topology import Mesh
 
 USERS: Final = "/ameide.user.v1.UserService"

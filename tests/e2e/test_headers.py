@@ -7,7 +7,7 @@ import httpx
 import pytest
 from ameide.user.v1 import user_pb2, user_pb2_grpc
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tests.e2e.test_stories import grpc_channel
 from tools.topology import Mesh
 
@@ -24,8 +24,8 @@ def a_user() -> dict[str, str]:
 
 
 class TestEtag:
-    def test_guards_every_change_over_rest(self, rest: Rest, tenant: str) -> None:
-        ada = rest(tenant, "admin")
+    def test_guards_every_change_over_rest(self, open_client: Rest, tenant: str) -> None:
+        ada = open_client(tenant, "admin")
         created = ada.post("/v1/users", json=a_user())
         path, first = f"/v1/users/{created.json()['id']}", created.headers["etag"]
         assert first == created.json()["etag"] == ada.get(path).headers["etag"]
@@ -61,16 +61,16 @@ class TestEtag:
 class TestReplay:
     """A repeated mutation says that it is one, wherever it is asked."""
 
-    def test_over_rest(self, rest: Rest, tenant: str) -> None:
-        ada, body = rest(tenant, "admin", headers={"idempotency-key": "k"}), a_user()
+    def test_over_rest(self, open_client: Rest, tenant: str) -> None:
+        ada, body = open_client(tenant, "admin", headers={"idempotency-key": "k"}), a_user()
         first, second = (ada.post("/v1/users", json=body) for _ in range(2))
         assert first.content == second.content
         assert first.headers["etag"] == second.headers["etag"]
         assert "idempotent-replayed" not in first.headers
         assert second.headers["idempotent-replayed"] == "true"
 
-    def test_over_rest_of_a_key_that_is_none(self, rest: Rest, tenant: str) -> None:
-        ada = rest(tenant, "admin")
+    def test_over_rest_of_a_key_that_is_none(self, open_client: Rest, tenant: str) -> None:
+        ada = open_client(tenant, "admin")
         for keys in ([b""], [b"a" * 256], [b"a b"], ["ä".encode()], [b"a", b"b"]):
             refused = ada.post("/v1/users", json=a_user(), headers=[(b"idempotency-key", key) for key in keys])
             assert (refused.status_code, refused.headers["error-type"]) == (400, "INVALID_REQUEST"), keys

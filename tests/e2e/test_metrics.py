@@ -17,8 +17,10 @@ METRIC: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{")
 MADE: Final = re.compile(r"up|job:.*")
 
 
-def test_every_metric_that_a_dashboard_or_rule_names_is_there(mesh: Mesh, rest: Callable[..., httpx.Client]) -> None:
-    client = rest("metrics", "admin")
+def test_every_metric_that_a_dashboard_or_rule_names_is_there(
+    mesh: Mesh, open_client: Callable[..., httpx.Client]
+) -> None:
+    client = open_client("metrics", "admin")
     for collection in NAMED:
         assert client.get(f"/v1/{collection}").status_code == 200
     workflow = client.post("/v1/workflows", json={"displayName": "measured"}).json()

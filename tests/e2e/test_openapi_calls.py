@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.contract.test_openapi import OPERATIONS
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tools.openapi.document import PATH
 from tools.topology import Mesh
 

@@ -14,7 +14,7 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.testing import refused
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tests.e2e.test_stories import grpc_channel
 from tools.topology import Mesh
 
@@ -75,8 +75,8 @@ def create_people(ada: httpx.Client) -> None:
 
 
 class TestQueries:
-    async def test_find_the_same_over_both(self, rest: Rest, users: Any, tenant: str) -> None:
-        ada = rest(tenant, "admin")
+    async def test_find_the_same_over_both(self, open_client: Rest, users: Any, tenant: str) -> None:
+        ada = open_client(tenant, "admin")
         create_people(ada)
         for text, order, names in QUESTIONS:
             answer = ada.get("/v1/users", params={"filter": text, "orderBy": order})
@@ -85,8 +85,8 @@ class TestQueries:
             assert shown == [user.display_name for user in page.users]
             assert (sorted(shown), shown if order else []) == (sorted(names), names if order else []), text
 
-    async def test_pages_of_one_protocol_go_on_in_the_other(self, rest: Rest, users: Any, tenant: str) -> None:
-        ada = rest(tenant, "admin")
+    async def test_pages_of_one_protocol_go_on_in_the_other(self, open_client: Rest, users: Any, tenant: str) -> None:
+        ada = open_client(tenant, "admin")
         create_people(ada)
         first = ada.get("/v1/users", params={"pageSize": 3, "orderBy": "displayName"}).json()
         request = pb.ListUsersRequest(page_size=3, order_by="displayName", page_token=first["nextPageToken"])
@@ -97,9 +97,9 @@ class TestQueries:
 
     @pytest.mark.parametrize(("parameters", "reason"), REFUSED, ids=lambda value: str(value)[:30])
     async def test_are_refused_alike(
-        self, rest: Rest, users: Any, tenant: str, parameters: dict[str, Any], reason: str
+        self, open_client: Rest, users: Any, tenant: str, parameters: dict[str, Any], reason: str
     ) -> None:
-        answer = rest(tenant, "viewer").get("/v1/users", params=parameters)
+        answer = open_client(tenant, "viewer").get("/v1/users", params=parameters)
         assert answer.status_code == 400, answer.text
         with refused(grpc.StatusCode.INVALID_ARGUMENT, reason) as refusal:
             await users.ListUsers(pb.ListUsersRequest(**parameters))
@@ -120,9 +120,9 @@ class TestQueries:
         assert json.loads(answer.read())["details"][0]["reason"] == "HEADERS_TOO_LARGE"
         connection.close()
 
-    def test_tokens_of_a_list_open_no_other_list(self, rest: Rest, tenant: str) -> None:
+    def test_tokens_of_a_list_open_no_other_list(self, open_client: Rest, tenant: str) -> None:
         """Every service seals with the same key here."""
-        ada = rest(tenant, "admin")
+        ada = open_client(tenant, "admin")
         create_people(ada)
         minted = ada.get("/v1/users", params={"pageSize": 1}).json()["nextPageToken"]
         for path in ("serviceAccounts", "workflows", "agents", "ipas"):
@@ -130,9 +130,9 @@ class TestQueries:
             assert answer.status_code == 400
             assert answer.json()["details"][0]["reason"] == "INVALID_PAGE_TOKEN"
 
-    async def test_see_what_was_written_before(self, rest: Rest, users: Any, tenant: str) -> None:
+    async def test_see_what_was_written_before(self, open_client: Rest, users: Any, tenant: str) -> None:
         """Written over REST, read at once over gRPC, and the other way round: other connections, the same rows."""
-        ada = rest(tenant, "admin")
+        ada = open_client(tenant, "admin")
         for number in range(10):
             made = ada.post("/v1/users", json={"displayName": "New", "email": f"{number}@x.example"}).json()
             page = await users.ListUsers(pb.ListUsersRequest(page_size=1, filter='display_name = "New"'))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.conftest import Command
+from tests.e2e.started import Command
 from tools.mesh import processes
 from tools.topology import PROCESSES, Mesh
 
@@ -51,8 +51,8 @@ class TestMigrate:
 
 
 class TestKilledService:
-    def test_comes_back_with_its_data(self, mesh: Mesh, rest: Callable[..., httpx.Client]) -> None:
-        ada = rest("killed", "admin")
+    def test_comes_back_with_its_data(self, mesh: Mesh, open_client: Callable[..., httpx.Client]) -> None:
+        ada = open_client("killed", "admin")
         created = ada.post("/v1/users", json={"displayName": "Grace", "email": "grace@navy.example"}).json()
         killed = dict(processes.pids(mesh))["users"]
         os.kill(killed.pid, signal.SIGKILL)

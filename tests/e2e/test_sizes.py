@@ -10,7 +10,7 @@ import pytest
 from ameide.agent.v1 import agent_pb2, agent_pb2_grpc
 from ameide.workflow.v1 import workflow_pb2, workflow_pb2_grpc
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tests.e2e.test_stories import grpc_channel
 from tools.topology import Mesh
 
@@ -33,8 +33,8 @@ def large_workflow(configs: int) -> dict[str, Any]:
 class TestWorkflow:
     """The largest resource there is; the limit of a message is ten times as much."""
 
-    async def test_goes_in_and_out_in_full(self, mesh: Mesh, rest: Rest, tenant: str) -> None:
-        editor = rest(tenant, "editor")
+    async def test_goes_in_and_out_in_full(self, mesh: Mesh, open_client: Rest, tenant: str) -> None:
+        editor = open_client(tenant, "editor")
         body = httpx.Request("POST", "http://x", json=large_workflow(17)).content
         headers = {"content-type": "application/json"}
 
@@ -83,9 +83,9 @@ class TestMessageOfGrpc:
         assert (len(response.content) < 5_000) == compressed
         assert (response.headers.get("grpc-encoding") == "gzip") == compressed
 
-    def test_is_none_for_rest(self, rest: Rest, tenant: str, path: str) -> None:
+    def test_is_none_for_rest(self, open_client: Rest, tenant: str, path: str) -> None:
         """The transcoder cannot read it, whatever headers the client sends."""
-        response = rest(tenant, "admin").get(f"/v1/agents/{path}", headers={"grpc-accept-encoding": "gzip"})
+        response = open_client(tenant, "admin").get(f"/v1/agents/{path}", headers={"grpc-accept-encoding": "gzip"})
         assert response.status_code == 200
         assert response.json()["instructions"] == "word " * 20_000
 

@@ -21,8 +21,8 @@ def tenant() -> str:
 
 
 @pytest.fixture
-def admin(rest: Rest, tenant: str) -> httpx.Client:
-    return rest(tenant, "admin")
+def admin(open_client: Rest, tenant: str) -> httpx.Client:
+    return open_client(tenant, "admin")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ameide.workflow.v1 import workflow_pb2, workflow_pb2_grpc
 from google.protobuf import json_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from tests.e2e.conftest import token
+from tests.e2e.started import token
 from tools.topology import Mesh
 
 Rest = Callable[..., httpx.Client]
@@ -70,8 +70,8 @@ def grpc_channel(mesh: Mesh, tenant: str) -> grpc.aio.Channel:
 class TestResource:
     """Created, read, listed, changed, deleted, restored."""
 
-    def test_lives_over_rest(self, rest: Rest, tenant: str, aggregate: Aggregate) -> None:
-        ada = rest(tenant, "admin")
+    def test_lives_over_rest(self, open_client: Rest, tenant: str, aggregate: Aggregate) -> None:
+        ada = open_client(tenant, "admin")
         created = ada.post(aggregate.collection, json={"displayName": "First", **aggregate.body}).json()
         path = f"{aggregate.collection}/{created['id']}"
         assert created.items() >= {"displayName": "First", "tenantId": tenant, **aggregate.body}.items()
@@ -104,10 +104,10 @@ class TestResource:
             assert (await call("Delete", id=created.id)).HasField("delete_time")
             assert (await call("Undelete", id=created.id)).display_name == "Second"
 
-    def test_does_not_exist_for_another_tenant(self, rest: Rest, tenant: str, aggregate: Aggregate) -> None:
+    def test_does_not_exist_for_another_tenant(self, open_client: Rest, tenant: str, aggregate: Aggregate) -> None:
         body = {"displayName": "First", **aggregate.body}
-        created = rest(tenant, "admin").post(aggregate.collection, json=body).json()
-        eve = rest(f"{tenant}-other", "admin", headers={"x-request-id": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10"})
+        created = open_client(tenant, "admin").post(aggregate.collection, json=body).json()
+        eve = open_client(f"{tenant}-other", "admin", headers={"x-request-id": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10"})
         hidden, absent = (eve.get(f"{aggregate.collection}/{one}") for one in (created["id"], NEVER))
         assert hidden.status_code == absent.status_code == 404
         assert hidden.text.replace(created["id"], NEVER) == absent.text
@@ -122,7 +122,7 @@ class TestResource:
     )
     def test_is_refused_in_one_shape(
         self,
-        rest: Rest,
+        open_client: Rest,
         tenant: str,
         aggregate: Aggregate,
         roles: tuple[str, ...],
@@ -130,7 +130,7 @@ class TestResource:
         status: int,
         reason: str,
     ) -> None:
-        answer = rest(tenant, *roles).post(aggregate.collection, json={"displayName": name, **aggregate.body})
+        answer = open_client(tenant, *roles).post(aggregate.collection, json={"displayName": name, **aggregate.body})
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/json"
         assert set(answer.json()) == {"code", "message", "details"}
@@ -139,13 +139,13 @@ class TestResource:
 
 
 class TestOneApi:
-    async def test_shows_over_rest_what_grpc_made(self, mesh: Mesh, rest: Rest, tenant: str) -> None:
+    async def test_shows_over_rest_what_grpc_made(self, mesh: Mesh, open_client: Rest, tenant: str) -> None:
         async with grpc_channel(mesh, tenant) as channel:
             agent = agent_pb2.Agent(display_name="Reader", model="reader-1")
             created = await agent_pb2_grpc.AgentServiceStub(channel).CreateAgent(
                 agent_pb2.CreateAgentRequest(agent=agent)
             )
-        assert rest(tenant, "viewer").get(f"/v1/agents/{created.id}").json()["displayName"] == "Reader"
+        assert open_client(tenant, "viewer").get(f"/v1/agents/{created.id}").json()["displayName"] == "Reader"
 
     async def test_refuses_grpc_without_a_token(self, mesh: Mesh) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['edge http']}") as channel:
@@ -153,10 +153,10 @@ class TestOneApi:
                 await user_pb2_grpc.UserServiceStub(channel).ListUsers(user_pb2.ListUsersRequest())
         assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
-    def test_binds_only_what_the_tenant_has(self, rest: Rest, tenant: str) -> None:
-        workflow = rest(f"{tenant}-other", "admin").post("/v1/workflows", json={"displayName": "Theirs"}).json()
+    def test_binds_only_what_the_tenant_has(self, open_client: Rest, tenant: str) -> None:
+        workflow = open_client(f"{tenant}-other", "admin").post("/v1/workflows", json={"displayName": "Theirs"}).json()
         refused, absent = (
-            rest(tenant, "admin").post("/v1/ipas", json={"displayName": "Mine", "workflowId": one})
+            open_client(tenant, "admin").post("/v1/ipas", json={"displayName": "Mine", "workflowId": one})
             for one in (workflow["id"], NEVER)
         )
         assert refused.status_code == absent.status_code

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.e2e.conftest import run, running, token
+from tests.e2e.started import run, running, token
 from tests.ports import mesh_offset
 from tools.topology import COLLECTOR_PORT, Mesh
 
@@ -165,9 +165,9 @@ def test_what_fails_is_kept_whoever_did_not_ask_for_it(traced: tuple[Mesh, Colle
     assert not collector.of(ordinary)
 
 
-def test_a_mesh_without_a_collector_says_nothing(mesh: Mesh, rest: Callable[..., httpx.Client]) -> None:
+def test_a_mesh_without_a_collector_says_nothing(mesh: Mesh, open_client: Callable[..., httpx.Client]) -> None:
     assert run(mesh, "tools.mesh", "status").returncode == 0
-    assert rest("untraced", "admin").get("/v1/users").status_code == 200
+    assert open_client("untraced", "admin").get("/v1/users").status_code == 200
     stats = httpx.get(f"http://127.0.0.1:{mesh.ports['edge admin']}/stats", params={"filter": "spans_sent$"}).text
     assert stats == "tracing.opentelemetry.spans_sent: 0\n"
 

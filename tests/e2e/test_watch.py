@@ -20,8 +20,8 @@ def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             yield json.loads(line.removeprefix("data: "))
 
 
-def test_rest_gets_server_sent_events(rest: Callable[..., httpx.Client]) -> None:
-    client = rest("watching", "admin")
+def test_rest_gets_server_sent_events(open_client: Callable[..., httpx.Client]) -> None:
+    client = open_client("watching", "admin")
     with client.stream("GET", "/v1/agents:watch?filter=state%3D%22DRAFT%22") as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == "text/event-stream"
@@ -66,9 +66,12 @@ class Frames:
     ids=["binary", "text"],
 )
 def test_grpc_web_gets_each_message_at_once(
-    rest: Callable[..., httpx.Client], form: str, encode: Callable[[bytes], bytes], decode: Callable[[bytes], bytes]
+    open_client: Callable[..., httpx.Client],
+    form: str,
+    encode: Callable[[bytes], bytes],
+    decode: Callable[[bytes], bytes],
 ) -> None:
-    client, content_type = rest(f"watching-{form}".replace("+", "-"), "admin"), f"application/{form}"
+    client, content_type = open_client(f"watching-{form}".replace("+", "-"), "admin"), f"application/{form}"
     asked = client.stream(
         "POST",
         "/ameide.user.v1.UserService/WatchUsers",

@@ -20,8 +20,8 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from ameide_client import AsyncClient, RetryPolicy, errors
 
-from tests.e2e.conftest import token
 from tests.e2e.line import Line
+from tests.e2e.started import token
 from tools.mesh import processes
 from tools.secrets import identity
 from tools.topology import Mesh

@@ -1,13 +1,13 @@
 """One stand for all tests of faults, and a table of what they saw."""
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.callers import Caller
-from tests.faults.form import IS_FULL
+from tests.faults.form import IS_FULL, Report
 from tests.faults.stand import SECOND, Stand, standing
 from tests.ports import reserved
 from tools.topology import Mesh
@@ -16,7 +16,6 @@ from tools.topology import Mesh
 # in tests/e2e/test_runner.py and test_watches.py, that no write is sent twice in tests/e2e/edge/test_retries.py.
 collect_ignore = [] if IS_FULL else ["test_kill.py", "test_siblings.py"]
 
-Report = Callable[[str, str], None]
 _rows: list[tuple[str, str]] = []
 
 

@@ -2,11 +2,14 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from tools.topology import SERVICES, Service
 
+Report = Callable[[str, str], None]
+"""Notes what was done, and what came of it."""
 NAMED: Final = {service.name: service for service in SERVICES}
 
 

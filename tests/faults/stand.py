@@ -20,8 +20,8 @@ import yaml
 from api_common.db import DatabaseUrls
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.edge.conftest import Edge, publishing
-from tests.e2e.edge.conftest import running as running_edge
+from tests.e2e.edge.plugin import Edge, publishing
+from tests.e2e.edge.plugin import running as running_edge
 from tools.edge import layout as edge
 from tools.mesh import postgres, preparation
 from tools.secrets import identity

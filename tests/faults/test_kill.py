@@ -10,8 +10,7 @@ import grpc
 import pytest
 
 from tests.faults.callers import Caller
-from tests.faults.conftest import Report
-from tests.faults.form import FORM
+from tests.faults.form import FORM, Report
 from tests.faults.load import load
 from tests.faults.stand import PATIENCE_SECONDS, Stand
 from tools.topology import NAMED

@@ -9,8 +9,7 @@ import grpc
 import pytest
 
 from tests.faults.callers import Caller
-from tests.faults.conftest import Report
-from tests.faults.form import FORM
+from tests.faults.form import FORM, Report
 from tests.faults.load import load
 from tests.faults.locks import locked, until_sessions
 from tests.faults.stand import Replica, Stand

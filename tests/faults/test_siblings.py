@@ -10,8 +10,7 @@ import pytest
 from api_common.siblings import FAILURES_TO_OPEN, MAX_WAIT_SECONDS
 
 from tests.faults.callers import Caller
-from tests.faults.conftest import Report
-from tests.faults.form import FORM
+from tests.faults.form import FORM, Report
 from tests.faults.load import load
 from tests.faults.stand import PATIENCE_SECONDS, Stand
 from tools.topology import NAMED

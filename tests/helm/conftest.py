@@ -1,72 +1,8 @@
-"""The chart, rendered by real Helm (its Go library, from PyPI) as `helm install` would."""
+"""Fixtures: what the chart makes of its examples."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, Final
-
-import helm_python
 import pytest
-import yaml
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-CHART: Final = ROOT / "helm" / "ameide"
-NAMESPACE: Final = "mesh"
-ENVIRONMENTS: Final[Mapping[str, Sequence[str]]] = {
-    "defaults": (),
-    "development": ("development",),
-    "production": ("production",),
-    "large": ("production", "large"),
-}
-"""The files of examples/ that are given to Helm, in this order."""
-
-Object = dict[str, Any]
-
-
-class Release:
-    """Everything that one set of values makes."""
-
-    def __init__(self, values: Mapping[str, Any], *, of: helm_python.Chart | None = None) -> None:
-        chosen = of or chart()
-        rendered = chosen.render(dict(values), name="demo", namespace=NAMESPACE, is_install=True)
-        manifests = [text for path, text in rendered.items() if not path.endswith("NOTES.txt")]
-        self.notes = next(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
-        self.values = chosen.merge_values(dict(values))
-        documents = (found for text in manifests for found in yaml.load_all(text, yaml.CSafeLoader))
-        self.objects: list[Object] = [found for found in documents if found]
-
-    def of_kind(self, kind: str) -> dict[str, Object]:
-        """Returns objects by the component that they belong to."""
-        chosen = [one for one in self.objects if one["kind"] == kind]
-        return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in chosen}
-
-    def pods(self) -> Iterator[tuple[str, Object]]:
-        """Yields the pod template of everything that runs."""
-        for kind in ("Deployment", "Job"):
-            for component, one in self.of_kind(kind).items():
-                yield component, one["spec"]["template"]
-
-
-@cache
-def chart() -> helm_python.Chart:
-    return helm_python.Chart.load(CHART)
-
-
-def values_of(environment: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name in ENVIRONMENTS[environment]:
-        merge(values, yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text()))
-    return values
-
-
-def merge(into: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays one values file over another, as Helm does."""
-    for name, value in more.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict):
-            merge(into[name], value)
-        else:
-            into[name] = value
-    return into
+from tests.helm.release import ENVIRONMENTS, Release, values_of
 
 
 @pytest.fixture(scope="session", params=ENVIRONMENTS)

@@ -19,7 +19,7 @@ from api_common.server import Service
 from api_common.settings import Settings
 from cryptography.fernet import Fernet
 
-from tests.helm.conftest import CHART, ENVIRONMENTS, NAMESPACE, Release, chart, values_of
+from tests.helm.release import CHART, ENVIRONMENTS, NAMESPACE, Release, chart, values_of
 from tools.topology import NAMED, SERVICES
 
 NAMES: Final = [service.name for service in SERVICES]

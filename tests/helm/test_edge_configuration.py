@@ -4,8 +4,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.edge.conftest import Edge, running
-from tests.helm.conftest import NAMESPACE, Release, values_of
+from tests.e2e.edge.plugin import Edge, running
+from tests.helm.release import NAMESPACE, Release, values_of
 from tools.edge import layout as edge_tool
 from tools.secrets import certificates, internal_keys
 from tools.topology import SERVICES

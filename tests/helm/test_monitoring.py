@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.helm.conftest import CHART, ROOT, Release, values_of
+from tests.helm.release import CHART, ROOT, Release, values_of
 from tools.topology import SERVICES
 
 RULES: Final = CHART / "files" / "rules.yaml"

@@ -1,7 +1,7 @@
 """Tables with enough rows for Postgres to prefer an index, read as the application's role with row-level security."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -10,13 +10,8 @@ from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase, create_database
 from pydantic import SecretStr
 
-from services.users.tests.conftest import accounts, users, users_database, users_service
-from tests.queries.lists import LISTS, TENANT, Explaining, fill_statement
+from tests.queries.lists import LISTS, TENANT, Explain, Explaining, fill_statement
 from tests.services import built_services
-
-__all__ = ["accounts", "users", "users_database", "users_service"]
-
-Explain = Callable[[str], AbstractAsyncContextManager[Explaining]]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Every list of the mesh, and rows to read plans from."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -190,6 +191,10 @@ class Explaining:
         explaining = replace(statement, sql=f"{_EXPLAIN} {statement.sql}", alone=alone)
         rows = await self.inner.fetch_all(explaining, values)
         self.plans.append(Plan(orjson.loads(rows[0]["QUERY PLAN"])[0]["Plan"]))
+
+
+Explain = Callable[[str], AbstractAsyncContextManager[Explaining]]
+"""Opens a transaction of `TENANT` in the database of a service."""
 
 
 def _spelled(value: Any) -> Any:

@@ -25,8 +25,7 @@ from users_service.repository import UserRepository
 from users_service.tables import users
 
 from tests import protos
-from tests.queries.conftest import Explain
-from tests.queries.lists import ALIKE, GETS, LISTS, ROWS, TENANT, TENANTS, TOKENS, List, Request, row_id
+from tests.queries.lists import ALIKE, GETS, LISTS, ROWS, TENANT, TENANTS, TOKENS, Explain, List, Request, row_id
 
 PAGE: Final = 51
 """Rows that a page of 50 reads: one more tells whether there is another page."""

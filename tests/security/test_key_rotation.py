@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.e2e.edge.backend import Answer, Backend
-from tests.e2e.edge.conftest import Edge, Layout, publishing, running
+from tests.e2e.edge.plugin import Edge, Layout, publishing, running
 from tools.secrets import identity
 from tools.secrets.issuer import IssuerServer
 from tools.topology import AUDIENCE, ISSUER

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, rest_refusal
-from tests.e2e.edge.conftest import Edge, Issuer, Layout, filter_named, running
+from tests.e2e.edge.plugin import Edge, Issuer, Layout, filter_named, running
 
 PRINCIPAL: Final = 10
 TENANT: Final = 15

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 
 MIB: Final = 1024 * 1024
 

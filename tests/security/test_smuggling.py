@@ -16,7 +16,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, Event, ResponseReceived, StreamReset
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 
 CANARY = "GET /v1/users/canary HTTP/1.1\r\nhost: x\r\n{auth}\r\nconnection: close\r\n\r\n"
 POST = "POST /v1/users HTTP/1.1\r\nhost: x\r\n{auth}\r\n"

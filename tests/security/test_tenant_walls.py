@@ -18,8 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from tests import protos
-from tests.security.conftest import Founding
-from tests.security.world import MADE_BY, Program, Rpc, Running, World, internal_rpcs, make_program, rpcs
+from tests.security.world import MADE_BY, Founding, Program, Rpc, Running, World, internal_rpcs, make_program, rpcs
 from tests.services import built_services, owner_of
 
 S: Final = grpc.StatusCode

@@ -12,7 +12,7 @@ from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, ClaimMap, FileKeySet, 
 from api_common.errors import UnauthenticatedError
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.conftest import Edge, Issuer, Layout, filter_named, running
+from tests.e2e.edge.plugin import Edge, Issuer, Layout, filter_named, running
 from tests.security.test_rate_limits import statuses
 from tests.security.tokens import Forge, rows
 from tools.topology import AUDIENCE, ISSUER

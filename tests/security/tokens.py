@@ -13,7 +13,7 @@ from api_common.authn import CLAIM_MAPS, ClaimMap
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from tests.e2e.edge.conftest import Issuer
+from tests.e2e.edge.plugin import Issuer
 from tools.topology import AUDIENCE, ISSUER
 
 GONE: Final = object()

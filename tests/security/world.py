@@ -5,7 +5,7 @@ id whose name does not say what it names, one in `REFERENCES`. Nothing else is l
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -271,6 +271,10 @@ async def make_program(world: World, *roles: str) -> Program:
     )
     request = create_key.policy.request_class(service_account_id=account.id, api_key=SAMPLES["api_key"](world.ids))
     return Program(world, account.id, (await world.call(create_key, request)).secret)
+
+
+Founding = Callable[[], Awaitable[World]]
+"""Makes a tenant."""
 
 
 async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:

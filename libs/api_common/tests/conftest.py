@@ -20,9 +20,6 @@ from sqlalchemy import ClauseElement
 from libs.api_common.tests.issuer import Issuer
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.units import NAME, Opening
-from services.users.tests.conftest import users, users_database, users_service
-
-__all__ = ["users", "users_database", "users_service"]
 
 Run = Callable[..., list[asyncpg.Record]]
 

@@ -12,7 +12,7 @@ from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 
 USERS: Final = "/ameide.user.v1.UserService"
 UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -10,7 +10,7 @@ from api_common.authn import INTERNAL_ISSUER
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, rest_refusal
-from tests.e2e.edge.conftest import Edge, Issuer
+from tests.e2e.edge.plugin import Edge, Issuer
 
 KEY = "ameide_key"
 

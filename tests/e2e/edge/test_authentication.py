@@ -12,7 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, Ask, ask_grpc, rest_refusal
-from tests.e2e.edge.conftest import Edge, Issuer
+from tests.e2e.edge.plugin import Edge, Issuer
 from tests.protos import option, public_methods
 
 NOW = int(time.time())

@@ -17,7 +17,7 @@ from h2.events import RequestReceived, StreamEnded
 
 from tests.e2e.edge.backend import listening
 from tests.e2e.edge.callers import CALLERS, REPLIES, Ask
-from tests.e2e.edge.conftest import WORKFLOWS_PORT, Edge
+from tests.e2e.edge.plugin import WORKFLOWS_PORT, Edge
 
 ASK: Final = ("/v1/workflows", "/ameide.workflow.v1.WorkflowService/ListWorkflows")
 SECONDS: Final = 5

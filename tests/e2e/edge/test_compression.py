@@ -10,7 +10,7 @@ from ameide.user.v1 import user_pb2 as pb
 
 from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import USERS
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 
 
 def answers(backend: Backend, user: pb.User, *, etag: str = "") -> None:

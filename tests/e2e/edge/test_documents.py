@@ -8,7 +8,7 @@ import pytest
 from api_common.errors import EDGE_REPLIES
 
 from tests.e2e.edge.callers import rest_refusal
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 from tools.edge.build import ENVOY
 from tools.openapi import docs_page
 from tools.openapi.document import PATH

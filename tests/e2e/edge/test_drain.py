@@ -14,7 +14,7 @@ from hpack import Decoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.conftest import Edge, Layout, running
+from tests.e2e.edge.plugin import Edge, Layout, running
 
 
 @pytest.fixture(scope="module")

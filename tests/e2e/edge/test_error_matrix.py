@@ -30,7 +30,7 @@ from google.rpc import error_details_pb2
 from tests.architecture.test_reasons import error_classes
 from tests.e2e.edge.backend import Answer, Backend
 from tests.e2e.edge.callers import CALLERS, LEAKS, USERS, Ask, Refusal
-from tests.e2e.edge.conftest import Edge, Layout, running
+from tests.e2e.edge.plugin import Edge, Layout, running
 
 SECRET: Final = "ValueError: SELECT secret FROM users at 10.0.0.1:5432"
 PROBE: Final = """

@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, ask_rest
-from tests.e2e.edge.conftest import Edge, Issuer
+from tests.e2e.edge.plugin import Edge, Issuer
 
 ME = Ask("/v1/me", f"{USERS}/GetMe")
 

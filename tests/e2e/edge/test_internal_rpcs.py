@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, USERS
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 from tests.protos import internal_methods
 
 INTERNAL: Final = (

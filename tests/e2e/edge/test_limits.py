@@ -13,7 +13,7 @@ from ameide.user.v1 import user_pb2 as pb
 
 from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import REPLIES, USERS, rest_refusal
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 from tools.edge.build import build
 
 LIMIT = 10 * MIB

@@ -15,7 +15,7 @@ from ameide.user.v1 import user_pb2 as pb
 
 from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import USERS
-from tests.e2e.edge.conftest import Edge, Layout, running
+from tests.e2e.edge.plugin import Edge, Layout, running
 
 STREAMS: Final = 30
 HEAP: Final = 160 * MIB

@@ -7,8 +7,8 @@ from ameide.common.v1 import policy_pb2
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, Ask, ask_grpc, rest_refusal
-from tests.e2e.edge.conftest import Layout, filter_named, running
 from tests.e2e.edge.new_rpc import REINDEX, REST, contract_with_reindex
+from tests.e2e.edge.plugin import Layout, filter_named, running
 from tools.edge.generate import generate
 
 EXPENSIVE: Final = 3

@@ -21,7 +21,7 @@ from api_common.errors import ValidationError as InvalidError
 from users_service.errors import EmailTakenError
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.conftest import Edge, Issuer
+from tests.e2e.edge.plugin import Edge, Issuer
 
 Use = Callable[[Callable[[Any], Any]], Awaitable[Any]]
 Open = Callable[..., Use]

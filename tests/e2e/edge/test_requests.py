@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, USERS, UUID, rest_refusal
-from tests.e2e.edge.conftest import Edge
+from tests.e2e.edge.plugin import Edge
 
 ORIGIN = "http://localhost:3000"
 A_UUID = "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10"

@@ -17,7 +17,7 @@ from h2.events import DataReceived, RequestReceived
 
 from tests.e2e.edge.backend import Backend, listening, serving
 from tests.e2e.edge.callers import REPLIES, rest_refusal
-from tests.e2e.edge.conftest import WORKFLOWS_PORT
+from tests.e2e.edge.plugin import WORKFLOWS_PORT
 
 
 @dataclass

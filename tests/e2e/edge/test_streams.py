@@ -10,7 +10,7 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.conftest import STREAMS, Edge
+from tests.e2e.edge.plugin import STREAMS, Edge
 from tools.topology import NAMED
 
 S = grpc.StatusCode

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, rest_refusal
-from tests.e2e.edge.conftest import Layout, running
+from tests.e2e.edge.plugin import Layout, running
 from tests.protos import option, public_methods
 
 JSON: Final = {"content-type": "application/json"}

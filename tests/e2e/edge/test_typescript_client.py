@@ -20,8 +20,8 @@ from api_common.errors import (
 from users_service.errors import EmailTakenError
 
 from tests.e2e.edge.backend import Backend, Call
-from tests.e2e.edge.conftest import Edge, Issuer
 from tests.e2e.edge.histories import watch_users
+from tests.e2e.edge.plugin import Edge, Issuer
 from tools.clients import typescript
 
 

@@ -8,8 +8,8 @@ import pytest
 from ameide_client import AsyncClient, Client, RetryPolicy, errors, types
 
 from tests.e2e.edge.backend import Backend
-from tests.e2e.edge.conftest import Edge, Issuer
 from tests.e2e.edge.histories import CHANGES, watch_users
+from tests.e2e.edge.plugin import Edge, Issuer
 
 Next = Callable[[], Awaitable[Any]]
 Open = Callable[..., tuple[Any, Next]]

@@ -1,4 +1,4 @@
-"""The users service in this process, over a database of its own."""
+"""Fixtures: the users service in this process, over a database of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from api_common.testing import (
 )
 from users_service.service import SERVICE
 
-from tools.secrets.certificates import ensure
 from tools.topology import NAMED
 
 if TYPE_CHECKING:
@@ -38,14 +37,6 @@ def users_database(postgres_url: str) -> TestDatabase:
 async def users_service(users_database: TestDatabase, identity: Identity) -> AsyncIterator[TestService]:
     async with running_service(SERVICE, settings_for(users_database, identity)) as service:
         yield service
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the certificates of all processes."""
-    folder = tmp_path_factory.mktemp("certificates")
-    ensure(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The ipas service in this process, beside the real services that it asks."""
+"""Fixtures: the ipas service in this process, beside the real services that it asks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from agents_service.service import SERVICE as AGENTS
-from ameide.agent.v1.agent_pb2_grpc import AgentServiceStub
 from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceStub
-from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceStub
 from api_common.authz import Directory
 from api_common.server import Service
 from api_common.testing import (
@@ -28,42 +26,15 @@ from api_common.testing import (
 from ipas_service.service import SERVICE
 from workflows_service.service import SERVICE as WORKFLOWS
 
-from services.users.tests.conftest import certificates
 from tools.topology import NAMED
 
-__all__ = ["certificates"]
-
 if TYPE_CHECKING:
-    from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
     from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
-    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
 
 
 @pytest.fixture(scope="session")
 def ipas_database(postgres_url: str) -> TestDatabase:
     return create_database(postgres_url, "ipas", SERVICE.migrations)
-
-
-@pytest.fixture(scope="session")
-def workflows_database(postgres_url: str) -> TestDatabase:
-    return create_database(postgres_url, "workflows", WORKFLOWS.migrations)
-
-
-@pytest.fixture(scope="session")
-def agents_database(postgres_url: str) -> TestDatabase:
-    return create_database(postgres_url, "agents", AGENTS.migrations)
-
-
-@pytest.fixture(scope="session")
-async def workflows_service(workflows_database: TestDatabase, identity: Identity) -> AsyncIterator[TestService]:
-    async with running_service(WORKFLOWS, settings_for(workflows_database, identity)) as service:
-        yield service
-
-
-@pytest.fixture(scope="session")
-async def agents_service(agents_database: TestDatabase, identity: Identity) -> AsyncIterator[TestService]:
-    async with running_service(AGENTS, settings_for(agents_database, identity)) as service:
-        yield service
 
 
 @pytest.fixture(scope="session")
@@ -97,13 +68,3 @@ async def ipas_service(
 @pytest.fixture(scope="session")
 def ipas(ipas_service: TestService) -> IpaServiceAsyncStub:
     return IpaServiceStub(ipas_service.channel)
-
-
-@pytest.fixture(scope="session")
-def workflows(workflows_service: TestService) -> WorkflowServiceAsyncStub:
-    return WorkflowServiceStub(workflows_service.channel)
-
-
-@pytest.fixture(scope="session")
-def agents(agents_service: TestService) -> AgentServiceAsyncStub:
-    return AgentServiceStub(agents_service.channel)
