@@ -10,6 +10,7 @@ from typing import Final
 from tests.architecture import sources
 from tests.architecture.sources import Source
 from tests.protos import ROOT
+from tests.services import built_services
 
 MAX_LINES: Final = 400
 MAX_LINES_OF_TESTS: Final = 600
@@ -117,6 +118,13 @@ def test_a_room_of_api_common_is_entered_by_its_door() -> None:
         if (path := (node.module or "").split("."))[0] == "api_common" and len(path) > 2 and path[1] != _room(source)
     ]
     assert not offenders, report(offenders, "Import from the package, e.g. `from api_common.db import Transaction`:")
+
+
+def test_tests_of_the_library_know_no_service() -> None:
+    services = [built.package for built in built_services()]
+    tests = sources.read("libs/api_common/tests/**/*.py")
+    offenders = [place for source in tests for place in imports(source, "services", *services)]
+    assert not offenders, report(offenders, "Use libs/api_common/tests/example, or move the test to the service's own:")
 
 
 def _room(source: Source) -> str:

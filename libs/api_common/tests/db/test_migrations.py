@@ -21,9 +21,8 @@ from api_common.settings import DatabaseSettings, Settings
 from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for, watching
 from pydantic import SecretStr
 from structlog.testing import capture_logs
-from users_service.service import SERVICE
 
-from services.users.tests.factories import create_user
+from libs.api_common.tests.example.service import SERVICE, create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
@@ -46,12 +45,12 @@ def upgrade() -> None:
 
 @pytest.fixture
 async def next_urls(postgres_url: str, tmp_path: Path) -> AsyncIterator[DatabaseUrls]:
-    """A users database that the next release has migrated."""
+    """A database that the next release has migrated."""
     folder = tmp_path / "migrations"
     shutil.copytree(SERVICE.migrations, folder)
     (folder / "versions" / f"{NEXT_REVISION}_next_release.py").write_text(NEXT_RELEASE)
-    name = f"users_next_{os.getpid()}"
-    urls = await provision(postgres_url, "users", database=name)
+    name = f"example_next_{os.getpid()}"
+    urls = await provision(postgres_url, SERVICE.name, database=name)
     await asyncio.to_thread(upgrade_schema, folder, urls.owner)
     yield urls
     server = await asyncpg.connect(postgres_url)
@@ -86,9 +85,9 @@ async def test_a_release_runs_on_the_schema_of_the_next_one(next_settings: Setti
 async def test_migrate_leaves_a_newer_schema_alone_and_says_so(
     next_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["users_service", "migrate"])
+    monkeypatch.setattr(sys, "argv", ["example_service", "migrate"])
     monkeypatch.setattr("api_common.server.main.configure_logging", lambda *_: None)
-    monkeypatch.setenv("USERS_DATABASE_OWNER_URL", next_urls.owner)
+    monkeypatch.setenv("EXAMPLE_DATABASE_OWNER_URL", next_urls.owner)
     with capture_logs() as logs:
         await asyncio.to_thread(run_service, SERVICE)
     assert [entry["event"] for entry in logs] == ["nothing to migrate: the schema is newer than this release"]

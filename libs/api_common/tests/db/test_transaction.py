@@ -19,8 +19,8 @@ from api_common.testing import TestDatabase
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from users_service.errors import EmailTakenError
 
+from libs.api_common.tests.example.service import EmailTakenError
 from libs.api_common.tests.postgres import Observer
 from libs.api_common.tests.proxy import Proxy
 from libs.api_common.tests.units import (

@@ -13,7 +13,7 @@ from api_common.events.business import record_business_event
 from api_common.testing import NEVER, Caller, refused
 from structlog.testing import capture_logs
 
-from services.users.tests.factories import a_user, create_user
+from libs.api_common.tests.example.service import a_user, create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub

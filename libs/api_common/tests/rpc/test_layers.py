@@ -1,4 +1,4 @@
-"""What every call passes through, seen by clients of the users service: whatever they send, our shape comes back."""
+"""What every call passes through, seen by clients of the example: whatever they send, our shape comes back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from api_common.call import RequestContext
 from api_common.db import Statement
 from api_common.rpc import adapter as rpc
 from api_common.rpc.layers.admission import MAX_MESSAGE_BYTES
-from api_common.server import ServiceDependencies
 from api_common.testing import (
     NEVER,
     Caller,
@@ -32,19 +31,13 @@ from api_common.testing import (
 )
 from google.protobuf.message import Message
 from structlog.testing import capture_logs
-from users_service.mapping import user_to_proto
-from users_service.repository import FIELDS, UserRepository
-from users_service.service import SERVICE
-from users_service.servicer import UserServicer
-from users_service.tables import users as users_table
 
-from services.users.tests.factories import a_user, create_user
+from libs.api_common.tests.example.service import CONTRACT, SERVICE, Users, a_user, create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 S = grpc.StatusCode
-CONTRACT: Final = pb.DESCRIPTOR.services_by_name["UserService"]
 GET: Final = pb.GetUserRequest(id=NEVER)
 METHODS: Final = [method.name for method in CONTRACT.methods]
 SECRET: Final = "postgresql://root:hunter2@db.internal/users"
@@ -72,20 +65,14 @@ class Puppet:
 
 @asynccontextmanager
 async def puppet_service(database: TestDatabase, identity: Identity) -> AsyncIterator[Puppet]:
-    class Servicer(UserServicer):
+    class Servicer(Users):
         async def GetUser(self, request: pb.GetUserRequest, ctx: RequestContext) -> pb.User:
             return await made.handler(ctx)
 
         async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
             return await made.handler(ctx)
 
-    def servicer(dependencies: ServiceDependencies) -> Servicer:
-        watch = dependencies.watch_factory.of(
-            users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse
-        )
-        return Servicer(UserRepository(dependencies.page_tokens), watch)
-
-    puppet = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
+    puppet = replace(SERVICE, servicers={CONTRACT: Servicer.build})
     async with running_service(puppet, settings_for(database, identity)) as service:
         made = Puppet(forever, UserServiceStub(service.channel))
         yield made

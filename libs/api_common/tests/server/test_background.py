@@ -20,8 +20,8 @@ from api_common.telemetry import Metrics
 from api_common.testing import Caller, Identity, TestDatabase, TestService, refused, running_service, settings_for
 from api_common.watch import ChangeNotifier
 from grpc import StatusCode
-from users_service.service import SERVICE
 
+from libs.api_common.tests.example.service import SERVICE
 from libs.api_common.tests.issuer import Issuer
 from libs.api_common.tests.server.test_main import NOT_SERVING, SERVING, operations, until_health
 

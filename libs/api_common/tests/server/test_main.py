@@ -20,7 +20,7 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.call import RequestContext
 from api_common.db import provision, schema_head
-from api_common.server import RunningServer, Service, ServiceDependencies, StartError, grpc_server, running_server
+from api_common.server import RunningServer, Service, StartError, grpc_server, running_server
 from api_common.server.main import run_service, running
 from api_common.settings import DatabaseSettings, PaginationSettings, Settings
 from api_common.testing import (
@@ -36,21 +36,15 @@ from api_common.testing import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import SecretStr
-from users_service.mapping import user_to_proto
-from users_service.repository import FIELDS, UserRepository
-from users_service.service import SERVICE
-from users_service.servicer import UserServicer
-from users_service.tables import users as users_table
 
+from libs.api_common.tests.example.service import CONTRACT, SERVICE, Users, create_user
 from libs.api_common.tests.proxy import Proxy
-from services.users.tests.factories import create_user
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 S = grpc.StatusCode
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-CONTRACT = "ameide.user.v1.UserService"
 PATIENCE_SECONDS = 10
 
 
@@ -86,12 +80,12 @@ class TestStart:
     async def test_needs_a_migrated_schema(
         self, settings: Settings, postgres_url: str, users_database: TestDatabase
     ) -> None:
-        name = f"users_empty_{os.getpid()}"
-        urls = await provision(postgres_url, "users", database=name)
+        name = f"example_empty_{os.getpid()}"
+        urls = await provision(postgres_url, SERVICE.name, database=name)
         message = await start_error(with_url(settings, urls.application))
         assert message == (
             f"the schema is at revision None, this release needs {schema_head(SERVICE.migrations)}."
-            " Run `python -m users_service migrate`."
+            " Run `python -m example_service migrate`."
         )
 
     @pytest.mark.parametrize(
@@ -106,17 +100,17 @@ class TestStart:
     async def test_needs_a_database(self, settings: Settings, url: str) -> None:
         message = await start_error(with_url(settings, url))
         assert message.startswith("cannot reach the database: ")
-        assert "USERS_DATABASE_URL" in message
+        assert "EXAMPLE_DATABASE_URL" in message
         assert "hunter2" not in message
 
     async def test_needs_a_database_that_exists(self, settings: Settings, users_database: TestDatabase) -> None:
-        url = users_database.url.replace("users_test", "missing")
+        url = users_database.url.replace("example_test", "missing")
         assert "missing" in await start_error(with_url(settings, url))
 
     @pytest.mark.parametrize("port", ["grpc_port", "operations_port"])
     async def test_needs_its_ports(self, settings: Settings, taken_port: int, port: str) -> None:
         message = await start_error(with_server(settings, **{port: taken_port}))
-        assert str(taken_port) in message or "USERS_SERVER_OPERATIONS_PORT" in message
+        assert str(taken_port) in message or "EXAMPLE_SERVER_OPERATIONS_PORT" in message
         assert "taken" in message or "in use" in message
 
     async def test_does_not_share_a_port_with_a_running_service(
@@ -132,11 +126,11 @@ class TestStart:
         if content is not None:
             path.write_text(content)
         changed = replace(settings, auth=settings.auth.model_copy(update={"jwks_path": path}))
-        assert (await start_error(changed)).startswith("USERS_AUTH_JWKS_PATH cannot be used: ")
+        assert (await start_error(changed)).startswith("EXAMPLE_AUTH_JWKS_PATH cannot be used: ")
 
     async def test_needs_usable_pagination_keys(self, settings: Settings) -> None:
         message = await start_error(replace(settings, pagination=PaginationSettings(keys=(SecretStr("hunter2"),))))
-        assert message.startswith("USERS_PAGINATION_KEYS cannot be used: ")
+        assert message.startswith("EXAMPLE_PAGINATION_KEYS cannot be used: ")
         assert "hunter2" not in message
 
     async def test_leaves_nothing_open_when_it_fails(self, settings: Settings, taken_port: int) -> None:
@@ -146,16 +140,16 @@ class TestStart:
             assert server.grpc_port > 0
 
     def test_says_what_it_can_be_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys, "argv", ["users_service", "destroy"])
-        with pytest.raises(SystemExit, match=r"usage: python -m users_service \[migrate\]"):
+        monkeypatch.setattr(sys, "argv", ["example_service", "destroy"])
+        with pytest.raises(SystemExit, match=r"usage: python -m example_service \[migrate\]"):
             run_service(SERVICE)
 
     @pytest.mark.parametrize("arguments", [[], ["migrate"]])
     def test_needs_its_settings(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-        monkeypatch.setattr(sys, "argv", ["users_service", *arguments])
-        for name in [name for name in os.environ if name.startswith("USERS_")]:
+        monkeypatch.setattr(sys, "argv", ["example_service", *arguments])
+        for name in [name for name in os.environ if name.startswith("EXAMPLE_")]:
             monkeypatch.delenv(name)
-        with pytest.raises(SystemExit, match="users: The environment is incomplete:\n  USERS_"):
+        with pytest.raises(SystemExit, match="example: The environment is incomplete:\n  EXAMPLE_"):
             run_service(SERVICE)
 
 
@@ -164,7 +158,7 @@ class TestReflection:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast(Any, users_service.channel))
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         response = await call.read()
-        assert CONTRACT in {service.name for service in response.list_services_response.service}
+        assert CONTRACT.full_name in {service.name for service in response.list_services_response.service}
 
     async def test_can_be_switched_off(self, settings: Settings) -> None:
         async with running_service(SERVICE, with_server(settings, reflection_enabled=False)) as service:
@@ -204,7 +198,7 @@ class TestOperations:
             assert (await http.get("/readyz?verbose")).status_code == 200
             assert (await http.get("/")).status_code == 404
             metrics = (await http.get("/metrics")).text
-        labels = f'rpc_method="{CONTRACT}/GetUser",rpc_status_code="NOT_FOUND"'
+        labels = f'rpc_method="{CONTRACT.full_name}/GetUser",rpc_status_code="NOT_FOUND"'
         assert f"rpc_server_call_duration_seconds_count{{{labels}}}" in metrics
         assert "rpc_server_active_requests 0.0" in metrics
 
@@ -268,7 +262,7 @@ class TestDrain:
         async with held(with_server(settings, drain_delay_seconds=0.3)) as (service, entered, go_on):
             stub: UserServiceAsyncStub = UserServiceStub(service.channel)
             await until_health(service, SERVING)
-            watch = health_of(service).Watch(health_pb2.HealthCheckRequest(service=CONTRACT))
+            watch = health_of(service).Watch(health_pb2.HealthCheckRequest(service=CONTRACT.full_name))
             assert (await watch.read()).status == SERVING
             in_flight = asyncio.ensure_future(stub.GetMe(pb.GetMeRequest(), metadata=admin.metadata))
             await entered.wait()
@@ -316,19 +310,13 @@ async def held(settings: Settings) -> AsyncIterator[tuple[TestService, asyncio.E
     """A users service whose GetMe sets the first event and waits for the second."""
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    class Servicer(UserServicer):
+    class Servicer(Users):
         async def GetMe(self, request: pb.GetMeRequest, ctx: RequestContext) -> pb.User:
             entered.set()
             await go_on.wait()
             return pb.User(id=NEVER)
 
-    def servicer(dependencies: ServiceDependencies) -> Servicer:
-        watch = dependencies.watch_factory.of(
-            users_table, fields=FIELDS, to_proto=user_to_proto, response=pb.WatchUsersResponse
-        )
-        return Servicer(UserRepository(dependencies.page_tokens), watch)
-
-    waiting = replace(SERVICE, servicers={pb.DESCRIPTOR.services_by_name["UserService"]: servicer})
+    waiting = replace(SERVICE, servicers={CONTRACT: Servicer.build})
     async with running_service(waiting, settings) as service:
         yield service, entered, go_on
 
@@ -349,7 +337,7 @@ async def until_health(service: TestService, status: int) -> None:
     stub = health_of(service)
 
     async def statuses() -> set[int]:
-        requests = [health_pb2.HealthCheckRequest(service=name) for name in ("", CONTRACT)]
+        requests = [health_pb2.HealthCheckRequest(service=name) for name in ("", CONTRACT.full_name)]
         return {(await stub.Check(request)).status for request in requests}
 
     async with asyncio.timeout(PATIENCE_SECONDS):
