@@ -1,5 +1,6 @@
 """Reasons are the part of an error that programs rely on: each has one class, one meaning, one line in the contract."""
 
+import ast
 import importlib
 from collections import Counter
 from collections.abc import Iterator
@@ -7,10 +8,16 @@ from collections.abc import Iterator
 from api_common.errors import EDGE_REPLIES, REGISTRY, DomainError
 
 from tests import protos
+from tests.architecture import sources
 from tests.protos import ROOT
 from tests.services import built_services
 
 COMMON = "ameide.common.v1"
+UNSENT = {
+    "CANCELLED": "a caller that cancelled its call reads no answer; clients give the error this name",
+    "DATA_LOSS": "nothing sends it, and a reason is never withdrawn",
+}
+"""Reasons of the contract that no call is answered with, and why."""
 
 
 def error_classes() -> list[type[DomainError]]:
@@ -48,6 +55,16 @@ def test_nothing_in_the_contract_is_never_sent() -> None:
         assert names <= sent, f"{package}.Reason: {names - sent} has neither a class nor a row in EDGE_REPLIES"
 
 
+def test_every_reason_reaches_a_caller_in_a_test() -> None:
+    """`refused`, `is_row` and a comparison fail unless a real answer has the reason: it is enough that they name it."""
+    reached = {text for function in _functions() for text in _expected_reasons(function)}
+    for package, names in reasons_by_package().items():
+        assert names - UNSENT.keys() <= reached, (
+            f"{package}.Reason: write a test whose call is answered with {names - UNSENT.keys() - reached}"
+        )
+    assert not UNSENT.keys() & reached, "it is sent now: take it out of UNSENT"
+
+
 def test_a_reason_means_the_same_in_every_package() -> None:
     counted = Counter(name for names in reasons_by_package().values() for name in names)
     assert not [name for name, count in counted.items() if count > 1], (
@@ -74,3 +91,24 @@ def _derived(base: type[DomainError]) -> Iterator[type[DomainError]]:
         if one.__module__.split(".")[0] == "api_common" or one.__module__.split(".")[0].endswith("_service"):
             yield one
         yield from _derived(one)
+
+
+def _functions() -> Iterator[ast.AST]:
+    modules = sources.read("services/*/tests/**/*.py", "tests/**/*.py", "libs/*/tests/**/*.py")
+    for _, node in sources.nodes(modules):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield node
+
+
+def _expected_reasons(function: ast.AST) -> Iterator[str]:
+    """Yields the reasons that a test expects of answers, also those that it takes from its own table of cases."""
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Name(id="refused"), args=[_, ast.Constant(value=reason)]):
+                yield str(reason)
+            case ast.Call(func=ast.Name(id="refused")):
+                yield from (str(one.value) for one in ast.walk(function) if isinstance(one, ast.Constant))
+            case ast.Call(func=ast.Attribute(attr="is_row"), args=[ast.Subscript(slice=ast.Constant(value=status))]):
+                yield from (reply.reason for reply in EDGE_REPLIES if reply.http_status == status)
+            case ast.Compare(left=ast.Attribute(attr="reason"), comparators=[ast.Constant(value=reason)]):
+                yield str(reason)

@@ -16,6 +16,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, Event, ResponseReceived, StreamReset
 
 from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import REPLIES, rest_refusal
 from tests.e2e.edge.plugin import Edge
 
 CANARY = "GET /v1/users/canary HTTP/1.1\r\nhost: x\r\n{auth}\r\nconnection: close\r\n\r\n"
@@ -50,6 +51,16 @@ async def exchange(edge: Edge, text: str) -> str:
 
 
 class TestHttp1:
+    async def test_in_a_transfer_coding_that_is_not_implemented_is_refused_in_our_shape(self, edge: Edge) -> None:
+        answer = await exchange(edge, POST + "transfer-encoding: gzip\r\n\r\n")
+        head, _, body = answer.partition("\r\n\r\n")
+        status, *lines = head.split("\r\n")
+        headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        response = httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
+        refusal = rest_refusal(response)
+        assert refusal.reason == "NOT_IMPLEMENTED"
+        assert (refusal.http_status, refusal.message) == (501, REPLIES[501].message)
+
     async def test_that_is_ambiguous_is_refused(self, edge: Edge, backend: Backend, rest: httpx.AsyncClient) -> None:
         # All at once: after each the edge waits a second for the client to hang up.
         answers = await asyncio.gather(*(exchange(edge, text + CANARY) for text in AMBIGUOUS))
