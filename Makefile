@@ -21,7 +21,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak rotate-keys faults programs images check-images chart sbom scan
+    flow load soak rotate-keys faults mutants programs images check-images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,15 @@ soak: $(CHECKS) ## watch the memory of the running mesh under churn: MINUTES=30,
 
 test: programs lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
 	@$(PY) -m pytest -n 3 --dist loadscope --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+
+MUTANTS := .local/mutants
+
+mutants: $(CHECKS) ## change one detail of db and authn at a time and list the changes that no test notices; half an hour
+	@rm -rf $(MUTANTS) && mkdir -p $(MUTANTS)/libs/api_common
+	@cp -R libs/api_common/api_common pyproject.toml $(MUTANTS)
+	@cp -R libs/api_common/tests $(MUTANTS)/libs/api_common
+	@echo 'pytest_plugins = ["api_common.testing.plugin"]' > $(MUTANTS)/conftest.py
+	@cd $(MUTANTS) && export PYTHONPATH=$(CURDIR) && $(CURDIR)/$(PY) -m mutmut run $(ARGS) && $(CURDIR)/$(PY) -m mutmut results
 
 faults: $(CHECKS) ## stop, kill, freeze and restart everything under load, for minutes; prints what came of it
 	@FAULTS=full $(PY) -m pytest tests/faults $(ARGS)

@@ -17,6 +17,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._now = 1_000.0
 
+    def __del__(self) -> None:
+        """Closes the loop: hypothesis may drop a machine without its teardown."""
+        if not self.is_closed():
+            self.close()
+
     def time(self) -> float:
         """Returns the virtual time, in seconds."""
         return self._now

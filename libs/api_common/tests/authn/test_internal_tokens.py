@@ -46,6 +46,14 @@ async def test_each_issuer_is_believed_about_its_own_kind(
     assert (program.subject, program.tenant_id, program.roles) == ("p", "acme", frozenset({"viewer"}))
 
 
+def test_each_token_names_its_key_and_has_an_id_of_its_own(signer: InternalTokenSigner, identity: Identity) -> None:
+    tokens = [signer.token(subject="p", tenant_id="acme", roles=[]) for _ in range(2)]
+    key_id = public_jwk(identity.signing_key_path.read_bytes())["kid"]
+    assert [jwt.get_unverified_header(token)["kid"] for token in tokens] == [key_id] * 2
+    ids = {jwt.decode(token, options={"verify_signature": False})["jti"] for token in tokens}
+    assert len(ids) == 2
+
+
 async def test_an_issuer_cannot_speak_as_the_other(authenticator: Authenticator, identity: Identity) -> None:
     for forged in (
         identity.sign(identity.claims("acme", "admin") | {"iss": INTERNAL_ISSUER}),

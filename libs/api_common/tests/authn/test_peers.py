@@ -14,6 +14,7 @@ import jwt
 import pytest
 from api_common.authn.authenticator import EDGE, TRUST_DOMAIN, Authenticator, peer_of, read_peer
 from api_common.authn.key_sets import FileKeySet, KeySet
+from api_common.authn.oidc import CLOCK_SKEW_SECONDS
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
 from api_common.authn.tls import channel_credentials, server_credentials
@@ -100,6 +101,33 @@ class TestPeerPolicy:
         for _ in range(2):
             found = await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
             assert replace(found, expires_at=ADA.expires_at) == replace(ADA, actor=f"{TRUST_DOMAIN}ipas")
+
+    async def test_remembers_a_token_for_its_method_and_peer_only(self, policy: Authenticator, folder: Path) -> None:
+        own, forged = (
+            signer(folder, name).token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+            for name in ("ipas", "users")
+        )
+        await policy.authenticate(own, peer=peer(folder, "ipas"), method=METHOD)
+        for token, name, method in ((forged, "ipas", METHOD), (own, "edge", METHOD), (own, "ipas", f"{METHOD}s")):
+            with pytest.raises(UnauthenticatedError):
+                await policy.authenticate(token, peer=peer(folder, name), method=method)
+
+    async def test_forgets_a_token_that_has_expired(
+        self, policy: Authenticator, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        token = signer(folder, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+        found = await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+        end = found.expires_at + CLOCK_SKEW_SECONDS
+        monkeypatch.setattr(policy, "_now", lambda: end - 0.5)
+        assert await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD) == found
+        monkeypatch.setattr(policy, "_now", lambda: end)
+        with pytest.raises(UnauthenticatedError):
+            await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
+
+    async def test_knows_a_program_from_a_user(self, policy: Authenticator, folder: Path) -> None:
+        program = replace(ADA, kind="service_account")
+        token = signer(folder, "ipas").token(program, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
+        assert (await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)).kind == "service_account"
 
     async def test_refuses_everybody_else_whatever_they_carry(self, policy: Authenticator, folder: Path) -> None:
         for name in ("workflows", "users"):

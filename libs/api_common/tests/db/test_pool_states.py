@@ -155,7 +155,13 @@ class PoolStates(RuleBasedStateMachine):
         assert occupancy.timeouts == self.timeouts
 
     def teardown(self) -> None:
-        """No place is lost, whatever happened: as many callers as the pool has places are served."""
+        try:
+            self._check_that_no_place_is_lost()
+        finally:
+            self.loop.close()
+
+    def _check_that_no_place_is_lost(self) -> None:
+        """As many callers as the pool has places are served, whatever happened before."""
         for task in self.tasks:
             task.cancel()
         self.loop.settle()
@@ -172,7 +178,6 @@ class PoolStates(RuleBasedStateMachine):
             self.release(0)
         self.loop.run_until_complete(self.pool.close())
         assert not self.server.live
-        self.loop.close()
 
     def _collect(self) -> None:
         """Takes note of the callers that were served or refused."""

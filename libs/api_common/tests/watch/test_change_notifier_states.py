@@ -1,4 +1,4 @@
-"""The notifier under every order of watches, commits and looks that hypothesis finds."""
+"""The notifier under every order of watches, commits and polls that hypothesis finds."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -139,7 +139,7 @@ TestWaitStates = WaitStates.TestCase
 TestWaitStates.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-class Looker:
+class Polling:
     """A notifier over a real database, and who writes to it; used by one machine after the other."""
 
     def __init__(self, runner: asyncio.Runner, database: Database, writers: list[Any]) -> None:
@@ -152,30 +152,30 @@ class Looker:
 
 
 @pytest.fixture(scope="module")
-def looker(users_database: TestDatabase) -> Iterator[Looker]:
+def polling(users_database: TestDatabase) -> Iterator[Polling]:
     with asyncio.Runner() as runner:
         concern = DatabaseSettings(url=SecretStr(users_database.url), pool_size=1)
         database = runner.run(Database.connect(concern, application_name="notifier"))
         writers = [runner.run(asyncpg.connect(users_database.admin_url)) for _ in range(3)]
-        yield Looker(runner, database, writers)
+        yield Polling(runner, database, writers)
         for writer in writers:
             runner.run(writer.close())
         runner.run(database.close())
 
 
-class LookStates(RuleBasedStateMachine):
-    """A look announces every commit once and nothing else, though one that began first may commit last."""
+class PollStates(RuleBasedStateMachine):
+    """A poll announces every commit once and nothing else, though one that began first may commit last."""
 
-    looker: Looker
+    polling: Polling
 
     def __init__(self) -> None:
         super().__init__()
-        self.notifier = ChangeNotifier(self.looker.database)
+        self.notifier = ChangeNotifier(self.polling.database)
         self.tenants = [f"t-{uuid_utils.uuid7()}" for _ in range(2)]
         self.topics: dict[str, Topic] = {}
         self.open: dict[int, tuple[Any, str]] = {}
         self.committed: set[str] = set()
-        self.is_first_look = True
+        self.is_first_poll = True
 
     @rule(which=st.integers(0, 1))
     def watch(self, which: int) -> None:
@@ -191,42 +191,42 @@ class LookStates(RuleBasedStateMachine):
     @rule(writer=st.integers(0, 2), which=st.integers(0, 1))
     def write(self, writer: int, which: int) -> None:
         if writer not in self.open:
-            transaction = self.looker.writers[writer].transaction()
-            self.looker.run(transaction.start())
-            self.looker.run(insert(self.looker.writers[writer], self.tenants[which]))
+            transaction = self.polling.writers[writer].transaction()
+            self.polling.run(transaction.start())
+            self.polling.run(insert(self.polling.writers[writer], self.tenants[which]))
             self.open[writer] = transaction, self.tenants[which]
 
     @rule(writer=st.integers(0, 2))
     def commit(self, writer: int) -> None:
         if writer in self.open:
             transaction, tenant = self.open.pop(writer)
-            self.looker.run(transaction.commit())
+            self.polling.run(transaction.commit())
             self.committed.add(tenant)
 
     @rule(writer=st.integers(0, 2))
     def roll_back(self, writer: int) -> None:
         if writer in self.open:
-            self.looker.run(self.open.pop(writer)[0].rollback())
+            self.polling.run(self.open.pop(writer)[0].rollback())
 
     @rule()
-    def look(self) -> None:
+    def poll(self) -> None:
         before = {tenant: topic.generation for tenant, topic in self.topics.items()}
-        self.looker.run(self.notifier._look())
+        self.polling.run(self.notifier._poll())
         announced = {tenant for tenant, topic in self.topics.items() if topic.generation != before[tenant]}
-        # What was committed before the first look is not known, so everything is announced.
-        expected = self.topics.keys() if self.is_first_look else self.committed & self.topics.keys()
+        # What was committed before the first poll is not known, so everything is announced.
+        expected = self.topics.keys() if self.is_first_poll else self.committed & self.topics.keys()
         assert announced == set(expected)
-        self.is_first_look = not self.topics
+        self.is_first_poll = not self.topics
         self.committed.clear()
 
     def teardown(self) -> None:
         for transaction, _ in self.open.values():
-            self.looker.run(transaction.rollback())
+            self.polling.run(transaction.rollback())
 
 
-def test_a_look_announces_every_commit_once(looker: Looker) -> None:
-    LookStates.looker = looker
-    run_state_machine_as_test(LookStates, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))
+def test_a_poll_announces_every_commit_once(polling: Polling) -> None:
+    PollStates.polling = polling
+    run_state_machine_as_test(PollStates, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))
 
 
 async def insert(connection: Any, tenant: str) -> None:
