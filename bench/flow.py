@@ -203,9 +203,9 @@ def main() -> None:
         # The services log to the terminal, and nobody wants to read that here.
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             flows = asyncio.run(_all(databases, Path(folder)))
-    print(render(flows))
-    shown = render({name: flows[name] for name in DOCUMENTED})
-    PAGE.write_text(_BLOCK.sub(lambda _: f"\n{shown}\n", PAGE.read_text()))
+        print(render(flows))
+        shown = render({name: flows[name] for name in DOCUMENTED})
+        PAGE.write_text(_BLOCK.sub(lambda _: f"\n{shown}\n", PAGE.read_text()))
 
 
 if __name__ == "__main__":
