@@ -17,13 +17,7 @@ agents = resource_table(
     Column("tools", JSONB, nullable=False, server_default=text("'[]'")),
     Column("parameters", JSONB),
 )
-Index(None, agents.c.tenant_id, agents.c.create_time, agents.c.id)
-Index(None, agents.c.tenant_id, agents.c.update_time, agents.c.id)
-Index(None, agents.c.tenant_id, agents.c.display_name, agents.c.id)
 Index(None, agents.c.tenant_id, agents.c.model, agents.c.id)
-Index(None, agents.c.tenant_id, agents.c.state, agents.c.create_time, agents.c.id)
-Index(None, agents.c.tenant_id, agents.c.created_by, agents.c.create_time, agents.c.id)
-Index(None, agents.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 
 reservations = reservation_tables(METADATA)
 changes, change_horizons = change_tables(METADATA)

@@ -32,14 +32,8 @@ ipas = resource_table(
     Column("variables", JSONB),
     Column("deployment_id", Uuid(as_uuid=False)),
 )
-Index(None, ipas.c.tenant_id, ipas.c.create_time, ipas.c.id)
-Index(None, ipas.c.tenant_id, ipas.c.update_time, ipas.c.id)
-Index(None, ipas.c.tenant_id, ipas.c.display_name, ipas.c.id)
 Index(None, ipas.c.tenant_id, ipas.c.workflow_id)
-Index(None, ipas.c.tenant_id, ipas.c.state, ipas.c.create_time, ipas.c.id)
 Index(None, ipas.c.tenant_id, ipas.c.workflow_revision, ipas.c.create_time, ipas.c.id)
-Index(None, ipas.c.tenant_id, ipas.c.created_by, ipas.c.create_time, ipas.c.id)
-Index(None, ipas.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 
 deployments = Table(
     "deployments",

@@ -44,33 +44,12 @@ users = resource_table(
 )
 _live = users.c.delete_time.is_(None)
 Index("uq_users_tenant_id_email_folded", users.c.tenant_id, users.c.email_folded, unique=True, postgresql_where=_live)
-Index(None, users.c.tenant_id, users.c.create_time, users.c.id)
-Index(None, users.c.tenant_id, users.c.update_time, users.c.id)
-Index(None, users.c.tenant_id, users.c.display_name, users.c.id)
 Index(None, users.c.tenant_id, users.c.email_folded, users.c.id)
-Index(None, users.c.tenant_id, users.c.state, users.c.create_time, users.c.id)
-Index(None, users.c.tenant_id, users.c.created_by, users.c.create_time, users.c.id)
-Index(None, users.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 _index_roles(users)
 
 service_accounts = resource_table(
     "service_accounts", METADATA, Column("roles", ARRAY(Text), nullable=False, server_default=text("'{}'"))
 )
-_accounts = service_accounts.c
-Index(None, _accounts.tenant_id, _accounts.create_time, _accounts.id)
-Index(None, _accounts.tenant_id, _accounts.update_time, _accounts.id)
-Index(None, _accounts.tenant_id, _accounts.display_name, _accounts.id)
-Index(
-    None, service_accounts.c.tenant_id, service_accounts.c.state, service_accounts.c.create_time, service_accounts.c.id
-)
-Index(
-    None,
-    service_accounts.c.tenant_id,
-    service_accounts.c.created_by,
-    service_accounts.c.create_time,
-    service_accounts.c.id,
-)
-Index(None, _accounts.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 _index_roles(service_accounts)
 
 # Never the key itself: stolen rows open nothing (ADR 14). The application role may not delete them.

@@ -27,13 +27,7 @@ workflows = resource_table(
     Column("definition", JSONB),
     Column("revision", Integer, nullable=False, server_default=text("0")),
 )
-Index(None, workflows.c.tenant_id, workflows.c.create_time, workflows.c.id)
-Index(None, workflows.c.tenant_id, workflows.c.update_time, workflows.c.id)
-Index(None, workflows.c.tenant_id, workflows.c.display_name, workflows.c.id)
-Index(None, workflows.c.tenant_id, workflows.c.state, workflows.c.create_time, workflows.c.id)
 Index(None, workflows.c.tenant_id, workflows.c.revision, workflows.c.create_time, workflows.c.id)
-Index(None, workflows.c.tenant_id, workflows.c.created_by, workflows.c.create_time, workflows.c.id)
-Index(None, workflows.c.labels, postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"})
 
 # Snapshots: the application role may not change or delete them.
 workflow_revisions = Table(

@@ -63,7 +63,7 @@ def metadata() -> MetaData:
 
 
 def resource_table(name: str, metadata: MetaData, *own: SchemaItem) -> Table:
-    """Declares the table of a resource: the standard columns of the contract around its ``own``."""
+    """Declares the table of a resource: the standard columns around its ``own``, and the indexes of lists over them."""
     return Table(
         name,
         metadata,
@@ -79,6 +79,9 @@ def resource_table(name: str, metadata: MetaData, *own: SchemaItem) -> Table:
         Column("created_by", Text, nullable=False),
         Column("version", BigInteger, nullable=False, server_default=text("1")),
         PrimaryKeyConstraint("tenant_id", "id"),
+        *(Index(None, "tenant_id", name, "id") for name in ("create_time", "update_time", "display_name")),
+        *(Index(None, "tenant_id", name, "create_time", "id") for name in ("state", "created_by")),
+        Index(None, "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
     )
 
 
