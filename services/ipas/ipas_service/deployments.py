@@ -110,9 +110,8 @@ class Deployments:
             tx, self._retire, id=_retirement(deployment["id"]), subject=ctx.principal.subject, data=data
         )
         await self._ipas.update(tx, ipa["id"], {"deployment_id": deployment["id"]})
-        return await self._deployments.show_retiring(
-            tx, deployment["id"], state=DeploymentState.RETIRING, steps=saga.steps
-        )
+        progress = {"state": DeploymentState.RETIRING, "retire_steps": saga.steps}
+        return await self._deployments.update(tx, deployment["id"], progress)
 
     async def resume(self, transaction: Transaction, ipa_id: str, id: str) -> Row:
         """Lets a deployment that needs attention try again, and returns it; any other does not change.
@@ -129,21 +128,16 @@ class Deployments:
         return await self._deployments.get(transaction, ipa_id, id)
 
     async def _show_deploying(self, transaction: Transaction, saga: Saga) -> None:
-        row = await self._deployments.show_deploying(
-            transaction,
-            saga.data["deployment_id"],
-            state=_DEPLOYING[saga.state],
-            steps=saga.steps,
-            workflow_revision=saga.data["workflow_revision"],
-        )
+        revision = saga.data["workflow_revision"]
+        progress = {"state": _DEPLOYING[saga.state], "steps": saga.steps, "workflow_revision": revision}
+        row = await self._deployments.update(transaction, saga.data["deployment_id"], progress)
         if saga.state is SagaState.FAILED:
             await self._ipas.move(transaction, saga.data["ipa_id"], "fail")
         _tell(transaction, saga, row)
 
     async def _show_retiring(self, transaction: Transaction, saga: Saga) -> None:
-        row = await self._deployments.show_retiring(
-            transaction, saga.data["deployment_id"], state=_RETIRING[saga.state], steps=saga.steps
-        )
+        progress = {"state": _RETIRING[saga.state], "retire_steps": saga.steps}
+        row = await self._deployments.update(transaction, saga.data["deployment_id"], progress)
         _tell(transaction, saga, row)
 
     async def _activate(self, transaction: Transaction, saga: Saga) -> None:

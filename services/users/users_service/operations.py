@@ -44,13 +44,14 @@ class KeyIssuer:
         key = self._keys.make(ctx.tenant_id)
         values = {
             "id": key.id,
+            "service_account_id": account_id,
             "display_name": display_name,
             "prefix": key.prefix,
             "key_hash": key.key_hash,
             "expire_time": expire_time,
             "created_by": ctx.principal.subject,
         }
-        return IssuedKey(await self._repository.insert(ctx.transaction, account_id, values), key.secret)
+        return IssuedKey(await self._repository.insert(ctx.transaction, values), key.secret)
 
     async def replace(
         self, ctx: RequestContext, old: Row, *, expire_time: datetime | None, overlap: timedelta, now: datetime

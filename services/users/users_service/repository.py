@@ -1,6 +1,5 @@
 """Queries of users, service accounts and API keys beyond the standard ones."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,18 +14,13 @@ from api_common.listing import (
     Fields,
     IdField,
     LabelsField,
-    Listing,
-    Order,
-    Page,
-    PageRequest,
     PageTokens,
-    Query,
     TextField,
     TextListField,
     TimestampField,
 )
-from api_common.resources import BatchRepository, Repository
-from sqlalchemy import DateTime, and_, bindparam, func, insert, or_, select, update
+from api_common.resources import BatchRepository, PartRepository, Repository
+from sqlalchemy import DateTime, and_, bindparam, func, or_, select, update
 
 from users_service.domain import ACCOUNT_LIFECYCLE, LIFECYCLE, AccountState, State
 from users_service.tables import api_keys, service_accounts, users
@@ -129,26 +123,7 @@ class ServiceAccountRepository(_HoldsRoles):
         )
 
 
-_NEWEST_FIRST = Order.descending(api_keys.c.id)
-_IS_KEY = and_(
-    *(
-        api_keys.c[name] == bindparam(name, type_=api_keys.c[name].type)
-        for name in ("tenant_id", "service_account_id", "id")
-    )
-)
-_INSERT = compile_statement(
-    insert(api_keys)
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                *("tenant_id", "id", "service_account_id", "display_name"),
-                *("prefix", "key_hash", "expire_time", "created_by"),
-            )
-        }
-    )
-    .returning(*api_keys.c)
-)
+_IS_KEY = and_(*(api_keys.c[name] == bindparam(name) for name in ("tenant_id", "service_account_id", "id")))
 _LOCK = compile_statement(select(api_keys).where(_IS_KEY).with_for_update())
 # A second revocation changes nothing.
 _REVOKE = compile_statement(
@@ -206,27 +181,11 @@ _TOUCH = compile_statement(
 )
 
 
-class ApiKeyRepository:
+class ApiKeyRepository(PartRepository):
     """The API keys of a tenant's service accounts."""
 
     def __init__(self, page_tokens: PageTokens) -> None:
-        self._listing = Listing(api_keys, page_tokens=page_tokens)
-
-    async def insert(self, transaction: Transaction, account_id: str, values: Mapping[str, Any]) -> Row:
-        """Stores a new key of an account and returns it."""
-        own = {"tenant_id": transaction.tenant_id, "service_account_id": account_id, **values}
-        row = await transaction.fetch_one(_INSERT, own)
-        assert row is not None  # INSERT … RETURNING
-        return row
-
-    async def page(self, transaction: Transaction, account_id: str, request: PageRequest, *, method: str) -> Page:
-        """Returns one page of the keys of an account, newest first.
-
-        Raises:
-            ValidationError: a parameter is malformed, or the page token was issued for another call.
-        """
-        query = Query(method=method, order=_NEWEST_FIRST, parent={"service_account_id": account_id})
-        return await self._listing.page(transaction, request, query)
+        super().__init__(api_keys, parent="service_account_id", order=("id",), page_tokens=page_tokens)
 
     async def lock(self, transaction: Transaction, account_id: str, id: str) -> Row:
         """Returns a key and locks it until the transaction ends.

@@ -8,17 +8,12 @@ from api_common.listing import (
     IdField,
     IntegerField,
     LabelsField,
-    Listing,
-    Order,
-    Page,
-    PageRequest,
     PageTokens,
-    Query,
     TextField,
     TimestampField,
 )
-from api_common.resources import BatchRepository
-from sqlalchemy import bindparam, insert, select
+from api_common.resources import BatchRepository, PartRepository
+from sqlalchemy import bindparam, select
 
 from workflows_service.domain import LIFECYCLE, State
 from workflows_service.tables import workflow_revisions, workflows
@@ -36,19 +31,10 @@ FIELDS = Fields(
     }
 )
 
-_NEWEST_FIRST = Order.descending(workflow_revisions.c.revision)
 _GET_REVISION = compile_statement(
     select(workflow_revisions).where(
-        *(
-            workflow_revisions.c[name] == bindparam(name, type_=workflow_revisions.c[name].type)
-            for name in ("tenant_id", "workflow_id", "revision")
-        )
+        *(workflow_revisions.c[name] == bindparam(name) for name in ("tenant_id", "workflow_id", "revision"))
     )
-)
-_INSERT_REVISION = compile_statement(
-    insert(workflow_revisions)
-    .values({name: bindparam(name) for name in ("tenant_id", "workflow_id", "revision", "definition", "created_by")})
-    .returning(*workflow_revisions.c)
 )
 
 
@@ -59,24 +45,21 @@ class WorkflowRepository(BatchRepository):
         super().__init__(workflows, resource="workflow", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
 
-class RevisionRepository:
+class RevisionRepository(PartRepository):
     """The published revisions of a tenant's workflows; the application may not change or delete them."""
 
     def __init__(self, page_tokens: PageTokens) -> None:
-        self._listing = Listing(workflow_revisions, page_tokens=page_tokens)
+        super().__init__(workflow_revisions, parent="workflow_id", order=("revision",), page_tokens=page_tokens)
 
-    async def insert(self, transaction: Transaction, workflow: Row, *, created_by: str) -> Row:
+    async def insert_next(self, transaction: Transaction, workflow: Row, *, created_by: str) -> Row:
         """Stores the definition of ``workflow``, which must be locked, as its next revision, and returns that."""
         values = {
-            "tenant_id": workflow["tenant_id"],
             "workflow_id": workflow["id"],
             "revision": workflow["revision"] + 1,
             "definition": workflow["definition"],
             "created_by": created_by,
         }
-        row = await transaction.fetch_one(_INSERT_REVISION, values)
-        assert row is not None  # INSERT … RETURNING
-        return row
+        return await self.insert(transaction, values)
 
     async def get(self, transaction: Transaction, workflow_id: str, revision: int) -> Row:
         """Returns a revision, also of a deleted workflow.
@@ -92,12 +75,3 @@ class RevisionRepository:
                 "There is no such revision of this workflow.", resource=ResourceInfo("workflow_revision", name)
             )
         return row
-
-    async def page(self, transaction: Transaction, workflow_id: str, request: PageRequest, *, method: str) -> Page:
-        """Returns one page of the revisions of a workflow, newest first.
-
-        Raises:
-            ValidationError: a parameter is malformed, or the page token was issued for another call.
-        """
-        query = Query(method=method, order=_NEWEST_FIRST, parent={"workflow_id": workflow_id})
-        return await self._listing.page(transaction, request, query)

@@ -99,7 +99,7 @@ class WorkflowServicer:
         row = await self._workflows.lock(ctx.transaction, request.id, etag=request.etag)
         state = LIFECYCLE.apply("publish", row["state"])
         validate_definition(row["definition"] or {})
-        snapshot = await self._revisions.insert(ctx.transaction, row, created_by=ctx.principal.subject)
+        snapshot = await self._revisions.insert_next(ctx.transaction, row, created_by=ctx.principal.subject)
         values = {"state": state, "revision": snapshot["revision"]}
         return workflow_to_proto(await self._workflows.update(ctx.transaction, request.id, values))
 

@@ -4,13 +4,14 @@ from api_common.resources.batch_repository import BatchRepository
 from api_common.resources.batches import Change, batch_item, map_items
 from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import Make, add_rows, fill, fill_times, make_resource, row_etag
-from api_common.resources.repository import Repository
+from api_common.resources.repository import PartRepository, Repository
 
 __all__ = [
     "BatchRepository",
     "Change",
     "Lifecycle",
     "Make",
+    "PartRepository",
     "Repository",
     "add_rows",
     "batch_item",

@@ -1,9 +1,10 @@
-"""Stores the resources of one table: the standard methods, written once for every aggregate.
+"""Stores the rows of one table: the standard methods, written once for every resource, and for parts of resources.
 
 Every statement names the tenant, although row-level security hides other tenants' rows: two walls instead of one.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
@@ -12,11 +13,12 @@ from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal
 
 from api_common.db import Row, Statement, Transaction, compile_statement
 from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, ResourceInfo
-from api_common.listing import Fields, Listing, ListRequest, Page, PageTokens, Query
+from api_common.listing import Fields, Listing, ListRequest, Order, Page, PageRequest, PageTokens, Query
 from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import row_etag
 
 _NO_VERSION: Final = 0
+_ETAG: Final = re.compile(r'"([0-9]{1,18})"')
 
 
 class Repository:
@@ -45,7 +47,6 @@ class Repository:
         self._get = compile_statement(select(table).where(self._identity))
         self._lock = compile_statement(select(table).where(self._identity).with_for_update())
         self._changes = lru_cache(maxsize=64)(self._compile_change)
-        self._inserts = lru_cache(maxsize=8)(self._compile_insert)
 
     async def get(self, transaction: Transaction, id: str) -> Row:
         """Returns a row, deleted or not.
@@ -78,7 +79,7 @@ class Repository:
             DomainError: a constraint is broken.
         """
         own = {"tenant_id": transaction.tenant_id, "id": str(uuid_utils.uuid7()), "created_by": created_by, **values}
-        row = await transaction.fetch_one(self._inserts(tuple(own)), own)
+        row = await transaction.fetch_one(_insertion(self._table, tuple(own)), own)
         assert row is not None  # INSERT … RETURNING
         if self.tracks(values):
             self.on_change(transaction, None, row)
@@ -184,10 +185,6 @@ class Repository:
     def _not_found(self, id: str) -> NotFoundError:
         return NotFoundError(f"There is no {self._resource} with this id.", resource=ResourceInfo(self._resource, id))
 
-    def _compile_insert(self, names: tuple[str, ...]) -> Statement:
-        values: dict[str, Any] = {name: bindparam(name) for name in names}
-        return compile_statement(insert(self._table).values(values).returning(*self._table.c))
-
     def _compile_change(self, kind: str, names: tuple[str, ...]) -> Statement:
         columns = self._table.c
         values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=columns[name].type) for name in names}
@@ -204,10 +201,51 @@ class Repository:
         )
 
 
+class PartRepository:
+    """The rows of ``table`` that belong to one parent each, such as the revisions of a workflow.
+
+    Args:
+        parent: the column with the parent's id.
+        order: the columns that lists are ordered by, the greatest first; they identify a row of the parent.
+        page_tokens: seals the position in a list.
+    """
+
+    def __init__(self, table: Table, *, parent: str, order: Sequence[str], page_tokens: PageTokens) -> None:
+        self._table = table
+        self._parent = parent
+        self._order = Order.descending(*(table.c[name] for name in order))
+        self._listing = Listing(table, page_tokens=page_tokens)
+
+    async def insert(self, transaction: Transaction, values: Mapping[str, Any]) -> Row:
+        """Stores a new row and returns it.
+
+        Raises:
+            DomainError: a constraint is broken.
+        """
+        own = {"tenant_id": transaction.tenant_id, **values}
+        row = await transaction.fetch_one(_insertion(self._table, tuple(own)), own)
+        assert row is not None  # INSERT … RETURNING
+        return row
+
+    async def page(self, transaction: Transaction, parent_id: str, request: PageRequest, *, method: str) -> Page:
+        """Returns one page of the rows of a parent, newest first.
+
+        Raises:
+            ValidationError: a parameter is malformed, or the page token was issued for another call.
+        """
+        query = Query(method=method, order=self._order, parent={self._parent: parent_id})
+        return await self._listing.page(transaction, request, query)
+
+
+@lru_cache(maxsize=64)
+def _insertion(table: Table, names: tuple[str, ...]) -> Statement:
+    values: dict[str, Any] = {name: bindparam(name) for name in names}
+    return compile_statement(insert(table).values(values).returning(*table.c))
+
+
 def _version(etag: str) -> int | None:
     """Returns the version in an etag: None for no etag, a version that no row has for a malformed one."""
     if not etag:
         return None
-    digits = etag[1:-1]
-    known = len(etag) > 2 and etag == f'"{digits}"' and digits.isascii() and digits.isdigit() and len(digits) < 19
-    return int(digits) if known else _NO_VERSION
+    match = _ETAG.fullmatch(etag)
+    return int(match[1]) if match else _NO_VERSION
