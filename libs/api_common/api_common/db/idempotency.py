@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from api_common.authn import Principal
 from api_common.db.driver import compile_statement
-from api_common.db.tables import IDEMPOTENCY_KEYS, metadata
+from api_common.db.tables import metadata
 from api_common.db.transaction import Transaction
 from api_common.errors import (
     AbortedError,
@@ -30,11 +30,8 @@ RETENTION: Final = timedelta(hours=24)
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
-
-_keys: Final = metadata().tables[IDEMPOTENCY_KEYS]
-_identity: Final = [
-    _keys.c[name] == bindparam(name, type_=_keys.c[name].type) for name in ("tenant_id", "principal", "method", "key")
-]
+_keys: Final = metadata().tables["idempotency_keys"]
+_identity: Final = [_keys.c[name] == bindparam(name) for name in ("tenant_id", "principal", "method", "key")]
 _claimed: Final = [column.name for column in _keys.c if column.name != "response"]
 _upsert: Final = insert(_keys).values({name: bindparam(name) for name in _claimed})
 # Blocks while another transaction holds the same key; an expired row is taken over in the same statement.

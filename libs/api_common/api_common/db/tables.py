@@ -1,8 +1,6 @@
 """Tables: named constraints, the table of idempotency keys, the standard columns of a resource."""
 
 from collections.abc import Iterable
-from functools import reduce
-from operator import add
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -27,27 +25,23 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import SchemaItem
 
-NAMING_CONVENTION: Final = {
+# The constraint's name is the key of a service's error map.
+_NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-"""The constraint's name is the key of a service's error map."""
-
-IDEMPOTENCY_KEYS: Final = "idempotency_keys"
-"""The table of idempotency keys and the responses that they produced."""
-
 # Bytes of an id, a time or a number as text at most: a UUID has 36.
 _LONGEST_NUMBER: Final = 40
 
 
 def metadata() -> MetaData:
     """Returns the tables of a service: at first the table of idempotency keys, which every service has."""
-    tables = MetaData(naming_convention=NAMING_CONVENTION)
+    tables = MetaData(naming_convention=_NAMING_CONVENTION)
     Table(
-        IDEMPOTENCY_KEYS,
+        "idempotency_keys",
         tables,
         Column("tenant_id", Text, nullable=False),
         Column("principal", Text, nullable=False),
@@ -98,4 +92,4 @@ def text_bytes(columns: Iterable[ColumnElement[Any]]) -> ColumnElement[int]:
         if isinstance(one.type, Text | JSONB | ARRAY)
     ]
     others = (len(columns) - len(sizes)) * _LONGEST_NUMBER
-    return reduce(add, sizes, literal_column(str(others), Integer))
+    return sum(sizes, start=literal_column(str(others), Integer))

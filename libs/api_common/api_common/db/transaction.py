@@ -269,7 +269,8 @@ class Transaction:
         # Waiting for a lock ends a little earlier, so that the caller still hears why.
         limits = f"SET LOCAL statement_timeout={milliseconds};SET LOCAL lock_timeout={milliseconds * 9 // 10};"
         planning = _PLAN_FOR_VALUES if self._plans_for_values else ""
-        return _opening(*self._binding, self._read_only) + limits + planning
+        (setting, name), mode = self._binding, " READ ONLY" if self._read_only else ""
+        return f"BEGIN{mode};SET LOCAL {setting}='{name}';{limits}{planning}"
 
     def _milliseconds_left(self) -> int:
         return max(10, int((self._deadline - asyncio.get_running_loop().time()) * 1000))
@@ -301,9 +302,3 @@ def _binding(tenant_id: str, task: str) -> tuple[str, str]:
     if not TENANT_PATTERN.fullmatch(name):
         raise errors.UnauthenticatedError("The credential names no valid tenant.")
     return setting, name
-
-
-@lru_cache(maxsize=4096)
-def _opening(setting: str, name: str, read_only: bool) -> str:
-    mode = " READ ONLY" if read_only else ""
-    return f"BEGIN{mode};SET LOCAL {setting}='{name}';"
