@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from api_common.db import TENANT_SETTING, provision, upgrade_schema
+from api_common.db import provision, upgrade_schema
 from api_common.testing import TestDatabase
 from sqlalchemy import ARRAY, BigInteger, Connection, DateTime, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
@@ -223,7 +223,7 @@ async def _attempt(connection: Client, statement: str, *arguments: Any) -> str:
 
 
 async def _bind(connection: Client, tenant: str) -> None:
-    await connection.execute(f"SELECT set_config('{TENANT_SETTING}', $1, true)", tenant)
+    await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
 
 
 def _insert(table: Table) -> str:

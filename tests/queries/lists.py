@@ -9,7 +9,7 @@ import orjson
 from agents_service.repository import FIELDS as AGENT_FIELDS
 from agents_service.repository import AgentRepository
 from agents_service.tables import agents
-from api_common.db import TENANT_SETTING, Row, Statement, Transaction, compile_statement, to_datetime
+from api_common.db import Row, Statement, Transaction, compile_statement, to_datetime
 from api_common.listing import EnumField, Fields, Page, PageTokens
 from cryptography.fernet import Fernet
 from ipas_service.repository import FIELDS as IPA_FIELDS
@@ -179,7 +179,7 @@ class Explaining:
         statement, values = self.asked[-1]
         known = await self.inner.fetch_one(_FIND_PREPARED, {"sql": statement.alone})
         assert known is not None, "it has not run"
-        arguments = [*statement.arguments(values), TENANT_SETTING, TENANT, 30_000]
+        arguments = [*statement.arguments(values), "app.tenant_id", TENANT, 30_000]
         literals = ", ".join(f"'{_spelled(value)}'" for value in arguments)
         sql = f"{_EXPLAIN} EXECUTE {known['name']}({literals})"
         rows = await self.inner.fetch_all(Statement(sql, (), {}), {})

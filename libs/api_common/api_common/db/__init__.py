@@ -7,17 +7,10 @@ from api_common.db.migrations import schema_head, upgrade_schema
 from api_common.db.pool import Connection
 from api_common.db.provisioning import DatabaseUrls, provision
 from api_common.db.tables import metadata, resource_table, text_bytes
-from api_common.db.transaction import (
-    TENANT_SETTING,
-    Row,
-    Transaction,
-    TransactionOutcome,
-    repeat_if_stale,
-)
+from api_common.db.transaction import Row, Transaction, TransactionOutcome, repeat_if_stale
 
 __all__ = [
     "DRIVER_ERRORS",
-    "TENANT_SETTING",
     "Connection",
     "ConstraintErrors",
     "Database",

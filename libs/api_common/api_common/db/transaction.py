@@ -34,9 +34,8 @@ _Fetch = Callable[..., Awaitable[Any]]
 Row = Mapping[str, Any]
 """A row as the driver gives it: by column name."""
 
-TENANT_SETTING: Final = "app.tenant_id"
-"""The session setting that the row-level security policies compare with."""
-
+# The setting that the row-level security policies compare with.
+_TENANT_SETTING: Final = "app.tenant_id"
 # The setting of a transaction that belongs to a task and to no tenant; policies name the tasks that they serve.
 _TASK_SETTING: Final = "app.task"
 _NO_CONSTRAINTS: Final[ConstraintErrors] = MappingProxyType({})
@@ -298,7 +297,7 @@ async def repeat_if_stale(work: Callable[[*_Given], Awaitable[ResultT]], *given:
 @lru_cache(maxsize=4096)
 def _binding(tenant_id: str, task: str) -> tuple[str, str]:
     """Returns the setting that a transaction is bound by, and its value."""
-    setting, name = (_TASK_SETTING, task) if task else (TENANT_SETTING, tenant_id)
+    setting, name = (_TASK_SETTING, task) if task else (_TENANT_SETTING, tenant_id)
     if not TENANT_PATTERN.fullmatch(name):
         raise errors.UnauthenticatedError("The credential names no valid tenant.")
     return setting, name
