@@ -5,10 +5,10 @@ values, so that two batches never wait for each other. An error of an item names
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import uuid_utils
-from sqlalchemy import Table
 
 from api_common.db import Row, Transaction
 from api_common.errors import (
@@ -19,21 +19,17 @@ from api_common.errors import (
     PayloadTooLargeError,
     ResourceInfo,
 )
-from api_common.listing import Fields, PageTokens
 from api_common.resources.batch_statements import MAX_ROWS_BYTES, POSITION, TAKE_TURN, WRITTEN, BatchStatements, named
 from api_common.resources.batches import Change, batch_item, refuse_twice
-from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.repository import Repository
 
 
 class BatchRepository(Repository):
     """A repository that reads and writes many rows at a time: all of them or none."""
 
-    def __init__(
-        self, table: Table, *, resource: str, fields: Fields, lifecycle: Lifecycle, page_tokens: PageTokens
-    ) -> None:
-        super().__init__(table, resource=resource, fields=fields, lifecycle=lifecycle, page_tokens=page_tokens)
-        self._batches = BatchStatements(table)
+    @cached_property
+    def _batches(self) -> BatchStatements:
+        return BatchStatements(self._table)
 
     async def get_many(self, transaction: Transaction, ids: Sequence[str]) -> list[Row]:
         """Returns the rows in the order of ``ids``, deleted or not.

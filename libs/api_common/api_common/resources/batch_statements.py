@@ -66,7 +66,6 @@ class BatchStatements:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._names = [one.name for one in table.columns]
         columns = table.c
         ids = cast(func.string_to_array(bindparam("ids", type_=Text), literal_column("','")), ARRAY(columns.id.type))
         self._named = and_(columns.tenant_id == bindparam("tenant_id"), columns.id == func.any(ids))
@@ -85,8 +84,7 @@ class BatchStatements:
 
     def _compile_delete(self) -> Statement:
         columns = self._table.c
-        values: dict[str, Any] = {"version": columns.version + _ONE}
-        values |= {"update_time": func.now(), "delete_time": func.now()}
+        values = {"version": columns.version + _ONE, "update_time": func.now(), "delete_time": func.now()}
         return self._fit(update(self._table).where(self._named).values(values).returning(*columns).cte("found"))
 
     def _compile_lock(self, names: Sequence[str]) -> Statement:
@@ -144,7 +142,7 @@ class BatchStatements:
     def _fit(self, found: FromClause) -> Statement:
         """Returns all rows of ``found``, or none if they are too large together."""
         measured = select(found, func.sum(text_bytes(found.c)).over().label("total_bytes")).subquery("measured")
-        rows = [measured.c[name] for name in self._names]
+        rows = [measured.c[one.name] for one in self._table.c]
         limit = bindparam("max_rows_bytes", MAX_ROWS_BYTES, type_=BigInteger)
         return compile_statement(select(*rows).where(measured.c.total_bytes <= limit))
 
