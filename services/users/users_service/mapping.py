@@ -19,12 +19,7 @@ SERVICE_ACCOUNT_MUTABLE = frozenset({"display_name", "labels", "roles"})
 
 def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
     """Returns the resource of a row."""
-    return make_resource(
-        row,
-        make,
-        email=row["email"],
-        roles=row["roles"],
-    )
+    return make_resource(row, make, email=row["email"], roles=row["roles"])
 
 
 def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:
@@ -42,11 +37,7 @@ def service_account_to_proto(
     row: Row, make: Make[account_pb.ServiceAccount] = account_pb.ServiceAccount
 ) -> account_pb.ServiceAccount:
     """Returns the resource of a row."""
-    return make_resource(
-        row,
-        make,
-        roles=row["roles"],
-    )
+    return make_resource(row, make, roles=row["roles"])
 
 
 def service_account_from_proto(
