@@ -175,21 +175,21 @@ class Settings:
             SettingsError: variables are missing or malformed; the message names all of them.
         """
         faults: list[str] = []
-        settings = (
-            _read(ServerSettings, f"{service}_SERVER_", faults),
-            _read(DatabaseSettings, f"{service}_DATABASE_", faults),
-            _read(TlsSettings, f"{service}_TLS_", faults),
-            _read(AuthSettings, f"{service}_AUTH_", faults),
-            _read(PaginationSettings, f"{service}_PAGINATION_", faults),
-            _read(LogSettings, f"{service}_LOG_", faults),
+        settings = cls(
+            server=_read(ServerSettings, f"{service}_SERVER_", faults),
+            database=_read(DatabaseSettings, f"{service}_DATABASE_", faults),
+            tls=_read(TlsSettings, f"{service}_TLS_", faults),
+            auth=_read(AuthSettings, f"{service}_AUTH_", faults),
+            pagination=_read(PaginationSettings, f"{service}_PAGINATION_", faults),
+            log=_read(LogSettings, f"{service}_LOG_", faults),
+            telemetry=_read(TelemetrySettings, f"{service}_TELEMETRY_", faults),
+            watch=_read(WatchSettings, f"{service}_WATCH_", faults),
+            api_keys=_read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None,
+            siblings={name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings},
         )
-        telemetry = _read(TelemetrySettings, f"{service}_TELEMETRY_", faults)
-        watch = _read(WatchSettings, f"{service}_WATCH_", faults)
-        issuing = _read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None
-        addresses = {name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings}
         if faults:
             raise SettingsError("\n".join(["The environment is incomplete:", *(f"  {fault}" for fault in faults)]))
-        return cls(*settings, siblings=addresses, telemetry=telemetry, watch=watch, api_keys=issuing)
+        return settings
 
 
 def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:
