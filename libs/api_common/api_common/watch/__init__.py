@@ -3,8 +3,7 @@
 from api_common.watch.change_notifier import ChangeNotifier
 from api_common.watch.statements import CHANGES, HORIZONS, PAGE_SIZE
 from api_common.watch.tables import REAPER, change_tables
-from api_common.watch.watch import Watch
-from api_common.watch.watch_factory import WatchFactory
+from api_common.watch.watch import Watch, WatchFactory
 
 __all__ = [
     "CHANGES",

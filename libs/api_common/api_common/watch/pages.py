@@ -14,7 +14,7 @@ from api_common.db import Database, Row, Statement, Transaction, compile_stateme
 from api_common.listing import Filter, PageTokens
 from api_common.telemetry import Metrics
 from api_common.watch import statements
-from api_common.watch.resume_token import NOWHERE, Horizon, Phase, Position, seal, xmin
+from api_common.watch.resume_token import NOWHERE, Phase, Position, seal, xmin
 from api_common.watch.statements import EVENT, PAGE_SIZE, SEQ, change_page, state_page
 
 READ_SECONDS: Final = 30
@@ -103,7 +103,8 @@ class ChangePages(Generic[ResponseT]):
         database, snapshot = header["page_database"], header["page_snapshot"]
         # A new watch cannot have missed a change.
         if position.seen:
-            position.check(database, Horizon(header["horizon_seq"] or 0, header["horizon_xid"] or 0))
+            lost = {"deleted_seq": header["horizon_seq"] or 0, "deleted_xid": header["horizon_xid"] or 0}
+            position.check(database, **lost)
         else:
             position = replace(position, database=database, seen=snapshot)
         found, held = header["page_found"] or 0, header["page_held"]
@@ -114,26 +115,23 @@ class ChangePages(Generic[ResponseT]):
                 after = self._after(position, snapshot, row[SEQ], row["id"])
                 token = seal(after, self._page_tokens, binding=source.binding)
                 messages.append(self._message(row[EVENT], row, token))
+        if not is_last:
+            end = self._after(position, snapshot, header["page_last"], rows[-1]["id"])
+            return ChangePage(messages, end, is_last=False)
         if position.phase is Phase.STATE:
-            if is_last:
-                end = replace(position, phase=Phase.SETTLING, id=NOWHERE)
-                return ChangePage(messages, end, is_last=False)
-            return ChangePage(messages, replace(position, id=rows[-1]["id"]), is_last=False)
-        if is_last:
-            if messages and not position.upto:
-                self._metrics.change_age.observe(float(header["page_age_seconds"]))
-            # The window ends at the snapshot of its first page, so a later page finds nothing new in it.
-            return ChangePage(
-                messages, position.settled(database, position.upto or snapshot), is_last=not position.upto
-            )
-        return ChangePage(messages, self._after(position, snapshot, header["page_last"], NOWHERE), is_last=False)
+            return ChangePage(messages, replace(position, phase=Phase.SETTLING, id=NOWHERE), is_last=False)
+        if messages and not position.upto:
+            self._metrics.change_age.observe(float(header["page_age_seconds"]))
+        # The window ends at the snapshot of its first page, so a later page finds nothing new in it.
+        end = Position(Phase.LIVE, database, position.upto or snapshot)
+        return ChangePage(messages, end, is_last=not position.upto)
 
     @staticmethod
     def _after(position: Position, snapshot: str, seq: int | None, id_: str) -> Position:
         """Returns the position after one row of a page."""
         if position.phase is Phase.STATE:
             return replace(position, id=id_)
-        return position.within(position.upto or snapshot, seq or 0)
+        return replace(position, upto=position.upto or snapshot, seq=seq or 0)
 
     async def _rows(self, source: Source, position: Position) -> Sequence[Row]:
         values = {

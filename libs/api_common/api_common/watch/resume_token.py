@@ -1,6 +1,6 @@
 """The position of a watch, and the resume token that clients keep of it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -23,16 +23,6 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Horizon:
-    """How far the changes of a tenant were deleted."""
-
-    seq: int
-    """The greatest number of a deleted change; 0 for none."""
-    xid: int
-    """The greatest number of a transaction whose changes were deleted; 0 for none."""
-
-
-@dataclass(frozen=True, slots=True)
 class Position:
     """A position in the stream of a watch.
 
@@ -52,25 +42,21 @@ class Position:
     id: str = NOWHERE
     """The id of the last row that was sent in STATE."""
 
-    def settled(self, database: str, snapshot: str) -> "Position":
-        """Returns the position after everything that ``snapshot`` sees."""
-        return Position(Phase.LIVE, database, snapshot)
-
-    def within(self, upto: str, seq: int) -> "Position":
-        """Returns a position in the window that ends at ``upto``."""
-        return replace(self, upto=upto, seq=seq)
-
-    def check(self, database: str, horizon: Horizon) -> None:
+    def check(self, database: str, *, deleted_seq: int, deleted_xid: int) -> None:
         """Checks that no change after this position was deleted.
+
+        Args:
+            deleted_seq: the greatest number of a deleted change of the tenant; 0 for none.
+            deleted_xid: the greatest number of a transaction with deleted changes; 0 for none.
 
         Raises:
             OutOfRangeError: one was, or the database has another history; the client needs a new watch.
         """
         if database != self.database:
             raise _too_old("The resume token is of another history of the database")
-        lost = horizon.xid >= xmin(self.seen)
+        lost = deleted_xid >= xmin(self.seen)
         if self.upto:
-            lost = horizon.xid >= xmin(self.upto) or (lost and horizon.seq > self.seq)
+            lost = deleted_xid >= xmin(self.upto) or (lost and deleted_seq > self.seq)
         if lost:
             raise _too_old("The resume token is older than the changes that are kept")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol
 
 from ameide.common.v1 import watch_pb2
@@ -34,41 +34,56 @@ class WatchRequest(Protocol):
     """Whether a new watch begins with all existing resources."""
 
 
-class Watch(Generic[ResponseT]):
-    """The Watch method of one collection.
+@dataclass(frozen=True, slots=True)
+class WatchFactory:
+    """Builds watches from what all watches of a process share."""
 
-    Args:
-        table: a table with the trigger that records changes.
-        fields: the fields that the filter may name.
-        to_proto: converts a row to its resource.
-        response: the method's response message.
-    """
+    notifier: ChangeNotifier
+    database: Database
+    page_tokens: PageTokens
+    metrics: Metrics
+    settings: WatchSettings
 
-    def __init__(
-        self,
-        table: Table,
-        *,
-        fields: Fields,
-        to_proto: Callable[[Row], Message],
-        response: type[ResponseT],
-        notifier: ChangeNotifier,
-        database: Database,
-        page_tokens: PageTokens,
-        metrics: Metrics,
-        settings: WatchSettings,
-    ) -> None:
-        self._table = table
-        self._fields = fields
-        self._response = response
-        self._notifier = notifier
-        self._database = database
-        self._page_tokens = page_tokens
-        self._settings = settings
+    def of(
+        self, table: Table, *, fields: Fields, to_proto: Callable[[Row], Message], response: type[ResponseT]
+    ) -> "Watch[ResponseT]":
+        """Returns the watch of one collection.
+
+        Args:
+            table: a table with the trigger that records changes.
+            fields: the fields that the filter may name.
+            to_proto: converts a row to its resource.
+            response: the method's response message.
+        """
 
         def message(event: str, row: Row, token: str) -> ResponseT:
             return response(resume_token=token, **{event: to_proto(row)})
 
-        self._pages = ChangePages(table, database=database, page_tokens=page_tokens, metrics=metrics, message=message)
+        pages = ChangePages(
+            table, database=self.database, page_tokens=self.page_tokens, metrics=self.metrics, message=message
+        )
+        return Watch(self, table, fields, response, pages)
+
+
+class Watch(Generic[ResponseT]):
+    """The Watch method of one collection; `WatchFactory.of` builds it."""
+
+    def __init__(
+        self,
+        shared: WatchFactory,
+        table: Table,
+        fields: Fields,
+        response: type[ResponseT],
+        pages: ChangePages[ResponseT],
+    ) -> None:
+        self._notifier = shared.notifier
+        self._database = shared.database
+        self._page_tokens = shared.page_tokens
+        self._heartbeat_seconds = shared.settings.heartbeat_seconds
+        self._collection = table.name
+        self._fields = fields
+        self._response = response
+        self._pages = pages
 
     async def follow(
         self, request: WatchRequest, ctx: StreamContext, *, within: str = "", parent: Reading | None = None
@@ -91,7 +106,7 @@ class Watch(Generic[ResponseT]):
         position = await self._begin(request, source)
         is_current = False
         loop = asyncio.get_running_loop()
-        with self._notifier.follow(ctx.tenant_id, self._table.name) as topic:
+        with self._notifier.follow(ctx.tenant_id, self._collection) as topic:
             while await self._seconds_left(ctx):
                 generation, poll = topic.generation, self._notifier.polls
                 page = await self._pages.read(source, position, generation=generation)
@@ -103,12 +118,11 @@ class Watch(Generic[ResponseT]):
                 if not is_current:
                     is_current = True
                     yield self._message(source, position, bookmark=watch_pb2.Bookmark())
-                heartbeat = self._settings.heartbeat_seconds
-                due = loop.time() + heartbeat
+                due = loop.time() + self._heartbeat_seconds
                 while topic.generation == generation and (seconds := await self._seconds_left(ctx)):
                     await topic.wait(generation, timeout_seconds=min(seconds, due - loop.time()))
                     if topic.generation == generation and loop.time() >= due:
-                        due = loop.time() + heartbeat
+                        due = loop.time() + self._heartbeat_seconds
                         # Polls since then announced nothing, so this watch has seen everything up to the last of them.
                         quiet = self._notifier.quiet_since(poll)
                         position = replace(position, seen=quiet) if quiet else position
