@@ -46,7 +46,7 @@ class Deployments:
             steps=(
                 Step(name="reserve_workflow", run=rollout.reserve_workflow, compensate=rollout.release_workflow),
                 Step(name="reserve_agents", run=rollout.reserve_agents, compensate=rollout.release_agents),
-                Step(name="activate", commit=self._activate),
+                Step(name="activate", commit=partial(self._move, "activate")),
             ),
             record=self._show_deploying,
         )
@@ -55,7 +55,7 @@ class Deployments:
             steps=(
                 Step(name="release_agents", run=rollout.release_agents),
                 Step(name="release_workflow", run=rollout.release_workflow),
-                Step(name="retire", commit=self._end),
+                Step(name="retire", commit=partial(self._move, "retire")),
             ),
             record=self._show_retiring,
             only_forward=True,
@@ -132,7 +132,7 @@ class Deployments:
         progress = {"state": _DEPLOYING[saga.state], "steps": saga.steps, "workflow_revision": revision}
         row = await self._deployments.update(transaction, saga.data["deployment_id"], progress)
         if saga.state is SagaState.FAILED:
-            await self._ipas.move(transaction, saga.data["ipa_id"], "fail")
+            await self._move("fail", transaction, saga)
         _tell(transaction, saga, row)
 
     async def _show_retiring(self, transaction: Transaction, saga: Saga) -> None:
@@ -140,11 +140,8 @@ class Deployments:
         row = await self._deployments.update(transaction, saga.data["deployment_id"], progress)
         _tell(transaction, saga, row)
 
-    async def _activate(self, transaction: Transaction, saga: Saga) -> None:
-        await self._ipas.move(transaction, saga.data["ipa_id"], "activate")
-
-    async def _end(self, transaction: Transaction, saga: Saga) -> None:
-        await self._ipas.move(transaction, saga.data["ipa_id"], "retire")
+    async def _move(self, verb: str, transaction: Transaction, saga: Saga) -> None:
+        await self._ipas.move(transaction, saga.data["ipa_id"], verb)
 
 
 def _tell(transaction: Transaction, saga: Saga, deployment: Row) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from ameide.agent.v1 import agent_pb2
 from ameide.workflow.v1 import workflow_pb2
 from api_common.call import RequestContext
-from api_common.errors import DomainError, FieldViolation, NotFoundError, PayloadTooLargeError, ResourceInfo
+from api_common.errors import FieldViolation, NotFoundError, PayloadTooLargeError, ResourceInfo
 from api_common.resources import map_items
 from api_common.siblings import Siblings
 
@@ -19,7 +19,7 @@ MAX_IDS: Final = 100
 
 _REFERENCES: Final = frozenset({"workflow_id", "workflow_revision", "agent_bindings"})
 
-ResourceT = TypeVar("ResourceT")
+FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,9 @@ class Choice:
     def graph(self) -> tuple[str, int] | None:
         """The workflow and its revision (0: the graph that is edited), if they have to be checked."""
         workflow_id: str | None = self.ipa["workflow_id"]
-        needed = workflow_id is not None and not _REFERENCES.isdisjoint(self.changed)
-        return (workflow_id, self.ipa["workflow_revision"]) if workflow_id is not None and needed else None
+        if workflow_id is None or _REFERENCES.isdisjoint(self.changed):
+            return None
+        return workflow_id, self.ipa["workflow_revision"]
 
     @property
     def agents(self) -> Mapping[str, str]:
@@ -83,28 +84,25 @@ class Composition:
         visit: Callable[[Iterable[Choice], Callable[[Choice], None]], object],
     ) -> None:
         visit(choices, _check_form)
-        graphs = [graph for choice in choices if (graph := choice.graph)]
-        nodes = await self._agent_nodes(ctx, dict.fromkeys(graphs))
+        nodes = await self._agent_nodes(ctx, dict.fromkeys(graph for choice in choices if (graph := choice.graph)))
         visit(choices, lambda choice: _check_graph(choice, nodes))
         live = await self._live_agents(ctx, sorted({id for choice in choices for id in choice.agents.values()}))
         visit(choices, lambda choice: _check_agents(choice, live))
 
     async def _agent_nodes(
-        self, ctx: RequestContext, graphs: Iterable[tuple[str, int]]
+        self, ctx: RequestContext, graphs: Collection[tuple[str, int]]
     ) -> dict[tuple[str, int], set[str]]:
         """Returns the AGENT nodes of each graph that exists; revision 0 is the graph that is edited."""
 
-        async def ask(ids: Sequence[str]) -> Sequence[workflow_pb2.Workflow]:
+        async def ask(ids: Sequence[str]) -> list[tuple[str, set[str]]]:
             request = workflow_pb2.BatchGetWorkflowsRequest(ids=ids)
-            return (await self._workflows.call(request, workflow_pb2.BatchGetWorkflowsResponse, ctx)).workflows
+            answer = await self._workflows.call(request, workflow_pb2.BatchGetWorkflowsResponse, ctx)
+            live = (workflow for workflow in answer.workflows if not workflow.HasField("delete_time"))
+            return [(workflow.id, _nodes_of(workflow.definition)) for workflow in live]
 
-        found: dict[tuple[str, int], set[str]] = {}
-        wanted = list(graphs)
-        for workflow in await _find(list(dict.fromkeys(id for id, _ in wanted)), ask, _live_nodes):
-            if workflow is not None:
-                id, nodes = workflow
-                found[id, 0] = nodes
-        for id, revision in wanted:
+        edited = await _find(list(dict.fromkeys(id for id, _ in graphs)), ask)
+        found = {(id, 0): nodes for id, nodes in edited}
+        for id, revision in graphs:
             if revision and (id, 0) in found:
                 request = workflow_pb2.GetWorkflowRevisionRequest(workflow_id=id, revision=revision)
                 try:
@@ -115,33 +113,27 @@ class Composition:
         return found
 
     async def _live_agents(self, ctx: RequestContext, ids: Sequence[str]) -> set[str]:
-        async def ask(ids: Sequence[str]) -> Sequence[agent_pb2.Agent]:
+        async def ask(ids: Sequence[str]) -> list[str]:
             request = agent_pb2.BatchGetAgentsRequest(ids=ids)
-            return (await self._agents.call(request, agent_pb2.BatchGetAgentsResponse, ctx)).agents
+            answer = await self._agents.call(request, agent_pb2.BatchGetAgentsResponse, ctx)
+            return [agent.id for agent in answer.agents if not agent.HasField("delete_time")]
 
-        found = await _find(ids, ask, lambda agent: None if agent.HasField("delete_time") else agent.id)
-        return {id for id in found if id is not None}
-
-
-KeptT = TypeVar("KeptT")
+        return set(await _find(ids, ask))
 
 
-async def _find(
-    ids: Sequence[str],
-    ask: Callable[[Sequence[str]], Awaitable[Sequence[ResourceT]]],
-    keep: Callable[[ResourceT], KeptT],
-) -> list[KeptT]:
-    """Returns what ``keep`` makes of every resource that exists; resources may be large.
+async def _find(ids: Sequence[str], ask: Callable[[Sequence[str]], Awaitable[list[FoundT]]]) -> list[FoundT]:
+    """Returns what ``ask`` returns about those of ``ids`` that exist.
 
     Args:
-        ask: a BatchGet, which returns all or fails and names the missing ids, or says that the answer is too large.
+        ask: a BatchGet, which returns all or fails and names the missing ids, or says that the answer is too large;
+            it keeps only what is needed of the resources, because they may be large.
     """
     waiting = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
-    found: list[KeptT] = []
+    found: list[FoundT] = []
     while waiting:
         asked = waiting.pop()
         try:
-            found += map(keep, await ask(asked))
+            found += await ask(asked)
         except NotFoundError as error:
             missing = {violation.field for violation in error.violations}
             rest = [id for place, id in enumerate(asked) if f"ids[{place}]" not in missing]
@@ -158,10 +150,6 @@ async def _find(
 def _visit(choices: Iterable[Choice], check: Callable[[Choice], None]) -> None:
     for choice in choices:
         check(choice)
-
-
-def _live_nodes(workflow: workflow_pb2.Workflow) -> tuple[str, set[str]] | None:
-    return None if workflow.HasField("delete_time") else (workflow.id, _nodes_of(workflow.definition))
 
 
 def _nodes_of(definition: workflow_pb2.Definition) -> set[str]:
@@ -185,7 +173,11 @@ def _check_graph(choice: Choice, nodes: Mapping[tuple[str, int], Collection[str]
         return
     workflow_id, _ = choice.graph
     if (workflow_id, 0) not in nodes:
-        raise _no_workflow(workflow_id)
+        raise WorkflowNotFoundError(
+            "There is no workflow with this id.",
+            resource=ResourceInfo("workflow", workflow_id),
+            violations=[FieldViolation("ipa.workflow_id", "names no workflow")],
+        )
     if choice.graph not in nodes:
         raise WorkflowRevisionNotFoundError(
             "The workflow has no such revision.",
@@ -195,22 +187,10 @@ def _check_graph(choice: Choice, nodes: Mapping[tuple[str, int], Collection[str]
 
 
 def _check_agents(choice: Choice, live: Collection[str]) -> None:
-    missing = {id for id in choice.agents.values() if id not in live}
+    missing = {node: id for node, id in choice.agents.items() if id not in live}
     if missing:
-        raise _no_agent(missing, choice.agents)
-
-
-def _no_workflow(id: str) -> DomainError:
-    violation = FieldViolation("ipa.workflow_id", "names no workflow")
-    return WorkflowNotFoundError(
-        "There is no workflow with this id.", resource=ResourceInfo("workflow", id), violations=[violation]
-    )
-
-
-def _no_agent(missing: Collection[str], bindings: Mapping[str, str]) -> DomainError:
-    nodes = sorted(node for node, id in bindings.items() if id in missing)
-    return AgentNotFoundError(
-        "There is no agent with this id.",
-        resource=ResourceInfo("agent", min(missing)),
-        violations=[FieldViolation(f"ipa.agent_bindings[{node}]", "names no agent") for node in nodes],
-    )
+        raise AgentNotFoundError(
+            "There is no agent with this id.",
+            resource=ResourceInfo("agent", min(missing.values())),
+            violations=[FieldViolation(f"ipa.agent_bindings[{node}]", "names no agent") for node in sorted(missing)],
+        )

@@ -17,19 +17,19 @@ from ipas_service.tables import deployments, ipas
 
 
 def _servicer(dependencies: ServiceDependencies) -> IpaServicer:
-    watch = dependencies.watch_factory.of(
-        ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse
-    )
-    repository, stored = IpaRepository(dependencies.page_tokens), DeploymentRepository(dependencies.page_tokens)
-    watch_deployments = dependencies.watch_factory.of(
-        deployments,
-        fields=DEPLOYMENT_FIELDS,
-        to_proto=deployment_to_proto,
-        response=ipa_pb2.WatchDeploymentsResponse,
-    )
-    composition = Composition(dependencies.siblings)
+    page_tokens, watch_factory = dependencies.page_tokens, dependencies.watch_factory
     return IpaServicer(
-        repository, composition, stored, _deployments(dependencies), watch=watch, watch_deployments=watch_deployments
+        IpaRepository(page_tokens),
+        Composition(dependencies.siblings),
+        DeploymentRepository(page_tokens),
+        _deployments(dependencies),
+        watch=watch_factory.of(ipas, fields=FIELDS, to_proto=ipa_to_proto, response=ipa_pb2.WatchIpasResponse),
+        watch_deployments=watch_factory.of(
+            deployments,
+            fields=DEPLOYMENT_FIELDS,
+            to_proto=deployment_to_proto,
+            response=ipa_pb2.WatchDeploymentsResponse,
+        ),
     )
 
 

@@ -60,7 +60,8 @@ class IpaServicer:
         return ipa_to_proto(await self._ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteIpa(self, request: pb.DeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        _require_deletable(await self._ipas.lock(ctx.transaction, request.id, etag=request.etag))
+        row = await self._ipas.lock(ctx.transaction, request.id, etag=request.etag)
+        require_deletable(row["state"])
         return ipa_to_proto(await self._ipas.delete(ctx.transaction, request.id))
 
     async def UndeleteIpa(self, request: pb.UndeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -99,7 +100,7 @@ class IpaServicer:
         before = await self._ipas.lock_many(
             ctx.transaction, map_items(request.requests, Change.deletion), reading=("state",)
         )
-        map_items(before, _require_deletable)
+        map_items([row["state"] for row in before], require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
         answer = pb.BatchDeleteIpasResponse()
         add_rows(rows, ipa_to_proto, answer.ipas.add)
@@ -151,7 +152,3 @@ def _choice(item: tuple[Row, Change]) -> Choice:
     changed = changed_fields(row, change.values)
     require_changeable(row["state"], changed)
     return Choice({**row, **change.values}, changed)
-
-
-def _require_deletable(row: Row) -> None:
-    require_deletable(row["state"])

@@ -126,7 +126,8 @@ class ChangeNotifier:
         self._committed = False
         self._listening: Connection | None = None
         self._snapshot = ""
-        self._polls = 0
+        self.polls: int = 0
+        """The number of polls, including a running one."""
         self._polled = 0
         self.is_stopping = False
 
@@ -134,11 +135,6 @@ class ChangeNotifier:
     def watches(self) -> int:
         """The number of open watches."""
         return sum(topic.watches for topic in self._topics.values())
-
-    @property
-    def polls(self) -> int:
-        """The number of polls, including a running one."""
-        return self._polls
 
     def quiet_since(self, poll: int) -> str:
         """Returns the snapshot of the last poll if that began after ``poll``, else an empty text."""
@@ -191,8 +187,8 @@ class ChangeNotifier:
             # Without watches there is nothing to announce. The first poll for a new watch announces everything.
             self._snapshot = ""
             return
-        self._polls += 1
-        poll = self._polls
+        self.polls += 1
+        poll = self.polls
         polling = Transaction(self._database, task=FOLLOWER, read_only=True, timeout_seconds=_POLL_TIMEOUT_SECONDS)
         async with polling as transaction:
             # The first poll knows nothing of before, so it announces everything.
