@@ -5,9 +5,9 @@ methods that would delete or disable the resource, and names the holder.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
+from ameide.common.v1.reservation_pb2 import Holder
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -33,29 +33,11 @@ from api_common.errors import AbortedError, FailedPreconditionError, ResourceInf
 from api_common.resources import batch_item
 
 
-class HolderMessage(Protocol):
-    """`ameide.common.v1.Holder`."""
+def reservation_tables(metadata: MetaData) -> tuple[Table, Table]:
+    """Declares the tables of holders and of their current reservations.
 
-    id: str
-    """Unique for good."""
-    name: str
-    """Shown to people."""
-    fencing_token: int
-    """Greater for each later worker of the holder."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReservationTables:
-    """The two tables of a service with resources that may be reserved."""
-
-    holders: Table
-    """All holders, kept for good, because a call may arrive late by any time."""
-    reservations: Table
-    """The current reservations."""
-
-
-def reservation_tables(metadata: MetaData) -> ReservationTables:
-    """Declares the tables of holders and reservations."""
+    Holders are kept for good, because a call may arrive late by any time.
+    """
     holders = Table(
         "reservation_holders",
         metadata,
@@ -75,12 +57,10 @@ def reservation_tables(metadata: MetaData) -> ReservationTables:
         PrimaryKeyConstraint("tenant_id", "holder_id", "resource_id"),
     )
     Index(None, reservations.c.tenant_id, reservations.c.resource_id)
-    return ReservationTables(holders, reservations)
+    return holders, reservations
 
 
-_tables: Final = reservation_tables(MetaData())
-_holders: Final = _tables.holders
-_reservations: Final = _tables.reservations
+_holders, _reservations = reservation_tables(MetaData())
 
 _HOLDER: Final = insert(_holders).values(
     {
@@ -135,7 +115,7 @@ class Reservations:
     def __init__(self, resource: str) -> None:
         self._resource = resource
 
-    async def reserve(self, transaction: Transaction, holder: HolderMessage, ids: Sequence[str]) -> None:
+    async def reserve(self, transaction: Transaction, holder: Holder, ids: Sequence[str]) -> None:
         """Reserves resources; the caller has locked their rows.
 
         Raises:
@@ -146,7 +126,7 @@ class Reservations:
             raise FailedPreconditionError("The holder has released what it held, and can reserve nothing any more.")
         await transaction.fetch_all(_RESERVE, {"tenant_id": transaction.tenant_id, "id": holder.id, "ids": ids})
 
-    async def release(self, transaction: Transaction, holder: HolderMessage) -> None:
+    async def release(self, transaction: Transaction, holder: Holder) -> None:
         """Ends all reservations of the holder, and refuses later ones.
 
         Raises:
@@ -174,7 +154,7 @@ class Reservations:
             with batch_item(index):
                 self._require_not_held(id, held)
 
-    async def _store_holder(self, transaction: Transaction, holder: HolderMessage, *, releases: bool) -> bool:
+    async def _store_holder(self, transaction: Transaction, holder: Holder, *, releases: bool) -> bool:
         """Stores the holder and its token, and returns whether it has released."""
         own = {"tenant_id": transaction.tenant_id, "id": holder.id, "name": holder.name}
         values = {**own, "fencing_token": holder.fencing_token, "releases": releases}

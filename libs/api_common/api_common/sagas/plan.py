@@ -7,7 +7,7 @@ before its step: the step then has no effect.
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -131,5 +131,5 @@ class Plan:
     """Shows the progress in the service's own resource, in the transaction that stores it."""
     only_forward: bool = False
     """Whether there is no compensation: a step that keeps failing needs attention instead."""
-    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(attempts=8))
-    compensation_retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(attempts=12, longest_seconds=60))
+    retry: RetryPolicy = RetryPolicy(attempts=8)
+    compensation_retry: RetryPolicy = RetryPolicy(attempts=12, longest_seconds=60)

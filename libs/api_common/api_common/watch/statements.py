@@ -48,18 +48,16 @@ SEQ: Final = "change_seq"
 """The column with the number of the change."""
 
 
-class _Snapshot(sql_types.UserDefinedType[str]):
+class _PostgresType(sql_types.UserDefinedType[str]):
+    """A type that SQLAlchemy does not know."""
+
     cache_ok = True
 
-    def get_col_spec(self, **_: Any) -> str:
-        return "PG_SNAPSHOT"
-
-
-class _Xid(sql_types.UserDefinedType[str]):
-    cache_ok = True
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def get_col_spec(self, **_: Any) -> str:
-        return "XID8"
+        return self.name
 
 
 SNAPSHOT: Final = cast(func.pg_current_snapshot(), Text)
@@ -151,8 +149,9 @@ def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> 
 
 
 def _visible(parameter: str) -> ColumnElement[bool]:
-    xid = cast(cast(CHANGES.c.xid, Text), _Xid)
-    return func.pg_visible_in_snapshot(xid, cast(bindparam(parameter, type_=Text), _Snapshot), type_=Boolean)
+    xid = cast(cast(CHANGES.c.xid, Text), _PostgresType("XID8"))
+    snapshot = cast(bindparam(parameter, type_=Text), _PostgresType("PG_SNAPSHOT"))
+    return func.pg_visible_in_snapshot(xid, snapshot, type_=Boolean)
 
 
 def _fitting(found: Any, order_by: str) -> Any:
