@@ -7,7 +7,7 @@ from ameide.agent.v1 import agent_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.reservations import Reservations
-from api_common.resources import Change, add_rows, map_items
+from api_common.resources import Change, map_items, with_rows
 from api_common.watch import Watch
 
 from agents_service.domain import State, validate_parameters, validate_tools
@@ -34,9 +34,9 @@ class AgentServicer:
 
     async def ListAgents(self, request: pb.ListAgentsRequest, ctx: RequestContext) -> pb.ListAgentsResponse:
         page = await self._agents.page(ctx.transaction, request, method="ListAgents")
-        answer = pb.ListAgentsResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, agent_to_proto, answer.agents.add)
-        return answer
+        return with_rows(
+            pb.ListAgentsResponse(next_page_token=page.next_page_token), "agents", page.rows, agent_to_proto
+        )
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, ctx: RequestContext) -> pb.Agent:
         change = _changed(request)
@@ -52,18 +52,14 @@ class AgentServicer:
 
     async def BatchGetAgents(self, request: pb.BatchGetAgentsRequest, ctx: RequestContext) -> pb.BatchGetAgentsResponse:
         rows = await self._agents.get_many(ctx.transaction, request.ids)
-        answer = pb.BatchGetAgentsResponse()
-        add_rows(rows, agent_to_proto, answer.agents.add)
-        return answer
+        return with_rows(pb.BatchGetAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def BatchCreateAgents(
         self, request: pb.BatchCreateAgentsRequest, ctx: RequestContext
     ) -> pb.BatchCreateAgentsResponse:
         items = map_items(request.requests, _created)
         rows = await self._agents.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        answer = pb.BatchCreateAgentsResponse()
-        add_rows(rows, agent_to_proto, answer.agents.add)
-        return answer
+        return with_rows(pb.BatchCreateAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def BatchUpdateAgents(
         self, request: pb.BatchUpdateAgentsRequest, ctx: RequestContext
@@ -71,9 +67,7 @@ class AgentServicer:
         changes = map_items(request.requests, _changed)
         before = await self._agents.lock_many(ctx.transaction, changes)
         rows = await self._agents.update_many(ctx.transaction, changes, before)
-        answer = pb.BatchUpdateAgentsResponse()
-        add_rows(rows, agent_to_proto, answer.agents.add)
-        return answer
+        return with_rows(pb.BatchUpdateAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def BatchDeleteAgents(
         self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
@@ -81,9 +75,7 @@ class AgentServicer:
         before = await self._agents.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._agents.delete_many(ctx.transaction, before)
-        answer = pb.BatchDeleteAgentsResponse()
-        add_rows(rows, agent_to_proto, answer.agents.add)
-        return answer
+        return with_rows(pb.BatchDeleteAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def ActivateAgent(self, request: pb.ActivateAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "activate", etag=request.etag))

@@ -8,7 +8,7 @@ from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
-from api_common.resources import Change, add_rows, map_items
+from api_common.resources import Change, map_items, with_rows
 from api_common.watch import Watch
 
 from ipas_service.deployments import Deployments
@@ -48,9 +48,7 @@ class IpaServicer:
 
     async def ListIpas(self, request: pb.ListIpasRequest, ctx: RequestContext) -> pb.ListIpasResponse:
         page = await self._ipas.page(ctx.transaction, request, method="ListIpas")
-        answer = pb.ListIpasResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, ipa_to_proto, answer.ipas.add)
-        return answer
+        return with_rows(pb.ListIpasResponse(next_page_token=page.next_page_token), "ipas", page.rows, ipa_to_proto)
 
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         change = _changed(request)
@@ -69,9 +67,7 @@ class IpaServicer:
 
     async def BatchGetIpas(self, request: pb.BatchGetIpasRequest, ctx: RequestContext) -> pb.BatchGetIpasResponse:
         rows = await self._ipas.get_many(ctx.transaction, request.ids)
-        answer = pb.BatchGetIpasResponse()
-        add_rows(rows, ipa_to_proto, answer.ipas.add)
-        return answer
+        return with_rows(pb.BatchGetIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchCreateIpas(
         self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
@@ -79,9 +75,7 @@ class IpaServicer:
         items = map_items(request.requests, _created)
         await self._composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
         rows = await self._ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        answer = pb.BatchCreateIpasResponse()
-        add_rows(rows, ipa_to_proto, answer.ipas.add)
-        return answer
+        return with_rows(pb.BatchCreateIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchUpdateIpas(
         self, request: pb.BatchUpdateIpasRequest, ctx: RequestContext
@@ -90,9 +84,7 @@ class IpaServicer:
         before = await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
         await self._composition.validate_many(ctx, map_items(zip(before, changes, strict=True), _choice))
         rows = await self._ipas.update_many(ctx.transaction, changes, before)
-        answer = pb.BatchUpdateIpasResponse()
-        add_rows(rows, ipa_to_proto, answer.ipas.add)
-        return answer
+        return with_rows(pb.BatchUpdateIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchDeleteIpas(
         self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
@@ -102,9 +94,7 @@ class IpaServicer:
         )
         map_items([row["state"] for row in before], require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
-        answer = pb.BatchDeleteIpasResponse()
-        add_rows(rows, ipa_to_proto, answer.ipas.add)
-        return answer
+        return with_rows(pb.BatchDeleteIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def DeployIpa(self, request: pb.DeployIpaRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.deploy(ctx, request.id, etag=request.etag))
@@ -120,9 +110,12 @@ class IpaServicer:
     ) -> pb.ListDeploymentsResponse:
         ipa = await self._ipas.get(ctx.transaction, request.ipa_id)
         page = await self._stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
-        answer = pb.ListDeploymentsResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, deployment_to_proto, answer.deployments.add)
-        return answer
+        return with_rows(
+            pb.ListDeploymentsResponse(next_page_token=page.next_page_token),
+            "deployments",
+            page.rows,
+            deployment_to_proto,
+        )
 
     async def ResumeDeployment(self, request: pb.ResumeDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.resume(ctx.transaction, request.ipa_id, request.id))

@@ -6,7 +6,7 @@ from typing import Any
 from ameide.user.v1 import user_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
-from api_common.resources import Change, add_rows, map_items
+from api_common.resources import Change, map_items, with_rows
 from api_common.watch import Watch
 
 from users_service.domain import State
@@ -33,9 +33,7 @@ class UserServicer:
 
     async def ListUsers(self, request: pb.ListUsersRequest, ctx: RequestContext) -> pb.ListUsersResponse:
         page = await self._users.page(ctx.transaction, request, method="ListUsers")
-        answer = pb.ListUsersResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, user_to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.ListUsersResponse(next_page_token=page.next_page_token), "users", page.rows, user_to_proto)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, ctx: RequestContext) -> pb.User:
         change = _changed(request)
@@ -49,18 +47,14 @@ class UserServicer:
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, ctx: RequestContext) -> pb.BatchGetUsersResponse:
         rows = await self._users.get_many(ctx.transaction, request.ids)
-        answer = pb.BatchGetUsersResponse()
-        add_rows(rows, user_to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.BatchGetUsersResponse(), "users", rows, user_to_proto)
 
     async def BatchCreateUsers(
         self, request: pb.BatchCreateUsersRequest, ctx: RequestContext
     ) -> pb.BatchCreateUsersResponse:
         items = map_items(request.requests, _created)
         rows = await self._users.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        answer = pb.BatchCreateUsersResponse()
-        add_rows(rows, user_to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.BatchCreateUsersResponse(), "users", rows, user_to_proto)
 
     async def BatchUpdateUsers(
         self, request: pb.BatchUpdateUsersRequest, ctx: RequestContext
@@ -68,18 +62,14 @@ class UserServicer:
         changes = map_items(request.requests, _changed)
         before = await self._users.lock_many(ctx.transaction, changes)
         rows = await self._users.update_many(ctx.transaction, changes, before)
-        answer = pb.BatchUpdateUsersResponse()
-        add_rows(rows, user_to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.BatchUpdateUsersResponse(), "users", rows, user_to_proto)
 
     async def BatchDeleteUsers(
         self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
     ) -> pb.BatchDeleteUsersResponse:
         before = await self._users.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         rows = await self._users.delete_many(ctx.transaction, before)
-        answer = pb.BatchDeleteUsersResponse()
-        add_rows(rows, user_to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.BatchDeleteUsersResponse(), "users", rows, user_to_proto)
 
     async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
         return user_to_proto(await self._users.move(ctx.transaction, request.id, "suspend", etag=request.etag))

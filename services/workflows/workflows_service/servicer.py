@@ -8,7 +8,7 @@ from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
 from api_common.reservations import Reservations
-from api_common.resources import Change, add_rows, map_items
+from api_common.resources import Change, map_items, with_rows
 from api_common.watch import Watch
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
@@ -40,9 +40,9 @@ class WorkflowServicer:
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, ctx: RequestContext) -> pb.ListWorkflowsResponse:
         page = await self._workflows.page(ctx.transaction, request, method="ListWorkflows")
-        answer = pb.ListWorkflowsResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, workflow_to_proto, answer.workflows.add)
-        return answer
+        return with_rows(
+            pb.ListWorkflowsResponse(next_page_token=page.next_page_token), "workflows", page.rows, workflow_to_proto
+        )
 
     async def UpdateWorkflow(self, request: pb.UpdateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         change = _changed(request)
@@ -61,18 +61,14 @@ class WorkflowServicer:
         self, request: pb.BatchGetWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchGetWorkflowsResponse:
         rows = await self._workflows.get_many(ctx.transaction, request.ids)
-        answer = pb.BatchGetWorkflowsResponse()
-        add_rows(rows, workflow_to_proto, answer.workflows.add)
-        return answer
+        return with_rows(pb.BatchGetWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def BatchCreateWorkflows(
         self, request: pb.BatchCreateWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchCreateWorkflowsResponse:
         items = map_items(request.requests, _created)
         rows = await self._workflows.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        answer = pb.BatchCreateWorkflowsResponse()
-        add_rows(rows, workflow_to_proto, answer.workflows.add)
-        return answer
+        return with_rows(pb.BatchCreateWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def BatchUpdateWorkflows(
         self, request: pb.BatchUpdateWorkflowsRequest, ctx: RequestContext
@@ -81,9 +77,7 @@ class WorkflowServicer:
         before = await self._workflows.lock_many(ctx.transaction, changes, reading=("state",))
         map_items(before, _require_changeable)
         rows = await self._workflows.update_many(ctx.transaction, changes, before)
-        answer = pb.BatchUpdateWorkflowsResponse()
-        add_rows(rows, workflow_to_proto, answer.workflows.add)
-        return answer
+        return with_rows(pb.BatchUpdateWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def BatchDeleteWorkflows(
         self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
@@ -91,9 +85,7 @@ class WorkflowServicer:
         before = await self._workflows.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._workflows.delete_many(ctx.transaction, before)
-        answer = pb.BatchDeleteWorkflowsResponse()
-        add_rows(rows, workflow_to_proto, answer.workflows.add)
-        return answer
+        return with_rows(pb.BatchDeleteWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def PublishWorkflow(self, request: pb.PublishWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.lock(ctx.transaction, request.id, etag=request.etag)
@@ -119,9 +111,12 @@ class WorkflowServicer:
     ) -> pb.ListWorkflowRevisionsResponse:
         workflow = await self._workflows.get(ctx.transaction, request.workflow_id)
         page = await self._revisions.page(ctx.transaction, workflow["id"], request, method="ListWorkflowRevisions")
-        answer = pb.ListWorkflowRevisionsResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, workflow_revision_to_proto, answer.revisions.add)
-        return answer
+        return with_rows(
+            pb.ListWorkflowRevisionsResponse(next_page_token=page.next_page_token),
+            "revisions",
+            page.rows,
+            workflow_revision_to_proto,
+        )
 
     def WatchWorkflows(
         self, request: pb.WatchWorkflowsRequest, ctx: StreamContext

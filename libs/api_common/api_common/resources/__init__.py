@@ -3,7 +3,7 @@
 from api_common.resources.batch_repository import BatchRepository
 from api_common.resources.batches import Change, batch_item, map_items
 from api_common.resources.lifecycle import Lifecycle
-from api_common.resources.message_builder import Make, add_rows, fill, fill_times, make_resource, row_etag
+from api_common.resources.message_builder import Make, fill, fill_times, make_resource, row_etag, with_rows
 from api_common.resources.repository import PartRepository, Repository
 
 __all__ = [
@@ -13,11 +13,11 @@ __all__ = [
     "Make",
     "PartRepository",
     "Repository",
-    "add_rows",
     "batch_item",
     "fill",
     "fill_times",
     "make_resource",
     "map_items",
     "row_etag",
+    "with_rows",
 ]

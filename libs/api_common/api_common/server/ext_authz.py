@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
 from api_common.errors import AuthorizationError, RateLimitError, ValidationError
-from api_common.rpc import Call, Done, Layer, Pipeline
+from api_common.rpc import Call, Done, Pipeline
 
 HEADER: Final = "x-api-key"
 """The header of the key."""
@@ -62,11 +62,8 @@ class ApiKeyAuthority(Protocol):
 
 def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.GenericRpcHandler:
     """Returns Envoy's `Authorization/Check` over ``authority``."""
-    return pipeline.method_handler(_CHECK, _check(authority))
 
-
-def _check(authority: ApiKeyAuthority) -> Layer:
-    async def layer(call: Call) -> None:
+    async def check(call: Call) -> None:
         incoming = call.incoming
         if incoming.peer is not None and incoming.peer.identity != EDGE:
             raise AuthorizationError("This service does not serve this caller.")
@@ -82,7 +79,7 @@ def _check(authority: ApiKeyAuthority) -> Layer:
         except RateLimitError:
             call.done = Done(_LIMITED)
 
-    return layer
+    return pipeline.method_handler(_CHECK, check)
 
 
 def _read(payload: bytes) -> pb.AttributeContext:

@@ -18,11 +18,11 @@ from api_common.resources import (
     Change,
     Lifecycle,
     Make,
-    add_rows,
     fill,
     fill_times,
     map_items,
     row_etag,
+    with_rows,
 )
 from api_common.server import Service, ServiceDependencies
 from api_common.testing import Caller, NoStoredUsers
@@ -123,9 +123,7 @@ class Users:
 
     async def ListUsers(self, request: pb.ListUsersRequest, ctx: RequestContext) -> pb.ListUsersResponse:
         page = await self._users.page(ctx.transaction, request, method="ListUsers")
-        answer = pb.ListUsersResponse(next_page_token=page.next_page_token)
-        add_rows(page.rows, to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.ListUsersResponse(next_page_token=page.next_page_token), "users", page.rows, to_proto)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, ctx: RequestContext) -> pb.User:
         change = _changed(request)
@@ -138,33 +136,30 @@ class Users:
         return to_proto(await self._users.undelete(ctx.transaction, request.id, etag=request.etag))
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, ctx: RequestContext) -> pb.BatchGetUsersResponse:
-        answer = pb.BatchGetUsersResponse()
-        add_rows(await self._users.get_many(ctx.transaction, request.ids), to_proto, answer.users.add)
-        return answer
+        rows = await self._users.get_many(ctx.transaction, request.ids)
+        return with_rows(pb.BatchGetUsersResponse(), "users", rows, to_proto)
 
     async def BatchCreateUsers(
         self, request: pb.BatchCreateUsersRequest, ctx: RequestContext
     ) -> pb.BatchCreateUsersResponse:
-        items, answer = map_items(request.requests, _created), pb.BatchCreateUsersResponse()
+        items = map_items(request.requests, _created)
         rows = await self._users.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        add_rows(rows, to_proto, answer.users.add)
-        return answer
+        return with_rows(pb.BatchCreateUsersResponse(), "users", rows, to_proto)
 
     async def BatchUpdateUsers(
         self, request: pb.BatchUpdateUsersRequest, ctx: RequestContext
     ) -> pb.BatchUpdateUsersResponse:
-        changes, answer = map_items(request.requests, _changed), pb.BatchUpdateUsersResponse()
+        changes = map_items(request.requests, _changed)
         before = await self._users.lock_many(ctx.transaction, changes)
-        add_rows(await self._users.update_many(ctx.transaction, changes, before), to_proto, answer.users.add)
-        return answer
+        rows = await self._users.update_many(ctx.transaction, changes, before)
+        return with_rows(pb.BatchUpdateUsersResponse(), "users", rows, to_proto)
 
     async def BatchDeleteUsers(
         self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
     ) -> pb.BatchDeleteUsersResponse:
-        answer = pb.BatchDeleteUsersResponse()
         before = await self._users.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
-        add_rows(await self._users.delete_many(ctx.transaction, before), to_proto, answer.users.add)
-        return answer
+        rows = await self._users.delete_many(ctx.transaction, before)
+        return with_rows(pb.BatchDeleteUsersResponse(), "users", rows, to_proto)
 
     async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
         return to_proto(await self._users.move(ctx.transaction, request.id, "suspend", etag=request.etag))

@@ -2,15 +2,14 @@
 
 from ameide.user.v1 import user_pb2 as pb
 from api_common.db import Row
-from api_common.resources.message_builder import Make, add_rows, fill
+from api_common.resources.message_builder import Make, fill, with_rows
 
 
 def test_appends_a_message_for_each_row() -> None:
     def to_proto(row: Row, make: Make[pb.User]) -> pb.User:
         return make(display_name=row["display_name"])
 
-    answer = pb.ListUsersResponse()
-    add_rows([{"display_name": "Ada"}, {"display_name": "Grace"}], to_proto, answer.users.add)
+    answer = with_rows(pb.ListUsersResponse(), "users", [{"display_name": "Ada"}, {"display_name": "Grace"}], to_proto)
     assert answer == pb.ListUsersResponse(users=[pb.User(display_name="Ada"), pb.User(display_name="Grace")])
 
 
