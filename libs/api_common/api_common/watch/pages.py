@@ -51,26 +51,24 @@ class ChangePage(Generic[ResponseT]):
 
 
 class ChangePages(Generic[ResponseT]):
-    """The pages of one watched table.
-
-    Args:
-        message: builds the response of one event: its name, the row, the resume token.
-    """
+    """The pages of one watched table."""
 
     def __init__(
         self,
         table: Table,
+        to_proto: Callable[[Row], Message],
+        response: type[ResponseT],
         *,
         database: Database,
         page_tokens: PageTokens,
         metrics: Metrics,
-        message: Callable[[str, Row, str], ResponseT],
     ) -> None:
         self._table = table
+        self._to_proto = to_proto
+        self._response = response
         self._database = database
         self._page_tokens = page_tokens
         self._metrics = metrics
-        self._message = message
         self._statements: FIFOCache[object, Statement] = FIFOCache(_MAX_SHAPES)
         self._shared: FIFOCache[object, asyncio.Task[ChangePage[ResponseT]]] = FIFOCache(_SHARED)
 
@@ -97,6 +95,11 @@ class ChangePages(Generic[ResponseT]):
             self._shared.pop(key, None)
             raise
 
+    def message(self, source: Source, position: Position, **event: Message) -> ResponseT:
+        """Returns the message of an event, with the resume token of ``position``."""
+        token = seal(position, self._page_tokens, binding=source.binding)
+        return self._response(resume_token=token, **event)
+
     async def _read(self, source: Source, position: Position) -> ChangePage[ResponseT]:
         rows = await repeat_if_stale(partial(self._rows, source, position))
         header = rows[0]
@@ -113,8 +116,7 @@ class ChangePages(Generic[ResponseT]):
         for row in rows:
             if row[EVENT] is not None:
                 after = self._after(position, snapshot, row[SEQ], row["id"])
-                token = seal(after, self._page_tokens, binding=source.binding)
-                messages.append(self._message(row[EVENT], row, token))
+                messages.append(self.message(source, after, **{row[EVENT]: self._to_proto(row)}))
         if not is_last:
             end = self._after(position, snapshot, header["page_last"], rows[-1]["id"])
             return ChangePage(messages, end, is_last=False)

@@ -17,7 +17,7 @@ from api_common.settings import WatchSettings
 from api_common.telemetry import Metrics
 from api_common.watch.change_notifier import ChangeNotifier
 from api_common.watch.pages import ChangePages, ResponseT, Source, current, reading
-from api_common.watch.resume_token import NOWHERE, Phase, Position, seal, unseal
+from api_common.watch.resume_token import NOWHERE, Phase, Position, unseal
 
 Reading = Callable[[Transaction], Awaitable[object]]
 """Reads in a transaction of its own."""
@@ -55,14 +55,9 @@ class WatchFactory:
             to_proto: converts a row to its resource.
             response: the method's response message.
         """
-
-        def message(event: str, row: Row, token: str) -> ResponseT:
-            return response(resume_token=token, **{event: to_proto(row)})
-
-        pages = ChangePages(
-            table, database=self.database, page_tokens=self.page_tokens, metrics=self.metrics, message=message
-        )
-        return Watch(self, table, fields, response, pages)
+        tokens, metrics = self.page_tokens, self.metrics
+        pages = ChangePages(table, to_proto, response, database=self.database, page_tokens=tokens, metrics=metrics)
+        return Watch(self, pages, collection=table.name, fields=fields, method=response.DESCRIPTOR.full_name)
 
 
 class Watch(Generic[ResponseT]):
@@ -71,19 +66,20 @@ class Watch(Generic[ResponseT]):
     def __init__(
         self,
         shared: WatchFactory,
-        table: Table,
-        fields: Fields,
-        response: type[ResponseT],
         pages: ChangePages[ResponseT],
+        *,
+        collection: str,
+        fields: Fields,
+        method: str,
     ) -> None:
         self._notifier = shared.notifier
         self._database = shared.database
         self._page_tokens = shared.page_tokens
         self._heartbeat_seconds = shared.settings.heartbeat_seconds
-        self._collection = table.name
-        self._fields = fields
-        self._response = response
         self._pages = pages
+        self._collection = collection
+        self._fields = fields
+        self._method = method
 
     async def follow(
         self, request: WatchRequest, ctx: StreamContext, *, within: str = "", parent: Reading | None = None
@@ -117,7 +113,7 @@ class Watch(Generic[ResponseT]):
                     continue
                 if not is_current:
                     is_current = True
-                    yield self._message(source, position, bookmark=watch_pb2.Bookmark())
+                    yield self._pages.message(source, position, bookmark=watch_pb2.Bookmark())
                 due = loop.time() + self._heartbeat_seconds
                 while topic.generation == generation and (seconds := await self._seconds_left(ctx)):
                     await topic.wait(generation, timeout_seconds=min(seconds, due - loop.time()))
@@ -126,7 +122,7 @@ class Watch(Generic[ResponseT]):
                         # Polls since then announced nothing, so this watch has seen everything up to the last of them.
                         quiet = self._notifier.quiet_since(poll)
                         position = replace(position, seen=quiet) if quiet else position
-                        yield self._message(source, position, heartbeat=watch_pb2.Heartbeat())
+                        yield self._pages.message(source, position, heartbeat=watch_pb2.Heartbeat())
 
     async def _seconds_left(self, ctx: StreamContext) -> float:
         """Returns how long the stream may go on until the next check; 0 if its time is over."""
@@ -140,7 +136,7 @@ class Watch(Generic[ResponseT]):
             # The request's filter was parsed before, so it cannot end these brackets.
             where = parse_filter(f"({request.filter}) AND {within}" if where.shape else within, self._fields)
         own = repr(where.shape), repr(dict(where.values))
-        return Source(tenant_id, binding(tenant_id, self._response.DESCRIPTOR.full_name, *own), where)
+        return Source(tenant_id, binding(tenant_id, self._method, *own), where)
 
     async def _begin(self, request: WatchRequest, source: Source) -> Position:
         if request.resume_token:
@@ -148,7 +144,3 @@ class Watch(Generic[ResponseT]):
         if request.initial_state:
             return Position(Phase.STATE, NOWHERE, NOWHERE)
         return await current(self._database, source.tenant_id)
-
-    def _message(self, source: Source, position: Position, **event: Message) -> ResponseT:
-        token = seal(position, self._page_tokens, binding=source.binding)
-        return self._response(resume_token=token, **event)
