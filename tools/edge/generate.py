@@ -1,5 +1,7 @@
 """Writes `envoy/generated/`: what the edge copies from `proto/` and from the registry of errors."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,7 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "grpc_stats": routes.statistics(services),
     }
     chunks = {
-        "contract": strict_contract.contract(descriptors),
+        "contract": strict_contract.contract(method for service in services for method in service.methods),
         "open_paths": dict.fromkeys(_open_paths(), True),
         "replies": replies.table(),
     }
@@ -33,7 +35,7 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         text = yaml.dump(part, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
         (folder / f"{name}.yaml").write_text(f"# {_HEADER}\n{text}")
     for name, chunk in chunks.items():
-        (folder / f"{name}.lua").write_text(f"-- {_HEADER}\nreturn {strict_contract.lua(chunk)}\n")
+        (folder / f"{name}.lua").write_text(f"-- {_HEADER}\nreturn {_lua(chunk)}\n")
 
 
 def _open_paths() -> list[str]:
@@ -41,6 +43,15 @@ def _open_paths() -> list[str]:
     document = yaml.load((ENVOY / "local" / "authentication.yaml").read_text(), yaml.CSafeLoader)
     rules = document["resources"][0]["typed_config"]["rules"]
     return [rule["match"]["path"] for rule in rules if "requires" not in rule]
+
+
+def _lua(value: Any) -> str:
+    """Returns ``value`` as an expression of Lua."""
+    if isinstance(value, Mapping):
+        members = (f"[{_lua(key)}] = {_lua(inner)}" for key, inner in value.items())
+        return f"{{{', '.join(members)}}}"
+    # JSON and Lua write plain text, numbers, true and false alike.
+    return json.dumps(value)
 
 
 if __name__ == "__main__":

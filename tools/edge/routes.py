@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from ameide.common.v1 import policy_pb2
 from google.api import annotations_pb2
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, MethodOptions
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
+from google.protobuf.descriptor_pool import DescriptorPool
 
 Node = dict[str, Any]
 
@@ -23,20 +25,24 @@ class PublicService:
     name: str
     """The full name, which is also the first part of each path."""
     cluster: str
-    methods: tuple[MethodDescriptorProto, ...]
+    methods: tuple[MethodDescriptor, ...]
 
-    def paths(self, methods: Iterable[MethodDescriptorProto]) -> str:
+    def paths(self, methods: Iterable[MethodDescriptor]) -> str:
         """Returns a regular expression that matches the paths of ``methods`` and no other path."""
         return f"/{re.escape(self.name)}/({'|'.join(sorted(method.name for method in methods))})"
 
 
 def public_services(descriptors: FileDescriptorSet) -> list[PublicService]:
     """Returns every service with an HTTP route; the package `ameide.user.v1` belongs to the cluster `users`."""
+    pool = DescriptorPool()
+    for file in descriptors.file:
+        pool.Add(file)
+    described = (pool.FindFileByName(file.name) for file in descriptors.file)
     return [
-        PublicService(f"{file.package}.{service.name}", f"{file.package.split('.')[1]}s", methods)
-        for file in descriptors.file
-        for service in file.service
-        if (methods := tuple(method for method in service.method if method.options.HasExtension(_HTTP)))
+        PublicService(service.full_name, f"{file.package.split('.')[1]}s", methods)
+        for file in described
+        for service in file.services_by_name.values()
+        if (methods := tuple(method for method in service.methods if method.GetOptions().HasExtension(_HTTP)))
     ]
 
 
@@ -60,7 +66,7 @@ def rate_limits(services: list[PublicService]) -> list[Node]:
     """
     paths: dict[str, list[str]] = {"READ": [], "EXPENSIVE": []}
     for service in services:
-        classes = {method.name: method.options.Extensions[_POLICY].rate_class for method in service.methods}
+        classes = {method.name: method.GetOptions().Extensions[_POLICY].rate_class for method in service.methods}
         if undeclared := [name for name, value in classes.items() if value == policy_pb2.RATE_CLASS_UNSPECIFIED]:
             raise ValueError(f"{service.name}: {', '.join(undeclared)} must have a rate_class in the policy")
         for name, found in paths.items():
@@ -79,7 +85,7 @@ def statistics(services: Iterable[PublicService]) -> list[Node]:
 
 def _matches(service: PublicService) -> Iterator[tuple[str, Node]]:
     streams = [one for one in service.methods if one.server_streaming]
-    safe = [one for one in service.methods if one.options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS]
+    safe = [one for one in service.methods if one.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS]
     for kind, methods in (("safe", [one for one in safe if one not in streams]), ("stream", streams)):
         if methods:
             yield kind, {"safe_regex": {"regex": service.paths(methods)}}
