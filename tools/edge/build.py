@@ -4,12 +4,9 @@
 - `!routes` stands for the generated routes; its mapping says what the edge does with each kind of route.
 - `!page` stands for a route that answers with a file.
 - `!rates` stands for token buckets: requests a second of each tenant and each principal, by rate class.
-
-A list inside a list is spliced into it.
+- `!spliced` stands for a list in which each list is replaced by its items.
 """
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,28 +35,25 @@ def build(generated: Path = GENERATED) -> Any:
     def part(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
         return _read(generated / f"{loader.construct_scalar(node)}.yaml")
 
-    def routes(kinds: dict[str, Any]) -> list[Any]:
+    def routes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+        kinds = loader.construct_mapping(node, deep=True)
         return [_route(kinds[one["kind"]], one["match"], one["cluster"]) for one in _read(generated / "routes.yaml")]
 
     Loader.add_constructor("!generated", part)
-    tags: dict[str, Callable[[Any], Any]] = {"!routes": routes, "!page": _page, "!rates": _buckets}
-    for tag, make in tags.items():
-        Loader.add_constructor(tag, partial(_construct, make))
-    document = yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
-    _splice(document, set())
-    return document
-
-
-def _construct(make: Callable[[Any], Any], loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-    return make(loader.construct_mapping(node, deep=True))
+    Loader.add_constructor("!routes", routes)
+    Loader.add_constructor("!page", _page)
+    Loader.add_constructor("!rates", _buckets)
+    Loader.add_constructor("!spliced", _splice)
+    return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
 
 
 def _route(kind: dict[str, Any], match: Any, cluster: str) -> Any:
     return kind | {"match": match, "route": kind["route"] | {"cluster": cluster}}
 
 
-def _page(page: dict[str, str]) -> Any:
+def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
     """Returns the route to a file: `path`, `file`, `cache`; every other key is a header."""
+    page = loader.construct_mapping(node)
     path, file, cache = page.pop("path"), page.pop("file"), page.pop("cache")
     kind = {"key": "content-type", "value": _TYPES[Path(file).suffix]}
     headers = [{"header": {"key": key, "value": value}} for key, value in (page | {"cache-control": cache}).items()]
@@ -71,8 +65,9 @@ def _page(page: dict[str, str]) -> Any:
     }
 
 
-def _buckets(rates: dict[str, dict[str, int]]) -> Any:
+def _buckets(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
     """Returns the descriptors of a rate limiter; a bucket holds twice what a second brings."""
+    rates = loader.construct_mapping(node, deep=True)
     return [
         {
             "entries": [{"key": "class", "value": name}, *({"key": key} for key in keys)],
@@ -88,13 +83,6 @@ def _read(path: Path) -> Any:
     return yaml.load(path.read_text(), yaml.CSafeLoader)
 
 
-def _splice(node: Any, seen: set[int]) -> None:
-    """Splices lists inside lists, in place: what YAML shares by an anchor stays shared."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, list):
-        node[:] = [item for one in node for item in (one if isinstance(one, list) else [one])]
-    if isinstance(node, dict | list):
-        for child in node.values() if isinstance(node, dict) else node:
-            _splice(child, seen)
+def _splice(loader: yaml.CSafeLoader, node: yaml.SequenceNode) -> Any:
+    items = loader.construct_sequence(node, deep=True)
+    return [item for one in items for item in (one if isinstance(one, list) else [one])]

@@ -1,7 +1,7 @@
 """Fills Envoy's working directory: the built configuration and the files that it names."""
 
+import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +52,11 @@ def lay_out(
 
 
 def _write_shifted(document: Any, target: Path, port_offset: int) -> None:
-    addresses = {id(address): address for address in _socket_addresses(document)}
-    for address in addresses.values():
-        address["port_value"] += port_offset
+    text = yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
     draft = target.with_suffix(".new")
-    draft.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, width=120))
+    draft.write_text(re.sub(r"\bport_value: (\d+)", lambda port: f"port_value: {int(port[1]) + port_offset}", text))
     # Envoy watches for a file that is moved into place, not for writes.
     draft.replace(target)
-
-
-def _socket_addresses(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if "port_value" in node:
-            yield node
-        for value in node.values():
-            yield from _socket_addresses(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _socket_addresses(value)
 
 
 def _link(link: Path, target: Path) -> None:
