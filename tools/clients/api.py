@@ -1,15 +1,14 @@
 """The contract as clients see it: their names of services, methods and errors."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from api_common.contract import MethodPolicy, read_policies
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tools.contract.descriptors import comments, files
+from tools.contract.descriptors import methods_of, public_services, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Method:
 
     @property
     def comment(self) -> str:
-        return comment(self.rpc.full_name)
+        return text_of(self.rpc.full_name)
 
     @property
     def writes(self) -> bool:
@@ -59,35 +58,15 @@ class Service:
     methods: tuple[Method, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a call failed."""
-
-    name: str
-    comment: str
-
-    @property
-    def error(self) -> str:
-        """The name of its class; it ends with an underscore if a builtin has the same name."""
-        name = "".join(word.capitalize() for word in self.name.split("_")) + "Error"
-        return f"{name}_" if name == "NotImplementedError" else name
-
-
 def services() -> list[Service]:
-    """Returns every public service; internal ones are for siblings only."""
-    every = (one for file in files() for one in file.services_by_name.values())
-    return [_service(one) for one in every if not any(map(_is_internal, read_policies(one).values()))]
+    """Returns every public service."""
+    return [_service(one) for one in public_services()]
 
 
-def reasons() -> list[Reason]:
-    """Returns the reason of every error."""
-    enums = [enum for file in files() for enum in file.enum_types_by_name.values() if enum.name == "Reason"]
-    return [
-        Reason(value.name, comment(f"{enum.full_name}.{value.name}"))
-        for enum in enums
-        for value in enum.values
-        if value.number
-    ]
+def error_name(reason: str) -> str:
+    """Returns the name of a reason's error class; it ends with an underscore if a builtin has the same name."""
+    name = "".join(word.capitalize() for word in reason.split("_")) + "Error"
+    return f"{name}_" if name == "NotImplementedError" else name
 
 
 def messages() -> list[Descriptor]:
@@ -97,7 +76,8 @@ def messages() -> list[Descriptor]:
         ValueError: two have the same name.
     """
     found: dict[str, Descriptor] = {}
-    waiting = [kind for one in services() for method in one.methods for kind in _both(method.rpc)]
+    rpcs = [method.rpc for one in services() for method in one.methods]
+    waiting = [kind for rpc in rpcs for kind in (rpc.input_type, rpc.output_type)]
     while waiting:
         message = waiting.pop()
         if not message.full_name.startswith("ameide.") or found.get(local_name(message)) is message:
@@ -115,11 +95,6 @@ def local_name(message: Descriptor) -> str:
     return message.full_name.removeprefix(f"{message.file.package}.")
 
 
-def comment(full_name: str) -> str:
-    """Returns the comment of an element of the contract, without indentation."""
-    return "\n".join(line.strip() for line in comments().get(full_name, "").strip().splitlines())
-
-
 def snake(name: str) -> str:
     """Returns `service_account` for ServiceAccount."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
@@ -127,19 +102,13 @@ def snake(name: str) -> str:
 
 def _service(descriptor: ServiceDescriptor) -> Service:
     resource = descriptor.name.removesuffix("Service")
-    rpcs = cast(Iterable[MethodDescriptor], descriptor.methods)
-    methods = (Method(rpc, f"/{descriptor.full_name}/{rpc.name}", _method_name(rpc.name, resource)) for rpc in rpcs)
+    methods = (
+        Method(rpc, f"/{descriptor.full_name}/{rpc.name}", _method_name(rpc.name, resource))
+        for rpc in methods_of(descriptor)
+    )
     return Service(descriptor, f"{resource}s", tuple(methods))
-
-
-def _is_internal(policy: MethodPolicy) -> bool:
-    return policy.permission.endswith(".internal")
 
 
 def _method_name(rpc: str, resource: str) -> str:
     """Returns the name without that of the service: `create`, `batch_get`, `list_revisions`, but `create_api_key`."""
     return re.sub(f"_{snake(resource)}s?(?=_|$)", "", snake(rpc), count=1)
-
-
-def _both(rpc: MethodDescriptor) -> Iterator[Descriptor]:
-    yield from (rpc.input_type, rpc.output_type)

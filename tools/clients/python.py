@@ -11,7 +11,8 @@ from typing import Final
 from api_common.contract import has_behavior
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from tools.clients.api import Method, Service, comment, messages, reasons, services, snake
+from tools.clients.api import Method, Service, error_name, messages, services, snake
+from tools.contract.descriptors import reasons, text_of
 from tools.topology import ROOT
 
 PACKAGE: Final = ROOT / "clients" / "python" / "ameide_client"
@@ -54,10 +55,10 @@ def _errors() -> Iterator[str]:
     yield "from collections.abc import Mapping"
     yield "from typing import Final"
     yield "from ameide_client.api_error import ApiError"
-    for reason in reasons():
-        yield f"class {reason.error}(ApiError):"
-        yield _docstring(reason.comment, 4)
-    rows = ", ".join(f'"{reason.name}": {reason.error}' for reason in reasons())
+    for reason, meaning in reasons().items():
+        yield f"class {error_name(reason)}(ApiError):"
+        yield _docstring(meaning, 4)
+    rows = ", ".join(f'"{reason}": {error_name(reason)}' for reason in reasons())
     yield f"BY_REASON: Final[Mapping[str, type[ApiError]]] = {{{rows},}}"
 
 
@@ -84,7 +85,7 @@ def _services() -> Iterator[str]:
         prefix = "Async" if asynchronous else ""
         for service in services():
             yield f"class {prefix}{service.noun}:"
-            yield _docstring(comment(service.descriptor.full_name), 4)
+            yield _docstring(text_of(service.descriptor.full_name), 4)
             yield f"    def __init__(self, calls: {prefix}Calls) -> None:"
             yield "        self._calls = calls"
             for method in service.methods:

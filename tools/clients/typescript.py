@@ -11,8 +11,8 @@ from typing import Final
 
 from google.protobuf.descriptor import FileDescriptor
 
-from tools.clients.api import messages, reasons, services
-from tools.contract.descriptors import files
+from tools.clients.api import error_name, messages, services
+from tools.contract.descriptors import files, reasons
 from tools.contract.generate import DESCRIPTOR_SET
 from tools.topology import ROOT
 
@@ -98,10 +98,10 @@ def _run(command: list[str], folder: Path) -> None:
 
 def _errors() -> Iterator[str]:
     yield 'import { ApiError } from "../api-error.js";'
-    for reason in reasons():
-        yield f"\n/** {' '.join(reason.comment.split())} */\nexport class {reason.error} extends ApiError {{}}"
+    for reason, meaning in reasons().items():
+        yield f"\n/** {' '.join(meaning.split())} */\nexport class {error_name(reason)} extends ApiError {{}}"
     yield "\nexport const byReason: Readonly<Record<string, typeof ApiError>> = {"
-    yield from (f"  {reason.name}: {reason.error}," for reason in reasons())
+    yield from (f"  {reason}: {error_name(reason)}," for reason in reasons())
     yield "};"
 
 

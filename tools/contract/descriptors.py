@@ -2,17 +2,16 @@
 
 import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import grpc_tools
-from google.protobuf.descriptor import FileDescriptor
+from google.api import annotations_pb2
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from grpc_tools import protoc
 
-from tools.contract.generate import PROTO, THIRD_PARTY
+from tools.contract.generate import proto_files, run_protoc
 
 # The kinds of elements with a comment and a name. A source location is a path of these fields of FileDescriptorProto.
 _NAMED: Final = {"message_type", "nested_type", "enum_type", "field", "value", "service", "method", "extension"}
@@ -21,8 +20,8 @@ _NAMED: Final = {"message_type", "nested_type", "enum_type", "field", "value", "
 @cache
 def files() -> tuple[FileDescriptor, ...]:
     """Returns the descriptors of all our .proto files."""
-    modules = [importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2") for name in _names()]
-    return tuple(module.DESCRIPTOR for module in modules)
+    names = (name.removesuffix(".proto").replace("/", ".") for name in proto_files())
+    return tuple(importlib.import_module(f"{name}_pb2").DESCRIPTOR for name in names)
 
 
 @cache
@@ -31,11 +30,8 @@ def comments() -> dict[str, str]:
 
     The descriptors in generated code have no comments.
     """
-    includes = [f"-I{path}" for path in (PROTO, THIRD_PARTY, Path(grpc_tools.__file__).parent / "_proto")]
     with tempfile.NamedTemporaryFile(suffix=".pb") as output:
-        arguments = [*includes, "--include_source_info", f"--descriptor_set_out={output.name}", *_names()]
-        if protoc.main(["protoc", *arguments]) != 0:
-            raise SystemExit("protoc failed; its message is above")
+        run_protoc("--include_source_info", f"--descriptor_set_out={output.name}", *proto_files())
         described = FileDescriptorSet.FromString(Path(output.name).read_bytes())
     found = {}
     for file in described.file:
@@ -45,8 +41,33 @@ def comments() -> dict[str, str]:
     return found
 
 
-def _names() -> list[str]:
-    return sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+def text_of(full_name: str) -> str:
+    """Returns the comment of an element of the contract, as paragraphs of one line each."""
+    lines = [line.strip() for line in comments().get(full_name, "").strip().splitlines()]
+    return "\n\n".join(part.replace("\n", " ") for part in "\n".join(lines).split("\n\n"))
+
+
+def public_services() -> list[ServiceDescriptor]:
+    """Returns the services that clients may call: those with HTTP routes. The others are for siblings only."""
+    found = (service for file in files() for service in file.services_by_name.values())
+    return [service for service in found if any(map(has_route, methods_of(service)))]
+
+
+def methods_of(service: ServiceDescriptor) -> Iterable[MethodDescriptor]:
+    """Returns the RPCs of a service."""
+    return cast(Iterable[MethodDescriptor], service.methods)
+
+
+def has_route(method: MethodDescriptor) -> bool:
+    """Tells whether an RPC has an HTTP route."""
+    return bool(method.GetOptions().HasExtension(cast(Any, annotations_pb2.http)))
+
+
+@cache
+def reasons() -> dict[str, str]:
+    """Returns every reason of an error, with its comment."""
+    enums = [file.enum_types_by_name["Reason"] for file in files() if "Reason" in file.enum_types_by_name]
+    return {value.name: text_of(f"{enum.full_name}.{value.name}") for enum in enums for value in enum.values[1:]}
 
 
 def _name_at(file: FileDescriptorProto, path: Sequence[int]) -> str | None:

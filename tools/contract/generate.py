@@ -4,7 +4,6 @@ Third-party imports come from their own packages, so none of them is committed: 
 `googleapis-common-protos`, `buf/validate/validate.proto` from the source distribution of `protovalidate`.
 """
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -13,17 +12,19 @@ import tempfile
 from pathlib import Path
 
 import grpc_tools
+from google.api import annotations_pb2
 from grpc_tools import protoc
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.topology import ROOT
+
 PROTO = ROOT / "proto"
 THIRD_PARTY = ROOT / "third_party"
 OUT = ROOT / "libs" / "ameide_protos"
 DESCRIPTOR_SET = ROOT / "envoy" / "generated" / "ameide.pb"
 
-GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "launch_stage", "resource")
 # Envoy prints error details as JSON only if their types are in its descriptor set.
 EDGE_EXTRAS = ("google/rpc/error_details.proto", "google/rpc/status.proto")
+GOOGLEAPIS = ("annotations", "client", "field_behavior", "field_info", "http", "launch_stage", "resource")
 # The last source distribution that contains the .proto; the 2.x wheels contain the engine only.
 PROTOVALIDATE_SDIST = (
     "protovalidate==1.2.0 --hash=sha256:4cb9a5065f32abc9baf2cf25c5bd09a139f7dffb7b8692f636a8e3e6883bb9a2\n"
@@ -32,22 +33,18 @@ PROTOVALIDATE_SDIST = (
 
 def gather_imports() -> None:
     """Copies the imported .proto files into `third_party/`, once."""
-    googleapis = _package_folder("google.api").parent
-    for name in (*(f"api/{name}.proto" for name in GOOGLEAPIS), "rpc/error_details.proto", "rpc/status.proto"):
-        _copy(googleapis / name, THIRD_PARTY / "google" / name)
+    googleapis = Path(annotations_pb2.__file__).parents[2]
+    for name in (*(f"google/api/{name}.proto" for name in GOOGLEAPIS), *EDGE_EXTRAS):
+        (THIRD_PARTY / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(googleapis / name, THIRD_PARTY / name)
     validate = THIRD_PARTY / "buf" / "validate" / "validate.proto"
     if validate.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        requirement = Path(folder) / "requirement.txt"
-        requirement.write_text(PROTOVALIDATE_SDIST)
         # pip asks every source distribution for its metadata; in isolation it would first install, or even build, the
         # tools for that (7 minutes instead of 10 seconds when `--no-binary :all:` met an empty cache).
-        options = ["--no-deps", "--no-binary", "protovalidate", "--no-build-isolation", "--require-hashes"]
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options]
-        subprocess.run([*download, "--dest", folder, "--requirement", str(requirement)], check=True)
-        (archive,) = Path(folder).glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
+        options = ("--no-binary", "protovalidate", "--no-build-isolation")
+        with tarfile.open(download(PROTOVALIDATE_SDIST, folder, *options)) as tar:
             (member,) = (m for m in tar.getmembers() if m.name.endswith("proto/buf/validate/validate.proto"))
             content = tar.extractfile(member)
             assert content is not None
@@ -55,37 +52,41 @@ def gather_imports() -> None:
             validate.write_bytes(content.read())
 
 
+def download(requirement: str, folder: str, *options: str) -> Path:
+    """Downloads one archive into the empty ``folder``: ``requirement`` pins it by its hash."""
+    listed = Path(folder) / "requirement.txt"
+    listed.write_text(requirement)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", *options]
+    subprocess.run([*pip, "--require-hashes", "--dest", folder, "--requirement", str(listed)], check=True)
+    (archive,) = (path for path in Path(folder).iterdir() if path != listed)
+    return archive
+
+
 def generate() -> None:
     """Runs protoc over our protos and over the one import without a Python package."""
     for stale in ("ameide", "buf"):
         shutil.rmtree(OUT / stale, ignore_errors=True)
-    ours = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+    ours = proto_files()
     bin_folder = Path(sys.executable).parent
-    includes = [f"-I{PROTO}", f"-I{THIRD_PARTY}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
     DESCRIPTOR_SET.parent.mkdir(exist_ok=True)
     plugins = [f"--plugin=protoc-gen-{name}={bin_folder}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")]
     code = [f"--python_out={OUT}", f"--mypy_out=quiet:{OUT}"]
     services = [f"--grpc_python_out={OUT}", f"--mypy_grpc_out=quiet:{OUT}"]
-    descriptors = [f"--descriptor_set_out={DESCRIPTOR_SET}", "--include_imports"]
-    _protoc(*includes, *plugins, *code, *ours, "buf/validate/validate.proto")
-    _protoc(*includes, *plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
-    _protoc(*includes, *descriptors, *ours, *EDGE_EXTRAS)
+    run_protoc(*plugins, *code, *ours, "buf/validate/validate.proto")
+    run_protoc(*plugins, *services, *(name for name in ours if not name.startswith("ameide/common/")))
+    run_protoc(f"--descriptor_set_out={DESCRIPTOR_SET}", "--include_imports", *ours, *EDGE_EXTRAS)
 
 
-def _protoc(*arguments: str) -> None:
-    if protoc.main(["protoc", *arguments]) != 0:
+def proto_files() -> list[str]:
+    """Returns the names of our .proto files, as imports write them."""
+    return sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+
+
+def run_protoc(*arguments: str) -> None:
+    """Runs protoc; it finds our protos and everything that they import."""
+    includes = [f"-I{path}" for path in (PROTO, THIRD_PARTY, Path(grpc_tools.__file__).parent / "_proto")]
+    if protoc.main(["protoc", *includes, *arguments]) != 0:
         raise SystemExit("protoc failed; its message is above")
-
-
-def _package_folder(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":

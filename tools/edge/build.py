@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import yaml
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tools.topology import ROOT
+
 ENVOY: Final = ROOT / "envoy"
 GENERATED: Final = ENVOY / "generated"
 """What `make proto` writes and git ignores."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from tools.edge.build import ENVOY, GENERATED, ROOT, build
+from tools.edge.build import ENVOY, GENERATED, build
 from tools.edge.clusters import clusters
+from tools.topology import ROOT
 
 
 def lay_out(

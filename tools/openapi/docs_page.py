@@ -4,14 +4,13 @@ Swagger UI is an npm package, but running the mesh requires Python and PyPI alon
 contains each of its releases. We take two files of that wheel, and none of its dependencies on Django.
 """
 
-import subprocess
-import sys
 import tempfile
 import zipfile
-from pathlib import Path
 from typing import Final
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "third_party" / "swagger-ui"
+from tools.contract.generate import THIRD_PARTY, download
+
+FOLDER: Final = THIRD_PARTY / "swagger-ui"
 FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
 # Swagger UI 5.33.1.
 WHEEL: Final = (
@@ -23,17 +22,13 @@ WHEEL: Final = (
 def fetch() -> None:
     """Fetches the wheel and unpacks the files of the page."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        requirement = Path(folder) / "requirement.txt"
-        requirement.write_text(WHEEL)
-        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-        download = [sys.executable, "-m", "pip", "download", *options, "--dest", folder]
-        subprocess.run([*download, "--requirement", str(requirement)], check=True)
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            for name in FILES:
-                (member,) = (one for one in archive.namelist() if one.endswith(f"/swagger-ui-dist/{name}"))
-                (FOLDER / name).write_bytes(archive.read(member))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zipfile.ZipFile(download(WHEEL, folder, "--only-binary", ":all:")) as archive,
+    ):
+        for name in FILES:
+            (member,) = (one for one in archive.namelist() if one.endswith(f"/swagger-ui-dist/{name}"))
+            (FOLDER / name).write_bytes(archive.read(member))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from ameide.common.v1 import policy_pb2
@@ -10,10 +9,10 @@ from api_common.contract import MethodPolicy, Precondition, read_policies
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
-from tools.contract.descriptors import files
-from tools.contract.generate import ROOT
+from tools.contract.descriptors import has_route, methods_of, public_services, text_of
 from tools.openapi import refusals
-from tools.openapi.schemas import Json, Schemas, example, text_of
+from tools.openapi.schemas import Json, Schemas, example
+from tools.topology import ROOT
 
 PATH: Final = ROOT / "docs" / "openapi.json"
 
@@ -82,10 +81,10 @@ def build() -> Json:
     schemas = Schemas()
     paths: dict[str, Json] = {}
     tags = []
-    for service in _services():
+    for service in public_services():
         tags.append({"name": _tag(service), "description": text_of(service.full_name)})
         policies = read_policies(service)
-        for method in filter(_has_route, _methods(service)):
+        for method in filter(has_route, methods_of(service)):
             verb, path, operation = _operation(method, policies[method.name], schemas)
             paths.setdefault(path, {})[verb] = operation
     refusals.add_error_schema(schemas)
@@ -184,20 +183,6 @@ def _rate_classes() -> list[str]:
     """Returns a line for each rate class with its comment."""
     enum = policy_pb2.RateClass.DESCRIPTOR
     return [f"- `{value.name}`: {text_of(f'{enum.full_name}.{value.name}')}" for value in enum.values[1:]]
-
-
-def _services() -> list[ServiceDescriptor]:
-    """Returns the services that have routes."""
-    found = [service for file in files() for service in file.services_by_name.values()]
-    return [service for service in found if any(_has_route(method) for method in _methods(service))]
-
-
-def _methods(service: ServiceDescriptor) -> Iterable[MethodDescriptor]:
-    return cast(Iterable[MethodDescriptor], service.methods)
-
-
-def _has_route(method: MethodDescriptor) -> bool:
-    return bool(cast(Any, method.GetOptions()).HasExtension(annotations_pb2.http))
 
 
 def _field_at(method: MethodDescriptor, path: str) -> FieldDescriptor:

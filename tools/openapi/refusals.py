@@ -8,8 +8,8 @@ from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
 
-from tools.contract.descriptors import files
-from tools.openapi.schemas import Json, Schemas, enum_schema, text_of
+from tools.contract.descriptors import reasons, text_of
+from tools.openapi.schemas import Json, Schemas, enum_schema
 
 ANYWHERE: Final = frozenset({400, 401, 403, 429, 431, 500, 503, 504})
 """Statuses that any operation can answer with; each is a row of EDGE_REPLIES."""
@@ -35,8 +35,8 @@ _HEADERS: Final = ("X-Request-Id", "Error-Type", "Error-Id")
 
 def add_error_schema(schemas: Schemas) -> None:
     """Adds the one shape of errors, with every package's reasons and the details that we send."""
-    named = dict(sorted(reasons().items()))
-    schemas.components["Reason"] = enum_schema("Reason", "Why a call failed, for programs.", named)
+    meanings = dict(sorted(reasons().items()))
+    schemas.components["Reason"] = enum_schema("Reason", "Why a call failed, for programs.", meanings)
     for name, description in _DETAILS.items():
         schemas.message(error_details_pb2.DESCRIPTOR.message_types_by_name[name])
         component = schemas.components[name]
@@ -90,12 +90,6 @@ def responses(method: MethodDescriptor, *, writes: bool, has_body: bool, has_var
     return dict(sorted(found.items()))
 
 
-def reasons() -> dict[str, str]:
-    """Returns every reason of the contract with the full name of its enum value."""
-    enums = [file.enum_types_by_name["Reason"] for file in files() if "Reason" in file.enum_types_by_name]
-    return {value.name: f"{enum.full_name}.{value.name}" for enum in enums for value in enum.values[1:]}
-
-
 def _clauses(method: MethodDescriptor) -> Iterator[tuple[str, list[str], str]]:
     """Yields code, reasons and text of each part of `Errors: NOT_FOUND if …; ABORTED (…).` in a comment."""
     _, _, errors = text_of(method.full_name).partition("Errors: ")
@@ -128,11 +122,11 @@ def _response(description: str, code: int, reason: str) -> Json:
         "content": {
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/Error"},
-                "example": {"code": code, "message": text_of(reasons()[reason]), "details": [info, request]},
+                "example": {"code": code, "message": reasons()[reason], "details": [info, request]},
             }
         },
     }
 
 
 def _bullet(reason: str) -> str:
-    return f"- `{reason}`: {text_of(reasons()[reason])}"
+    return f"- `{reason}`: {reasons()[reason]}"

@@ -9,7 +9,7 @@ from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from tools.contract.descriptors import comments
+from tools.contract.descriptors import text_of
 
 Json = dict[str, Any]
 
@@ -119,7 +119,7 @@ class Schemas:
         """Returns a reference to the schema of ``enum``, without its zero value."""
         name = _short(enum)
         if self._is_new(name, enum.full_name):
-            values = {value.name: f"{enum.full_name}.{value.name}" for value in enum.values[1:]}
+            values = {value.name: text_of(f"{enum.full_name}.{value.name}") for value in enum.values[1:]}
             self.components[name] = enum_schema(name, text_of(enum.full_name), values)
         return {"$ref": f"#/components/schemas/{name}"}
 
@@ -137,12 +137,8 @@ class Schemas:
 
 
 def enum_schema(name: str, comment: str, values: Mapping[str, str]) -> Json:
-    """Returns the schema of a text with fixed ``values`` and their meanings.
-
-    Args:
-        values: the full names of the values, by the text that is sent.
-    """
-    meanings = [f"- `{value}`: {text_of(full_name)}" for value, full_name in values.items()]
+    """Returns the schema of a text that is one of ``values``, whose meanings they map to."""
+    meanings = [f"- `{value}`: {meaning}" for value, meaning in values.items()]
     description = "\n".join([comment, "", *meanings])
     return {"title": name, "type": "string", "enum": list(values), "description": description}
 
@@ -170,12 +166,6 @@ def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset
         ):
             found[field.json_name] = _example_of(field, request=request, named=changes)
     return found
-
-
-def text_of(full_name: str) -> str:
-    """Returns the comment of an element of the contract, as paragraphs."""
-    lines = [line.strip() for line in comments().get(full_name, "").strip().splitlines()]
-    return "\n\n".join(part.replace("\n", " ") for part in "\n".join(lines).split("\n\n"))
 
 
 def described(full_name: str) -> Json:
