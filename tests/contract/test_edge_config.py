@@ -28,7 +28,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.protos import internal_methods, option, public_methods, public_services
 from tools.edge.build import ENVOY, build
-from tools.edge.clusters import clusters
+from tools.edge.layout import clusters
 from tools.edge.validate import validate
 from tools.secrets import identity
 from tools.topology import AUDIENCE, COLLECTOR_PORT, ISSUER, ISSUER_PORT, SERVICES

@@ -2,14 +2,14 @@
 
 import re
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tools.edge.build import ENVOY, GENERATED, build
-from tools.edge.clusters import clusters
-from tools.topology import ROOT
+from tools.topology import ROOT, SERVICES, Service
 
 
 def lay_out(
@@ -50,6 +50,25 @@ def lay_out(
     sampling.parent.mkdir(parents=True, exist_ok=True)
     sampling.write_text(str(traced_percent))
     _link(target / "certs", certs)
+
+
+def clusters(path: Path) -> dict[str, Any]:
+    """Returns the resources of a `clusters.yaml`, with a cluster of each service in place of the pattern `service`."""
+    made = []
+    for found in yaml.load(path.read_text(), yaml.CSafeLoader)["resources"]:
+        made += [_cluster_of(service, found) for service in SERVICES] if found["name"] == "service" else [found]
+    return {"resources": made}
+
+
+def _cluster_of(service: Service, pattern: dict[str, Any]) -> dict[str, Any]:
+    cluster = deepcopy(pattern)
+    cluster["name"] = cluster["load_assignment"]["cluster_name"] = service.name
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    endpoint["address"]["socket_address"]["port_value"] = service.grpc_port
+    tls = cluster["transport_socket"]["typed_config"]["common_tls_context"]["combined_validation_context"]
+    expected = tls["default_validation_context"]["match_typed_subject_alt_names"][0]
+    expected["matcher"]["exact"] = f"spiffe://ameide.local/{service.name}"
+    return cluster
 
 
 def _write_shifted(document: Any, target: Path, port_offset: int) -> None:
