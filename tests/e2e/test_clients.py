@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tests import protos
 from tests.e2e.started import token
 from tests.services import owner_of
-from tools.clients import packages, typescript
+from tools.clients import python, typescript
 from tools.topology import ROOT, Mesh
 
 PAGE: Final = ROOT / "docs" / "clients.md"
@@ -136,7 +136,7 @@ def test_every_service_describes_itself(mesh: Mesh) -> None:
 
 
 def test_the_wheels_hold_all_that_is_generated(tmp_path: Path) -> None:
-    wheels, folder = packages.wheels(tmp_path), tmp_path / "installed"
+    wheels, folder = python.wheels(tmp_path), tmp_path / "installed"
     for wheel in wheels:
         zipfile.ZipFile(wheel).extractall(folder)
     assert (folder / "ameide_client" / "py.typed").exists()

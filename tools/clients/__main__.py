@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Final
 
-from tools.clients import packages, python, typescript
+from tools.clients import python, typescript
 from tools.topology import ROOT
 
 DIST: Final = ROOT / "dist"
@@ -21,10 +21,10 @@ def main() -> None:
         return
     shutil.rmtree(DIST, ignore_errors=True)
     try:
-        for wheel in packages.wheels(DIST):
+        for wheel in python.wheels(DIST):
             print(wheel.relative_to(ROOT))
         typescript.build()
-        print(packages.npm_package(DIST).relative_to(ROOT))
+        print(typescript.package(DIST).relative_to(ROOT))
     except typescript.MissingProgramError as error:
         raise SystemExit(str(error)) from None
     except subprocess.CalledProcessError as error:

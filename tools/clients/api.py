@@ -16,9 +16,16 @@ class Method:
     """An RPC with one request."""
 
     rpc: MethodDescriptor
-    path: str
-    name: str
-    """The name in the Python client, `create` for CreateUser of UserService."""
+
+    @property
+    def path(self) -> str:
+        return f"/{self.rpc.containing_service.full_name}/{self.rpc.name}"
+
+    @property
+    def name(self) -> str:
+        """The name without that of the service: `create`, `batch_get`, `list_revisions`, but `create_api_key`."""
+        resource = snake(self.rpc.containing_service.name.removesuffix("Service"))
+        return re.sub(f"_{resource}s?(?=_|$)", "", snake(self.rpc.name), count=1)
 
     @property
     def comment(self) -> str:
@@ -53,14 +60,20 @@ class Service:
     """A service and its name in the clients."""
 
     descriptor: ServiceDescriptor
-    noun: str
-    """`ServiceAccounts`."""
-    methods: tuple[Method, ...]
+
+    @property
+    def noun(self) -> str:
+        """`ServiceAccounts`."""
+        return f"{self.descriptor.name.removesuffix('Service')}s"
+
+    @property
+    def methods(self) -> list[Method]:
+        return [Method(rpc) for rpc in methods_of(self.descriptor)]
 
 
 def services() -> list[Service]:
     """Returns every public service."""
-    return [_service(one) for one in public_services()]
+    return [Service(one) for one in public_services()]
 
 
 def error_name(reason: str) -> str:
@@ -98,17 +111,3 @@ def local_name(message: Descriptor) -> str:
 def snake(name: str) -> str:
     """Returns `service_account` for ServiceAccount."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _service(descriptor: ServiceDescriptor) -> Service:
-    resource = descriptor.name.removesuffix("Service")
-    methods = (
-        Method(rpc, f"/{descriptor.full_name}/{rpc.name}", _method_name(rpc.name, resource))
-        for rpc in methods_of(descriptor)
-    )
-    return Service(descriptor, f"{resource}s", tuple(methods))
-
-
-def _method_name(rpc: str, resource: str) -> str:
-    """Returns the name without that of the service: `create`, `batch_get`, `list_revisions`, but `create_api_key`."""
-    return re.sub(f"_{snake(resource)}s?(?=_|$)", "", snake(rpc), count=1)

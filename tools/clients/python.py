@@ -1,4 +1,4 @@
-"""Writes the generated part of the Python client: services, errors and names of messages."""
+"""Writes the generated part of the Python client: services, errors and names of messages; packs the client."""
 
 import subprocess
 import sys
@@ -42,6 +42,14 @@ def generate() -> None:
     """Writes the three modules."""
     for name, lines in {"services": _services(), "errors": _errors(), "types": _types()}.items():
         (PACKAGE / f"{name}.py").write_text(HEADER + _formatted("\n".join(lines)))
+
+
+def wheels(folder: Path) -> list[Path]:
+    """Writes the wheels of the client and of its messages into ``folder``."""
+    command = [str(Path(sys.executable).with_name("uv")), "build", "--quiet", "--wheel", "--no-build-isolation"]
+    for package in ("libs/ameide_protos", "clients/python"):
+        subprocess.run([*command, "--python", sys.executable, "--out-dir", str(folder), package], cwd=ROOT, check=True)
+    return sorted(folder.glob("*.whl"))
 
 
 def _formatted(text: str) -> str:

@@ -41,17 +41,20 @@ def build() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         built, state = PACKAGE / "dist" / "built", _state()
         if not built.exists() or built.read_text() != state:
-            install()
+            _install()
             _compile()
             built.write_text(state)
 
 
-def install() -> None:
-    """Installs the packages of package-lock.json, when it has changed.
+def package(folder: Path) -> Path:
+    """Packs the client, which must be built, into ``folder``."""
+    _run(["npm", "pack", "--silent", "--pack-destination", str(folder)], PACKAGE)
+    (packed,) = folder.glob("*.tgz")
+    return packed
 
-    Raises:
-        MissingProgramError: there is no Node.js, or no npm.
-    """
+
+def _install() -> None:
+    """Installs the packages of package-lock.json, when it has changed."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise MissingProgramError(
