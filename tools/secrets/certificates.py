@@ -136,10 +136,7 @@ def _is_signed_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
 def _store(
     folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    files.write(folder / f"{name}.key", private)
+    files.write_key(folder / f"{name}.key", key)
     files.write(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
     return certificate, key
 

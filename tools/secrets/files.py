@@ -1,7 +1,11 @@
 """Writes files that a running process may read at any instant."""
 
+import json
 import os
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 
 def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -11,3 +15,13 @@ def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
     draft.replace(path)
+
+
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
+    """Writes a private key as PEM."""
+    write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def write_key_set(path: Path, keys: list[dict[str, str]]) -> None:
+    """Writes public keys as a JWK Set, which every user may read."""
+    write(path, f"{json.dumps({'keys': keys}, indent=2)}\n".encode(), mode=0o644)

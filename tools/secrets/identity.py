@@ -93,17 +93,14 @@ def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_secon
 
 
 def _make_key(path: Path) -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    files.write(path, pem)
+    files.write_key(path, rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
 def _publish(folder: Path, *privates: Path) -> None:
     # It takes a second to import, and `make token`, which runs often, makes no key.
     from api_common.authn import public_jwk
 
-    keys = [public_jwk(private.read_bytes()) for private in privates]
-    files.write(folder / "jwks.json", f"{json.dumps({'keys': keys}, indent=2)}\n".encode(), mode=0o644)
+    files.write_key_set(folder / "jwks.json", [public_jwk(private.read_bytes()) for private in privates])
 
 
 def _load(private: Path) -> rsa.RSAPrivateKey:
