@@ -7,14 +7,14 @@ from itertools import chain
 from typing import Any, Final
 
 from ameide.common.v1 import policy_pb2
-from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from tools.contract.descriptors import has_route, methods_of
+
 Node = dict[str, Any]
 
-_HTTP: Final[Any] = annotations_pb2.http
 _POLICY: Final[Any] = policy_pb2.policy
 
 
@@ -42,7 +42,7 @@ def public_services(descriptors: FileDescriptorSet) -> list[PublicService]:
         PublicService(service.full_name, f"{file.package.split('.')[1]}s", methods)
         for file in described
         for service in file.services_by_name.values()
-        if (methods := tuple(method for method in service.methods if method.GetOptions().HasExtension(_HTTP)))
+        if (methods := tuple(filter(has_route, methods_of(service))))
     ]
 
 

@@ -53,16 +53,6 @@ def is_ready(mesh: Mesh, process: str) -> bool:
         return False
 
 
-def wait_until_ready(mesh: Mesh, *, gave_up: Callable[[], bool]) -> str | None:
-    """Returns None when everything answers, else the first process that does not, after a time-out or ``gave_up``."""
-    waiting, deadline = list(PROCESSES), time.monotonic() + START_SECONDS
-    while waiting := [process for process in waiting if not is_ready(mesh, process)]:
-        if gave_up() or time.monotonic() > deadline:
-            return waiting[0]
-        time.sleep(0.05)
-    return None
-
-
 def check_ports(mesh: Mesh) -> None:
     """Checks that the ports of the mesh are free.
 
@@ -82,10 +72,10 @@ def free_offset() -> int:
     return next((n for n in SAFE_OFFSETS if all(map(is_free, Mesh(Path(), n).ports.values()))), SAFE_OFFSETS[0])
 
 
-def tail(mesh: Mesh, process: str, lines: int = 15) -> str:
-    """Returns the end of a process's log, indented."""
+def tail(mesh: Mesh, process: str) -> str:
+    """Returns the last 15 lines of a process's log, indented."""
     path = mesh.log(process)
-    text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+    text = path.read_text(errors="replace").splitlines()[-15:] if path.exists() else []
     return "\n".join([f"The end of {path}:", *(f"    {line}" for line in text or ["(empty)"])])
 
 
@@ -105,13 +95,16 @@ def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable
     failure: list[str] = []
 
     def watch() -> None:
-        silent = wait_until_ready(mesh, gave_up=lambda: manager.stopping)
-        if manager.stopping:
-            return
-        if silent:
-            failure.append(f"{silent} does not answer after {START_SECONDS} s.\n{tail(mesh, silent)}")
-            os.kill(os.getpid(), signal.SIGTERM)
-        else:
+        waiting, deadline = list(PROCESSES), time.monotonic() + START_SECONDS
+        while waiting := [process for process in waiting if not is_ready(mesh, process)]:
+            if manager.stopping:
+                return
+            if time.monotonic() > deadline:
+                failure.append(f"{waiting[0]} does not answer after {START_SECONDS} s.\n{tail(mesh, waiting[0])}")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.05)
+        if not manager.stopping:
             on_ready()
             output.shown = True
             ready_mark(mesh).touch()
