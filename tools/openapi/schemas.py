@@ -5,8 +5,8 @@ from collections.abc import Mapping, Set
 from typing import Any, Final, cast
 
 from ameide.common.v1 import example_pb2
+from api_common.contract import has_behavior
 from buf.validate import validate_pb2
-from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from tools.contract.descriptors import text_of
@@ -91,7 +91,7 @@ class Schemas:
 
     def _property(self, field: FieldDescriptor, *, named: bool, partial: bool) -> Json:
         schema = self.value(field, partial=partial) | described(field.full_name)
-        if is_output_only(field) and not (named and _is_identifier(field)):
+        if has_behavior(field, "OUTPUT_ONLY") and not (named and _is_identifier(field)):
             schema["readOnly"] = True
         return schema
 
@@ -104,13 +104,12 @@ class Schemas:
             schema = {"type": "array", "items": self._of_type(field, partial=partial)}
         else:
             schema = self._of_type(field, partial=partial)
-        behavior = behavior_of(field)
-        if "REQUIRED" in behavior and schema.get("type") in _LEAST:
+        if has_behavior(field, "REQUIRED") and schema.get("type") in _LEAST:
             # Without presence, empty is the same as absent.
             schema[_LEAST[schema["type"]]] = 1
         rules = cast(Any, field.GetOptions()).Extensions[validate_pb2.field]
         _constrain(schema, rules, field.full_name)
-        is_there = {"IDENTIFIER", "REQUIRED"} & {*behavior}
+        is_there = _is_identifier(field) or has_behavior(field, "REQUIRED")
         if "format" in schema and not is_there and rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE:
             schema["anyOf"] = [{"format": schema.pop("format")}, {"const": ""}]
         return schema
@@ -155,14 +154,15 @@ def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset
     changes = "update_mask" in message.fields_by_name
     found: Json = {}
     for field in message.fields:
-        hidden = request and (is_output_only(field) or field.name == "etag") and not (named and _is_identifier(field))
+        shown = named and _is_identifier(field)
+        hidden = request and (has_behavior(field, "OUTPUT_ONLY") or field.name == "etag") and not shown
         is_other = field.containing_oneof is not None and field is not field.containing_oneof.fields[0]
         if hidden or is_other or field.name in without:
             continue
         if field.json_name in declared:
             found[field.json_name] = declared[field.json_name]
         elif (field.message_type and _declared(field.message_type)) or not (
-            declared or "OPTIONAL" in behavior_of(field)
+            declared or has_behavior(field, "OPTIONAL")
         ):
             found[field.json_name] = _example_of(field, request=request, named=changes)
     return found
@@ -174,25 +174,14 @@ def described(full_name: str) -> Json:
     return {"description": text} if text else {}
 
 
-def behavior_of(field: FieldDescriptor) -> set[str]:
-    """Returns the names of the field's `google.api.field_behavior`."""
-    values = cast(Any, field.GetOptions()).Extensions[field_behavior_pb2.field_behavior]
-    return {field_behavior_pb2.FieldBehavior.Name(value) for value in values}
-
-
-def is_output_only(field: FieldDescriptor) -> bool:
-    """Returns whether only the server sets ``field``."""
-    return "OUTPUT_ONLY" in behavior_of(field)
-
-
 def _is_identifier(field: FieldDescriptor) -> bool:
-    return "IDENTIFIER" in behavior_of(field)
+    return has_behavior(field, "IDENTIFIER")
 
 
 def _is_always_there(field: FieldDescriptor) -> bool:
     """Returns whether clients must send the field, or the edge always sends it: it prints fields without presence."""
-    behavior = behavior_of(field)
-    return "REQUIRED" in behavior or (not field.has_presence and behavior <= {"OUTPUT_ONLY", "IDENTIFIER"})
+    may_lack = field.has_presence or has_behavior(field, "OPTIONAL") or has_behavior(field, "INPUT_ONLY")
+    return has_behavior(field, "REQUIRED") or not may_lack
 
 
 def _declared(message: Descriptor) -> Json:
@@ -207,7 +196,7 @@ def _example_of(field: FieldDescriptor, *, request: bool, named: bool) -> Any:
         one = field.enum_type.values[1].name
     elif cast(Any, field.GetOptions()).Extensions[validate_pb2.field].string.uuid:
         one = _SOME_ID
-    elif field.type == field.TYPE_STRING and "REQUIRED" in behavior_of(field):
+    elif field.type == field.TYPE_STRING and has_behavior(field, "REQUIRED"):
         one = field.name.replace("_", " ").capitalize()
     else:
         one = field.default_value
