@@ -114,20 +114,20 @@ def _load(private: Path) -> rsa.RSAPrivateKey:
 
 def main() -> None:
     """Prints the token that the environment describes, and nothing else; or takes a step of a rotation."""
-    match sys.argv[1:]:
-        case []:
-            _print_token()
-        case ["rotate", step] if step in ROTATION:
-            _rotate(step)
-        case _:
-            raise SystemExit(f"usage: make token, or make rotate-keys STEP={' | '.join(ROTATION)}")
+    try:
+        match sys.argv[1:]:
+            case []:
+                _print_token()
+            case ["rotate", step] if step in ROTATION:
+                _rotate(step)
+            case _:
+                raise SystemExit(f"usage: make token, or make rotate-keys STEP={' | '.join(ROTATION)}")
+    except MeshError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _rotate(step: str) -> None:
-    try:
-        rotate(Mesh.from_environment().issuer, step)
-    except MeshError as error:
-        raise SystemExit(str(error)) from None
+    rotate(Mesh.from_environment().issuer, step)
     following = {
         "publish": f"Published. In {PUBLISH_SECONDS} s: make rotate-keys STEP=activate",
         "activate": "New tokens have the new key. When the last old one has expired: make rotate-keys STEP=retire",
@@ -148,8 +148,6 @@ def _print_token() -> None:
         )
     except ValueError:
         raise SystemExit(f"TTL must be a whole number of seconds, not {ttl!r}") from None
-    except MeshError as error:
-        raise SystemExit(str(error)) from None
     print(token)
 
 
