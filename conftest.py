@@ -22,11 +22,12 @@ _TOGETHER = {
     "tests/e2e": "mesh",
     "tests/tools": "mesh",
     "tests/faults": "faults",
+    "tests/scaffold": "scaffold",
     "tests/api": "api",
 }
 """Folders whose tests share ports, or something that takes long to start; the longest first."""
 _ORDER = list(_TOGETHER.values())
-_UNMEASURED = {"edge", "mesh", "faults", "security", "api"}
+_UNMEASURED = {"edge", "mesh", "faults", "security", "api", "scaffold"}
 """Groups whose coverage says little: they call from outside, or every RPC in turn; measuring costs them a third."""
 
 

@@ -295,11 +295,11 @@ class TestFifthService:
         assert {"fifth", *NAMES, "issuer", "collector"} == {cluster["name"] for cluster in clusters}
         (environment,) = release.of_kind("Deployment")["users"]["spec"]["template"]["spec"]["containers"]
         told = {one["name"]: one.get("value") for one in environment["env"]}
-        assert told["USERS_SERVER_INTERNAL_CALLERS"] == "agents,fifth,ipas,workflows"
+        assert set(told["USERS_SERVER_INTERNAL_CALLERS"].split(",")) == {"fifth", *NAMED["users"].callers}
         monitoring = [one for one in release.objects if one["kind"] in {"PrometheusRule", "ConfigMap"}]
         for text in map(str, monitoring):
-            assert text.count("agents|") == text.count("agents|fifth|")
-            assert text.count('job="agents"') == text.count('job="fifth"')
+            assert text.count("|ipas|") == text.count("|fifth|")
+            assert text.count('job="ipas"') == text.count('job="fifth"')
 
 
 class TestPolicies:

@@ -12,6 +12,7 @@ from agents_service.tables import agents
 from api_common.db import Row, Statement, Transaction, compile_statement, to_datetime
 from api_common.listing import EnumField, Fields, Page, PageTokens
 from cryptography.fernet import Fernet
+from google.protobuf.descriptor import MethodDescriptor
 from ipas_service.repository import FIELDS as IPA_FIELDS
 from ipas_service.repository import DeploymentRepository, IpaRepository
 from ipas_service.tables import deployments, ipas
@@ -23,6 +24,9 @@ from users_service.tables import api_keys, service_accounts, users
 from workflows_service.repository import FIELDS as WORKFLOW_FIELDS
 from workflows_service.repository import RevisionRepository, WorkflowRepository
 from workflows_service.tables import workflow_revisions, workflows
+
+from tests import protos
+from tests.services import owner_of
 
 TENANTS: Final = 5
 ROWS: Final = 10_000
@@ -77,7 +81,7 @@ _keys, _revisions = ApiKeyRepository(TOKENS), RevisionRepository(TOKENS)
 _workflows, _agents, _ipas = WorkflowRepository(TOKENS), AgentRepository(TOKENS), IpaRepository(TOKENS)
 _deployments = DeploymentRepository(TOKENS)
 
-LISTS: Final = (
+_LISTS: Final = (
     List("ListUsers", "users", users, USER_FIELDS, lambda t, r: _users.page(t, r, method="")),
     List(
         "ListServiceAccounts", "users", service_accounts, ACCOUNT_FIELDS, lambda t, r: _accounts.page(t, r, method="")
@@ -94,6 +98,24 @@ LISTS: Final = (
     List("ListAgents", "agents", agents, AGENT_FIELDS, lambda t, r: _agents.page(t, r, method="")),
     List("ListIpas", "ipas", ipas, IPA_FIELDS, lambda t, r: _ipas.page(t, r, method="")),
     List("ListDeployments", "ipas", deployments, None, lambda t, r: _deployments.page(t, PARENT, r, method="")),
+)
+
+
+def _list_of(method: MethodDescriptor) -> List:
+    """Returns the list of a service with one aggregate, in which the names follow from the service's."""
+    built = owner_of(method.containing_service)
+    assert built, f"no service implements {method.full_name}"
+    name, repository = str(built), built.module("repository")
+    stored = getattr(repository, f"{name[:-1].capitalize()}Repository")(TOKENS)
+    return List(
+        method.name, name, built.metadata.tables[name], repository.FIELDS, lambda t, r: stored.page(t, r, method="")
+    )
+
+
+_KNOWN: Final = {one.method for one in _LISTS}
+LISTS: Final = (
+    *_LISTS,
+    *(_list_of(one) for one in protos.methods() if one.name.startswith("List") and one.name not in _KNOWN),
 )
 
 GETS: Final[Mapping[str, tuple[str, Table, Callable[[Any], Awaitable[object]]]]] = {

@@ -4,6 +4,7 @@ A new resource needs a line in `SAMPLES`; an RPC that does not work on what was 
 id whose name does not say what it names, one in `REFERENCES`. Nothing else is listed, so nothing can be forgotten.
 """
 
+import importlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ Ids = Mapping[str, str]
 
 WHERE: Final = "tests/security/world.py"
 
+
+def _of_services(name: str) -> dict[str, Any]:
+    """Returns what the factories of services say themselves in a table of this ``name``."""
+    paths = sorted(protos.ROOT.glob("services/*/tests/factories.py"))
+    modules = [importlib.import_module(f"services.{path.parts[-3]}.tests.factories") for path in paths]
+    return {key: value for module in modules for key, value in getattr(module, name, {}).items()}
+
+
 SAMPLES: Final[Mapping[str, Callable[[Ids], Message]]] = {
     "user": lambda ids: a_user(roles=["viewer"]),
     "service_account": lambda ids: an_account(),
@@ -42,6 +51,7 @@ SAMPLES: Final[Mapping[str, Callable[[Ids], Message]]] = {
     "workflow": lambda ids: a_workflow(definition=a_definition(a_node("ask", workflow_pb2.Node.AGENT))),
     "agent": lambda ids: an_agent(),
     "ipa": lambda ids: an_ipa(workflow_id=ids["workflow"], agent_bindings={"ask": ids["agent"]}),
+    **_of_services("SAMPLES"),
 }
 """Each resource as it may be created, with every id that it has room for, after those that it names."""
 
@@ -59,6 +69,7 @@ PREPARATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "RetireIpa": ("DeployIpa",),
     "GetDeployment": ("DeployIpa",),
     "ResumeDeployment": ("DeployIpa",),
+    **_of_services("PREPARATIONS"),
 }
 """What must have happened to a new resource before the RPC works on it."""
 
