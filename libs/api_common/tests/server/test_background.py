@@ -45,14 +45,15 @@ def settings(users_database: TestDatabase, identity: Identity) -> Settings:
 
 
 def dying_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> asyncio.Event:
-    """Lets the first run of a coroutine function raise; the event is set by the next one."""
+    """Lets the first run of a coroutine function raise, a method's once per object; the next one sets the event."""
     run: Callable[..., Awaitable[Any]] = getattr(owner, name)
-    runs, again = 0, asyncio.Event()
+    died, again = set[int](), asyncio.Event()
 
     async def mortal(*args: Any, **kwargs: Any) -> Any:
-        nonlocal runs
-        runs += 1
-        if runs == 1:
+        # Other services of this process have such tasks, too.
+        one = id(args[0]) if isinstance(owner, type) else 0
+        if one not in died:
+            died.add(one)
             raise ValueError("a defect")
         again.set()
         return await run(*args, **kwargs)
@@ -90,8 +91,9 @@ async def test_a_task_that_died_goes_on(
     async with running_service(replace(SERVICE, plans=lambda _: ()), settings) as service:
         await asyncio.wait_for(again.wait(), PATIENCE_SECONDS)
         await until_health(service, SERVING)
-        counted = await restarts(service)
-    assert counted.pop(task) == 1
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (counted := await restarts(service)).pop(task) != 1:
+                await asyncio.sleep(0.01)
     assert set(counted.values()) == {0}
     assert set(counted) | {task} == {
         "readiness", "loop lag", "reaper", "change notifier", "key refresh", "metrics export", "saga worker",
