@@ -129,7 +129,7 @@ class Arena:
             channels = {}
             for name, service in services.items():
                 settings = settings_for(databases[name], identity, siblings=siblings)
-                # Its sagas are worked on by processes that may be killed, and by nobody else.
+                # Its sagas are worked on by processes that may be killed, and by no others.
                 opened = running_service(
                     replace(service, plans=None), settings, caller_tls=tls_of(folder / "certificates", "ipas")
                 )

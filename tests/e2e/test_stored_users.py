@@ -1,4 +1,4 @@
-"""Whoever is stored as a user has the roles that are stored, through the real mesh, whatever the token says."""
+"""For users in the directory, stored roles override token claims, through the real mesh."""
 
 from __future__ import annotations
 

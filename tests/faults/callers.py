@@ -45,7 +45,7 @@ class Caller:
         return f"{number}@{self._run}.example"
 
     def create_user(self, number: int) -> Any:
-        """Creates a user with an e-mail of its own: whoever made it twice would be told that it is taken."""
+        """Creates a user with an e-mail of its own: a second creation would be refused."""
         user = pb.User(display_name="x", email=self.email(number))
         return self.users.CreateUser(pb.CreateUserRequest(user=user), **self._options)
 

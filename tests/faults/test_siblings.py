@@ -35,7 +35,7 @@ async def test_a_sibling_that_does_not_answer_is_left_alone_until_it_is_back(
         refused = [ada.create_ipa(workflow_id=workflow.id) for _ in range(FAILURES_TO_OPEN)]
         assert {await call.code() for call in refused} == {S.UNAVAILABLE}
         assert (await ipas.metrics())[OPEN] == 1
-        # Whoever asked a service that hangs would not come back in this time with an answer.
+        # A call to a service that hangs would not be answered in this time.
         seconds = MAX_WAIT_SECONDS / 2 if fault is signal.SIGSTOP else PATIENCE_SECONDS
         refused = [ada.create_ipa(workflow_id=workflow.id, timeout=seconds) for _ in range(20)]
         assert {await call.code() for call in refused} == {S.UNAVAILABLE}

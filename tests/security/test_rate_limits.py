@@ -1,4 +1,4 @@
-"""How much one caller may ask, and that nobody else pays for it."""
+"""What one caller may ask for, and that other callers do not pay for it."""
 
 import asyncio
 from collections import Counter

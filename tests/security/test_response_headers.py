@@ -1,4 +1,4 @@
-"""What every answer says to a browser, whoever made it, on both listeners."""
+"""The security headers of every answer, from each layer, on both listeners."""
 
 import asyncio
 import ssl

@@ -82,7 +82,7 @@ class TestCounts:
     def test_of_connections_are_five_thousand(self, running: Running) -> None:
         connections = running.monitor("global_downstream_max_connections")
         assert int(connections["max_active_downstream_connections"]) == 5000
-        # Whoever looks after a full edge still gets in.
+        # The operator of a full edge still gets in.
         assert running.bootstrap["admin"]["ignore_global_conn_limit"]
         assert running.bootstrap["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
 
@@ -91,7 +91,7 @@ class TestCounts:
         # The size of regular expressions is no limit for callers: they are ours, and RE2 matches in linear time.
         assert fixed["static_layer"].pop("re2.max_program_size.error_level") == 100_000
         assert fixed["static_layer"] == {"overload.premature_reset_total_stream_count": 2000}
-        # The environment says how much is traced; whoever may write its files has the edge anyway.
+        # The environment says how much is traced; a process that may write its files controls the edge anyway.
         assert told["disk_layer"] == {"symlink_root": "./runtime"}
 
 

@@ -89,7 +89,7 @@ class TestRotate:
     def test_signs_with_a_key_only_while_it_is_published(self, tmp_path: Path) -> None:
         first = self.signing(tmp_path)
         for step in identity.ROTATION:
-            # Twice: whoever is not sure whether a step was taken may take it again.
+            # Twice: a step may be repeated.
             for _ in range(2):
                 identity.rotate(tmp_path, step)
                 assert self.signing(tmp_path) in self.known(tmp_path)

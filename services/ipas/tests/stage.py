@@ -127,7 +127,7 @@ class Stage:
         return worker
 
     async def work(self, worker: SagaWorker, saga: str) -> None:
-        """Lets ``worker`` take a saga, whoever had it before."""
+        """Lets ``worker`` take a saga, even from another worker."""
         await self.expire(saga)
         await worker.work(await self._of(saga, "tenant_id"), saga)
 

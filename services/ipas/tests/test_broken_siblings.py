@@ -1,4 +1,4 @@
-"""A sibling that is broken costs its own calls and nobody else's."""
+"""A broken sibling fails its own calls and no others."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def assert_unharmed(ipas: IpaServiceAsyncStub, caller: Caller) -> None:
 
 @asynccontextmanager
 async def talking(text: bytes) -> AsyncIterator[str]:
-    """Yields the address of a server that says ``text`` to whoever connects."""
+    """Yields the address of a server that sends ``text`` to every connection."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(text)

@@ -65,7 +65,7 @@ async def writing(database: TestDatabase, tenant_id: str) -> AsyncIterator[Write
 async def test_forty_overlapping_writers_are_all_heard(
     users: UserServiceAsyncStub, users_database: TestDatabase, admin: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Whoever reads seldom reads nothing too early.
+    # A reader that reads seldom reads nothing too early.
     monkeypatch.setattr(hub, "POLL_SECONDS", 0.01)
     delays, together = random.Random(8), asyncio.Barrier(WRITERS)
 

@@ -109,7 +109,7 @@ async def listening(meet: Meeting, port: int, certs: Path) -> AsyncIterator[None
 
 
 class _Strays(grpc.GenericRpcHandler):
-    """Serves whatever nobody else serves, and remembers it."""
+    """Serves every call that no other handler serves, and records it."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""Every error that there is, in every language of the edge: the same facts, whoever says no and wherever.
+"""Every error that there is, in every language of the edge: the same facts, whichever layer refuses.
 
 The rows come from the registry: a new error, or a new reply of the edge, is here without anybody thinking of it.
 """

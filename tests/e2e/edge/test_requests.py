@@ -54,7 +54,7 @@ class TestTrace:
         "headers",
         [
             {},
-            # Digits that mean "traced" to whoever packs a reason into the id.
+            # Digits that mean "traced" to software that packs a reason into the id.
             *({"x-request-id": f"{A_UUID[:14]}{digit}{A_UUID[15:]}"} for digit in "9ab"),
             {"x-client-trace-id": "1"},
             {"x-envoy-force-trace": "1"},

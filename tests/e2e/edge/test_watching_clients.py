@@ -107,7 +107,7 @@ class TestWatch:
             await following()
         assert watching.resume_token == "2"
         assert len(backend.calls) == len(ending.split(", "))
-        # Whoever has dealt with that goes on.
+        # A client that handles the message goes on.
         assert (await following()).resource.id == "3"
 
     async def test_is_patient_for_so_long(self, watch: Open, backend: Backend) -> None:

@@ -90,7 +90,7 @@ class Authenticator:
         """Returns the user for whom ``peer`` calls ``method``.
 
         Without a peer, which only tests on loopback have, the token must be a user's. No user's token opens an
-        internal method, whatever roles it names and whoever passes it on.
+        internal method, whatever roles it names and whichever process forwards it.
 
         Args:
             internal: only services may call the method; the principal then has the role of a service.

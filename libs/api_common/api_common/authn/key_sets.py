@@ -158,7 +158,7 @@ class DiscoveredKeySet(_Keys):
         await self._client.aclose()
 
     async def _fetch_unless_tried_within(self, seconds: float) -> None:
-        # Whoever waited here for another's fetch finds that it was tried just now.
+        # A caller that waited here for another fetch sees that the fetch was tried just now.
         async with self._fetching:
             if self._now() - self._tried_at < seconds:
                 return

@@ -60,7 +60,7 @@ class CircuitBreaker:
         """Runs ``call`` unless its dependency is known to be down.
 
         Only an ExternalServiceError counts as a failure: every other answer, an error too, shows that somebody is
-        there. Cancellation and a caller's deadline count as nothing: whoever waits for 1 ms learns nothing.
+        there. Cancellation and a caller's deadline count as nothing: a caller that waits for 1 ms learns nothing.
 
         Raises:
             ExternalServiceError: the breaker is open.

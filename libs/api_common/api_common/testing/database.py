@@ -78,7 +78,7 @@ def postgres_server() -> Iterator[str]:
 
 @cache
 def create_database(admin_url: str, service: str, migrations_folder: Path) -> TestDatabase:
-    """Makes a database for this process of the tests, and migrates it; whoever asks again gets the same."""
+    """Makes a database for this process of the tests, and migrates it; later calls return the same one."""
     name = f"{service}_test_{os.getpid()}"
     asyncio.run(_drop(admin_url, name))
     urls = asyncio.run(provision(admin_url, service, database=name))

@@ -199,7 +199,7 @@ class TestKeys:
     async def test_that_are_secrets_are_not_used(
         self, identity: Identity, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        """A key set is public, so whoever reads it could sign with them."""
+        """A key set is public, so any reader could sign with them."""
         published = Identity(tmp_path_factory.mktemp("published"))
         published.key_set["keys"] = [{"kty": "oct", "k": "c2VjcmV0" * 8, "kid": "oct", "alg": "HS256"}]
         secret = base64.b64decode("c2VjcmV0" * 8)

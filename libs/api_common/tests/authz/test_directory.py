@@ -296,7 +296,7 @@ class TestUsersService:
                 await users.find(context())
 
     async def test_is_left_alone_when_it_keeps_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Its deadline, and not the impatience of whoever asks, ends a look-up: so the breaker counts it."""
+        """Its own deadline ends a look-up, not the caller's, so the breaker counts it."""
         monkeypatch.setattr(module, "LOOK_UP_SECONDS", 0.05)
         asked: list[None] = []
         async with answering(None, asked=asked) as users:

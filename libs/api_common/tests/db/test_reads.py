@@ -88,7 +88,7 @@ class TestReads:
         assert await database.fetch_value("SELECT pg_backend_pid()") == before
 
     async def test_keep_their_connection_when_they_are_refused(self, database: Database, tenant_id: str) -> None:
-        """Or whoever sends what Postgres refuses keeps it busy with new connections."""
+        """Otherwise a caller whose statements Postgres refuses keeps it busy with new connections."""
         before = await database.fetch_value("SELECT pg_backend_pid()")
         divided = compile_statement(select(literal_column("1") / bindparam("by", type_=Integer)))
         with pytest.raises(asyncpg.DivisionByZeroError):

@@ -318,7 +318,7 @@ def works_until_cancelled(sibling: Sibling) -> tuple[asyncio.Event, asyncio.Even
 
 @contextlib.asynccontextmanager
 async def raw_server(answer: bytes) -> AsyncIterator[str]:
-    """Yields the address of a server that says ``answer`` to whoever connects, and nothing else."""
+    """Yields the address of a server that sends ``answer`` to every connection, and nothing else."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
