@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import structlog
 import uuid_utils
 
 from api_common.db import Transaction
@@ -14,6 +15,12 @@ from api_common.testing.identity import Caller, Identity
 from api_common.testing.statements import Statements, recording
 
 _TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
+
+
+def pytest_configure() -> None:
+    """Logs tracebacks plainly: where rich is installed, structlog prints every local, in a second each."""
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -34,6 +34,7 @@ PATIENCE_SECONDS = 10
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(running_server, "_READINESS_INTERVAL_SECONDS", 0.1)
 
 
