@@ -18,7 +18,7 @@ _TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
 
 
 def pytest_configure() -> None:
-    """Logs tracebacks plainly: where rich is installed, structlog prints every local, in a second each."""
+    """Logs tracebacks plainly: where rich is installed, structlog also prints every local of every frame."""
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
