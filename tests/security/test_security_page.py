@@ -1,4 +1,4 @@
-"""docs/security.md names only what is there, and a promise that it makes about the contract holds."""
+"""docs/security.md names a test for each promise and only what is there; a promise about the contract holds."""
 
 import re
 from typing import Final
@@ -10,10 +10,27 @@ RISKS: Final = 10
 
 
 def test_every_path_that_the_page_names_exists() -> None:
-    named = re.findall(r"`((?:tests|libs|services|tools|envoy|proto|docs)/[^`]+)`", PAGE)
+    named = re.findall(r"`((?:tests|libs|services|tools|envoy|proto|docs)/[^`:]+)[`:]", PAGE)
     assert named
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing
+
+
+def test_every_promise_names_a_test() -> None:
+    promises, limits = re.subn(r"(?s)\n### Known limits\n.*?(?=\n## )", "", PAGE)
+    assert limits == 1
+    items = re.findall(r"(?ms)^- .*?(?=^- |^\n|\Z)", promises)
+    without = [item for item in items if not re.search(r"`[\w/]+\.py::test_\w+`", item)]
+    assert items and not without
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    path, missing = "", []
+    for named, test in re.findall(r"`([\w/]+\.py)?::(test_\w+)`", PAGE):
+        path = named or path
+        if not re.search(rf"^ *(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE):
+            missing.append(f"{path}::{test}")
+    assert path and not missing
 
 
 def test_every_risk_names_a_test() -> None:
