@@ -41,7 +41,8 @@ def test_releasing_adds_new_versions_and_keeps_the_hash_of_those_that_changed(tm
 
 @of_every_service
 def test_revisions_are_consecutive_numbers_that_compare_as_texts(folder: Path) -> None:
-    for number, path in enumerate(sorted(folder.glob("versions/*.py")), start=1):
+    first, *_ = versions(folder)
+    for number, path in enumerate(sorted(folder.glob("versions/*.py")), start=int(first[:4])):
         assigned = {
             node.targets[0].id: ast.literal_eval(node.value)
             for node in ast.parse(path.read_text()).body
@@ -49,7 +50,7 @@ def test_revisions_are_consecutive_numbers_that_compare_as_texts(folder: Path) -
             and isinstance(node.targets[0], ast.Name)
             and node.targets[0].id in {"revision", "down_revision"}
         }
-        before = f"{number - 1:04}" if number > 1 else None
+        before = None if path.name == first else f"{number - 1:04}"
         assert assigned == {"revision": f"{number:04}", "down_revision": before}, path.name
         assert path.name.startswith(f"{number:04}_")
 

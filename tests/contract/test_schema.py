@@ -1,19 +1,13 @@
 """The migrated schema is the declared one, and every table has the walls around a tenant."""
 
-import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from api_common.db import provision, upgrade_schema
 from api_common.testing import TestDatabase
 from sqlalchemy import ARRAY, BigInteger, Connection, DateTime, Integer, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
@@ -121,30 +115,6 @@ def test_what_services_have_in_common_is_the_same_in_all() -> None:
     assert not different, "write migrations that make these the same in all services"
 
 
-async def test_a_database_that_ran_the_versions_before_they_were_edited_is_repaired(
-    built: Built, database: TestDatabase, postgres_url: str, tmp_path: Path
-) -> None:
-    """Two released texts were edited once: the trigger function, and which tables of ipas have the trigger."""
-    older = tmp_path / "migrations"
-    shutil.copytree(built.service.migrations, older)
-    for repair in older.glob("versions/*_repair_record_change.py"):
-        repair.unlink()
-    if not (recording := next(older.glob("versions/*_record_changes.py"), None)):
-        return
-    recording.write_text(_before_it_was_edited(recording.read_text()))
-    name = f"{built}_edited_{os.getpid()}"
-    urls = await provision(postgres_url, built.service.name, database=name)
-    await asyncio.to_thread(upgrade_schema, older, urls.owner)
-    admin_url = urlsplit(database.admin_url)._replace(path=f"/{name}").geturl()
-    now = await catalog.catalog_of(database.admin_url)
-    assert await catalog.catalog_of(admin_url) != now
-    await asyncio.to_thread(upgrade_schema, built.service.migrations, urls.owner)
-    assert await catalog.catalog_of(admin_url) == now
-    server = await asyncpg.connect(postgres_url)
-    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await server.close()
-
-
 async def test_the_application_role_has_no_way_around_the_policies(application: Client) -> None:
     role = await application.fetchrow(
         "SELECT rolsuper, rolbypassrls, rolcreaterole FROM pg_roles WHERE rolname = current_user"
@@ -198,20 +168,6 @@ async def test_every_key_starts_with_the_tenant(built: Built) -> None:
         keys = [list(table.primary_key.columns), *(list(index.columns) for index in table.indexes if index.unique)]
         keys += [list(constraint.columns) for constraint in table.foreign_key_constraints]
         assert all(columns[0].name == "tenant_id" for columns in keys), table.name
-
-
-def _before_it_was_edited(version: str) -> str:
-    edits = {
-        "    was_is jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;\n": "",
-        "now_is ->> 'delete_time' IS NULL": "NEW.delete_time IS NULL",
-        "was_is ->> 'delete_time' IS NULL": "OLD.delete_time IS NULL",
-        "jsonb_each(was_is)": "jsonb_each(to_jsonb(OLD))",
-    }
-    for after, before in edits.items():
-        assert after in version
-        version = version.replace(after, before)
-    statements = version.split('    """\n    CREATE TRIGGER')
-    return "".join([statements[0], '    """\n    CREATE TRIGGER', statements[-1].replace("deployments", "ipas")])
 
 
 async def _attempt(connection: Client, statement: str, *arguments: Any) -> str:

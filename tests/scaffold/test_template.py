@@ -12,6 +12,7 @@ from tools.scaffold.__main__ import render
 
 OWN: Final = frozenset(
     {
+        'revision = "0001"',
         'servicers={agent_pb2.DESCRIPTOR.services_by_name["AgentService"]: _servicer},',
         "return AgentServicer(AgentRepository(dependencies.page_tokens), watch)",
         "def __init__(self, agents: AgentRepository, watch: Watch[pb.WatchAgentsResponse]) -> None:",
@@ -26,7 +27,6 @@ OWN: Final = frozenset(
         "ON agents (tenant_id, state, create_time, id)",
         "CREATE INDEX ix_agents_tenant_id_created_by_create_time_id",
         "ON agents (tenant_id, created_by, create_time, id)",
-        "USING ({_TASK} = 'reap' AND expire_time <= now()) WITH CHECK (false)",
     }
 )
 """The lines that agents has in another form, because it has more to do in them."""

@@ -3,7 +3,7 @@
 from api_common.db.database import Database
 from api_common.db.driver import DRIVER_ERRORS, ConstraintErrors, Statement, compile_statement, set_codecs, to_datetime
 from api_common.db.idempotency import IdempotencyKey
-from api_common.db.migrations import schema_head, upgrade_schema
+from api_common.db.migrations import SchemaTooOldError, schema_head, upgrade_schema
 from api_common.db.pool import Connection
 from api_common.db.provisioning import DatabaseUrls, provision
 from api_common.db.tables import metadata, resource_table, text_bytes
@@ -17,6 +17,7 @@ __all__ = [
     "DatabaseUrls",
     "IdempotencyKey",
     "Row",
+    "SchemaTooOldError",
     "Statement",
     "Transaction",
     "TransactionOutcome",

@@ -23,8 +23,16 @@ _LOCK: Final = 0x616D65696465
 _log: Final = structlog.get_logger()
 
 
+class SchemaTooOldError(Exception):
+    """The database is older than the first released schema; no version leads on from it."""
+
+
 def upgrade_schema(folder: Path, owner_url: str) -> None:
-    """Brings the schema to the newest revision in ``folder``; leaves one alone that is as new or newer."""
+    """Brings the schema to the newest revision in ``folder``; leaves one alone that is as new or newer.
+
+    Raises:
+        SchemaTooOldError: the database was made before the first release.
+    """
     asyncio.run(_upgrade(folder, owner_url))
 
 
@@ -45,6 +53,11 @@ def _run(connection: Connection, scripts: ScriptDirectory) -> None:
     if found is not None and found > head:
         _log.info("nothing to migrate: the schema is newer than this release", schema=found, release=head)
         return
+    if found is not None and found < (first := str(scripts.get_base())):
+        raise SchemaTooOldError(
+            f"the schema is at revision {found}, and the first released one is {first} (ADR 38). Nothing leads from a"
+            " schema before the first release to a later one: make the database anew, locally with `make reset`."
+        )
     # As Alembic's documentation of EnvironmentContext has it.
     with EnvironmentContext(Config(), scripts, fn=lambda now, _: scripts._upgrade_revs("head", now)) as environment:  # noqa: SLF001
         environment.configure(connection=connection)

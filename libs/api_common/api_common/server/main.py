@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from api_common.authn import KeySet, server_credentials
 from api_common.authz import Directory, UserSource, UsersService
-from api_common.db import upgrade_schema
+from api_common.db import SchemaTooOldError, upgrade_schema
 from api_common.rpc import AccessLog, Pipeline, Streams
 from api_common.sagas import SagaMetrics, SagaWorker
 from api_common.server.authentication import open_authenticator, open_key_sets, refresh_forever
@@ -45,7 +45,7 @@ def run_service(service: Service) -> None:
             settings = Settings.load(service.name, siblings=service.siblings, api_keys=service.api_keys is not None)
             configure_logging(service.name, settings.log.level)
             uvloop.run(_serve(service, settings))
-    except (SettingsError, StartError) as error:
+    except (SchemaTooOldError, SettingsError, StartError) as error:
         raise SystemExit(f"{service.name}: {error}") from None
 
 

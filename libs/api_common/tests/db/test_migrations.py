@@ -16,7 +16,7 @@ import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db import DatabaseUrls, provision, schema_head, upgrade_schema
-from api_common.server import StartError, run_service, running
+from api_common.server import Service, StartError, run_service, running
 from api_common.settings import DatabaseSettings, Settings
 from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for, watching
 from pydantic import SecretStr
@@ -96,11 +96,27 @@ async def test_migrate_leaves_a_newer_schema_alone_and_says_so(
     await owner.close()
 
 
-async def test_a_release_refuses_a_schema_that_is_older(next_settings: Settings, tmp_path: Path) -> None:
-    folder = tmp_path / "after_next" / "versions"
+@pytest.fixture
+def later(tmp_path: Path) -> Service:
+    """The example, whose first released schema is newer than the database."""
+    folder = tmp_path / "later" / "versions"
     folder.mkdir(parents=True)
-    (folder / "9999_after_next.py").write_text('revision, down_revision = "9999", None\n')
-    later = replace(SERVICE, migrations=folder.parent)
+    (folder / "9999_baseline.py").write_text('revision, down_revision = "9999", None\n')
+    return replace(SERVICE, migrations=folder.parent)
+
+
+async def test_migrate_refuses_a_schema_from_before_the_first_release(
+    later: Service, next_urls: DatabaseUrls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["example_service", "migrate"])
+    monkeypatch.setattr("api_common.server.main.configure_logging", lambda *_: None)
+    monkeypatch.setenv("EXAMPLE_DATABASE_OWNER_URL", next_urls.owner)
+    told = f"example: the schema is at revision {NEXT_REVISION}, and the first released one is 9999 .* `make reset`"
+    with pytest.raises(SystemExit, match=told):
+        await asyncio.to_thread(run_service, later)
+
+
+async def test_a_release_refuses_a_schema_that_is_older(next_settings: Settings, later: Service) -> None:
     with pytest.raises(StartError, match=f"the schema is at revision {NEXT_REVISION}, this release needs 9999"):
         async with running(later, next_settings, credentials=None):
             pass
