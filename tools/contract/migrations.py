@@ -19,8 +19,8 @@ def released(folder: Path) -> dict[str, str]:
 
 
 def versions(folder: Path) -> dict[str, str]:
-    """Returns the hash of each version in ``folder``, by the name of its file, in their order."""
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("versions/*.py"))}
+    """Returns the hash of each file of a version in ``folder``, by its name, in the order of the versions."""
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("versions/[0-9]*.*"))}
 
 
 def changed(folder: Path) -> list[str]:

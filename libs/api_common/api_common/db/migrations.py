@@ -1,6 +1,6 @@
 """Upgrades a service's schema with Alembic, as the owner role, and tells which revision a release needs.
 
-A revision is a four-digit number, so revisions compare as texts. A version holds its own SQL and never changes once it
+A revision is a four-digit number, so revisions compare as texts. A version is SQL in a file and never changes once it
 is released; versions only add, so a release also runs on schemas newer than its own.
 """
 
