@@ -71,7 +71,8 @@ def main() -> None:
     parser.add_argument("--watches", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=20)
     given = parser.parse_args()
-    with set_stage() as stage, started_service("users", stage) as service:
+    room = dict.fromkeys(("USERS_SHARES_TENANT_WATCHES", "USERS_SHARES_PRINCIPAL_WATCHES"), "1000000")
+    with set_stage() as stage, started_service("users", stage, environment=room) as service:
         await_all([service])
         asyncio.run(measure(service, stage, watches=given.watches, seconds=given.seconds))
 

@@ -63,6 +63,8 @@ class DatabaseSettings(_Concern):
     """The most connections of this process."""
     acquire_timeout_seconds: float = Field(default=1, gt=0)
     """How long a request waits for a free connection before it fails."""
+    tenant_connections: int = Field(default=4, ge=1)
+    """The most connections that one tenant holds; well below the size of the pool, because others get the rest."""
 
 
 class TlsSettings(_Concern):
@@ -138,6 +140,23 @@ class WatchSettings(_Concern):
     """How long a client may leave a message unread before its watch ends."""
 
 
+class SharesSettings(_Concern):
+    """What one tenant, and one principal of it, may hold of a process at the same time."""
+
+    tenant_calls: int = Field(default=512, ge=1)
+    """The most calls under way, without watches, of all principals of a tenant."""
+    principal_calls: int = Field(default=256, ge=1)
+    """The most calls under way, without watches, of one principal."""
+    tenant_watches: int = Field(default=512, ge=1)
+    """The most open watches of all principals of a tenant."""
+    principal_watches: int = Field(default=256, ge=1)
+    """The most open watches of one principal."""
+    tenant_bytes: int = Field(default=67_108_864, ge=16_777_216)
+    """The most bytes of requests under way of a tenant; requests of up to 64 KiB do not count."""
+    principal_bytes: int = Field(default=33_554_432, ge=16_777_216)
+    """The most bytes of requests under way of one principal; requests of up to 64 KiB do not count."""
+
+
 class LogSettings(_Concern):
     """The log."""
 
@@ -161,6 +180,8 @@ class Settings:
     """No export by default."""
     watch: WatchSettings = field(default_factory=WatchSettings)
     """The defaults suit production."""
+    shares: SharesSettings = field(default_factory=SharesSettings)
+    """The defaults suit processes of 512 MiB."""
     api_keys: ApiKeySettings | None = None
     """Set in the service that issues API keys."""
 
@@ -184,6 +205,7 @@ class Settings:
             log=_read(LogSettings, f"{service}_LOG_", faults),
             telemetry=_read(TelemetrySettings, f"{service}_TELEMETRY_", faults),
             watch=_read(WatchSettings, f"{service}_WATCH_", faults),
+            shares=_read(SharesSettings, f"{service}_SHARES_", faults),
             api_keys=_read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None,
             siblings={name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings},
         )

@@ -32,7 +32,12 @@ class Database(Pool):
     """A pool of connections whose rows are ready for protobuf."""
 
     def __init__(self, settings: DatabaseSettings, *, application_name: str) -> None:
-        super().__init__(self._open_one, size=settings.pool_size, timeout_seconds=settings.acquire_timeout_seconds)
+        super().__init__(
+            self._open_one,
+            size=settings.pool_size,
+            share=settings.tenant_connections,
+            timeout_seconds=settings.acquire_timeout_seconds,
+        )
         self._url = settings.url.get_secret_value()
         self._session = {**_SESSION, "application_name": application_name}
         self._probe: Connection | None = None

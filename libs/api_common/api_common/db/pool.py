@@ -6,12 +6,13 @@ transaction (ADR 0003).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 import asyncpg
 
-from api_common.telemetry import Occupancy
+from api_common.telemetry import Occupancy, ShareUse
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 """A connection out of the pool."""
@@ -20,16 +21,26 @@ MAX_IDLE_SECONDS: Final = 300
 """Connections that were idle for longer are not used again: the network may have dropped them silently."""
 
 
+class ShareTimeoutError(TimeoutError):
+    """The tenant held its share of the connections for too long."""
+
+
 class Pool:
-    """At most ``size`` connections, handed out first come, first served.
+    """At most ``size`` connections, handed out first come, first served among tenants that hold less than their share.
 
     Args:
         connect: opens a connection.
+        share: the most connections of one tenant.
         timeout_seconds: how long `acquire` waits unless its caller says otherwise.
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], *, size: int, timeout_seconds: float | None = None
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        *,
+        size: int,
+        share: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> None:
         self._connect = connect
         self._size = size
@@ -41,13 +52,67 @@ class Pool:
         self._openings: set[asyncio.Task[Connection]] = set()
         self._waiting = 0
         self._timeouts = 0
+        self._share = size if share is None else share
+        self._held: dict[str, int] = {}
+        self._holders: dict[Connection, str] = {}
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        self._refusals = 0
 
-    async def acquire(self, *, timeout_seconds: float | None = None) -> Connection:
+    async def acquire(self, tenant_id: str = "", *, timeout_seconds: float | None = None) -> Connection:
         """Takes a connection.
 
+        Args:
+            tenant_id: on whose share it counts; empty for a task of the process, which has none.
+
         Raises:
+            ShareTimeoutError: the tenant held its share all the time.
             TimeoutError: none came free, or none could be opened, in time.
         """
+        if not tenant_id:
+            return await self._take(timeout_seconds)
+        if self._held.get(tenant_id, 0) >= self._share:
+            await self._wait_for_share(tenant_id, timeout_seconds)
+        else:
+            self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
+        try:
+            connection = await self._take(timeout_seconds)
+        except BaseException:
+            self._give_share_back(tenant_id)
+            raise
+        self._holders[connection] = tenant_id
+        return connection
+
+    async def _wait_for_share(self, tenant_id: str, timeout_seconds: float | None) -> None:
+        """Returns when another call of the tenant has left its part of the share to this one."""
+        left = asyncio.get_running_loop().create_future()
+        queue = self._queues.setdefault(tenant_id, deque())
+        queue.append(left)
+        try:
+            async with asyncio.timeout(self._timeout_seconds if timeout_seconds is None else timeout_seconds):
+                await left
+        except BaseException as error:
+            if left.done() and not left.cancelled():
+                self._give_share_back(tenant_id)
+            if not isinstance(error, TimeoutError):
+                raise
+            self._refusals += 1
+            raise ShareTimeoutError from None
+
+    def _give_share_back(self, tenant_id: str) -> None:
+        queue = self._queues.get(tenant_id)
+        while queue:
+            left = queue.popleft()
+            if not left.done():
+                left.set_result(None)
+                break
+        else:
+            self._held[tenant_id] -= 1
+            if not self._held[tenant_id]:
+                del self._held[tenant_id]
+        if queue is not None and not queue:
+            del self._queues[tenant_id]
+
+    async def _take(self, timeout_seconds: float | None) -> Connection:
         if self._idle and not self._free.locked():
             # Nothing to wait for, so no timer: the usual case.
             await self._free.acquire()
@@ -70,6 +135,8 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Gives a connection back; a closed one makes room for another."""
+        if tenant_id := self._holders.pop(connection, ""):
+            self._give_share_back(tenant_id)
         if connection.is_closed() or connection in self._outdated:
             self._end(connection)
         else:
@@ -101,6 +168,12 @@ class Pool:
         """How full the pool is; other threads may ask."""
         open_, idle = len(self._open), len(self._idle)
         return Occupancy(self._size, open_, idle, self._waiting, self._timeouts)
+
+    @property
+    def share(self) -> ShareUse:
+        """How much the tenant with the most connections holds; other threads may ask."""
+        most = max(self._held.copy().values(), default=0)
+        return ShareUse("connections", "tenant", most, self._share, self._refusals)
 
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; if it is cancelled, all end at once."""

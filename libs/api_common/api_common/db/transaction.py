@@ -24,7 +24,7 @@ from api_common.db.driver import (
     is_stale,
     raise_domain_error,
 )
-from api_common.db.pool import Connection
+from api_common.db.pool import Connection, ShareTimeoutError
 from api_common.telemetry import Attributes, Trace
 
 ResultT = TypeVar("ResultT")
@@ -223,7 +223,11 @@ class Transaction:
 
     async def _acquire(self) -> Connection:
         try:
-            return await self._database.acquire()
+            return await self._database.acquire(self.tenant_id)
+        except ShareTimeoutError as error:
+            raise errors.TooManyCallsError(
+                "The calls of this tenant hold its share of the database's connections.", retry_after_seconds=1
+            ) from error
         except TimeoutError as error:
             raise errors.ExternalServiceError("The database is busy.", retry_after_seconds=1) from error
         except DRIVER_ERRORS as error:

@@ -32,6 +32,8 @@ from api_common.errors.domain import (
     SecretShownOnceError,
     SlowReaderError,
     StillReferencedError,
+    TooManyCallsError,
+    TooManyWatchesError,
     UnauthenticatedError,
     ValidationError,
 )
@@ -74,6 +76,8 @@ __all__ = [
     "SecretShownOnceError",
     "SlowReaderError",
     "StillReferencedError",
+    "TooManyCallsError",
+    "TooManyWatchesError",
     "Trailers",
     "UnauthenticatedError",
     "ValidationError",

@@ -158,6 +158,18 @@ class SlowReaderError(RateLimitError):
     reason = "SLOW_READER"
 
 
+class TooManyCallsError(RateLimitError):
+    """The principal or its tenant has its share of calls under way."""
+
+    reason = "TOO_MANY_CALLS"
+
+
+class TooManyWatchesError(RateLimitError):
+    """The principal or its tenant has its share of watches open."""
+
+    reason = "TOO_MANY_WATCHES"
+
+
 class PayloadTooLargeError(DomainError):
     """The message is larger than the limit."""
 

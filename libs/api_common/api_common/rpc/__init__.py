@@ -3,6 +3,7 @@
 from api_common.rpc.adapter import COMPRESSED_BYTES, MAX_STREAM_SECONDS, unknown_method_handler
 from api_common.rpc.call import Call, Done, Layer
 from api_common.rpc.layers import Pipeline
+from api_common.rpc.layers.admission import Shares
 from api_common.rpc.layers.streaming import Streams
 from api_common.rpc.layers.telemetry import AccessLog
 from api_common.rpc.layers.transaction import MAX_RESPONSE_BYTES
@@ -16,6 +17,7 @@ __all__ = [
     "Done",
     "Layer",
     "Pipeline",
+    "Shares",
     "Streams",
     "unknown_method_handler",
 ]

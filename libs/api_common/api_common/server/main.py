@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from api_common.authn import KeySet, server_credentials
 from api_common.authz import Directory, UserSource, UsersService
 from api_common.db import SchemaTooOldError, upgrade_schema
-from api_common.rpc import AccessLog, Pipeline, Streams
+from api_common.rpc import AccessLog, Pipeline, Shares, Streams
 from api_common.sagas import SagaMetrics, SagaWorker
 from api_common.server.authentication import open_authenticator, open_key_sets, refresh_forever
 from api_common.server.dependencies import open_dependencies
@@ -88,6 +88,8 @@ async def running(
         key_sets = open_key_sets(service, settings.auth, stack)
         tracer = _open_tracer(service, settings.telemetry, stack)
         notifier = dependencies.watch_factory.notifier
+        shares = Shares(settings.shares)
+        metrics.watch_shares(lambda: [*shares.use, dependencies.database.share])
         pipeline = Pipeline(
             authenticator=open_authenticator(service, settings, key_sets),
             directory=directory or Directory(_stored_users(service, dependencies)),
@@ -98,6 +100,7 @@ async def running(
             notifier=notifier,
             streams=Streams(notifier),
             watch=settings.watch,
+            shares=shares,
             tracer=tracer,
         )
         server = await start_server(service, dependencies, pipeline, stack, credentials=credentials)

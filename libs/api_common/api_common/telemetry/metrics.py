@@ -7,7 +7,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import grpc
@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api_common.telemetry.occupancy import Occupancy
+from api_common.telemetry.occupancy import Occupancy, ShareUse
 
 DURATION_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Source: the semantic convention's advice for `rpc.server.call.duration`."""
@@ -89,6 +89,10 @@ class Metrics:
         """Exports how full the pool of database connections is, at each scrape."""
         self.registry.register(_PoolCollector(occupancy))
 
+    def watch_shares(self, use: Callable[[], Sequence[ShareUse]]) -> None:
+        """Exports how far shares are used up, at each scrape."""
+        self.registry.register(_ShareCollector(use))
+
     async def watch_loop(self) -> None:
         """Measures how late the event loop runs, which shows blocking code or too little CPU. Never returns."""
         loop = asyncio.get_running_loop()
@@ -129,6 +133,21 @@ class _PoolCollector(Collector):
         yield GaugeMetricFamily("db_client_connection_max", "Connections there may be.", now.size)
         yield GaugeMetricFamily("db_client_connection_pending_requests", "Requests that wait for one.", now.waiting)
         yield CounterMetricFamily("db_client_connection_timeouts", "Requests that waited in vain.", now.timeouts)
+
+
+class _ShareCollector(Collector):
+    def __init__(self, use: Callable[[], Sequence[ShareUse]]) -> None:
+        self._use = use
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("resource", "holder")
+        ratio = GaugeMetricFamily("share_used_ratio", "The fullest share of a tenant or principal.", labels=labels)
+        refusals = CounterMetricFamily("share_refusals", "Requests for more than a share.", labels=labels)
+        for use in self._use():
+            ratio.add_metric(use[:2], use.used / use.limit)
+            refusals.add_metric(use[:2], use.refusals)
+        yield ratio
+        yield refusals
 
 
 def configure_logging(service: str, level: str) -> None:

@@ -66,7 +66,9 @@ def settings_for(
             reap_interval_seconds=3600,
             internal_callers=tuple(internal_callers),
         ),
-        database=DatabaseSettings(url=SecretStr(database.url), pool_size=pool_size),
+        database=DatabaseSettings(
+            url=SecretStr(database.url), pool_size=pool_size, tenant_connections=max(4, pool_size - 1)
+        ),
         tls=tls or TlsSettings(certificate_path=nowhere, private_key_path=nowhere, ca_path=nowhere),
         auth=AuthSettings(
             issuer=ISSUER,

@@ -217,7 +217,7 @@ class TestParallelDuplicates:
         stalled: asyncio.Event,
     ) -> None:
         """Forty duplicates over two replicas; the one that holds the key loses its connection before it commits."""
-        settings = settings_for(users_database, identity, pool_size=20)
+        settings = settings_for(users_database, identity, pool_size=21)
         async with running_service(SERVICE, settings) as one, running_service(SERVICE, settings) as other:
             stubs: list[UserServiceAsyncStub] = [UserServiceStub(replica.channel) for replica in (one, other)]
             user = a_user()

@@ -16,7 +16,7 @@ from api_common.contract import MethodPolicy
 from api_common.db import ConstraintErrors, Database, repeat_if_stale
 from api_common.rpc.adapter import method_handler, service_handler
 from api_common.rpc.call import Layer
-from api_common.rpc.layers.admission import admission
+from api_common.rpc.layers.admission import Shares, admission
 from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams, stream
@@ -43,6 +43,7 @@ class Pipeline:
     notifier: ChangeNotifier
     streams: Streams
     watch: WatchSettings
+    shares: Shares
     tracer: Tracer | None = None
     """None without a collector."""
 
@@ -74,7 +75,9 @@ class Pipeline:
             )
             within = partial(repeat_if_stale, within)  # type: ignore[arg-type]  # mypy binds no TypeVarTuple
         within = effects(method, within, directory=self.directory)
-        within = admission(method, within, authenticator=self.authenticator, directory=self.directory)
+        within = admission(
+            method, within, authenticator=self.authenticator, directory=self.directory, shares=self.shares
+        )
         within = errors(method, within, denied=record_denial)
         return self._measured(method, within)
 

@@ -1,6 +1,7 @@
 """Decides whether a call may reach its handler: identity, permission, then the form of the request."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -12,14 +13,27 @@ from api_common.authn import Authenticator, Principal, bearer_token
 from api_common.authz import Directory
 from api_common.call import CallContext
 from api_common.contract import FieldBehavior, MethodPolicy, Precondition, is_granted, nul_fields
-from api_common.errors import AuthorizationError, FieldViolation, PayloadTooLargeError, ValidationError
+from api_common.errors import (
+    AuthorizationError,
+    DomainError,
+    FieldViolation,
+    PayloadTooLargeError,
+    TooManyCallsError,
+    TooManyWatchesError,
+    ValidationError,
+)
 from api_common.rpc.call import Admitted, Call, Incoming, Layer
+from api_common.settings import SharesSettings
+from api_common.telemetry import ShareUse
 
 MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
 """The largest request; one byte more is refused."""
 
 MAX_EXPLAINED_PARTS: Final = 500
 """A malformed request of more messages and items gets only its first violation."""
+
+SMALL_BYTES: Final = 64 * 1024
+"""Requests up to this size do not count by their bytes: the share of calls bounds them."""
 
 _validator: Final = Validator()
 
@@ -28,39 +42,102 @@ Check = Callable[[Message, Incoming], Sequence[FieldViolation]]
 """Returns the violations of one rule; it may change the request, as clearing output-only fields does."""
 
 
-def admission(method: MethodPolicy, within: Layer, *, authenticator: Authenticator, directory: Directory) -> Layer:
+class Shares:
+    """What each tenant, and each principal of it, holds of this process at the same time (ADR 36)."""
+
+    def __init__(self, settings: SharesSettings) -> None:
+        self._limits = {
+            ("calls", "tenant"): settings.tenant_calls,
+            ("calls", "principal"): settings.principal_calls,
+            ("watches", "tenant"): settings.tenant_watches,
+            ("watches", "principal"): settings.principal_watches,
+            ("bytes", "tenant"): settings.tenant_bytes,
+            ("bytes", "principal"): settings.principal_bytes,
+        }
+        self._held: dict[tuple[str, str], dict[object, int]] = {share: {} for share in self._limits}
+        self._refusals = dict.fromkeys(self._limits, 0)
+
+    @contextmanager
+    def held(self, principal: Principal, amounts: Mapping[str, int]) -> Iterator[None]:
+        """Counts an amount of each resource for a principal and its tenant until the block ends.
+
+        Raises:
+            RateLimitError: one of the two would hold more than its share.
+        """
+        holders = (("tenant", principal.tenant_id), ("principal", (principal.tenant_id, principal.subject)))
+        wanted = [((resource, holder), who, amounts[resource]) for resource in amounts for holder, who in holders]
+        for share, who, amount in wanted:
+            if self._held[share].get(who, 0) + amount > self._limits[share]:
+                raise self._refusal(*share)
+        for share, who, amount in wanted:
+            self._held[share][who] = self._held[share].get(who, 0) + amount
+        try:
+            yield
+        finally:
+            for share, who, amount in wanted:
+                left = self._held[share].pop(who) - amount
+                if left:
+                    self._held[share][who] = left
+
+    @property
+    def use(self) -> Sequence[ShareUse]:
+        """What the greatest holders hold; other threads may ask."""
+        most = {share: max(held.copy().values(), default=0) for share, held in self._held.items()}
+        return [ShareUse(*share, most[share], limit, self._refusals[share]) for share, limit in self._limits.items()]
+
+    def _refusal(self, resource: str, holder: str) -> DomainError:
+        limit = self._limits[resource, holder]
+        self._refusals[resource, holder] += 1
+        return (TooManyWatchesError if resource == "watches" else TooManyCallsError)(
+            f"This {holder} holds its share of {limit} {resource}; try again when some have ended.",
+            metadata={"holder": holder, "resource": resource, "limit": str(limit)},
+            retry_after_seconds=1,
+        )
+
+
+def admission(
+    method: MethodPolicy, within: Layer, *, authenticator: Authenticator, directory: Directory, shares: Shares
+) -> Layer:
     """Admits calls of ``method`` after the checks of AIP-193 and AIP-211, in their order.
 
-    They are: identity, permission, size, decoding, If-Match, output-only fields, required fields, rules, NUL.
+    They are: identity, share, permission, size, decoding, If-Match, output-only fields, required fields, rules, NUL.
     """
     internal, checks = method.internal, _request_checks(method)
+    resource = "watches" if method.is_stream else "calls"
 
-    async def admit(call: Call, token: str) -> Principal:
-        principal = await identify(call, token)
+    async def authenticate(call: Call, token: str) -> Principal:
+        # Set before the directory is asked: the access log also names callers whom it refuses.
+        call.principal = await authenticator.authenticate(
+            token, peer=call.incoming.peer, method=method.path, internal=internal
+        )
+        return call.principal
+
+    async def authorize(call: Call, token: str, principal: Principal) -> Principal:
+        incoming = call.incoming
+        if not internal:
+            principal = directory.recall(principal) or await directory.ask(
+                CallContext(principal, incoming.headers.request_id, incoming.deadline, incoming.trace, token)
+            )
         _check_permission(method, principal)
         return principal
 
-    async def identify(call: Call, token: str) -> Principal:
-        incoming = call.incoming
-        # Set before the directory is asked: the access log also names callers whom it refuses.
-        principal = call.principal = await authenticator.authenticate(
-            token, peer=incoming.peer, method=method.path, internal=internal
-        )
-        if internal:
-            return principal
-        return directory.recall(principal) or await directory.ask(
-            CallContext(principal, incoming.headers.request_id, incoming.deadline, incoming.trace, token)
-        )
+    async def admit_again(call: Call, token: str) -> Principal:
+        return await authorize(call, token, await authenticate(call, token))
 
     async def layer(call: Call) -> None:
         incoming = call.incoming
         token = bearer_token(incoming.headers.authorization)
-        principal = await admit(call, token)
-        request = _decode(method, incoming.payload)
-        if violations := [violation for check in checks for violation in check(request, incoming)]:
-            raise ValidationError(violations=violations)
-        call.admitted = Admitted(principal, token, request, partial(admit, call, token))
-        await within(call)
+        caller = await authenticate(call, token)
+        amounts = {resource: 1}
+        if len(incoming.payload) > SMALL_BYTES:
+            amounts["bytes"] = len(incoming.payload)
+        with shares.held(caller, amounts):
+            principal = await authorize(call, token, caller)
+            request = _decode(method, incoming.payload)
+            if violations := [violation for check in checks for violation in check(request, incoming)]:
+                raise ValidationError(violations=violations)
+            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token))
+            await within(call)
 
     return layer
 

@@ -1,0 +1,186 @@
+"""What one tenant holds of a process at the same time, and that the others do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+import asyncpg
+import grpc
+import pytest
+from ameide.user.v1 import user_pb2 as pb
+from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common.authn import Principal
+from api_common.errors import TooManyCallsError
+from api_common.rpc import Shares
+from api_common.settings import SharesSettings
+from api_common.testing import refused, running_service, settings_for, watching
+from users_service.service import SERVICE
+
+from services.users.tests.factories import create_user
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
+    from api_common.testing import Caller, Identity, TestDatabase
+
+S = grpc.StatusCode
+
+LITTLE = SharesSettings(tenant_calls=4, principal_calls=3, tenant_watches=4, principal_watches=3)
+
+
+@asynccontextmanager
+async def sharing(
+    database: TestDatabase, identity: Identity, shares: SharesSettings
+) -> AsyncIterator[tuple[UserServiceAsyncStub, int]]:
+    """A process of the service with these shares, and its operations port."""
+    settings = replace(settings_for(database, identity), shares=shares)
+    async with running_service(SERVICE, settings) as service:
+        yield UserServiceStub(service.channel), service.server.operations_port
+
+
+@asynccontextmanager
+async def locked(database: TestDatabase, user: pb.User) -> AsyncIterator[None]:
+    """Makes every write of ``user`` wait for as long as the block runs."""
+    connection = await asyncpg.connect(database.admin_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user.id)
+            yield
+    finally:
+        await connection.close()
+
+
+async def shown(port: int, metric: str) -> dict[tuple[str, str], float]:
+    """Returns what Prometheus would hear of ``metric``, by resource and holder."""
+    text = await asyncio.to_thread(lambda: urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+    found = re.findall(rf'^{metric}{{holder="(\w+)",resource="([\w ]+)"}} (\S+)$', text, re.MULTILINE)
+    return {(resource, holder): float(value) for holder, resource, value in found}
+
+
+async def until_shown(port: int, metric: str, key: tuple[str, str], value: float) -> None:
+    async with asyncio.timeout(10):
+        while (await shown(port, metric))[key] != value:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_tenant_has_a_share_of_the_watches(
+    users_database: TestDatabase, identity: Identity, admin: Caller, stranger: Caller
+) -> None:
+    other = identity.caller(admin.tenant_id, "admin", subject="other")
+    async with sharing(users_database, identity, LITTLE) as (users, port), AsyncExitStack() as open_watches:
+
+        async def watch(caller: Caller) -> Any:
+            begun = await open_watches.enter_async_context(watching(users.WatchUsers, pb.WatchUsersRequest(), caller))
+            await begun.until("bookmark")
+            return begun
+
+        first, *_ = [await watch(admin) for _ in range(3)]
+        with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES") as refusal:
+            await watch(admin)
+        assert refusal.metadata == {"holder": "principal", "resource": "watches", "limit": "3"}
+        await watch(other)
+        with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES") as refusal:
+            await watch(other)
+        assert refusal.metadata["holder"] == "tenant"
+        theirs = await watch(stranger)
+        created = await create_user(users, stranger)
+        assert await theirs.change() == ("created", created)
+        # Its calls do not count as watches.
+        await users.ListUsers(pb.ListUsersRequest(), metadata=admin.metadata)
+        assert (await shown(port, "share_used_ratio"))["watches", "tenant"] == 1
+        assert (await shown(port, "share_refusals_total"))["watches", "tenant"] == 1
+        first.call.cancel()
+        await until_shown(port, "share_used_ratio", ("watches", "tenant"), 0.75)
+        await watch(admin)
+
+
+async def test_a_tenant_has_a_share_of_the_calls(
+    users_database: TestDatabase, identity: Identity, admin: Caller, stranger: Caller
+) -> None:
+    other = identity.caller(admin.tenant_id, "admin", subject="other")
+    async with sharing(users_database, identity, LITTLE) as (users, port):
+        user = await create_user(users, admin)
+        suspend = pb.SuspendUserRequest(id=user.id)
+        async with locked(users_database, user):
+            slow = [users.SuspendUser(suspend, metadata=one.metadata) for one in (admin, admin, admin, other)]
+            await until_shown(port, "share_used_ratio", ("calls", "tenant"), 1)
+            for caller, holder in ((admin, "tenant"), (other, "tenant")):
+                with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS") as refusal:
+                    await users.GetUser(pb.GetUserRequest(id=user.id), metadata=caller.metadata)
+                assert refusal.metadata == {"holder": holder, "resource": "calls", "limit": "4"}
+            await create_user(users, stranger)
+            slow.pop().cancel()
+            await until_shown(port, "share_used_ratio", ("calls", "tenant"), 0.75)
+            with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS") as refusal:
+                await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata)
+            assert refusal.metadata["holder"] == "principal"
+        await asyncio.gather(*slow, return_exceptions=True)
+        await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata)
+        assert set((await shown(port, "share_used_ratio")).values()) == {0}
+
+
+async def test_a_tenant_has_a_share_of_the_connections(
+    users_database: TestDatabase, identity: Identity, admin: Caller, stranger: Caller
+) -> None:
+    async with sharing(users_database, identity, SharesSettings()) as (users, port):
+        user = await create_user(users, admin)
+        suspend = pb.SuspendUserRequest(id=user.id)
+        async with locked(users_database, user):
+            slow = [users.SuspendUser(suspend, metadata=admin.metadata) for _ in range(20)]
+            await until_shown(port, "share_used_ratio", ("connections", "tenant"), 1)
+            # While calls wait for their tenant's share, and after some were refused.
+            for _ in range(2):
+                for _ in range(20):
+                    await users.ListUsers(pb.ListUsersRequest(), metadata=stranger.metadata)
+                await until_shown(port, "share_refusals_total", ("connections", "tenant"), 16)
+        answers = await asyncio.gather(*slow, return_exceptions=True)
+        failed = [call for call, answer in zip(slow, answers, strict=True) if isinstance(answer, BaseException)]
+        exhausted = [call for call in failed if await call.code() is S.RESOURCE_EXHAUSTED]
+        assert len(exhausted) == 16
+        with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"):
+            await exhausted[0]
+        assert (await shown(port, "share_used_ratio"))["connections", "tenant"] == 0
+
+
+def test_a_principal_has_a_share_of_the_bytes() -> None:
+    mega = 1024 * 1024
+    shares = Shares(SharesSettings(tenant_bytes=32 * mega, principal_bytes=16 * mega))
+    ada, bob, eve = (Principal(name, tenant, frozenset()) for name, tenant in ("aa", "ba", "ab"))
+
+    def call(principal: Principal, size: int) -> Any:
+        return shares.held(principal, {"calls": 1, "bytes": size})
+
+    with call(ada, 10 * mega), call(ada, 6 * mega):
+        with pytest.raises(TooManyCallsError) as refusal, call(ada, 1):
+            pass
+        assert (refusal.value.metadata["holder"], refusal.value.retry_after_seconds) == ("principal", 1)
+        with shares.held(ada, {"calls": 1}), call(bob, 10 * mega), call(bob, 6 * mega), call(eve, 10 * mega):
+            assert max(one.used for one in shares.use) == 32 * mega
+            carl = Principal("c", "a", frozenset())
+            with pytest.raises(TooManyCallsError), call(carl, mega):
+                pass
+    assert {one.used for one in shares.use} == {0}
+
+
+async def test_watches_that_are_opened_and_dropped_leave_nothing(
+    users_database: TestDatabase, identity: Identity, admin: Caller
+) -> None:
+    async with sharing(users_database, identity, SharesSettings()) as (users, port):
+
+        async def drop(number: int) -> None:
+            request = pb.WatchUsersRequest(filter=f'display_name = "{number}"')
+            async with watching(users.WatchUsers, request, admin) as watch:
+                if number % 2:
+                    await watch.next()
+
+        for hundred in range(10):
+            await asyncio.gather(*(drop(hundred * 100 + number) for number in range(100)))
+        await until_shown(port, "share_used_ratio", ("watches", "principal"), 0)
+        assert set((await shown(port, "share_used_ratio")).values()) == {0}
+        assert set((await shown(port, "share_refusals_total")).values()) == {0}
