@@ -44,7 +44,7 @@ WORKDIR /edge
 USER 10001:10001
 EXPOSE 8080 8443
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9105/healthz', timeout=2)"]
 ENTRYPOINT ["envoy"]
 CMD ["--config-path", "envoy.yaml", "--concurrency", "2", "--log-level", "warning", "--drain-time-s", "30", "--disable-hot-restart"]
 

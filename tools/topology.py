@@ -43,7 +43,7 @@ SERVICES: Final = tuple(
     Service(name, **entry) for name, entry in yaml.safe_load((ROOT / "services.yaml").read_text()).items()
 )
 NAMED: Final = {service.name: service for service in SERVICES}
-EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge metrics": 9105}
+EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge operations": 9105}
 ISSUER_PORT: Final = 9100
 COLLECTOR_PORT: Final = 4317
 SAFE_OFFSETS: Final = range(11_000, 15_400, 100)
@@ -122,7 +122,7 @@ class Mesh:
     def readiness_url(self, process: str) -> str:
         """Returns the URL that answers 200 when ``process`` (a service, `issuer` or `edge`) takes traffic."""
         if process == "edge":
-            return f"{self.url}/healthz"
+            return f"http://127.0.0.1:{self.ports['edge operations']}/healthz"
         if process == "issuer":
             return f"http://127.0.0.1:{self.ports['issuer']}/jwks.json"
         return f"http://127.0.0.1:{self.ports[f'{process} operations']}/readyz"

@@ -1,9 +1,10 @@
--- Refuses REST requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
+-- Refuses bodies of gRPC that are not exactly one message, for which gRPC in the service would wait until the deadline, and REST
+-- requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
 -- than JSON (ADR 16). `make proto` writes contract.lua, which says what a request may hold.
 --
 -- A body is read once, from left to right, and nothing is built of it. The transcoder itself refuses numbers out of range, malformed
 -- timestamps and the like, and bytes that are not UTF-8.
-local CONTRACT = require("contract")
+local CONTRACT, find_route = require("contract"), require("lua.find_route")
 
 -- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
 local MAX_DEPTH = 32
@@ -348,46 +349,6 @@ local function read_body(type)
   end
 end
 
--- How the paths of REST begin.
-local ROOTS = {}
-for _, node in pairs(CONTRACT.routes) do
-  for segment in pairs(node) do
-    ROOTS[segment] = true
-  end
-end
-
-local function unescape(segment)
-  if not find(segment, "%", 1, true) then
-    return segment
-  end
-  return (segment:gsub("%%(%x%x)", function(code)
-    return string.char(tonumber(code, 16))
-  end))
-end
-
--- Returns the route of a path and the values of its variables.
-local function find_route(method, path)
-  local node, values = CONTRACT.routes[method], {}
-  local rest, verb
-  if find(path, ":", 1, true) then
-    rest, verb = path:match("^(.*):([^:/]*)$")
-  end
-  for segment in (rest or path):gmatch("/([^/]*)") do
-    if not node then
-      return nil
-    end
-    if type(node[segment]) == "table" then
-      node = node[segment]
-    elseif segment ~= "" then
-      node = node[2]
-      values[#values + 1] = unescape(segment)
-    else
-      return nil
-    end
-  end
-  return node and node[1] and node[1][verb or ""], values
-end
-
 local function check_query(query, parameters)
   local seen = {}
   for pair in query:gmatch("[^&]+") do
@@ -429,16 +390,23 @@ local function is_json(content_type)
   return plain == "application/json" or plain == "application/json;charset=utf-8"
 end
 
+-- Whether a body is a byte of flags, the length of a message, and that message.
+local function is_one_message(body)
+  if not body or body:length() < 5 then
+    return false
+  end
+  local flags, a, b, c, d = byte(body:getBytes(0, 5), 1, 5)
+  return flags <= 1 and ((a * 256 + b) * 256 + c) * 256 + d == body:length() - 5
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
-  if not ROOTS[path:match("^/([^/:]*)")] then
-    return
-  end
   local route, values = find_route(headers:get(":method"), path)
   if not route then
-    -- The transcoder must not find a route that was not found here.
-    handle:respond({[":status"] = "404"}, "")
+    if CONTRACT.rpcs[path] and not is_one_message(handle:body()) then
+      handle:respond({[":status"] = "400"}, "")
+    end
     return
   end
   -- With these a service would compress its response, which the transcoder cannot read, or take the request for compressed.

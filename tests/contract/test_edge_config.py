@@ -64,7 +64,7 @@ def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
 
 
 def test_both_listeners_share_their_filters() -> None:
-    assert [one["name"] for one in LISTENERS] == ["plain", "tls", "metrics"]
+    assert [one["name"] for one in LISTENERS] == ["plain", "tls", "operations"]
     assert LISTENERS[0]["filter_chains"][0]["filters"] is LISTENERS[1]["filter_chains"][0]["filters"]
 
 
@@ -235,7 +235,6 @@ class TestFilters:
     def test_stand_in_their_order(self) -> None:
         assert list(FILTERS) == [
             "header_mutation",
-            "health_check",
             "cors",
             "compressor",
             "grpc_web",
@@ -244,7 +243,11 @@ class TestFilters:
             "jwt_authn",
             "claims",
             "rbac",
+            "paths",
+            "health_check",
+            "announced",
             "buffer",
+            "arrived",
             "strict",
             "rest",
             "grpc_json_transcoder",

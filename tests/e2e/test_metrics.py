@@ -30,7 +30,7 @@ def test_every_metric_that_a_dashboard_or_rule_names_is_there(
         answer = client.post("/v1/ipas", json=ipa, headers={"idempotency-key": "measured"})
         assert answer.status_code == 200, answer.text
     ports = [mesh.ports[f"{name} operations"] for name in NAMED]
-    pages = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in (*ports, mesh.ports["edge metrics"])]
+    pages = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in (*ports, mesh.ports["edge operations"])]
     said = {match[1] for page in pages for match in re.finditer(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)[{ ]", page, re.MULTILINE)}
     named = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert len(named) > 20
@@ -38,7 +38,7 @@ def test_every_metric_that_a_dashboard_or_rule_names_is_there(
 
 
 def test_the_edge_shows_its_metrics_and_nothing_else_of_its_admin_port(mesh: Mesh) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{mesh.ports['edge metrics']}") as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{mesh.ports['edge operations']}") as client:
         assert "envoy_http_downstream_rq_xx" in client.get("/metrics").text
         refused = [
             client.post("/metrics"),

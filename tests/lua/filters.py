@@ -30,7 +30,7 @@ class Filter:
     def __init__(self, name: str) -> None:
         self._runtime: Any = LuaRuntime(encoding=_ENCODING)
         package = self._runtime.globals().package
-        package.path = f"{GENERATED}/?.lua;{ENVOY}/local/?.lua"
+        package.path = f"{GENERATED}/?.lua;{ENVOY}/local/?.lua;{ENVOY}/?.lua"
         package.loaded["claims"] = self._run(ENVOY / "claims" / "generic.lua")
         self._handle = self._run(Path(__file__).with_name("envoy.lua"))
         self._run(ENVOY / "lua" / f"{name}.lua")

@@ -4,6 +4,8 @@
 - `!routes` stands for the generated routes; its mapping says what the edge does with each kind of route.
 - `!page` stands for a route that answers with a file.
 - `!rates` stands for token buckets: requests a second of each tenant and each principal, by rate class.
+- `!bytes` stands for the same by bytes, `!sizes` for the limits that count them.
+- `!file` stands for the content of another file.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
@@ -44,6 +46,9 @@ def build(generated: Path = GENERATED) -> Any:
     Loader.add_constructor("!routes", routes)
     Loader.add_constructor("!page", _page)
     Loader.add_constructor("!rates", _buckets)
+    Loader.add_constructor("!sizes", _sizes)
+    Loader.add_constructor("!bytes", _bytes)
+    Loader.add_constructor("!file", lambda loader, node: _read(ENVOY / loader.construct_scalar(node)))
     Loader.add_constructor("!spliced", _splice)
     return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
 
@@ -67,17 +72,35 @@ def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
 
 
 def _buckets(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-    """Returns the descriptors of a rate limiter; a bucket holds twice what a second brings."""
+    """Returns the descriptors of a rate limiter of calls; a bucket holds twice what a second brings."""
     rates = loader.construct_mapping(node, deep=True)
+    return [one for name, limits in rates.items() for one in _shares(limits, 2, {"key": "class", "value": name})]
+
+
+def _bytes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+    """Returns the descriptors of a rate limiter of bytes; a bucket holds what 16 seconds bring."""
+    return _shares(loader.construct_mapping(node), 16)
+
+
+def _shares(limits: dict[str, int], seconds: int, *first: dict[str, str]) -> list[Any]:
     return [
         {
-            "entries": [{"key": "class", "value": name}, *({"key": key} for key in keys)],
-            "token_bucket": {"max_tokens": 2 * rate, "tokens_per_fill": rate, "fill_interval": "1s"},
+            "entries": [*first, *({"key": key} for key in keys)],
+            "token_bucket": {"max_tokens": seconds * rate, "tokens_per_fill": rate, "fill_interval": "1s"},
         }
-        for name, limits in rates.items()
         for keys in (("tenant",), ("tenant", "principal"))
         for rate in [limits[keys[-1]]]
     ]
+
+
+def _sizes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+    """Returns the limits that count `bytes`, of those whom `metadata` names."""
+    size = loader.construct_mapping(node)
+    keys = [
+        {"metadata": {"descriptor_key": key, "metadata_key": {"key": size["metadata"], "path": [{"key": key}]}}}
+        for key in ("tenant", "principal")
+    ]
+    return [{"actions": keys[:count], "hits_addend": {"format": size["bytes"]}} for count in (1, 2)]
 
 
 def _read(path: Path) -> Any:

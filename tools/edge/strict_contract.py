@@ -33,16 +33,18 @@ _WELL_KNOWN: Final = {
 
 
 def contract(methods: Iterable[MethodDescriptor]) -> dict[str, Any]:
-    """Returns what RPCs with a route take: `types` by name, and `routes` as a tree of path segments.
+    """Returns what RPCs with a route take: `types` by name, `routes` as a tree of path segments, `rpcs` by path.
 
     A node has its literal segments by name, the node of a variable under 2, and under 1 the routes that end there, by
     custom verb.
     """
     types: dict[str, Any] = {}
     routes: dict[Any, Any] = {}
+    rpcs: dict[str, bool] = {}
     for method in methods:
         _add_route(routes, method, types)
-    return {"types": types, "routes": routes}
+        rpcs[f"/{method.containing_service.full_name}/{method.name}"] = True
+    return {"types": types, "routes": routes, "rpcs": rpcs}
 
 
 def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str, Any]) -> None:

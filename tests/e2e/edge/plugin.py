@@ -106,6 +106,10 @@ class Edge:
         return f"https://localhost:{self.secure_port}"
 
     @property
+    def operations_url(self) -> str:
+        return f"http://127.0.0.1:{9105 + self.offset}"
+
+    @property
     def admin(self) -> str:
         return f"http://127.0.0.1:{9901 + self.offset}"
 

@@ -162,7 +162,8 @@ class TestStop:
             assert "connection" not in (await rest.get("/v1/users/a")).headers
             await admin.post("/healthcheck/fail")
             try:
-                assert (await rest.get("/healthz")).status_code == 503
+                for address in (edge.url, edge.operations_url):
+                    assert (await rest.get(f"{address}/healthz")).status_code == 503
                 answer = await rest.get("/v1/users/a")
                 assert (answer.status_code, answer.headers["connection"]) == (200, "close")
                 connection.get("/v1/users/a")

@@ -1,0 +1,48 @@
+-- Refuses, before a byte of its body is kept, a request that nobody serves, and measures how much a caller is about to send.
+--
+-- The early header mutation of envoy.yaml says in x-ameide-size how long the body is: what the client announces, or the most that may
+-- be if it comes in chunks. HTTP/2 need not say it; then it is known when the whole body is here.
+local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
+local MAX_BYTES = 10485765
+
+local function refuse(handle, status, description)
+  if description then
+    local metadata = handle:streamInfo():dynamicMetadata()
+    metadata:set("strict", "field", "")
+    metadata:set("strict", "description", description)
+  end
+  handle:respond({[":status"] = status}, "")
+end
+
+-- Names for the filters that count bytes whose they are: `announced` counts before the edge keeps them, `arrived` afterwards.
+local function measure(metadata, size)
+  local identity = metadata:get("ameide.identity")
+  if not identity or size == 0 then
+    return
+  end
+  local namespace = size and "ameide.announced" or "ameide.arrived"
+  metadata:set(namespace, "tenant", identity.tenant)
+  metadata:set(namespace, "principal", identity.principal)
+  if size then
+    metadata:set(namespace, "bytes", tostring(math.min(size, MAX_BYTES)))
+  end
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local method, path = headers:get(":method"), headers:get(":path"):match("^[^?]*")
+  local announced = headers:get("x-ameide-size")
+  local size = announced and (tonumber(announced) or MAX_BYTES)
+  headers:remove("x-ameide-size")
+  if OPEN[path] then
+    if method ~= "GET" then
+      refuse(handle, "404")
+    elseif size and size > 0 then
+      refuse(handle, "400", "The body must be empty: this method takes none.")
+    end
+  elseif find_route(method, path) or method == "POST" and CONTRACT.rpcs[path] then
+    measure(handle:streamInfo():dynamicMetadata(), size)
+  else
+    refuse(handle, "404")
+  end
+end

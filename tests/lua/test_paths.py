@@ -1,0 +1,67 @@
+"""`paths.lua`: what is refused before its body is kept, and how much of it counts."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+from tests.lua.filters import Filter, Passed
+
+PATHS: Final = Filter("paths")
+RPC: Final = "/ameide.user.v1.UserService/CreateUser"
+MAX_BYTES: Final = 10 * 1024**2 + 5
+ADA: Final = {"ameide.identity": {"tenant": "acme", "principal": "ada"}}
+
+
+def ask(method: str, path: str, size: str | None = None, metadata: Mapping[str, Any] = ADA) -> Passed:
+    return PATHS.request({":method": method, ":path": path} | ({"x-ameide-size": size} if size else {}), b"", metadata)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PUT"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/v2/users", "/v1", "/v1/users/", "/v1/users:nothing", "/docs/", "/healthz/"),
+        *(RPC.rpartition("/")[0], f"{RPC}s", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+    ],
+)
+def test_a_path_that_nobody_serves_is_refused(method: str, path: str) -> None:
+    assert ask(method, path).status == "404"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/users"), ("POST", "/v1/users?x"), ("POST", f"{RPC}?x")])
+def test_what_is_served_passes(method: str, path: str) -> None:
+    assert ask(method, path).status is None
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz", "/docs?x"])
+class TestOpenPath:
+    def test_takes_no_body(self, path: str) -> None:
+        said = {size: ask("GET", path, size, {}).status for size in (None, "0", "1", "chunked")}
+        assert said == {None: None, "0": None, "1": "400", "chunked": "400"}
+
+    def test_takes_one_method(self, path: str) -> None:
+        assert {ask(method, path, None, {}).status for method in ("POST", "PUT", "OPTIONS")} == {"404"}
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        ("size", "counted"),
+        [("1", 1), ("1024", 1024), ("99999999999", MAX_BYTES), ("chunked", MAX_BYTES), ("5, 5", MAX_BYTES)],
+    )
+    def test_that_is_announced_counts_before_the_body_comes(self, size: str, counted: int) -> None:
+        passed = ask("POST", "/v1/users", size)
+        announced = passed.metadata["ameide.announced"]
+        assert (announced["tenant"], announced["principal"], announced["bytes"]) == ("acme", "ada", str(counted))
+        assert passed.metadata["ameide.arrived"] is None
+        assert "x-ameide-size" not in passed.headers
+
+    def test_that_is_not_counts_when_the_body_is_here(self) -> None:
+        passed = ask("POST", RPC)
+        arrived = passed.metadata["ameide.arrived"]
+        assert (arrived["tenant"], arrived["principal"]) == ("acme", "ada")
+        assert passed.metadata["ameide.announced"] is None
+
+    def test_of_nothing_does_not_count(self) -> None:
+        metadata = ask("POST", "/v1/users", "0").metadata
+        assert metadata["ameide.announced"] is metadata["ameide.arrived"] is None

@@ -1,0 +1,68 @@
+"""Connections that say nothing, little or slowly: they end, and take nobody's place for long."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.plugin import Edge, Layout, running
+from tests.security.sockets import HTTP2_PREFACE, connected, head
+
+SILENT: Final = {
+    "nothing": b"",
+    "a letter": b"G",
+    "half a request line": b"GET /v1/me HT",
+    "half a preface": HTTP2_PREFACE[:10],
+    "half of the headers": head("GET", "/v1/me", ())[:-2],
+}
+SECONDS: Final = 20
+"""Twice the longest time that the edge waits, 10 s for headers; 300 s of silence were allowed before."""
+LIMIT: Final = 50
+"""Of connections, in place of 5,000."""
+
+
+async def test_silent_and_slow_ones_are_closed(edge: Edge) -> None:
+    slow = connected(edge, 1)
+    secure = connected(edge, 2, port=edge.secure_port)
+    async with connected(edge, len(SILENT)) as silent, secure as (still, half), slow as (trickling,):
+        for one, said in zip(silent, SILENT.values(), strict=True):
+            await one.send(said)
+        await half.send(b"\x16\x03\x01\x02\x00\x01")
+        await trickling.send(head("GET", "/v1/me", ())[:-2] + b"x-slow: ")
+        async with asyncio.timeout(SECONDS):
+            # A letter every now and then does not begin the time anew.
+            while await trickling.send(b"x"):
+                await asyncio.wait([asyncio.create_task(trickling.closed())], timeout=0.5)
+            await asyncio.gather(*(one.closed() for one in (*silent, still, half)))
+        assert trickling.status == 408
+
+
+class TestIdleConnections:
+    @pytest.fixture
+    async def full(self, layout: Layout, published: None) -> AsyncIterator[Edge]:
+        """An edge with as many connections as it allows, all of one client."""
+        laid = layout("full", 2)
+        path = laid.folder / "envoy.yaml"
+        config = yaml.safe_load(path.read_text())
+        _, most = config["overload_manager"]["resource_monitors"]
+        most["typed_config"]["max_active_downstream_connections"] = LIMIT
+        path.write_text(yaml.safe_dump(config))
+        async with running(laid) as edge, connected(edge, LIMIT) as connections:
+            for one in connections:
+                await one.send(head("GET", "/v1/me", ()))
+            async with asyncio.timeout(SECONDS):
+                while not all(one.received for one in connections):
+                    await asyncio.sleep(0.02)
+            yield edge
+
+    async def test_leave_health_and_metrics_to_the_operators(self, full: Edge, backend: Backend) -> None:
+        async with full.client() as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get("/healthz")
+        async with httpx.AsyncClient(base_url=full.operations_url) as operations:
+            assert (await operations.get("/healthz")).status_code == 200
+            assert "envoy_listener_downstream_cx_overload_reject" in (await operations.get("/metrics")).text
