@@ -28,6 +28,10 @@ local function measure(metadata, size)
   end
 end
 
+local function is_grpc(content_type)
+  return content_type and content_type:lower():find("^application/grpc")
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local method, path = headers:get(":method"), headers:get(":path"):match("^[^?]*")
@@ -40,7 +44,7 @@ function envoy_on_request(handle)
     elseif size and size > 0 then
       refuse(handle, "400", "The body must be empty: this method takes none.")
     end
-  elseif find_route(method, path) or method == "POST" and CONTRACT.rpcs[path] then
+  elseif find_route(method, path) or method == "POST" and CONTRACT.rpcs[path] and is_grpc(headers:get("content-type")) then
     measure(handle:streamInfo():dynamicMetadata(), size)
   else
     refuse(handle, "404")

@@ -14,7 +14,8 @@ ADA: Final = {"ameide.identity": {"tenant": "acme", "principal": "ada"}}
 
 
 def ask(method: str, path: str, size: str | None = None, metadata: Mapping[str, Any] = ADA) -> Passed:
-    return PATHS.request({":method": method, ":path": path} | ({"x-ameide-size": size} if size else {}), b"", metadata)
+    headers = {":method": method, ":path": path, "content-type": "application/grpc"}
+    return PATHS.request(headers | ({"x-ameide-size": size} if size else {}), b"", metadata)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PUT"])
@@ -32,6 +33,11 @@ def test_a_path_that_nobody_serves_is_refused(method: str, path: str) -> None:
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/users"), ("POST", "/v1/users?x"), ("POST", f"{RPC}?x")])
 def test_what_is_served_passes(method: str, path: str) -> None:
     assert ask(method, path).status is None
+
+
+def test_an_rpc_is_asked_for_in_grpc() -> None:
+    for headers in ({}, {"content-type": "application/json"}):
+        assert PATHS.request({":method": "POST", ":path": RPC, **headers}).status == "404"
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz", "/docs?x"])

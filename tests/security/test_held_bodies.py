@@ -5,14 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
-import pytest
-
+from tests.contract.test_edge_config import OPEN
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import USERS
 from tests.e2e.edge.plugin import Edge, Issuer
 from tests.e2e.edge.test_memory import allocated
 from tests.security.sockets import MIB, Raw, connected, head, send_unfinished
-from tests.contract.test_edge_config import OPEN
 
 CONNECTIONS: Final = 104
 EACH: Final = 20

@@ -1,20 +1,23 @@
 """What one caller may ask for, and that other callers do not pay for it."""
 
 import asyncio
+import base64
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
 import pytest
+from ameide.user.v1 import user_pb2 as pb
 
-from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, rest_refusal
 from tests.e2e.edge.plugin import Edge, Issuer, Layout, filter_named, running
 
 PRINCIPAL: Final = 10
 TENANT: Final = 15
 ANONYMOUS: Final = 12
+LITTLE: Final = 16 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,12 @@ async def strict(layout: Layout, published: None) -> AsyncIterator[Edge]:
                         shrink(descriptor, PRINCIPAL)
                     case ["credential", "remote_address"]:
                         shrink(descriptor, ANONYMOUS)
+        for name in ("announced", "arrived"):
+            for descriptor, size in zip(filter_named(manager, name)["descriptors"], (15, 10), strict=True):
+                shrink(descriptor, size * MIB + LITTLE)
 
     def shrink(descriptor: Any, size: int) -> None:
-        descriptor["token_bucket"] = {"max_tokens": size, "tokens_per_fill": size, "fill_interval": "600s"}
+        descriptor["token_bucket"] = {"max_tokens": size, "tokens_per_fill": size, "fill_interval": "60000s"}
 
     async with running(layout("strict", 3, change)) as result:
         yield result
@@ -89,11 +95,12 @@ class TestPrincipal:
         assert await statuses(strict, PRINCIPAL + 1, ada, "/v1/users/x") == {200: PRINCIPAL, 429: 1}
 
     async def test_finds_no_path_that_is_not_counted(self, strict: Edge, backend: Backend, credentials: Any) -> None:
+        """A path that nobody serves reaches no service, so the limit of the address is enough for it."""
         ada = credentials("ada")
         for number in range(PRINCIPAL):
             async with strict.channel() as channel:
                 method = channel.unary_unary(
-                    f"{USERS}/NoSuchMethod{number}?x={number}", request_serializer=bytes, response_deserializer=bytes
+                    f"{USERS}/GetMe?x={number}", request_serializer=bytes, response_deserializer=bytes
                 )
                 await method(b"", metadata=tuple(ada.items())).code()
         refusal = await ask_grpc(strict, Ask("", f"{USERS}/GetMe?x", ada))
@@ -127,6 +134,65 @@ class TestTenant:
         for number in range(30):
             await statuses(strict, 1, credentials("ada", f"other-{number}-"))
         assert await statuses(strict, 1, credentials("ada")) == {429: 1}
+
+
+class TestBytes:
+    """Here a principal may send 10 MiB, its tenant 15, and a little more. `test_held_bodies.py` has HTTP/1.1."""
+
+    @pytest.mark.parametrize(
+        ("content_type", "path", "announced"),
+        [
+            ("application/json", "/v1/users", True),
+            ("application/json", "/v1/users", False),
+            ("application/grpc", f"{USERS}/CreateUser", False),
+            ("application/grpc-web+proto", f"{USERS}/CreateUser", True),
+            ("application/grpc-web-text", f"{USERS}/CreateUser", True),
+        ],
+    )
+    async def test_are_counted_in_every_language(
+        self,
+        strict: Edge,
+        backend: Backend,
+        credentials: Any,
+        content_type: str,
+        path: str,
+        announced: bool,
+    ) -> None:
+        async def send(sub: str, size: int) -> str | None:
+            async def arriving() -> AsyncIterator[bytes]:
+                yield body
+
+            body = b'{"displayName":"%s"}' % (b"x" * size)
+            if "grpc" in content_type:
+                # Base64 takes a third more, which counts.
+                name = "x" * (size * 3 // 4 if content_type.endswith("text") else size)
+                message = pb.CreateUserRequest(user=pb.User(display_name=name)).SerializeToString()
+                body = b"\0" + len(message).to_bytes(4, "big") + message
+            if content_type.endswith("text"):
+                body = base64.b64encode(body)
+            headers = credentials(sub) | {"content-type": content_type, "te": "trailers"}
+            async with strict.client(headers=headers, http1=False, http2=True) as client:
+                answer = await client.post(path, content=body if announced else arriving())
+            assert answer.headers.get("retry-after") == ("1" if "error-type" in answer.headers else None)
+            reason: str | None = answer.headers.get("error-type")
+            return reason
+
+        assert [await send("ada", 5 * MIB) for _ in range(2)] == [None, None]
+        assert await send("ada", 2 * LITTLE) == "RATE_LIMITED"
+        # Its tenant has left what one such call takes; calls without a body go on.
+        assert [await send("bob", 5 * MIB), await send("cleo", 2 * LITTLE)] == [None, "RATE_LIMITED"]
+        assert await statuses(strict, 1, credentials("ada")) == {200: 1}
+
+    async def test_that_come_in_chunks_count_as_the_most_that_may_come(
+        self, strict: Edge, backend: Backend, credentials: Any
+    ) -> None:
+        async def arriving() -> AsyncIterator[bytes]:
+            yield b"{}"
+
+        async with strict.client(headers=credentials("ada")) as client:
+            answers = [await client.post("/v1/users", content=arriving()) for _ in range(2)]
+        assert answers[0].status_code == 200
+        rest_refusal(answers[1]).is_row(REPLIES[429], http_status=429)
 
 
 class TestAddress:
