@@ -38,6 +38,9 @@ def build(generated: Path = GENERATED) -> Any:
     def part(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
         return _read(generated / f"{loader.construct_scalar(node)}.yaml")
 
+    def file(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
+        return _read(ENVOY / str(loader.construct_scalar(node)))
+
     def routes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
         kinds = loader.construct_mapping(node, deep=True)
         return [_route(kinds[one["kind"]], one["match"], one["cluster"]) for one in _read(generated / "routes.yaml")]
@@ -48,7 +51,7 @@ def build(generated: Path = GENERATED) -> Any:
     Loader.add_constructor("!rates", _buckets)
     Loader.add_constructor("!sizes", _sizes)
     Loader.add_constructor("!bytes", _bytes)
-    Loader.add_constructor("!file", lambda loader, node: _read(ENVOY / loader.construct_scalar(node)))
+    Loader.add_constructor("!file", file)
     Loader.add_constructor("!spliced", _splice)
     return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
 
@@ -82,7 +85,7 @@ def _bytes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
     return _shares(loader.construct_mapping(node), 16)
 
 
-def _shares(limits: dict[str, int], seconds: int, *first: dict[str, str]) -> list[Any]:
+def _shares(limits: Any, seconds: int, *first: dict[str, Any]) -> list[Any]:
     return [
         {
             "entries": [*first, *({"key": key} for key in keys)],

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import h2.config
@@ -104,3 +104,33 @@ class TestUnreadAnswers:
                 await asyncio.sleep(0.05)
             # Of the answers nobody reads, 300 MiB.
             assert await allocated(small) < HEAP
+
+
+class TestUnfinishedBodies:
+    async def test_of_http2_are_dropped_so_that_others_are_served(self, small: Edge, backend: Backend) -> None:
+        """A call of gRPC announces no length, so what it may hold is bounded when the heap fills."""
+        deadline, unfinished = time.monotonic() + 60, b"\0" + (9 * MIB + 1).to_bytes(4, "big")
+        headers = {"content-type": "application/grpc", "te": "trailers"}
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield unfinished
+            for _ in range(9 * 16):
+                yield b"x" * (MIB // 16)
+            await asyncio.Event().wait()
+
+        async def hold() -> None:
+            async with small.client(headers=small.credentials | headers, http1=False, http2=True) as client:
+                with suppress(httpx.HTTPError):
+                    await client.post(f"{USERS}/CreateUser", content=endless())
+
+        holding = [asyncio.create_task(hold()) for _ in range(STREAMS)]
+        async with small.client(headers=small.credentials) as somebody:
+            while not await count(small, "reset_high_memory_stream.count"):
+                assert time.monotonic() < deadline, f"of {await allocated(small)} bytes nothing was dropped"
+                await asyncio.sleep(0.05)
+            while (response := await somebody.get("/v1/users/a")).status_code != 200:
+                assert (response.status_code, time.monotonic() < deadline) == (503, True)
+                await asyncio.sleep(0.05)
+            assert await allocated(small) < HEAP
+        for one in holding:
+            one.cancel()

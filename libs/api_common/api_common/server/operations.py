@@ -30,6 +30,9 @@ class OperationsServer:
         loop = asyncio.get_running_loop()
 
         class Handler(BaseHTTPRequestHandler):
+            # Each connection has a thread; one that says nothing must not keep it.
+            timeout = 5
+
             def do_GET(self) -> None:
                 match self.path.partition("?")[0]:
                     case "/livez":
