@@ -239,6 +239,7 @@ class TestFilters:
             "compressor",
             "grpc_web",
             "address",
+            "keys",
             "ext_authz",
             "jwt_authn",
             "claims",

@@ -33,6 +33,9 @@ return function(headers, content, metadata)
     dynamicMetadata = function()
       return dynamic
     end,
+    downstreamRemoteAddress = function()
+      return metadata.address
+    end,
   }
   return seen, {
     headers = function()

@@ -39,9 +39,9 @@ class Filter:
         """Passes a request through the filter."""
         return self._pass("envoy_on_request", headers, content, metadata)
 
-    def response(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Passes a response through the filter and returns its headers."""
-        return self._pass("envoy_on_response", headers, b"", {}).headers
+    def response(self, headers: Mapping[str, str], metadata: Any = None) -> dict[str, str]:
+        """Passes a response through the filter, with what it told itself of the request, and returns its headers."""
+        return self._pass("envoy_on_response", headers, b"", dict(metadata or {})).headers
 
     def _pass(self, function: str, headers: Mapping[str, str], content: bytes, metadata: Mapping[str, Any]) -> Passed:
         table = self._runtime.table_from

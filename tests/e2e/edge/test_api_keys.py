@@ -1,5 +1,7 @@
 """What the edge does with `x-api-key`: it asks, and passes on what it is told."""
 
+import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -111,3 +113,19 @@ async def test_too_many_wrong_keys_of_an_address_are_told_to_wait_in_every_langu
         refusal.is_row(REPLIES[429], http_status=429 if language.startswith("rest") else 200)
         assert refusal.headers["retry-after"] == "1"
     assert {call.method for call in backend.calls} == {"Check"}
+
+
+async def test_after_fifty_wrong_keys_of_an_address_nobody_is_asked_about_more(edge: Edge, backend: Backend) -> None:
+    """Two workers count for themselves, each by the second."""
+    backend.script["Check"] = refusing(401)
+    async with edge.client(headers={"x-api-key": KEY}) as client:
+        began = time.monotonic()
+        statuses = [
+            response.status_code
+            for _ in range(5)
+            for response in await asyncio.gather(*(client.get("/v1/me") for _ in range(100)))
+        ]
+        seconds = time.monotonic() - began
+    assert set(statuses) == {401, 429}
+    # What is asked about at the same time may all pass.
+    assert len(backend.calls) == statuses.count(401) <= (int(seconds) + 2) * (2 * 50 + 100)

@@ -47,12 +47,12 @@ def large(backend: Backend) -> Backend:
 
 
 @asynccontextmanager
-async def asking(edge: Edge, method: str, path: str, **headers: str) -> AsyncIterator[None]:
+async def asking(edge: Edge, method: str, path: str, *, streams: int = STREAMS, **headers: str) -> AsyncIterator[None]:
     """Makes as many requests, on one connection that nobody reads from until the block ends."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     connection.initiate_connection()
     lines = {":method": method, ":path": path, ":scheme": "http", ":authority": "x", **edge.credentials, **headers}
-    for stream in range(1, 2 * STREAMS, 2):
+    for stream in range(1, 2 * streams, 2):
         connection.send_headers(stream, lines.items(), end_stream=method == "GET")
         if method != "GET":
             connection.send_data(stream, FRAME, end_stream=True)
@@ -104,6 +104,16 @@ class TestUnreadAnswers:
                 await asyncio.sleep(0.05)
             # Of the answers nobody reads, 300 MiB.
             assert await allocated(small) < HEAP
+
+    async def test_of_pages_are_few(self, edge: Edge) -> None:
+        """A page is copied into each answer, and anybody may ask."""
+        before, refused = await allocated(edge), await count(edge, "address.http_local_rate_limit.rate_limited")
+        async with asking(edge, "GET", "/docs/swagger-ui-bundle.js", streams=300):
+            deadline = time.monotonic() + 20
+            while await count(edge, "address.http_local_rate_limit.rate_limited") - refused < 200:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            assert await allocated(edge) - before < 100 * 2 * MIB
 
 
 class TestUnfinishedBodies:
