@@ -21,7 +21,7 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak rotate-keys faults mutants programs images check-images chart sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images chart sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ chaos: $(CHECKS) ## kill, freeze and crash what carries out deployments, cut and
 
 soak: $(CHECKS) ## watch the memory of the running mesh under churn: MINUTES=30, ARGS=--help
 	@$(PY) -m bench.soak --minutes $(or $(MINUTES),30) $(ARGS)
+
+attack: $(CHECKS) ## attack the running mesh, or one of its own, while a polite tenant works; ONLY="idle; rapid reset"; ten minutes, a table at the end
+	@$(PY) -m bench.attack.run --only "$(ONLY)" $(ARGS)
 
 # -- checking ----------------------------------------------------------------------------------------------------
 

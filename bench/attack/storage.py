@@ -1,0 +1,104 @@
+"""What keeps a database busy or fills it."""
+
+import asyncio
+import json
+import secrets
+from typing import Any, Final
+
+from bench.attack.attacker import Attack, Attacker
+from bench.attack.http1 import Http1, bearer
+
+_KEY: Final = "idempotency-key"
+
+
+async def _crowd(
+    attacker: Attacker, clients: int, method: str, path: str, body: dict[str, Any], **options: Any
+) -> None:
+    """Repeats one request on several connections; ``fresh`` names a field that differs each time."""
+    rate, has_key = options.get("rate", 20.0), options.get("has_key", False)
+
+    async def client(number: int) -> None:
+        connection = await Http1.open(attacker)
+        headers = bearer(attacker.token(f"eve-{number}"))
+        async for _ in attacker.paced(5000, rate=rate / clients):
+            if options.get("fresh"):
+                body["email"] = f"{secrets.token_hex(8)}@example.com"
+            extra = {_KEY: secrets.token_hex(16)} if has_key else {}
+            await connection.call(method, path, {**headers, **extra}, json.dumps(body).encode())
+
+    await asyncio.gather(*(client(number) for number in range(clients)), return_exceptions=True)
+
+
+async def keyed_batches(attacker: Attacker) -> None:
+    """Creates batches with idempotency keys, whose handlers wait for siblings and hold what they have."""
+    connection, own = await Http1.open(attacker), bearer(attacker.token())
+    nodes = [{"id": "start", "type": "START"}, {"id": "ask", "type": "AGENT"}, {"id": "end", "type": "END"}]
+    edges = [{"source": "start", "target": "ask"}, {"source": "ask", "target": "end"}]
+    made = [
+        ("workflows", {"displayName": "Eve", "definition": {"nodes": nodes, "edges": edges}}, "publish"),
+        ("agents", {"displayName": "Eve", "model": "model-1"}, "activate"),
+    ]
+    ids = []
+    for collection, body, verb in made:
+        answer = await connection.call("POST", f"/v1/{collection}", own, json.dumps(body).encode())
+        ids.append(json.loads(answer)["id"])
+        await connection.call("POST", f"/v1/{collection}/{ids[-1]}:{verb}", own, b"{}")
+    ipa = {"displayName": "Eve", "workflowId": ids[0], "workflowRevision": 1, "agentBindings": {"ask": ids[1]}}
+    batch = {"requests": [{"ipa": ipa}] * 100}
+    await _crowd(attacker, 30, "POST", "/v1/ipas:batchCreate", batch, has_key=True, rate=200)
+
+
+async def storing(attacker: Attacker) -> None:
+    """Stores the largest agents as fast as the limits allow."""
+    agent = {"displayName": "Large", "model": "model-1", "instructions": "x" * 100_000}
+    tools = [{"name": f"t{n}", "description": "x" * 9_000, "inputSchema": {"type": "object"}} for n in range(60)]
+    await _crowd(attacker, 8, "POST", "/v1/agents", {**agent, "tools": tools}, rate=40)
+
+
+async def storing_batches(attacker: Attacker) -> None:
+    """Stores users by the hundred."""
+    user = {"displayName": "Eve"}
+
+    async def client(number: int) -> None:
+        connection, headers = await Http1.open(attacker), bearer(attacker.token(f"eve-{number}"))
+        async for _ in attacker.paced(2000, rate=10):
+            users = [{"user": {**user, "email": f"{secrets.token_hex(8)}@example.com"}} for _ in range(100)]
+            body = json.dumps({"requests": users}).encode()
+            await connection.call("POST", "/v1/users:batchCreate", headers, body)
+
+    await asyncio.gather(*(client(number) for number in range(4)), return_exceptions=True)
+
+
+async def idempotency_keys(attacker: Attacker) -> None:
+    """Uses up idempotency keys by the thousand."""
+    await _crowd(attacker, 16, "POST", "/v1/users", {"displayName": "Eve"}, has_key=True, fresh=True, rate=300)
+
+
+async def one_key(attacker: Attacker) -> None:
+    """Sends one idempotency key many times at once, so that all wait for the first."""
+    body, key = json.dumps({"displayName": "Eve", "model": "model-1"}).encode(), secrets.token_hex(16)
+
+    async def client(_: int) -> None:
+        connection = await Http1.open(attacker)
+        async for _number in attacker.paced(200, rate=10):
+            await connection.call("POST", "/v1/agents", {**bearer(attacker.token()), _KEY: key}, body)
+
+    await asyncio.gather(*map(client, range(40)), return_exceptions=True)
+
+
+async def one_row(attacker: Attacker) -> None:
+    """Changes one row from many connections at once, so that they wait for its lock."""
+    connection, own = await Http1.open(attacker), bearer(attacker.token())
+    answer = await connection.call("POST", "/v1/workflows", own, b'{"displayName":"Eve"}')
+    path = f"/v1/workflows/{json.loads(answer)['id']}?updateMask=displayName"
+    await _crowd(attacker, 40, "PATCH", path, {"displayName": "Eve again"}, rate=400)
+
+
+ATTACKS: Final = (
+    Attack("keyed batches", keyed_batches, seconds=10),
+    Attack("storing large agents", storing),
+    Attack("storing users by the hundred", storing_batches),
+    Attack("idempotency keys by the thousand", idempotency_keys),
+    Attack("one idempotency key at once", one_key),
+    Attack("one row at once", one_row),
+)
