@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ class Attack:
 
     name: str
     play: Callable[["Attacker"], Awaitable[None]]
-    seconds: float = 7
+    seconds: float = 6
     """It ends after this time at the latest."""
 
 
@@ -107,8 +107,8 @@ class Attacker:
         await asyncio.sleep(seconds)
 
     def share(self, most: int) -> int:
-        """Returns the part of ``most`` that fits the time, for attacks that are one crowd: all in seven seconds."""
-        return max(1, int(most * min(1.0, self._seconds / 7)))
+        """Returns the part of ``most`` that fits the time, for attacks that are one crowd: all in six seconds."""
+        return max(1, int(most * min(1.0, self._seconds / 6)))
 
     @cache  # noqa: B019 - one attacker lives as long as its process
     def token(self, subject: str = "eve", tenant: str = "eve", role: str = "admin") -> str:
@@ -117,18 +117,9 @@ class Attacker:
 
     def new_token(self, subject: str, tenant: str, role: str = "admin") -> str:
         """Signs another valid token; `identity.mint` would read the key again each time, which takes far longer."""
-        claims, headers, key = self._signer
+        claims, headers, key = _signer(self.target.issuer)
         own = {"sub": subject, "tenant_id": tenant, "roles": [role], "jti": secrets.token_hex(8)}
         return jwt.encode({**claims, **own}, key, algorithm="RS256", headers=headers)
-
-    @cached_property
-    def _signer(self) -> tuple[dict[str, Any], dict[str, Any], RSAPrivateKey]:
-        folder = Path(self.target.issuer)
-        good = identity.mint(folder, sub="eve", tenant="eve", roles=[])
-        key = load_pem_private_key((folder / "private.pem").read_bytes(), password=None)
-        assert isinstance(key, RSAPrivateKey)
-        key_id = {"kid": jwt.get_unverified_header(good)["kid"]}
-        return jwt.decode(good, options={"verify_signature": False}), key_id, key
 
     async def connect(self) -> "Connection":
         """Opens a connection and counts it as refused if nobody accepts it."""
@@ -146,6 +137,17 @@ class Attacker:
         await asyncio.gather(*(one.reading for one in self._opened if one.reading), return_exceptions=True)
 
 
+@cache
+def _signer(issuer: str) -> tuple[dict[str, Any], dict[str, Any], RSAPrivateKey]:
+    """Returns the claims, headers and key of good tokens."""
+    folder = Path(issuer)
+    good = identity.mint(folder, sub="eve", tenant="eve", roles=[])
+    key = load_pem_private_key((folder / "private.pem").read_bytes(), password=None)
+    assert isinstance(key, RSAPrivateKey)
+    key_id = {"kid": jwt.get_unverified_header(good)["kid"]}
+    return jwt.decode(good, options={"verify_signature": False}), key_id, key
+
+
 class Connection:
     """A connection that counts what it sends."""
 
@@ -154,6 +156,7 @@ class Connection:
         self.reader = reader
         self.reading: asyncio.Task[None] | None = None
         """What reads in the background, if anything does."""
+        self.closed_by_other = True
         self._writer = writer
 
     async def send(self, data: bytes) -> bool:
@@ -170,6 +173,7 @@ class Connection:
         return True
 
     def close(self) -> None:
+        self.closed_by_other = self.reader.at_eof() or self._writer.is_closing()
         self._writer.transport.abort()
 
 
@@ -193,15 +197,16 @@ def main() -> None:
     """
     from bench.attack.catalog import ATTACKS
 
-    name, seconds, target = sys.argv[1:]
+    name, seconds, target = sys.argv[1], float(sys.argv[2]), Target(**json.loads(sys.argv[3]))
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    _signer(target.issuer)
     print("ready", flush=True)
     sys.stdin.readline()
     niceness = os.nice(_NICE)
     with contextlib.suppress(OSError):
         # Where Linux schedules sessions as groups, nice counts within one only; `run.py` gives each attacker its own.
         Path("/proc/self/autogroup").write_text(str(niceness))
-    cost = asyncio.run(play(ATTACKS[name], Target(**json.loads(target)), float(seconds)))
+    cost = asyncio.run(play(ATTACKS[name], target, seconds))
     print(json.dumps(vars(cost)))
 
 

@@ -65,6 +65,26 @@ async def slow_readers(attacker: Attacker) -> None:
     await attacker.hold()
 
 
+async def unread_pages(attacker: Attacker) -> None:
+    """Asks for the largest open page without a credential and reads none of it."""
+    opened = [await Http2.open(attacker, window=0) for _ in range(4)]
+    async for number in attacker.paced(attacker.share(1500), rate=250):
+        await opened[number % len(opened)].begin(get("/docs/swagger-ui-bundle.js"))
+    await attacker.hold()
+
+
+async def tiny_chunks(attacker: Attacker) -> None:
+    """Sends bodies in chunks of a byte with long extensions, so that little body is much to parse."""
+    headers = {**bearer(attacker.token()), "transfer-encoding": "chunked"}
+    part = (b"1;" + b"x" * 60 + b"\r\n \r\n") * 200
+    held = [await Http1.open(attacker) for _ in range(20)]
+    for connection in held:
+        attacker.cost.calls += 1
+        await connection.connection.send(head("POST", f"/v1/{COLLECTIONS[0]}", headers))
+    async for number in attacker.paced(4000, rate=600):
+        await held[number % len(held)].connection.send(part)
+
+
 async def _fill(attacker: Attacker) -> None:
     # The largest labels that a user may have.
     labels = {f"key-{number}": "x" * 255 for number in range(64)}
@@ -88,9 +108,11 @@ async def large_pages(attacker: Attacker) -> None:
 
 
 ATTACKS: Final = (
-    Attack("unfinished bodies, open paths", unfinished_anonymous, seconds=10),
-    Attack("unfinished bodies, with a token", unfinished_known, seconds=10),
+    Attack("unfinished bodies, open paths", unfinished_anonymous),
+    Attack("unfinished bodies, with a token", unfinished_known),
     Attack("slow bodies", slow_bodies),
     Attack("slow readers", slow_readers),
+    Attack("unread pages, nobody", unread_pages),
+    Attack("bodies in tiny chunks", tiny_chunks),
     Attack("pages of the largest rows", large_pages),
 )

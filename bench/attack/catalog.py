@@ -6,6 +6,6 @@ from typing import Final
 from bench.attack import bodies, connections, frames, headers, messages, queries, storage, tokens, watches
 from bench.attack.attacker import Attack
 
-_MODULES: Final = (frames, connections, bodies, queries, tokens, storage, watches, headers, messages)
+_MODULES: Final = (frames, connections, bodies, queries, tokens, storage, watches, messages, headers)
 
 ATTACKS: Final[Mapping[str, Attack]] = {one.name: one for module in _MODULES for one in module.ATTACKS}

@@ -68,9 +68,9 @@ async def open_and_close(attacker: Attacker) -> None:
 
 
 ATTACKS: Final = (
-    Attack("idle connections", idle, seconds=12),
-    Attack("idle HTTP/2 connections", idle_http2, seconds=12),
-    Attack("slow headers", slow_headers, seconds=12),
-    Attack("half HEADERS", half_headers, seconds=12),
+    Attack("idle connections", idle, seconds=10),
+    Attack("idle HTTP/2 connections", idle_http2, seconds=10),
+    Attack("slow headers", slow_headers, seconds=10),
+    Attack("half HEADERS", half_headers, seconds=10),
     Attack("connections opened and closed", open_and_close),
 )

@@ -1,10 +1,22 @@
 """Headers that HTTP/2, Envoy and gRPC core interpret."""
 
-from itertools import product
+from itertools import cycle, product
 from typing import Final
 
 from bench.attack.attacker import Attack, Attacker
-from bench.attack.http2 import Headers, Pool, bearer, get, grpc, message
+from bench.attack.http2 import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    Headers,
+    Pool,
+    bearer,
+    block,
+    frame,
+    get,
+    grpc,
+    message,
+)
 from bench.attack.services import COLLECTIONS, rpc
 
 NAMES: Final = (
@@ -67,8 +79,21 @@ async def bad_timeouts(attacker: Attacker) -> None:
         await (await pool.get(streams=100)).begin(headers, message(b""))
 
 
+async def bad_trailers(attacker: Attacker) -> None:
+    """Ends native calls with trailers that gRPC core interprets, which no list of headers sees."""
+    pool = Pool(attacker)
+    matrix = cycle(product(VALUES, NAMES))
+    async for number in attacker.paced(2000, rate=100):
+        connection, (value, name) = await pool.get(streams=100), next(matrix)
+        headers = grpc(rpc(COLLECTIONS[number % len(COLLECTIONS)], "List"), bearer(attacker.token()))
+        stream = await connection.begin(headers, message(b""), ends=False)
+        trailers = block([(name, value), ("grpc-timeout", f"{number}xx")])
+        await connection.send(frame(HEADERS, trailers, flags=END_HEADERS | END_STREAM, stream=stream))
+
+
 ATTACKS: Final = (
     Attack("bad transport headers", bad_headers, seconds=15),
     Attack("foreign preflights", foreign_preflights),
     Attack("bad grpc-timeout", bad_timeouts),
+    Attack("bad trailers", bad_trailers),
 )

@@ -130,9 +130,9 @@ class Http2:
                 await self._take(head[3], head[4], int.from_bytes(head[5:9], "big") & LARGEST_WINDOW, payload)
         except (asyncio.IncompleteReadError, OSError, HPACKError):
             self.is_closed = True
-            self._connection.close()
+            how = "closed" if self._connection.closed_by_other else "held"
             for stream in list(self._waiting):
-                self._end(stream, "closed")
+                self._end(stream, how)
 
     async def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         match kind:
@@ -153,12 +153,12 @@ class Http2:
             self._end(stream, self._statuses.get(stream, "?"))
 
     def _note(self, stream: int, headers: dict[bytes, bytes]) -> None:
-        # An answer over REST may have a grpc-status, too; trailers have no other status.
-        is_rest = b":status" in headers and not headers.get(b"content-type", b"").startswith(b"application/grpc")
-        if b"grpc-status" in headers and not is_rest:
+        if b":status" in headers:
+            is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
+            self._statuses[stream] = "grpc" if is_grpc else headers[b":status"].decode()
+        # An answer over REST may have trailers with a grpc-status, too.
+        if b"grpc-status" in headers and self._statuses.get(stream, "").startswith("grpc"):
             self._statuses[stream] = f"grpc {headers[b'grpc-status'].decode()}"
-        elif b":status" in headers:
-            self._statuses[stream] = headers[b":status"].decode()
 
     def _end(self, stream: int, how: str) -> None:
         self._statuses.pop(stream, None)

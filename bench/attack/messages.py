@@ -1,7 +1,9 @@
 """Bodies that are small on the wire and large in memory, or no message at all."""
 
 import gzip
+import zlib
 from collections.abc import Callable
+from itertools import cycle, product
 from typing import Final
 
 from bench.attack.attacker import Attack, Attacker
@@ -10,6 +12,10 @@ from bench.attack.services import COLLECTIONS, rpc
 
 _FULL: Final = 10 * 1024 * 1024 - 64
 """The largest message that passes the edge, with room for what surrounds its parts."""
+_PACKERS: Final[tuple[tuple[str, Callable[[bytes, int], bytes]], ...]] = (
+    ("gzip", gzip.compress),
+    ("deflate", zlib.compress),
+)
 Path = tuple[int, ...]
 
 
@@ -76,11 +82,11 @@ BOMBS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
 
 async def _send(attacker: Attacker, calls: list[tuple[str, bytes]], role: str) -> None:
     pool = Pool(attacker)
-    packed = [(path, message(gzip.compress(body, 9), compressed=True)) for path, body in calls]
-    async for number in attacker.paced(40, rate=4):
-        path, body = packed[number % len(packed)]
-        headers = grpc(path, bearer(attacker.token(role=role)), ("grpc-encoding", "gzip"))
-        await (await pool.get()).begin(headers, body)
+    kinds = cycle(product(_PACKERS, calls))
+    async for _ in attacker.paced(40, rate=4):
+        (encoding, pack), (path, body) = next(kinds)
+        headers = grpc(path, bearer(attacker.token(role=role)), ("grpc-encoding", encoding))
+        await (await pool.get()).begin(headers, message(pack(body, 9), compressed=True))
     connection = await pool.get()
     while connection.open_streams and not connection.is_closed:
         await attacker.pause(0.05)

@@ -9,6 +9,9 @@ from bench.attack.attacker import Attack, Attacker
 from bench.attack.http1 import Http1, bearer
 
 _KEY: Final = "idempotency-key"
+_TOOLS: Final = [{"name": f"t{n}", "description": "x" * 9_000, "inputSchema": {"type": "object"}} for n in range(60)]
+_LARGE: Final = {"displayName": "Large", "model": "model-1", "instructions": "x" * 100_000, "tools": _TOOLS}
+"""An agent of more than half a megabyte."""
 
 
 async def _crowd(
@@ -50,9 +53,7 @@ async def keyed_batches(attacker: Attacker) -> None:
 
 async def storing(attacker: Attacker) -> None:
     """Stores the largest agents as fast as the limits allow."""
-    agent = {"displayName": "Large", "model": "model-1", "instructions": "x" * 100_000}
-    tools = [{"name": f"t{n}", "description": "x" * 9_000, "inputSchema": {"type": "object"}} for n in range(60)]
-    await _crowd(attacker, 8, "POST", "/v1/agents", {**agent, "tools": tools}, rate=40)
+    await _crowd(attacker, 8, "POST", "/v1/agents", _LARGE, rate=40)
 
 
 async def storing_batches(attacker: Attacker) -> None:
@@ -72,6 +73,22 @@ async def storing_batches(attacker: Attacker) -> None:
 async def idempotency_keys(attacker: Attacker) -> None:
     """Uses up idempotency keys by the thousand."""
     await _crowd(attacker, 16, "POST", "/v1/users", {"displayName": "Eve"}, has_key=True, fresh=True, rate=300)
+
+
+async def kept_answers(attacker: Attacker) -> None:
+    """Changes one large agent with a new idempotency key each time, whose answer is kept for a day."""
+    connection, own = await Http1.open(attacker), bearer(attacker.token())
+    answer = await connection.call("POST", "/v1/agents", own, json.dumps(_LARGE).encode())
+    path = f"/v1/agents/{json.loads(answer)['id']}?updateMask=displayName"
+    await _crowd(attacker, 8, "PATCH", path, {"displayName": "Large"}, has_key=True, rate=100)
+
+
+async def made_and_deleted(attacker: Attacker) -> None:
+    """Creates large agents and deletes each at once, so that none counts as live."""
+    connection, own = await Http1.open(attacker), bearer(attacker.token())
+    async for _ in attacker.paced(400, rate=20):
+        answer = await connection.call("POST", "/v1/agents", own, json.dumps(_LARGE).encode())
+        await connection.call("DELETE", f"/v1/agents/{json.loads(answer)['id']}", own)
 
 
 async def one_key(attacker: Attacker) -> None:
@@ -99,6 +116,8 @@ ATTACKS: Final = (
     Attack("storing large agents", storing),
     Attack("storing users by the hundred", storing_batches),
     Attack("idempotency keys by the thousand", idempotency_keys),
+    Attack("large answers kept by key", kept_answers),
+    Attack("large rows made and deleted", made_and_deleted),
     Attack("one idempotency key at once", one_key),
     Attack("one row at once", one_row),
 )

@@ -54,9 +54,10 @@ def header() -> str:
 def objections(rows: Sequence[Row]) -> list[str]:
     """Returns what the mesh did not hold, a line each; nothing if it held.
 
-    An attack is compared with the median of all quiet times, because the one before it may still suffer from another.
+    An attack is compared with the first quiet time or the median of all, whichever was calmer: the one before it may
+    still suffer from another attack.
     """
-    calm = statistics.median(row.before for row in rows) if rows else 0.0
+    calm = min(rows[0].before, statistics.median(row.before for row in rows)) if rows else 0.0
     found = []
     for row in rows:
         slowest = max(row.during, row.after)

@@ -64,7 +64,7 @@ async def opened_and_dropped(attacker: Attacker) -> None:
 
 
 ATTACKS: Final = (
-    Attack("all watches", all_watches, seconds=12),
-    Attack("watches with distinct filters", distinct_filters, seconds=12),
+    Attack("all watches", all_watches, seconds=10),
+    Attack("watches with distinct filters", distinct_filters, seconds=10),
     Attack("watches opened and dropped", opened_and_dropped),
 )

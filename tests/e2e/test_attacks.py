@@ -41,7 +41,7 @@ async def test_a_polite_tenant_does_not_notice(mesh: Mesh, subject: ModuleType) 
 
 async def test_an_attacker_in_its_own_process_has_a_row(mesh: Mesh) -> None:
     named: list[str] = []
-    rows = await play_in_processes(mesh, [ATTACKS["rapid reset"]], share=0.1, quiet_seconds=1, say=named.append)
+    rows = await play_in_processes(mesh, [ATTACKS["rapid reset"]], share=0.5, quiet_seconds=1, say=named.append)
     assert named == [row.name for row in rows] == ["rapid reset"]
     assert rows[0].cost.calls
     assert rows[0].cost.sent
