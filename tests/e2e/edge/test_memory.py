@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -47,7 +47,9 @@ def large(backend: Backend) -> Backend:
 
 
 @asynccontextmanager
-async def asking(edge: Edge, method: str, path: str, *, streams: int = STREAMS, **headers: str) -> AsyncIterator[None]:
+async def asking(
+    edge: Edge, method: str, path: str, headers: Mapping[str, str] = {}, *, streams: int = STREAMS
+) -> AsyncIterator[None]:
     """Makes as many requests, on one connection that nobody reads from until the block ends."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     connection.initiate_connection()
@@ -82,7 +84,7 @@ class TestUnreadAnswers:
     async def test_of_grpc_wait_in_the_service(self, edge: Edge, large: Backend) -> None:
         before, still, arrived = await allocated(edge), 0, 0
         deadline = time.monotonic() + 20
-        async with asking(edge, "POST", f"{USERS}/GetMe", **{"content-type": "application/grpc", "te": "trailers"}):
+        async with asking(edge, "POST", f"{USERS}/GetMe", {"content-type": "application/grpc", "te": "trailers"}):
             # Until nothing more comes from the service.
             while len(large.calls) < STREAMS or still < 10:
                 assert time.monotonic() < deadline
