@@ -64,13 +64,6 @@ local function is_acceptable(header, claims, token)
     and (claims.email == nil or type(claims.email) == "string")
 end
 
-local function is_open(headers)
-  if headers:get(":method") == "OPTIONS" then
-    return headers:get("origin") and headers:get("access-control-request-method")
-  end
-  return OPEN[headers:get(":path"):match("^[^?]*")]
-end
-
 -- The identities of tokens that passed. They need no second look, because jwt_authn checks the time on every request. When there are
 -- MAX_KNOWN, those that nobody has used since the last such moment are dropped.
 local MAX_KNOWN = 500
@@ -97,7 +90,7 @@ function envoy_on_request(handle)
   local verified = metadata:get("envoy.filters.http.jwt_authn")
   -- A request without a verified token passes on open paths only, even if authentication.yaml opened more.
   if not verified then
-    if not is_open(handle:headers()) then
+    if not OPEN[handle:headers():get(":path"):match("^[^?]*")] then
       handle:respond({[":status"] = "401"}, "")
     end
     return

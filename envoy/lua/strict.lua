@@ -409,14 +409,6 @@ function envoy_on_request(handle)
     end
     return
   end
-  -- With these a service would compress its response, which the transcoder cannot read, or take the request for compressed.
-  headers:remove("grpc-accept-encoding")
-  headers:remove("grpc-encoding")
-  local timeout = headers:get("grpc-timeout")
-  if timeout and not (#timeout <= 9 and timeout:find("^%d+[HMSmun]$")) then
-    -- gRPC refuses a call with a malformed deadline before our code sees it.
-    headers:remove("grpc-timeout")
-  end
   local is_read = is_json(headers:get("content-type") or "application/json") and not headers:get("content-encoding")
   -- The headers cannot be asked any more once the body has been waited for.
   local buffer = handle:body()

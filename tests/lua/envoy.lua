@@ -1,4 +1,12 @@
 -- What Envoy gives a filter, made of tables: the part of its API that envoy/lua/ uses. Returns what the filter did, and the handle.
+
+-- Envoy's LuaJIT asks objects how to walk over them, as Lua 5.2 does; the tests' does not.
+local plain_pairs = pairs
+function pairs(value)
+  local meta = getmetatable(value)
+  return (meta and meta.__pairs or plain_pairs)(value)
+end
+
 return function(headers, content, metadata)
   local seen = {headers = headers, metadata = metadata}
   local fields = {
@@ -12,6 +20,11 @@ return function(headers, content, metadata)
       headers[name] = nil
     end,
   }
+  setmetatable(fields, {
+    __pairs = function()
+      return plain_pairs(headers)
+    end,
+  })
   local body = {
     length = function()
       return #content

@@ -126,11 +126,3 @@ class TestWithoutAToken:
     @pytest.mark.parametrize("path", ["/v1/me", "/", "/docs/", "/docs/other", "/ameide.user.v1.UserService/GetMe"])
     def test_others_do_not(self, claims: Filter, path: str) -> None:
         assert ask(claims, None, path=path).status == "401"
-
-    def test_a_preflight_passes(self, claims: Filter) -> None:
-        plain = {":method": "OPTIONS", ":path": "/v1/me"}
-        assert claims.request(plain).status == "401"
-        assert (
-            claims.request({**plain, "origin": "http://localhost", "access-control-request-method": "GET"}).status
-            is None
-        )

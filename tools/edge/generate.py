@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from api_common.call import CLIENT_HEADERS
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from tools.contract.generate import DESCRIPTOR_SET
@@ -29,6 +30,7 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "contract": strict_contract.contract(method for service in services for method in service.methods),
         "open_paths": dict.fromkeys(_open_paths(), True),
         "replies": replies.table(),
+        "request_headers": dict.fromkeys(sorted(CLIENT_HEADERS), True),
     }
     folder.mkdir(exist_ok=True)
     for name, part in parts.items():

@@ -37,9 +37,12 @@ def table() -> Node:
 
 def _cases() -> Iterator[tuple[int, Node]]:
     """Yields which reply answers what: exceptions by Envoy's details, then each status, then all other statuses."""
-    # Two hosts (see the rbac filter), and websockets, which Envoy itself answers with 403.
-    yield 400, _details(" == 'upgrade_failed'", ".contains('ambiguous_host')")
-    # A wrong audience, which Envoy itself answers with 403, and two credentials (see the rbac filter).
+    # What the rbac filter refuses, and websockets, which Envoy itself answers with 403.
+    yield 400, _details(" == 'upgrade_failed'", ".contains('malformed_header')")
+    yield 405, _details(".contains('wrong_method')")
+    yield 415, _details(".contains('unknown_codec')")
+    yield 501, _details(".contains('unknown_encoding')")
+    # A wrong audience, which Envoy itself answers with 403, and two credentials.
     yield 401, _details(".startsWith('jwt_authn_access_denied')", ".contains('ambiguous_credential')")
     yield 431, _details(".contains('headers_too_large')")
     yield from ((status, _status(status)) for status in _REPLIES if status not in (400, 500))
@@ -71,8 +74,9 @@ def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
 
 
 def _headers(reply: EdgeReply) -> list[Node]:
-    retry = [_header("retry-after", "1")] if reply.http_status == 429 else []
-    return [_header("error-type", reply.reason), _header("error-id", "%REQ(x-request-id)%"), *retry]
+    more = {429: [_header("retry-after", "1")], 501: [_header("grpc-accept-encoding", "identity, deflate, gzip")]}
+    said = [_header("error-type", reply.reason), _header("error-id", "%REQ(x-request-id)%")]
+    return said + more.get(reply.http_status, [])
 
 
 def _code(reply: EdgeReply) -> int:

@@ -106,7 +106,7 @@ class TestService:
 
 class TestAccessLog:
     async def test_tells_a_request_without_its_secrets(self, edge: Edge, rest: httpx.AsyncClient) -> None:
-        response = await rest.get(f"/v1/users?filter={edge.token}", headers={"user-agent": 'a"b\tc'})
+        response = await rest.get(f"/v1/users?filter={edge.token}", headers={"user-agent": 'a"b c'})
         line = await logged(edge, response.headers["x-request-id"])
         assert (
             line.items()
@@ -117,7 +117,7 @@ class TestAccessLog:
                 "status": 200,
                 "grpc_status": 0,
                 "cluster": "users",
-                "user_agent": 'a"b\tc',
+                "user_agent": 'a"b c',
             }.items()
         )
         assert line["duration_ms"] >= 0

@@ -1,14 +1,18 @@
 """What becomes of a request on its way in: identity, headers, paths, ids, protocols."""
 
 import asyncio
+import itertools
 import re
+from typing import Any
 
 import httpx
 import pytest
+from api_common.call import CLIENT_HEADERS
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, USERS, UUID, rest_refusal
 from tests.e2e.edge.plugin import Edge
+from tests.http2 import Answer, Header, Http2
 
 ORIGIN = "http://localhost:3000"
 A_UUID = "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10"
@@ -84,8 +88,8 @@ class TestStatistics:
                 )
             return stats.text.splitlines()
 
-        made_up = await rest.post("/ameide.user.v1.UserService/MadeUp", headers={"content-type": "application/grpc"})
-        assert made_up.headers["grpc-status"] != "0"
+        made_up = {"content-type": "application/grpc"}
+        assert (await rest.post(f"{USERS}/MadeUp", headers=made_up, content=b"\0" * 5)).status_code == 200
         assert (await rest.get("/v1/me")).status_code == 200
         assert any(re.fullmatch(r"cluster\.users\..*GetMe\.success: [1-9]\d*", line) for line in await counted("GetMe"))
         assert await counted("MadeUp") == []
@@ -138,11 +142,19 @@ class TestHeader:
         assert (await rest.get("/v1/me", headers={name: value})).status_code == 200
         assert backend.calls[0].metadata.get(name) is None
 
-    async def test_of_earlier_hops_stays_but_ours_is_the_last(self, rest: httpx.AsyncClient, backend: Backend) -> None:
-        await rest.get("/v1/me", headers={"x-forwarded-for": "203.0.113.9"})
-        hops = str(backend.calls[0].metadata["x-forwarded-for"]).split(",")
-        assert (len(hops), hops[0]) == (2, "203.0.113.9")
-        assert backend.calls[0].metadata["x-envoy-external-address"] == "127.0.0.1"
+    async def test_of_clients_goes_on_only_if_a_service_or_grpc_reads_it(
+        self, edge: Edge, rest: httpx.AsyncClient, backend: Backend
+    ) -> None:
+        """Whatever else comes is removed, so nothing of a client is left that somebody could learn to believe."""
+        known = dict.fromkeys(CLIENT_HEADERS - {"traceparent", "x-request-id"}, "x") | edge.credentials
+        said = known | {"cookie": "a=b", "x-forwarded-for": "203.0.113.9", "x-anything": "1", "accept": "text/html"}
+        assert (await rest.get("/v1/me", headers=said | {"user-agent": "me"})).status_code == 200
+        metadata = backend.calls[0].metadata
+        assert known.items() <= metadata.items()
+        ours = {"user-agent", "x-request-id", "x-forwarded-proto", "x-envoy-original-path", "x-envoy-original-method"}
+        # The last three come from Envoy's router and tracer.
+        assert ours <= set(metadata) - set(known)
+        assert set(metadata) - set(known) <= ours | {"x-envoy-expected-rq-timeout-ms", "traceparent", "tracestate"}
 
     async def test_with_an_underscore_is_refused(self, rest: httpx.AsyncClient, backend: Backend) -> None:
         response = await rest.get("/v1/me", headers={"x_tenant_id": "forged"})
@@ -308,3 +320,91 @@ class TestSmuggling:
         assert f'"message":"{REPLIES[status].message}"' in lines[-1]
         assert backend.calls == []
         assert (await rest.get("/v1/me")).status_code == 200
+
+
+class TestOptions:
+    """Not one is sent on: gRPC takes the method for a malformed header, which spoils other calls (grpc/grpc#34721)."""
+
+    @pytest.mark.parametrize("origin", [None, ORIGIN, "https://evil.example", "null", ""])
+    @pytest.mark.parametrize("content_type", [None, "application/json", "application/grpc", "application/grpc-web"])
+    async def test_is_answered_here(
+        self, edge: Edge, backend: Backend, origin: str | None, content_type: str | None
+    ) -> None:
+        headers = {
+            name: value for name, value in {"origin": origin, "content-type": content_type}.items() if value is not None
+        }
+        asks = {**headers, "access-control-request-method": "POST", "grpc-timeout": "xx", "te": "trailers"}
+        async with edge.client() as client:
+            for path, given, credentials in itertools.product(
+                ("/", "/v1/users", "/v1/nothing", "/docs", f"{USERS}/GetMe", f"{USERS}/MadeUp"),
+                (headers, asks),
+                ({}, edge.credentials, {"x-api-key": "x"}),
+            ):
+                answer = await client.options(path, headers=given | credentials)
+                assert answer.content == b""
+                allowed = "access-control-allow-origin" in answer.headers
+                assert allowed == (origin == ORIGIN)
+                if given is asks and allowed:
+                    assert answer.status_code == 200
+                elif content_type == "application/grpc":
+                    assert (answer.status_code, answer.headers["grpc-status"]) == (200, "12")
+                else:
+                    assert answer.status_code == 204
+        assert (backend.calls, backend.strays) == ([], [])
+
+
+class TestGrpc:
+    async def ask(self, edge: Edge, *headers: Header, **options: Any) -> Answer:
+        async with Http2(edge.port) as connection:
+            given = [*edge.credentials.items(), *headers]
+            return await connection.ask(given, b"\0" * 5, path=f"{USERS}/GetMe", **{"method": "POST", **options})
+
+    @pytest.mark.parametrize(
+        "content_type", ["application/grpc", "Application/GRPC", "application/grpc+proto;charset=utf-8"]
+    )
+    @pytest.mark.parametrize("te", [[], [("te", "trailers")]], ids=["no te", "te"])
+    async def test_is_served_however_it_says_what_it_is(
+        self, edge: Edge, backend: Backend, content_type: str, te: list[Header]
+    ) -> None:
+        answer = await self.ask(edge, ("content-type", content_type), *te)
+        assert answer.headers["grpc-status"] == "0"
+
+    async def test_web_is_served_however_it_says_what_it_is(self, edge: Edge, backend: Backend) -> None:
+        answer = await self.ask(edge, ("content-type", "APPLICATION/grpc-Web+proto; x=y"))
+        assert (answer.outcome, answer.headers["content-type"]) == ("200", "application/grpc-web+proto")
+        assert b"grpc-status:0" in answer.body
+
+    @pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc-web"])
+    async def test_in_an_unknown_compression_is_told_which_are_known(
+        self, edge: Edge, backend: Backend, content_type: str
+    ) -> None:
+        answer = await self.ask(edge, ("content-type", content_type), ("grpc-encoding", "zstd"))
+        assert (answer.headers["grpc-status"], answer.headers["error-type"]) == ("12", "NOT_IMPLEMENTED")
+        assert answer.headers["grpc-accept-encoding"] == "identity, deflate, gzip"
+        assert backend.calls == []
+
+    @pytest.mark.parametrize("codec", ["application/grpc+json", "application/grpc+thrift"])
+    async def test_in_another_codec_is_refused(self, edge: Edge, backend: Backend, codec: str) -> None:
+        answer = await self.ask(edge, ("content-type", codec))
+        assert (answer.headers["grpc-status"], answer.headers["error-type"]) == ("3", "UNSUPPORTED_MEDIA_TYPE")
+        assert backend.calls == []
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "TRACE", "FOO"])
+    async def test_by_another_method_than_post_is_refused(self, edge: Edge, backend: Backend, method: str) -> None:
+        answer = await self.ask(edge, ("content-type", "application/grpc"), method=method)
+        assert (answer.headers["grpc-status"], answer.headers["error-type"]) == ("12", "METHOD_NOT_FOUND")
+        assert (backend.calls, backend.strays) == ([], [])
+
+    async def test_without_text_in_a_header_that_a_service_reads_is_refused(self, edge: Edge, backend: Backend) -> None:
+        for name in ("idempotency-key", "if-match"):
+            answer = await self.ask(edge, ("content-type", "application/grpc"), (name, b"\xc3\xa4"))
+            assert (answer.headers["grpc-status"], answer.headers["error-type"]) == ("3", "INVALID_REQUEST")
+        assert backend.calls == []
+
+    async def test_sends_no_trailers_on(self, edge: Edge, backend: Backend) -> None:
+        """The parser of gRPC would read them, too."""
+        behind: list[Header] = [("grpc-timeout", "xx"), ("any-bin", "!"), ("x-a", "b")]
+        for _ in range(4):
+            assert (await self.ask(edge, ("content-type", "application/grpc"), trailers=behind)).headers[
+                "grpc-status"
+            ] == "0"

@@ -19,6 +19,8 @@ AUTHORIZATION: Final = "authorization"
 """Metadata key of the credential, `Bearer <token>`."""
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Metadata key under which a client may repeat a call without a second effect."""
+CLIENT_HEADERS: Final = frozenset({REQUEST_ID, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
+"""Metadata keys that a client may use; the edge removes all others that gRPC does not need."""
 _ORIGINAL_PATH: Final = "x-envoy-original-path"
 _ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
 # A second value is an error: all values are kept, so that the caller is refused.

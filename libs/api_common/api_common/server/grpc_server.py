@@ -22,6 +22,8 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    # gRPC keeps the parse error of a malformed header in this table, for later calls of the connection (ADR 33).
+    ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_concurrent_streams", 1000),
     # A second process on the port must fail loudly, not share it.
     ("grpc.so_reuseport", 0),

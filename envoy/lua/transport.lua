@@ -1,0 +1,85 @@
+-- Owns the headers of requests: what passes is listed here, everything else is removed, and what HTTP/2, Envoy or gRPC interprets has a
+-- form. gRPC keeps the error of a malformed header and lays it on other calls of the connection (grpc/grpc#34721), so none may reach a
+-- service (ADR 33). What has to be refused is refused by the rbac filter, behind grpc_web.
+-- `make proto` takes the headers that services read from api_common.call.
+local READ = require("request_headers")
+
+local KEPT = {
+  -- What Envoy has written or checked itself.
+  [":authority"] = true, [":method"] = true, [":path"] = true, [":scheme"] = true,
+  ["content-length"] = true, ["x-forwarded-proto"] = true,
+  -- What filters behind this one read; the route removes it.
+  accept = true, ["accept-encoding"] = true, ["content-encoding"] = true, ["x-api-key"] = true, ["x-ameide-size"] = true,
+  -- What gRPC in a service reads.
+  ["content-type"] = true, ["grpc-timeout"] = true, ["user-agent"] = true,
+}
+for name in pairs(READ) do
+  KEPT[name] = true
+end
+local KEPT_OF_GRPC = {["grpc-accept-encoding"] = true, ["grpc-encoding"] = true}
+
+local FORMS = {
+  -- At most eight digits (gRPC's PROTOCOL-HTTP2.md).
+  ["grpc-timeout"] = "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$",
+  ["grpc-accept-encoding"] = "^[a-z][a-z, ]*$",
+  -- The rbac filter refuses those that no service knows. An empty one says nothing, but gRPC would not take it.
+  ["grpc-encoding"] = ".",
+  traceparent = "^00%-" .. ("[%da-f]"):rep(32) .. "%-" .. ("[%da-f]"):rep(16) .. "%-[%da-f][%da-f]$",
+}
+-- All headers together. The services take four times as much (grpc.max_metadata_size).
+local MAX_BYTES = 16384
+local MAX_USER_AGENT = 256
+
+-- Media types are compared without regard to case and parameters (RFC 9110, section 8.3.1).
+local MEDIA_TYPES = {}
+for _, name in ipairs({"application/grpc", "application/grpc-web", "application/grpc-web-text"}) do
+  MEDIA_TYPES[name], MEDIA_TYPES[name .. "+proto"] = name, name
+end
+
+local function own(handle, headers)
+  local content_type = headers:get("content-type")
+  local media_type = content_type and MEDIA_TYPES[content_type:lower():match("^[^%s;]*")]
+  if media_type and media_type ~= content_type then
+    headers:replace("content-type", media_type)
+  end
+  local unknown, size = {}, 0
+  for name, value in pairs(headers) do
+    size = size + #name + #value
+    local form = FORMS[name]
+    if not (KEPT[name] or media_type and KEPT_OF_GRPC[name]) or form and not value:find(form) then
+      unknown[#unknown + 1] = name
+    end
+  end
+  if size > MAX_BYTES then
+    handle:streamInfo():dynamicMetadata():set("transport", "too_large", true)
+    return
+  end
+  for _, name in ipairs(unknown) do
+    headers:remove(name)
+  end
+  local agent = headers:get("user-agent")
+  if agent and (#agent > MAX_USER_AGENT or agent:find("[^ -~]")) then
+    headers:replace("user-agent", (agent:sub(1, MAX_USER_AGENT):gsub("[^ -~]", "?")))
+  end
+  if media_type == "application/grpc" then
+    -- Some clients and proxies drop it, and gRPC refuses a call without it.
+    headers:replace("te", "trailers")
+  end
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  if headers:get(":method") == "OPTIONS" then
+    -- The CORS filter has answered the pages that may call. All others learn nothing, and no service sees the question.
+    -- Envoy answers gRPC in its own way, which has no 204.
+    local is_grpc = ((headers:get("content-type") or "") .. ";"):find("^application/grpc[+;]")
+    handle:respond({[":status"] = is_grpc and "405" or "204"}, "")
+    return
+  end
+  -- Envoy passes a request on when a script fails.
+  local passed, failure = pcall(own, handle, headers)
+  if not passed then
+    handle:logErr(failure)
+    handle:respond({[":status"] = "500"}, "")
+  end
+end

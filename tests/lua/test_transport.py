@@ -1,0 +1,106 @@
+"""What `transport.lua` makes of the headers of a request; tests/e2e/test_hostile_headers.py asks a real mesh."""
+
+import pytest
+from api_common.call import CLIENT_HEADERS
+
+from tests.lua.filters import Filter, Passed
+
+TRANSPORT = Filter("transport")
+REST = {":method": "GET", ":path": "/v1/me", ":scheme": "http", ":authority": "x"}
+GRPC = REST | {":method": "POST", ":path": "/ameide.user.v1.UserService/GetMe", "content-type": "application/grpc"}
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def of(good: dict[str, str], **changed: str | None) -> Passed:
+    given = good | {name.replace("_", "-"): value for name, value in changed.items() if value is not None}
+    return TRANSPORT.request(given)
+
+
+class TestHeader:
+    def test_that_services_read_passes(self) -> None:
+        said = dict.fromkeys(CLIENT_HEADERS - {"traceparent"}, "x") | {"traceparent": TRACE}
+        for good in (REST, GRPC):
+            assert said.items() <= TRANSPORT.request(good | said).headers.items()
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("cookie", "host", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-tenant-id", "x-user-id", "te"),
+            *("any-bin", "grpc-tags-bin", "grpc-trace-bin", "grpc-previous-rpc-attempts", "grpc-retry-pushback-ms"),
+            *("grpc-status", "grpc-message", "lb-token", "grpc-internal-encoding-request", "x-b3-traceid", "baggage"),
+            *("grpc-encoding", "grpc-accept-encoding", "connection", "x!y", "transfer-encoding"),
+        ],
+    )
+    def test_that_nobody_reads_is_removed(self, name: str) -> None:
+        assert TRANSPORT.request(REST | {name: "gzip"}).headers == REST
+
+    @pytest.mark.parametrize("good", [REST, GRPC], ids=["REST", "gRPC"])
+    @pytest.mark.parametrize(
+        ("value", "passes"),
+        [
+            *((value, True) for value in ("1n", "0S", "99999999H", "30S", "5000m", "7u", "2M")),
+            *(
+                (value, False)
+                for value in ("", "S", "1", "xx", "123456789S", "-1S", "1.5S", "1s", "1S,1S", " 1S", "1S ")
+            ),
+        ],
+    )
+    def test_of_a_deadline_has_the_form_of_grpc(self, good: dict[str, str], value: str, passes: bool) -> None:
+        assert ("grpc-timeout" in of(good, grpc_timeout=value).headers) is passes
+
+    @pytest.mark.parametrize(
+        "value", ["", "00", TRACE.upper(), TRACE + "-x", TRACE.replace("-", "x"), "ff" + TRACE[2:]]
+    )
+    def test_of_a_trace_has_the_form_of_w3c(self, value: str) -> None:
+        assert "traceparent" not in of(REST, traceparent=value).headers
+
+    def test_of_compression_passes_for_grpc_and_says_something(self) -> None:
+        assert of(GRPC, grpc_encoding="zstd").headers["grpc-encoding"] == "zstd"
+        assert "grpc-encoding" not in of(GRPC, grpc_encoding="").headers
+        assert of(GRPC, grpc_accept_encoding="identity, gzip").headers["grpc-accept-encoding"] == "identity, gzip"
+        assert "grpc-accept-encoding" not in of(GRPC, grpc_accept_encoding="\xe4").headers
+
+    def test_of_a_program_is_short_and_readable(self) -> None:
+        assert of(REST, user_agent="a\tb\xe4\x00c").headers["user-agent"] == "a?b??c"
+        assert of(REST, user_agent="a" * 300).headers["user-agent"] == "a" * 256
+
+    def test_is_not_touched_if_there_are_too_many(self) -> None:
+        passed = of(GRPC, cookie="x" * 16384, grpc_timeout="xx")
+        assert passed.metadata["transport"]["too_large"]
+
+
+class TestMediaType:
+    @pytest.mark.parametrize(
+        ("said", "passed"),
+        [
+            ("application/grpc", "application/grpc"),
+            ("Application/GRPC", "application/grpc"),
+            ("application/grpc+proto", "application/grpc"),
+            ("application/grpc;charset=utf-8", "application/grpc"),
+            ("application/grpc ; a=b", "application/grpc"),
+            ("APPLICATION/gRPC-Web+Proto; x=y", "application/grpc-web"),
+            ("application/grpc-web-TEXT", "application/grpc-web-text"),
+            ("application/grpc+json", "application/grpc+json"),
+            ("application/grpcx", "application/grpcx"),
+            ("application/json; charset=utf-8", "application/json; charset=utf-8"),
+        ],
+    )
+    def test_of_grpc_has_one_spelling(self, said: str, passed: str) -> None:
+        assert of(GRPC, content_type=said).headers["content-type"] == passed
+
+    def test_of_grpc_brings_the_trailers_that_grpc_asks_for(self) -> None:
+        assert of(GRPC).headers["te"] == of(GRPC, te="gzip").headers["te"] == "trailers"
+        assert "te" not in of(GRPC, content_type="application/grpc-web").headers
+
+
+class TestOptions:
+    @pytest.mark.parametrize("good", [REST, GRPC], ids=["REST", "gRPC"])
+    def test_is_answered(self, good: dict[str, str]) -> None:
+        assert TRANSPORT.request(good | {":method": "OPTIONS"}).status in {"204", "405"}
+
+
+def test_that_fails_lets_nothing_pass() -> None:
+    """Envoy would pass the request on."""
+    broken = Filter("transport")
+    with pytest.raises(Exception, match="number"):
+        broken.request(REST | {"user-agent": 1})  # type: ignore[arg-type]
