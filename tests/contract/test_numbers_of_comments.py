@@ -4,8 +4,7 @@ import re
 from typing import Any, Final, cast
 
 import pytest
-from agents_service.domain import MAX_SCHEMA_VALUES
-from api_common.contract import MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH
+from api_common.contract import MAX_FIELDS, MAX_STRUCT_BYTES, MAX_STRUCT_DEPTH
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from users_service.domain import MAX_LIVE_KEYS
@@ -14,8 +13,8 @@ from workflows_service.domain import MAX_DEFINITION_BYTES
 from tests import protos
 from tools.contract.descriptors import comments, files
 
-IN_CODE: Final = {MAX_SCHEMA_VALUES, MAX_STRUCT_BYTES // 1024, MAX_STRUCT_DEPTH}
-"""Limits that no rule of `buf.validate` can state: JSON values, KiB and levels."""
+IN_CODE: Final = {MAX_STRUCT_BYTES // 1024, MAX_STRUCT_DEPTH}
+"""Limits that no rule of `buf.validate` can state: KiB and levels."""
 FIELDS: Final = [
     field
     for file in files()
@@ -36,5 +35,6 @@ def test_a_limit_in_the_comment_of_a_field_is_one_of_its_rules(field: FieldDescr
 
 def test_the_limits_of_whole_messages_are_those_of_the_code() -> None:
     assert f"at most {MAX_DEFINITION_BYTES // 1024**2} MiB" in comments()["ameide.workflow.v1.Definition"]
+    assert f"at most {MAX_FIELDS:,} fields" in (protos.ROOT / "docs/api-guide.md").read_text()
     created = " ".join(comments()["ameide.user.v1.ServiceAccountService.CreateApiKey"].split())
     assert f"if it has {MAX_LIVE_KEYS} keys" in created

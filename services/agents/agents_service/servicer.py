@@ -34,7 +34,7 @@ class AgentServicer:
 
     async def ListAgents(self, request: pb.ListAgentsRequest, ctx: RequestContext) -> pb.ListAgentsResponse:
         page = await self._agents.page(ctx.transaction, request, method="ListAgents")
-        return with_rows(
+        return await with_rows(
             pb.ListAgentsResponse(next_page_token=page.next_page_token), "agents", page.rows, agent_to_proto
         )
 
@@ -52,14 +52,14 @@ class AgentServicer:
 
     async def BatchGetAgents(self, request: pb.BatchGetAgentsRequest, ctx: RequestContext) -> pb.BatchGetAgentsResponse:
         rows = await self._agents.get_many(ctx.transaction, request.ids)
-        return with_rows(pb.BatchGetAgentsResponse(), "agents", rows, agent_to_proto)
+        return await with_rows(pb.BatchGetAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def BatchCreateAgents(
         self, request: pb.BatchCreateAgentsRequest, ctx: RequestContext
     ) -> pb.BatchCreateAgentsResponse:
         items = map_items(request.requests, _created)
         rows = await self._agents.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return with_rows(pb.BatchCreateAgentsResponse(), "agents", rows, agent_to_proto)
+        return await with_rows(pb.BatchCreateAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def BatchUpdateAgents(
         self, request: pb.BatchUpdateAgentsRequest, ctx: RequestContext
@@ -67,7 +67,7 @@ class AgentServicer:
         changes = map_items(request.requests, _changed)
         before = await self._agents.lock_many(ctx.transaction, changes)
         rows = await self._agents.update_many(ctx.transaction, changes, before)
-        return with_rows(pb.BatchUpdateAgentsResponse(), "agents", rows, agent_to_proto)
+        return await with_rows(pb.BatchUpdateAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def BatchDeleteAgents(
         self, request: pb.BatchDeleteAgentsRequest, ctx: RequestContext
@@ -75,7 +75,7 @@ class AgentServicer:
         before = await self._agents.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._agents.delete_many(ctx.transaction, before)
-        return with_rows(pb.BatchDeleteAgentsResponse(), "agents", rows, agent_to_proto)
+        return await with_rows(pb.BatchDeleteAgentsResponse(), "agents", rows, agent_to_proto)
 
     async def ActivateAgent(self, request: pb.ActivateAgentRequest, ctx: RequestContext) -> pb.Agent:
         return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "activate", etag=request.etag))

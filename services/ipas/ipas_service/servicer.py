@@ -48,7 +48,9 @@ class IpaServicer:
 
     async def ListIpas(self, request: pb.ListIpasRequest, ctx: RequestContext) -> pb.ListIpasResponse:
         page = await self._ipas.page(ctx.transaction, request, method="ListIpas")
-        return with_rows(pb.ListIpasResponse(next_page_token=page.next_page_token), "ipas", page.rows, ipa_to_proto)
+        return await with_rows(
+            pb.ListIpasResponse(next_page_token=page.next_page_token), "ipas", page.rows, ipa_to_proto
+        )
 
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         change = _changed(request)
@@ -67,7 +69,7 @@ class IpaServicer:
 
     async def BatchGetIpas(self, request: pb.BatchGetIpasRequest, ctx: RequestContext) -> pb.BatchGetIpasResponse:
         rows = await self._ipas.get_many(ctx.transaction, request.ids)
-        return with_rows(pb.BatchGetIpasResponse(), "ipas", rows, ipa_to_proto)
+        return await with_rows(pb.BatchGetIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchCreateIpas(
         self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
@@ -75,7 +77,7 @@ class IpaServicer:
         items = map_items(request.requests, _created)
         await self._composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
         rows = await self._ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return with_rows(pb.BatchCreateIpasResponse(), "ipas", rows, ipa_to_proto)
+        return await with_rows(pb.BatchCreateIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchUpdateIpas(
         self, request: pb.BatchUpdateIpasRequest, ctx: RequestContext
@@ -84,7 +86,7 @@ class IpaServicer:
         before = await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
         await self._composition.validate_many(ctx, map_items(zip(before, changes, strict=True), _choice))
         rows = await self._ipas.update_many(ctx.transaction, changes, before)
-        return with_rows(pb.BatchUpdateIpasResponse(), "ipas", rows, ipa_to_proto)
+        return await with_rows(pb.BatchUpdateIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchDeleteIpas(
         self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
@@ -94,7 +96,7 @@ class IpaServicer:
         )
         map_items([row["state"] for row in before], require_deletable)
         rows = await self._ipas.delete_many(ctx.transaction, before)
-        return with_rows(pb.BatchDeleteIpasResponse(), "ipas", rows, ipa_to_proto)
+        return await with_rows(pb.BatchDeleteIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def DeployIpa(self, request: pb.DeployIpaRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.deploy(ctx, request.id, etag=request.etag))
@@ -110,7 +112,7 @@ class IpaServicer:
     ) -> pb.ListDeploymentsResponse:
         ipa = await self._ipas.get(ctx.transaction, request.ipa_id)
         page = await self._stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
-        return with_rows(
+        return await with_rows(
             pb.ListDeploymentsResponse(next_page_token=page.next_page_token),
             "deployments",
             page.rows,

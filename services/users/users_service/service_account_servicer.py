@@ -41,7 +41,7 @@ class ServiceAccountServicer:
         self, request: pb.ListServiceAccountsRequest, ctx: RequestContext
     ) -> pb.ListServiceAccountsResponse:
         page = await self._accounts.page(ctx.transaction, request, method="ListServiceAccounts")
-        return with_rows(
+        return await with_rows(
             pb.ListServiceAccountsResponse(next_page_token=page.next_page_token),
             "service_accounts",
             page.rows,
@@ -89,7 +89,7 @@ class ServiceAccountServicer:
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, ctx: RequestContext) -> pb.ListApiKeysResponse:
         account = await self._accounts.get(ctx.transaction, request.service_account_id)
         page = await self._keys.page(ctx.transaction, account["id"], request, method="ListApiKeys")
-        return with_rows(
+        return await with_rows(
             pb.ListApiKeysResponse(next_page_token=page.next_page_token), "api_keys", page.rows, api_key_to_proto
         )
 

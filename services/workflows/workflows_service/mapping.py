@@ -6,7 +6,10 @@ from typing import Any
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.contract import struct_from_json, struct_to_json
 from api_common.db import Row
+from api_common.errors import FieldViolation, ValidationError
 from api_common.resources import Make, fill_times, make_resource
+
+from workflows_service.domain import MAX_DEFINITION_BYTES
 
 MUTABLE = frozenset({"display_name", "labels", "description", "definition"})
 """The fields that Create and Update write."""
@@ -63,6 +66,10 @@ def _definition_to_proto(definition: Mapping[str, Any] | None) -> pb.Definition 
 
 
 def _definition_from_proto(definition: pb.Definition) -> dict[str, Any]:
+    # No limit of its own, but before anything is converted: JSON may be shorter than its message, never by half.
+    if definition.ByteSize() > 2 * MAX_DEFINITION_BYTES:
+        violation = FieldViolation("workflow.definition", f"must be at most {MAX_DEFINITION_BYTES} bytes as JSON")
+        raise ValidationError(violations=[violation])
     return {
         "nodes": [
             {

@@ -40,7 +40,7 @@ class WorkflowServicer:
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, ctx: RequestContext) -> pb.ListWorkflowsResponse:
         page = await self._workflows.page(ctx.transaction, request, method="ListWorkflows")
-        return with_rows(
+        return await with_rows(
             pb.ListWorkflowsResponse(next_page_token=page.next_page_token), "workflows", page.rows, workflow_to_proto
         )
 
@@ -61,14 +61,14 @@ class WorkflowServicer:
         self, request: pb.BatchGetWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchGetWorkflowsResponse:
         rows = await self._workflows.get_many(ctx.transaction, request.ids)
-        return with_rows(pb.BatchGetWorkflowsResponse(), "workflows", rows, workflow_to_proto)
+        return await with_rows(pb.BatchGetWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def BatchCreateWorkflows(
         self, request: pb.BatchCreateWorkflowsRequest, ctx: RequestContext
     ) -> pb.BatchCreateWorkflowsResponse:
         items = map_items(request.requests, _created)
         rows = await self._workflows.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return with_rows(pb.BatchCreateWorkflowsResponse(), "workflows", rows, workflow_to_proto)
+        return await with_rows(pb.BatchCreateWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def BatchUpdateWorkflows(
         self, request: pb.BatchUpdateWorkflowsRequest, ctx: RequestContext
@@ -77,7 +77,7 @@ class WorkflowServicer:
         before = await self._workflows.lock_many(ctx.transaction, changes, reading=("state",))
         map_items(before, _require_changeable)
         rows = await self._workflows.update_many(ctx.transaction, changes, before)
-        return with_rows(pb.BatchUpdateWorkflowsResponse(), "workflows", rows, workflow_to_proto)
+        return await with_rows(pb.BatchUpdateWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def BatchDeleteWorkflows(
         self, request: pb.BatchDeleteWorkflowsRequest, ctx: RequestContext
@@ -85,7 +85,7 @@ class WorkflowServicer:
         before = await self._workflows.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         await self._reservations.require_all_free(ctx.transaction, [row["id"] for row in before])
         rows = await self._workflows.delete_many(ctx.transaction, before)
-        return with_rows(pb.BatchDeleteWorkflowsResponse(), "workflows", rows, workflow_to_proto)
+        return await with_rows(pb.BatchDeleteWorkflowsResponse(), "workflows", rows, workflow_to_proto)
 
     async def PublishWorkflow(self, request: pb.PublishWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.lock(ctx.transaction, request.id, etag=request.etag)
@@ -111,7 +111,7 @@ class WorkflowServicer:
     ) -> pb.ListWorkflowRevisionsResponse:
         workflow = await self._workflows.get(ctx.transaction, request.workflow_id)
         page = await self._revisions.page(ctx.transaction, workflow["id"], request, method="ListWorkflowRevisions")
-        return with_rows(
+        return await with_rows(
             pb.ListWorkflowRevisionsResponse(next_page_token=page.next_page_token),
             "revisions",
             page.rows,

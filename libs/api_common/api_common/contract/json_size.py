@@ -1,7 +1,8 @@
 """The limits of a JSON value in one column: its size and its depth."""
 
-import json
 from typing import Final
+
+import orjson
 
 from api_common.errors import FieldViolation
 
@@ -17,7 +18,7 @@ A level is three messages, and protobuf decodes 100 nested messages, those aroun
 
 def compact_size(value: object) -> int:
     """Returns the bytes of ``value`` as JSON in UTF-8 without spaces."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
+    return len(orjson.dumps(value))
 
 
 def size_violations(field: str, value: object, *, max_bytes: int = MAX_STRUCT_BYTES) -> list[FieldViolation]:

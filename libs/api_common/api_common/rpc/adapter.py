@@ -8,6 +8,7 @@ that nothing is looked up or composed per call.
 import asyncio
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -18,7 +19,7 @@ from google.rpc import status_pb2
 from api_common.authn import peer_of
 from api_common.call import MAX_CALL_SECONDS, RequestContext, StreamContext, follow_trace, read_headers
 from api_common.contract import MethodPolicy, PolicyError, message_etag, read_policies
-from api_common.errors import DomainError, MethodNotFoundError, Trailers, render
+from api_common.errors import DomainError, MethodNotFoundError, Trailers, ValidationError, render
 from api_common.rpc.call import Call, Incoming, Layer, MessageStream
 
 _Transport = grpc.aio.ServicerContext[bytes, bytes]
@@ -56,6 +57,7 @@ def service_handler(descriptor: ServiceDescriptor, servicer: object, *, layers: 
     Raises:
         PolicyError: a method is missing, its annotations disagree with the contract, or its policy is incomplete.
     """
+    # Each method takes a stream of requests, because gRPC leaves a call of another kind without a message unanswered.
     handlers: dict[str, Any] = {}
     for name, policy in read_policies(descriptor).items():
         method = getattr(servicer, name, None)
@@ -63,29 +65,29 @@ def service_handler(descriptor: ServiceDescriptor, servicer: object, *, layers: 
             raise PolicyError(f"{type(servicer).__name__} lacks {name}, which {descriptor.full_name} declares")
         _check_annotations(method, policy)
         if policy.is_stream:
-            handlers[name] = grpc.unary_stream_rpc_method_handler(_adapt_stream(policy, layers(policy, method)))
+            handlers[name] = grpc.stream_stream_rpc_method_handler(_adapt_stream(policy, layers(policy, method)))
         else:
-            handlers[name] = grpc.unary_unary_rpc_method_handler(_adapt(policy, layers(policy, method)))
+            handlers[name] = grpc.stream_unary_rpc_method_handler(_adapt(policy, layers(policy, method)))
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
 def method_handler(policy: MethodPolicy, layer: Layer) -> grpc.GenericRpcHandler:
     """Returns the gRPC handler of one method that is not of our contract."""
     service = policy.path[1:].removesuffix(f"/{policy.name}")
-    handlers: dict[str, Any] = {policy.name: grpc.unary_unary_rpc_method_handler(_adapt(policy, layer))}
+    handlers: dict[str, Any] = {policy.name: grpc.stream_unary_rpc_method_handler(_adapt(policy, layer))}
     return grpc.method_handlers_generic_handler(service, handlers)
 
 
 def unknown_method_handler() -> grpc.GenericRpcHandler:
     """Returns the handler that refuses unknown methods in our shape."""
 
-    async def refuse(_: bytes, transport: _Transport) -> bytes:
+    async def refuse(_: object, transport: _Transport) -> bytes:
         headers = read_headers(transport.invocation_metadata() or ())
         await _abort(transport, MethodNotFoundError(), headers.request_id)
 
     class UnknownMethod(grpc.GenericRpcHandler):
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-            return grpc.unary_unary_rpc_method_handler(refuse)
+            return grpc.stream_unary_rpc_method_handler(refuse)
 
     return UnknownMethod()
 
@@ -94,8 +96,8 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
     has_etag = "etag" in policy.response_class.DESCRIPTOR.fields_by_name
 
     # Bytes in and out: a request that does not decode must be our error, not the library's text.
-    async def unary(payload: bytes, transport: _Transport) -> bytes:
-        incoming = _read(policy, payload, transport, max_seconds=MAX_CALL_SECONDS)
+    async def unary(_: object, transport: _Transport) -> bytes:
+        incoming = _read(policy, transport, max_seconds=MAX_CALL_SECONDS)
         call = Call(incoming)
         await layer(call)
         if incoming.deadline <= asyncio.get_running_loop().time() and transport.time_remaining() == 0:
@@ -123,9 +125,9 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
 
 
 def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
-    async def answer(payload: bytes, transport: _Transport) -> None:
+    async def answer(_: object, transport: _Transport) -> None:
         stream = _Stream(transport)
-        call = Call(_read(policy, payload, transport, max_seconds=MAX_STREAM_SECONDS, stream=stream))
+        call = Call(_read(policy, transport, max_seconds=MAX_STREAM_SECONDS, stream=stream))
         await layer(call)
         if call.error is None:
             return
@@ -167,13 +169,22 @@ def _details(trailers: Trailers) -> bytes:
     return typing.cast(bytes, dict(trailers)["grpc-status-details-bin"])
 
 
+async def _one_message(policy: MethodPolicy, transport: _Transport) -> bytes:
+    """Returns the only message of a call."""
+    # Objects, because the stubs do not know the end of a stream.
+    payload = typing.cast(object, await transport.read())
+    if not isinstance(payload, bytes):
+        raise ValidationError("The body must hold one message; it holds none, or a part of one.")
+    # A second look costs a twentieth of an empty call. What only reads once more harms nobody by ignoring the rest.
+    if policy.read_only and not policy.is_stream:
+        return payload
+    if typing.cast(object, await transport.read()) is not grpc.aio.EOF:
+        raise ValidationError("The body must hold one message; it holds more.")
+    return payload
+
+
 def _read(
-    policy: MethodPolicy,
-    payload: bytes,
-    transport: _Transport,
-    *,
-    max_seconds: float,
-    stream: MessageStream | None = None,
+    policy: MethodPolicy, transport: _Transport, *, max_seconds: float, stream: MessageStream | None = None
 ) -> Incoming:
     # None without a deadline, which the stubs do not know.
     remaining = typing.cast("float | None", transport.time_remaining())
@@ -181,7 +192,9 @@ def _read(
     headers = read_headers(transport.invocation_metadata() or ())
     deadline = asyncio.get_running_loop().time() + seconds
     trace = follow_trace(headers.traceparent, is_root=headers.begins_trace)
-    return Incoming(policy, payload, headers, deadline, trace, peer_of(transport), stream)
+    return Incoming(
+        policy, partial(_one_message, policy, transport), headers, deadline, trace, peer_of(transport), stream
+    )
 
 
 def _check_annotations(method: Any, policy: MethodPolicy) -> None:

@@ -31,8 +31,8 @@ class Incoming(NamedTuple):
     """
 
     method: MethodPolicy
-    payload: bytes
-    """The encoded request."""
+    receive: Callable[[], Awaitable[bytes]]
+    """Returns the encoded request, or raises a DomainError if the body is not exactly one message."""
     headers: RequestHeaders
     deadline: float
     """When the caller stops waiting, on the event loop's clock."""
@@ -78,6 +78,8 @@ class Call:
     """One call; the layers set each field at most once, when they know it."""
 
     incoming: Incoming
+    payload: bytes = b""
+    """The encoded request, once it has arrived."""
     principal: Principal | None = None
     """The caller, once the credential has verified; the roles are those of the credential."""
     admitted: Admitted | None = field(default=None, repr=False)

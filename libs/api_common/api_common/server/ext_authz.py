@@ -67,7 +67,7 @@ def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.Generi
         incoming = call.incoming
         if incoming.peer is not None and incoming.peer.identity != EDGE:
             raise AuthorizationError("This service does not serve this caller.")
-        asked = _read(incoming.payload)
+        asked = _read(call.payload)
         headers, address = asked.request.http.headers, asked.source.address.socket_address.address
         # A request with both a token and a key is ambiguous.
         unambiguous = "authorization" not in headers

@@ -123,7 +123,7 @@ class Users:
 
     async def ListUsers(self, request: pb.ListUsersRequest, ctx: RequestContext) -> pb.ListUsersResponse:
         page = await self._users.page(ctx.transaction, request, method="ListUsers")
-        return with_rows(pb.ListUsersResponse(next_page_token=page.next_page_token), "users", page.rows, to_proto)
+        return await with_rows(pb.ListUsersResponse(next_page_token=page.next_page_token), "users", page.rows, to_proto)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, ctx: RequestContext) -> pb.User:
         change = _changed(request)
@@ -137,14 +137,14 @@ class Users:
 
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, ctx: RequestContext) -> pb.BatchGetUsersResponse:
         rows = await self._users.get_many(ctx.transaction, request.ids)
-        return with_rows(pb.BatchGetUsersResponse(), "users", rows, to_proto)
+        return await with_rows(pb.BatchGetUsersResponse(), "users", rows, to_proto)
 
     async def BatchCreateUsers(
         self, request: pb.BatchCreateUsersRequest, ctx: RequestContext
     ) -> pb.BatchCreateUsersResponse:
         items = map_items(request.requests, _created)
         rows = await self._users.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
-        return with_rows(pb.BatchCreateUsersResponse(), "users", rows, to_proto)
+        return await with_rows(pb.BatchCreateUsersResponse(), "users", rows, to_proto)
 
     async def BatchUpdateUsers(
         self, request: pb.BatchUpdateUsersRequest, ctx: RequestContext
@@ -152,14 +152,14 @@ class Users:
         changes = map_items(request.requests, _changed)
         before = await self._users.lock_many(ctx.transaction, changes)
         rows = await self._users.update_many(ctx.transaction, changes, before)
-        return with_rows(pb.BatchUpdateUsersResponse(), "users", rows, to_proto)
+        return await with_rows(pb.BatchUpdateUsersResponse(), "users", rows, to_proto)
 
     async def BatchDeleteUsers(
         self, request: pb.BatchDeleteUsersRequest, ctx: RequestContext
     ) -> pb.BatchDeleteUsersResponse:
         before = await self._users.lock_many(ctx.transaction, map_items(request.requests, Change.deletion))
         rows = await self._users.delete_many(ctx.transaction, before)
-        return with_rows(pb.BatchDeleteUsersResponse(), "users", rows, to_proto)
+        return await with_rows(pb.BatchDeleteUsersResponse(), "users", rows, to_proto)
 
     async def SuspendUser(self, request: pb.SuspendUserRequest, ctx: RequestContext) -> pb.User:
         return to_proto(await self._users.move(ctx.transaction, request.id, "suspend", etag=request.etag))

@@ -5,11 +5,12 @@ from api_common.db import Row
 from api_common.resources.message_builder import Make, fill, with_rows
 
 
-def test_appends_a_message_for_each_row() -> None:
+async def test_appends_a_message_for_each_row() -> None:
     def to_proto(row: Row, make: Make[pb.User]) -> pb.User:
         return make(display_name=row["display_name"])
 
-    answer = with_rows(pb.ListUsersResponse(), "users", [{"display_name": "Ada"}, {"display_name": "Grace"}], to_proto)
+    rows = [{"display_name": "Ada"}, {"display_name": "Grace"}]
+    answer = await with_rows(pb.ListUsersResponse(), "users", rows, to_proto)
     assert answer == pb.ListUsersResponse(users=[pb.User(display_name="Ada"), pb.User(display_name="Grace")])
 
 

@@ -34,7 +34,11 @@ def events() -> Iterator[list[Event]]:
 def a_call(*, principal: Principal | None, peer: Peer | None = None) -> Call:
     payload, headers = pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(())
     deadline, trace = asyncio.get_running_loop().time() + 60, follow_trace(headers.traceparent, is_root=True)
-    return Call(Incoming(SUSPEND, payload, headers, deadline, trace, peer), principal)
+
+    async def receive() -> bytes:
+        return payload
+
+    return Call(Incoming(SUSPEND, receive, headers, deadline, trace, peer), payload, principal)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ async def tracer(silent_collector: str, monkeypatch: pytest.MonkeyPatch) -> Trac
     return Tracer("users", endpoint=silent_collector, sample_ratio=0)
 
 
+async def never() -> bytes:
+    raise AssertionError("nobody reads the request")
+
+
 async def examples(traceparent: str, tracer: Tracer | None, error: errors.DomainError | None) -> tuple[Trace, set[str]]:
     """Makes a call that waits for something, and returns its trace and the traces that its metrics name."""
     metrics = Metrics(CollectorRegistry())
@@ -45,7 +49,7 @@ async def examples(traceparent: str, tracer: Tracer | None, error: errors.Domain
 
     layer = telemetry(GET, within, metrics=metrics, access_log=AccessLog("users"), tracer=tracer)
     deadline = asyncio.get_running_loop().time() + 60
-    await layer(Call(Incoming(GET, b"", read_headers(()), deadline=deadline, trace=trace)))
+    await layer(Call(Incoming(GET, never, read_headers(()), deadline=deadline, trace=trace)))
     samples = (sample for family in metrics.registry.collect() for sample in family.samples)
     return trace, {sample.exemplar.labels["trace_id"] for sample in samples if sample.exemplar}
 

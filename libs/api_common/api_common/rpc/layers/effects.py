@@ -85,7 +85,7 @@ def _report(call: Call, done: Done, *, directory: Directory, event: str | None, 
 
 def _named_resource(call: Call) -> ResourceInfo | None:
     """Returns the resource that a denied request names. The request was not checked, so this must stay cheap."""
-    method, payload = call.incoming.method, call.incoming.payload
+    method, payload = call.incoming.method, call.payload
     if len(payload) > _MAX_READ_BYTES:
         return None
     try:
