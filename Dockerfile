@@ -27,9 +27,10 @@ RUN export PYTHONPATH=libs/api_common:libs/ameide_protos \
     && python -m compileall -q /app/venv/lib \
     # The edge's folder, as `make up` lays it out; what an environment decides is mounted at /config, its certificates at /run/tls.
     && mkdir -p /certs \
-    && /tools/bin/python -c "from pathlib import Path; from tools.edge.layout import lay_out; lay_out(Path('/edge'), certs=Path('/certs'))" \
+    && /tools/bin/python -c "from pathlib import Path; from tools.edge.layout import lay_out; lay_out(Path('/edge'), certs=Path('/certs'), decided=False)" \
+    && cp tools/edge/start.py /edge/ \
     && ln -sfn /run/tls /edge/certs \
-    && for name in clusters.yaml authentication.yaml audience.lua claims.lua secrets runtime; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
+    && for name in clusters.yaml authentication.yaml audience.lua claims.lua edge.json secrets runtime; do rm -rf "/edge/$name" && ln -s "/config/$name" "/edge/$name"; done
 
 # -- what every process of ours stands on
 FROM ${BASE} AS api-base
@@ -45,8 +46,8 @@ USER 10001:10001
 EXPOSE 8080 8443
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9105/healthz', timeout=2)"]
-ENTRYPOINT ["envoy"]
-CMD ["--config-path", "envoy.yaml", "--concurrency", "2", "--log-level", "warning", "--drain-time-s", "30", "--disable-hot-restart"]
+ENTRYPOINT ["python", "start.py"]
+CMD ["--concurrency", "2", "--log-level", "warning", "--drain-time-s", "30", "--disable-hot-restart"]
 
 # Last, so that it is what is built where no target is named.
 FROM api-base AS service

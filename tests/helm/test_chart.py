@@ -247,6 +247,18 @@ class TestCertificates:
 
 
 class TestEdge:
+    @pytest.mark.parametrize(
+        ("gateway", "hops"), [({}, 0), ({"enabled": True}, 1), ({"enabled": True, "trustedHops": 2}, 2)]
+    )
+    def test_trusts_the_hops_of_a_gateway_and_no_origin_of_its_own(self, gateway: dict[str, Any], hops: int) -> None:
+        files = Release({"edge": {"gateway": gateway}}).of_kind("ConfigMap")["edge"]["data"]
+        assert json.loads(files["edge.json"]) == {"trusted_hops": hops, "origins": []}
+
+    def test_is_ready_by_the_operations_port(self, release: Release) -> None:
+        (container,) = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]["containers"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert next(iter(container[name].values()))["port"] == "operations"
+
     def test_its_audience_is_that_of_the_services(self) -> None:
         files = Release({"auth": {"audience": "another"}}).of_kind("ConfigMap")["edge"]["data"]
         assert files["audience.lua"] == 'return "another"\n'

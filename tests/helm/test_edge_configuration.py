@@ -1,21 +1,34 @@
 """The edge's files as the chart renders them, in a real Envoy."""
 
+import asyncio
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.e2e.edge.plugin import Edge, running
 from tests.helm.release import NAMESPACE, Release, values_of
+from tests.ports import mesh_offset
 from tools.edge import layout as edge_tool
+from tools.edge.start import fill
 from tools.secrets import certificates, internal_keys
 from tools.topology import SERVICES
 
-OFFSET = 11_000
+ORIGIN = "https://app.example.com"
 
 
-async def test_envoy_takes_them(tmp_path: Path) -> None:
+@pytest.fixture
+def offset() -> Iterator[int]:
+    with mesh_offset() as offset:
+        yield offset
+
+
+async def test_envoy_takes_them(tmp_path: Path, offset: int) -> None:
     values = values_of("production")
     # A key set that nobody serves: Envoy gives up on it and opens its listeners.
+    values["edge"] |= {"corsOrigins": [ORIGIN], "gateway": {"enabled": True, "trustedHops": 2}}
     values["auth"]["jwks"] = {"host": "127.0.0.1", "port": 9, "path": "/keys"}
     files = Release(values).of_kind("ConfigMap")["edge"]["data"]
     certs = tmp_path / "certs"
@@ -28,9 +41,12 @@ async def test_envoy_takes_them(tmp_path: Path) -> None:
         folder = environment / "secrets" if name in {"authority.yaml", "client.yaml", "server.yaml"} else environment
         (folder / name).write_text(here(text, tmp_path))
     folder = tmp_path / "edge"
-    edge_tool.lay_out(folder, certs=certs, port_offset=OFFSET, environment=environment)
+    edge_tool.lay_out(folder, certs=certs, port_offset=offset, environment=environment, decided=False)
+    # As the image does at its start.
+    configuration = folder / "envoy.yaml"
+    configuration.write_text(fill(configuration.read_text(), json.loads(files["edge.json"])))
     assert (folder / "claims.lua").read_text() == files["claims.lua"]
-    async with running(Edge(folder, OFFSET, ""), alone=True) as edge, httpx.AsyncClient(verify=False) as client:
+    async with running(Edge(folder, offset, ""), alone=True) as edge, httpx.AsyncClient(verify=False) as client:
         answer = await client.get(f"{edge.admin}/clusters?format=json")
         clusters = {one["name"]: one for one in answer.json()["cluster_statuses"]}
         # That one is in envoy.yaml itself.
@@ -40,6 +56,17 @@ async def test_envoy_takes_them(tmp_path: Path) -> None:
         assert '"error_state"' not in (await client.get(f"{edge.admin}/config_dump")).text
         refused = await client.get(f"{edge.url}/v1/users")
         assert (refused.status_code, refused.json()["code"]) == (401, 16)
+        # Only the pages of this environment may call, and only what the proxies before the edge say tells of a client.
+        preflight = {"access-control-request-method": "GET"}
+        for origin, allowed in ((ORIGIN, ORIGIN), ("http://localhost:3000", None), (f"{ORIGIN}.evil.example", None)):
+            answer = await client.options(f"{edge.url}/v1/users", headers=preflight | {"origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+        forwarded = {"user-agent": "forwarded", "x-forwarded-for": "192.0.2.1, 198.51.100.7, 203.0.113.9"}
+        await client.get(f"{edge.url}/v1/users", headers=forwarded)
+        async with asyncio.timeout(10):
+            while not (lines := [line for line in edge.log() if line["user_agent"] == "forwarded"]):
+                await asyncio.sleep(0.05)
+        assert lines[0]["client"] == "198.51.100.7"
 
 
 def here(text: str, folder: Path) -> str:

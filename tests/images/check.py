@@ -105,7 +105,7 @@ async def check_edge(engine: Engine, image: str, folder: Path) -> None:
         f"--volume={folder / 'edge'}:/config:ro",
         f"--volume={folder / 'certificates'}:/run/tls:ro",
     ]
-    code, said = await engine.run(image, "--mode", "validate", "--config-path", "envoy.yaml", options=options)
+    code, said = await engine.run(image, "--mode", "validate", options=options)
     if code:
         raise CheckError(f"{image} does not take its configuration:\n{said}")
     print("edge: its configuration is valid", flush=True)

@@ -23,7 +23,7 @@ class TestLayOut:
         edge.lay_out(target, certs=certs)
         lua = [path.name for path in (ENVOY / "lua").iterdir()]
         sources = {
-            **{name: ENVOY / "local" / name for name in ("authentication.yaml", "audience.lua")},
+            **{name: ENVOY / "local" / name for name in ("authentication.yaml", "audience.lua", "edge.json")},
             **{name: GENERATED / name for name in ("ameide.pb", "contract.lua", "open_paths.lua", "replies.lua")},
             **{f"lua/{name}": ENVOY / "lua" / name for name in lua},
         }

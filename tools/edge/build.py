@@ -5,10 +5,12 @@
 - `!page` stands for a route that answers with a file.
 - `!rates` stands for token buckets: requests a second of each tenant and each principal, by rate class.
 - `!bytes` stands for the same by bytes, `!sizes` for the limits that count them.
+- `!decided` stands for a value of the environment's `edge.json`.
 - `!file` stands for the content of another file.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +31,12 @@ _TYPES: Final = {
 _OFF: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 
 
-def build(generated: Path = GENERATED) -> Any:
-    """Returns the configuration. The plain listener and the TLS listener share one list of filters."""
+def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" / "edge.json") -> Any:
+    """Returns the configuration. The plain listener and the TLS listener share one list of filters.
+
+    Without ``decisions`` it has places for them, which `start.py` fills.
+    """
+    decided = json.loads(decisions.read_text()) if decisions else None
 
     class Loader(yaml.CSafeLoader):
         """Knows our tags."""
@@ -40,6 +46,10 @@ def build(generated: Path = GENERATED) -> Any:
 
     def file(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
         return _read(ENVOY / str(loader.construct_scalar(node)))
+
+    def decision(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
+        name = str(loader.construct_scalar(node))
+        return decided[name] if decided else f"@{name}@"
 
     def routes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
         kinds = loader.construct_mapping(node, deep=True)
@@ -51,6 +61,7 @@ def build(generated: Path = GENERATED) -> Any:
     Loader.add_constructor("!rates", _buckets)
     Loader.add_constructor("!sizes", _sizes)
     Loader.add_constructor("!bytes", _bytes)
+    Loader.add_constructor("!decided", decision)
     Loader.add_constructor("!file", file)
     Loader.add_constructor("!spliced", _splice)
     return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags

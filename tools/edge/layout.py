@@ -21,6 +21,7 @@ def lay_out(
     claims: str = "generic",
     traced_percent: int = 0,
     generated: Path = GENERATED,
+    decided: bool = True,
 ) -> None:
     """Builds `envoy.yaml` in ``target`` and puts the files that it names beside it; replaces an earlier layout.
 
@@ -29,14 +30,16 @@ def lay_out(
     Args:
         certs: the folder that `certificates.ensure` fills.
         port_offset: added to every port, also those of services and issuer; nothing else in the files changes.
-        environment: the folder that holds `authentication.yaml`, `audience.lua`, `clusters.yaml` and `secrets/`.
+        environment: the folder that is filled as `envoy/local/`, which is the default.
         claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
         traced_percent: the share of requests without a trace that begin one.
         generated: the folder that `tools.edge.generate` has filled.
+        decided: False leaves places for what `edge.json` decides, for the image.
     """
     target.mkdir(parents=True, exist_ok=True)
     files = (generated / "ameide.pb", *generated.glob("*.lua"), ROOT / "docs" / "openapi.json")
-    for source in (*files, environment / "authentication.yaml", environment / "audience.lua"):
+    decisions = environment / "edge.json"
+    for source in (*files, environment / "authentication.yaml", environment / "audience.lua", decisions):
         shutil.copyfile(source, target / source.name)
     shutil.copyfile(ENVOY / "claims" / f"{claims}.lua", target / "claims.lua")
     # The pages, and the program that they load.
@@ -44,7 +47,7 @@ def lay_out(
         shutil.copytree(folder, target / "docs", dirs_exist_ok=True)
     shutil.copytree(ENVOY / "lua", target / "lua", dirs_exist_ok=True)
     shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
-    _write_shifted(build(generated), target / "envoy.yaml", port_offset)
+    _write_shifted(build(generated, decisions if decided else None), target / "envoy.yaml", port_offset)
     _write_shifted(clusters(environment / "clusters.yaml"), target / "clusters.yaml", port_offset)
     sampling = target / "runtime" / "tracing" / "random_sampling"
     sampling.parent.mkdir(parents=True, exist_ok=True)

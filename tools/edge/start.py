@@ -1,0 +1,29 @@
+"""Becomes Envoy in the image: `python start.py OPTIONS`, in the folder that `layout` has filled; needs Python alone.
+
+What an environment decides comes from the `edge.json` that is mounted there.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+def fill(template: str, decisions: Mapping[str, Any]) -> str:
+    """Returns ``template`` with the value of each decision in its place."""
+    return re.sub(r"'@(\w+)@'", lambda place: json.dumps(decisions[place[1]]), template)
+
+
+def start(options: list[str]) -> NoReturn:
+    """Writes the configuration, and becomes Envoy with it."""
+    filled = Path(tempfile.gettempdir()) / "envoy.yaml"
+    filled.write_text(fill(Path("envoy.yaml").read_text(), json.loads(Path("edge.json").read_text())))
+    os.execvp("envoy", ["envoy", "--config-path", str(filled), *options])  # noqa: S606 - the image's own
+
+
+if __name__ == "__main__":
+    start(sys.argv[1:])
