@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -31,6 +32,7 @@ def _split(value: object) -> object:
 
 
 _CommaSeparated = (NoDecode, BeforeValidator(_split))
+_Limit = Annotated[str, Field(pattern=r"^([^/=]+/)?[a-z_]+=[0-9]{1,9}$")]
 
 
 class ServerSettings(_Concern):
@@ -157,6 +159,27 @@ class SharesSettings(_Concern):
     """The most bytes of requests under way of one principal; requests of up to 64 KiB do not count."""
 
 
+class QuotaSettings(_Concern):
+    """The most that a tenant may store (ADR 37)."""
+
+    limit: int = Field(default=100_000, ge=0, le=1_000_000_000)
+    """The most live resources of each collection of a tenant."""
+    limits: Annotated[tuple[_Limit, ...], *_CommaSeparated] = ()
+    """Other limits, comma-separated: `collection=number` for every tenant, `tenant/collection=number` for one."""
+
+    @cached_property
+    def by_name(self) -> dict[str, int]:
+        """All limits: by `tenant/collection`, by `collection`, and by `*` for every other collection."""
+        parts = (one.rpartition("=") for one in self.limits)
+        return {"*": self.limit, **{name: int(number) for name, _, number in parts}}
+
+    def of(self, tenant_id: str) -> dict[str, int]:
+        """Returns the limits of a tenant by collection, and by `*` for every other collection."""
+        common = {name: number for name, number in self.by_name.items() if "/" not in name}
+        own = f"{tenant_id}/"
+        return common | {name[len(own) :]: number for name, number in self.by_name.items() if name.startswith(own)}
+
+
 class LogSettings(_Concern):
     """The log."""
 
@@ -182,6 +205,8 @@ class Settings:
     """The defaults suit production."""
     shares: SharesSettings = field(default_factory=SharesSettings)
     """The defaults suit processes of 512 MiB."""
+    quota: QuotaSettings = field(default_factory=QuotaSettings)
+    """The same for every tenant by default."""
     api_keys: ApiKeySettings | None = None
     """Set in the service that issues API keys."""
 
@@ -206,6 +231,7 @@ class Settings:
             telemetry=_read(TelemetrySettings, f"{service}_TELEMETRY_", faults),
             watch=_read(WatchSettings, f"{service}_WATCH_", faults),
             shares=_read(SharesSettings, f"{service}_SHARES_", faults),
+            quota=_read(QuotaSettings, f"{service}_QUOTA_", faults),
             api_keys=_read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None,
             siblings={name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings},
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ameide.agent.v1 import agent_pb2, reservation_pb2
 from api_common.reservations import Reservations
+from api_common.resources import Quotas
 from api_common.server import Service, ServiceDependencies
 
 from agents_service.mapping import agent_to_proto
@@ -17,7 +18,8 @@ def _servicer(dependencies: ServiceDependencies) -> AgentServicer:
     watch = dependencies.watch_factory.of(
         agents, fields=FIELDS, to_proto=agent_to_proto, response=agent_pb2.WatchAgentsResponse
     )
-    return AgentServicer(AgentRepository(dependencies.page_tokens), Reservations("agent"), watch)
+    quotas = Quotas(("agents",), dependencies.settings.quota)
+    return AgentServicer(AgentRepository(dependencies.page_tokens), Reservations("agent"), watch, quotas)
 
 
 def _reservation_servicer(dependencies: ServiceDependencies) -> ReservationServicer:

@@ -7,7 +7,7 @@ from ameide.agent.v1 import agent_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.reservations import Reservations
-from api_common.resources import Change, map_items, with_rows
+from api_common.resources import Change, Quotas, map_items, with_rows
 from api_common.watch import Watch
 
 from agents_service.domain import State, validate_parameters, validate_tools
@@ -19,11 +19,16 @@ class AgentServicer:
     """Configured AI workers."""
 
     def __init__(
-        self, agents: AgentRepository, reservations: Reservations, watch: Watch[pb.WatchAgentsResponse]
+        self,
+        agents: AgentRepository,
+        reservations: Reservations,
+        watch: Watch[pb.WatchAgentsResponse],
+        quotas: Quotas,
     ) -> None:
         self._agents = agents
         self._reservations = reservations
         self._watch = watch
+        self._quotas = quotas
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, ctx: RequestContext) -> pb.Agent:
         row = await self._agents.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -87,6 +92,9 @@ class AgentServicer:
 
     def WatchAgents(self, request: pb.WatchAgentsRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchAgentsResponse]:
         return self._watch.follow(request, ctx)
+
+    async def GetAgentQuotas(self, request: pb.GetAgentQuotasRequest, ctx: RequestContext) -> pb.GetAgentQuotasResponse:
+        return pb.GetAgentQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
 
 
 def _created(request: pb.CreateAgentRequest) -> dict[str, Any]:

@@ -263,3 +263,10 @@ class TestDisableAgent:
         disabled = await agents.DisableAgent(disable, metadata=admin.metadata)
         assert disabled.state == pb.Agent.DISABLED
         assert (await agents.ActivateAgent(activate, metadata=admin.metadata)).state == pb.Agent.ACTIVE
+
+
+class TestGetAgentQuotas:
+    async def test_counts_what_the_tenant_has(self, agents: AgentServiceAsyncStub, admin: Caller) -> None:
+        await create_agent(agents, admin)
+        answer = await agents.GetAgentQuotas(pb.GetAgentQuotasRequest(), metadata=admin.metadata)
+        assert [(quota.collection, quota.used) for quota in answer.quotas] == [("agents", 1)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ameide.ipa.v1 import ipa_pb2
+from api_common.resources import Quotas
 from api_common.sagas import Plan
 from api_common.server import Service, ServiceDependencies
 
@@ -30,6 +31,7 @@ def _servicer(dependencies: ServiceDependencies) -> IpaServicer:
             to_proto=deployment_to_proto,
             response=ipa_pb2.WatchDeploymentsResponse,
         ),
+        quotas=Quotas(("ipas", "deployments"), dependencies.settings.quota),
     )
 
 

@@ -8,7 +8,7 @@ from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
-from api_common.resources import Change, map_items, with_rows
+from api_common.resources import Change, Quotas, map_items, with_rows
 from api_common.watch import Watch
 
 from ipas_service.deployments import Deployments
@@ -30,12 +30,14 @@ class IpaServicer:
         *,
         watch: Watch[pb.WatchIpasResponse],
         watch_deployments: Watch[pb.WatchDeploymentsResponse],
+        quotas: Quotas,
     ) -> None:
         self._ipas = ipas
         self._composition = composition
         self._stored_deployments = stored_deployments
         self._deployments = deployments
         self._watch = watch
+        self._quotas = quotas
         self._watch_deployments = watch_deployments
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -130,6 +132,9 @@ class IpaServicer:
     ) -> AsyncIterator[pb.WatchDeploymentsResponse]:
         ipa = partial(self._ipas.get, id=request.ipa_id)
         return self._watch_deployments.follow(request, ctx, within=f"ipa_id = {request.ipa_id}", parent=ipa)
+
+    async def GetIpaQuotas(self, request: pb.GetIpaQuotasRequest, ctx: RequestContext) -> pb.GetIpaQuotasResponse:
+        return pb.GetIpaQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:

@@ -342,3 +342,10 @@ class TestUpdateIpa:
         ipa.variables["yes"] = 1
         with refused(S.FAILED_PRECONDITION, "INVALID_STATE"):
             await ipas.UpdateIpa(pb.UpdateIpaRequest(ipa=ipa), metadata=admin.metadata)
+
+
+class TestGetIpaQuotas:
+    async def test_counts_what_the_tenant_has(self, ipas: IpaServiceAsyncStub, admin: Caller) -> None:
+        await create_ipa(ipas, admin)
+        answer = await ipas.GetIpaQuotas(pb.GetIpaQuotasRequest(), metadata=admin.metadata)
+        assert [(quota.collection, quota.used) for quota in answer.quotas] == [("ipas", 1), ("deployments", 0)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ameide.user.v1 import directory_pb2, service_account_pb2, user_pb2
 from api_common.authn import InternalTokenSigner
+from api_common.resources import Quotas
 from api_common.server import Service, ServiceDependencies
 from api_common.settings import ApiKeySettings
 
@@ -26,7 +27,8 @@ def _user_servicer(dependencies: ServiceDependencies) -> UserServicer:
     watch = dependencies.watch_factory.of(
         users, fields=FIELDS, to_proto=user_to_proto, response=user_pb2.WatchUsersResponse
     )
-    return UserServicer(UserRepository(dependencies.page_tokens), watch)
+    quotas = Quotas(("users", "service_accounts", "api_keys"), dependencies.settings.quota)
+    return UserServicer(UserRepository(dependencies.page_tokens), watch, quotas)
 
 
 def _service_account_servicer(dependencies: ServiceDependencies) -> ServiceAccountServicer:

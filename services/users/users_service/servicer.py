@@ -6,7 +6,7 @@ from typing import Any
 from ameide.user.v1 import user_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
-from api_common.resources import Change, map_items, with_rows
+from api_common.resources import Change, Quotas, map_items, with_rows
 from api_common.watch import Watch
 
 from users_service.domain import State
@@ -17,9 +17,10 @@ from users_service.repository import UserRepository
 class UserServicer:
     """People of a tenant and their roles."""
 
-    def __init__(self, users: UserRepository, watch: Watch[pb.WatchUsersResponse]) -> None:
+    def __init__(self, users: UserRepository, watch: Watch[pb.WatchUsersResponse], quotas: Quotas) -> None:
         self._users = users
         self._watch = watch
+        self._quotas = quotas
 
     async def CreateUser(self, request: pb.CreateUserRequest, ctx: RequestContext) -> pb.User:
         row = await self._users.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -81,6 +82,9 @@ class UserServicer:
 
     def WatchUsers(self, request: pb.WatchUsersRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchUsersResponse]:
         return self._watch.follow(request, ctx)
+
+    async def GetUserQuotas(self, request: pb.GetUserQuotasRequest, ctx: RequestContext) -> pb.GetUserQuotasResponse:
+        return pb.GetUserQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
 
 
 def _created(request: pb.CreateUserRequest) -> dict[str, Any]:

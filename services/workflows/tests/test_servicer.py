@@ -251,3 +251,10 @@ def _field(number: int, content: bytes) -> bytes:
 def _varint(value: int) -> bytes:
     low, high = value & 0x7F, value >> 7
     return bytes([low | 0x80]) + _varint(high) if high else bytes([low])
+
+
+class TestGetWorkflowQuotas:
+    async def test_counts_what_the_tenant_has(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
+        await create_workflow(workflows, admin)
+        answer = await workflows.GetWorkflowQuotas(pb.GetWorkflowQuotasRequest(), metadata=admin.metadata)
+        assert [(quota.collection, quota.used) for quota in answer.quotas] == [("workflows", 1), ("workflow_revisions", 0)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ameide.workflow.v1 import reservation_pb2, workflow_pb2
 from api_common.reservations import Reservations
+from api_common.resources import Quotas
 from api_common.server import Service, ServiceDependencies
 
 from workflows_service.mapping import workflow_to_proto
@@ -18,7 +19,8 @@ def _servicer(dependencies: ServiceDependencies) -> WorkflowServicer:
         workflows, fields=FIELDS, to_proto=workflow_to_proto, response=workflow_pb2.WatchWorkflowsResponse
     )
     stored, revisions = WorkflowRepository(dependencies.page_tokens), RevisionRepository(dependencies.page_tokens)
-    return WorkflowServicer(stored, revisions, Reservations("workflow"), watch)
+    quotas = Quotas(("workflows", "workflow_revisions"), dependencies.settings.quota)
+    return WorkflowServicer(stored, revisions, Reservations("workflow"), watch, quotas)
 
 
 def _reservation_servicer(dependencies: ServiceDependencies) -> ReservationServicer:

@@ -8,7 +8,7 @@ from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
 from api_common.reservations import Reservations
-from api_common.resources import Change, map_items, with_rows
+from api_common.resources import Change, Quotas, map_items, with_rows
 from api_common.watch import Watch
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
@@ -25,11 +25,13 @@ class WorkflowServicer:
         revisions: RevisionRepository,
         reservations: Reservations,
         watch: Watch[pb.WatchWorkflowsResponse],
+        quotas: Quotas,
     ) -> None:
         self._workflows = workflows
         self._revisions = revisions
         self._reservations = reservations
         self._watch = watch
+        self._quotas = quotas
 
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         row = await self._workflows.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject)
@@ -122,6 +124,11 @@ class WorkflowServicer:
         self, request: pb.WatchWorkflowsRequest, ctx: StreamContext
     ) -> AsyncIterator[pb.WatchWorkflowsResponse]:
         return self._watch.follow(request, ctx)
+
+    async def GetWorkflowQuotas(
+        self, _: pb.GetWorkflowQuotasRequest, ctx: RequestContext
+    ) -> pb.GetWorkflowQuotasResponse:
+        return pb.GetWorkflowQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
 
 
 def _created(request: pb.CreateWorkflowRequest) -> dict[str, Any]:

@@ -1,3 +1,93 @@
+-- function count_live
+CREATE OR REPLACE FUNCTION public.count_live(tenant text, name text, change bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    quotas jsonb := nullif(current_setting('app.quotas', true), '')::jsonb;
+    most bigint := coalesce(quotas ->> name, quotas ->> '*', '1000000000000');
+    one integer := random() * 32;
+    total bigint;
+    free integer[];
+    holds boolean := false;
+BEGIN
+    FOR n IN 1 .. 32 LOOP
+        one := (one + 1) % 32;
+        CONTINUE WHEN change > greatest(0, (most + 31 - one) / 32);
+        CONTINUE WHEN change > 1 AND change > (
+            SELECT (most + 31 - shard) / 32 - live FROM quota_counts
+            WHERE tenant_id = tenant AND collection = name AND shard = one);
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended(tenant || ' ' || name, one));
+        UPDATE quota_counts SET live = live + change
+            WHERE tenant_id = tenant AND collection = name AND shard = one AND (
+                change < 0 OR change <= (most + 31 - shard) / 32 - live AND change <= most - (
+                    SELECT sum(live) FROM quota_counts WHERE tenant_id = tenant AND collection = name));
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        total := coalesce(sum(live), 0) FROM quota_counts WHERE tenant_id = tenant AND collection = name;
+        EXIT WHEN change > greatest(0, most - total);
+        INSERT INTO quota_counts (tenant_id, collection, shard, live) VALUES (tenant, name, one, change)
+            ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        holds := change > 1;
+    END LOOP;
+    IF change < 0 THEN
+        INSERT INTO quota_counts (tenant_id, collection, shard, live) VALUES (tenant, name, one, change)
+            ON CONFLICT ON CONSTRAINT pk_quota_counts DO UPDATE SET live = quota_counts.live + change;
+        RETURN;
+    END IF;
+    total := coalesce(sum(live), 0) FROM quota_counts WHERE tenant_id = tenant AND collection = name;
+    IF change <= most - total THEN
+        -- Another one that looks may need the room of the shards that this one holds.
+        IF NOT pg_try_advisory_xact_lock(hashtextextended(tenant || ' ' || name, -1)) AND holds THEN
+            RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = 'the last room is being given away';
+        END IF;
+        PERFORM pg_advisory_xact_lock(hashtextextended(tenant || ' ' || name, -1));
+        total := coalesce(sum(live), 0) FROM quota_counts WHERE tenant_id = tenant AND collection = name;
+    END IF;
+    LOOP
+        IF change > most - total THEN
+            RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'quota', TABLE = name, DETAIL = most;
+        END IF;
+        free := array(
+            SELECT n FROM generate_series(0, 31) AS n
+            LEFT JOIN quota_counts ON tenant_id = tenant AND collection = name AND shard = n
+            WHERE CASE WHEN coalesce(live, 0) < (most + 31 - n) / 32
+                THEN pg_try_advisory_xact_lock(hashtextextended(tenant || ' ' || name, n)) END);
+        INSERT INTO quota_counts (tenant_id, collection, shard, live)
+            SELECT tenant, name, n, 0 FROM unnest(free) AS n ON CONFLICT DO NOTHING;
+        UPDATE quota_counts SET live = live + least(room, change - before) FROM (
+            SELECT n, room, sum(room) OVER (ORDER BY n) - room AS before, sum(room) OVER () AS rooms FROM (
+                SELECT shard AS n, (most + 31 - shard) / 32 - live AS room FROM quota_counts
+                WHERE tenant_id = tenant AND collection = name AND shard = ANY (free)
+            ) AS each WHERE room > 0
+        ) AS given
+            WHERE tenant_id = tenant AND collection = name AND shard = n AND rooms >= change AND before < change;
+        EXIT WHEN FOUND;
+        PERFORM pg_sleep(0.001);
+        total := coalesce(sum(live), 0) FROM quota_counts WHERE tenant_id = tenant AND collection = name;
+    END LOOP;
+END
+$function$;
+
+-- function count_rows
+CREATE OR REPLACE FUNCTION public.count_rows()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM count_live(tenant_id, TG_TABLE_NAME, count(*)) FROM added GROUP BY tenant_id;
+    ELSE
+        PERFORM count_live(OLD.tenant_id, TG_TABLE_NAME, TG_ARGV[0]::bigint);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+
 -- function record_change
 CREATE OR REPLACE FUNCTION public.record_change()
  RETURNS trigger
@@ -43,6 +133,9 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON idempotency_keys TO ipas_app;
 
 -- grants on ipas to ipas_app
 GRANT DELETE, INSERT, SELECT, UPDATE ON ipas TO ipas_app;
+
+-- grants on quota_counts to ipas_app
+GRANT INSERT, SELECT, UPDATE ON quota_counts TO ipas_app;
 
 -- grants on sagas to ipas_app
 GRANT INSERT, SELECT, UPDATE ON sagas TO ipas_app;
@@ -92,6 +185,16 @@ CREATE POLICY ipas_tenant ON ipas AS PERMISSIVE FOR ALL TO public
  USING ((tenant_id = current_setting('app.tenant_id'::text, true)))
  WITH CHECK ((tenant_id = current_setting('app.tenant_id'::text, true)));
 
+-- policy quota_counts_reap on quota_counts
+CREATE POLICY quota_counts_reap ON quota_counts AS PERMISSIVE FOR SELECT TO public
+ USING ((current_setting('app.task'::text, true) = 'reap'::text))
+ WITH CHECK ();
+
+-- policy quota_counts_tenant on quota_counts
+CREATE POLICY quota_counts_tenant ON quota_counts AS PERMISSIVE FOR ALL TO public
+ USING ((tenant_id = current_setting('app.tenant_id'::text, true)))
+ WITH CHECK ((tenant_id = current_setting('app.tenant_id'::text, true)));
+
 -- policy sagas_tenant on sagas
 CREATE POLICY sagas_tenant ON sagas AS PERMISSIVE FOR ALL TO public
  USING ((tenant_id = current_setting('app.tenant_id'::text, true)))
@@ -101,6 +204,21 @@ CREATE POLICY sagas_tenant ON sagas AS PERMISSIVE FOR ALL TO public
 CREATE POLICY sagas_work ON sagas AS PERMISSIVE FOR ALL TO public
  USING (((current_setting('app.task'::text, true) = 'work'::text) AND (end_time IS NULL)))
  WITH CHECK (false);
+
+-- trigger count_added on deployments
+CREATE TRIGGER count_added AFTER INSERT ON public.deployments REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION count_rows();
+
+-- trigger count_added on ipas
+CREATE TRIGGER count_added AFTER INSERT ON public.ipas REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION count_rows();
+
+-- trigger count_deleted on ipas
+CREATE TRIGGER count_deleted AFTER UPDATE ON public.ipas FOR EACH ROW WHEN (((old.delete_time IS NULL) AND (new.delete_time IS NOT NULL))) EXECUTE FUNCTION count_rows('-1');
+
+-- trigger count_removed on ipas
+CREATE TRIGGER count_removed AFTER DELETE ON public.ipas FOR EACH ROW WHEN ((old.delete_time IS NULL)) EXECUTE FUNCTION count_rows('-1');
+
+-- trigger count_undeleted on ipas
+CREATE TRIGGER count_undeleted AFTER UPDATE ON public.ipas FOR EACH ROW WHEN (((old.delete_time IS NOT NULL) AND (new.delete_time IS NULL))) EXECUTE FUNCTION count_rows('1');
 
 -- trigger record_change on deployments
 CREATE TRIGGER record_change AFTER INSERT OR DELETE OR UPDATE ON public.deployments FOR EACH ROW EXECUTE FUNCTION record_change();

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+from functools import lru_cache, partial
 from typing import Any, Final, Self
 
 import asyncpg
+import orjson
 
 from api_common.db.driver import DRIVER_ERRORS, is_refusal, set_codecs
 from api_common.db.pool import Connection, Pool
-from api_common.settings import DatabaseSettings
+from api_common.settings import DatabaseSettings, QuotaSettings
 
 _CONNECT_SECONDS: Final = 10
 _CLOSE_SECONDS: Final = 2
@@ -31,7 +33,9 @@ _SESSION: Final = {
 class Database(Pool):
     """A pool of connections whose rows are ready for protobuf."""
 
-    def __init__(self, settings: DatabaseSettings, *, application_name: str) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, *, application_name: str, quota: QuotaSettings | None = None
+    ) -> None:
         super().__init__(
             self._open_one,
             size=settings.pool_size,
@@ -41,13 +45,17 @@ class Database(Pool):
         self._url = settings.url.get_secret_value()
         self._session = {**_SESSION, "application_name": application_name}
         self._probe: Connection | None = None
+        self.quotas_of = lru_cache(maxsize=4096)(partial(_quotas_of, quota or QuotaSettings()))
+        """The quotas of a tenant, as the database reads them (ADR 37)."""
         self.limits_transactions = False
         """Whether the server ends a transaction at a time that is set within it: Postgres 17 and later."""
 
     @classmethod
-    async def connect(cls, settings: DatabaseSettings, *, application_name: str) -> Self:
+    async def connect(
+        cls, settings: DatabaseSettings, *, application_name: str, quota: QuotaSettings | None = None
+    ) -> Self:
         """Opens one connection at once, so that a wrong URL is noticed at start."""
-        database = cls(settings, application_name=application_name)
+        database = cls(settings, application_name=application_name, quota=quota)
         database.release(await database.acquire(timeout_seconds=_CONNECT_SECONDS))
         return database
 
@@ -129,3 +137,7 @@ class Database(Pool):
             connection.terminate()
             raise
         return connection
+
+
+def _quotas_of(quota: QuotaSettings, tenant_id: str) -> str:
+    return orjson.dumps(quota.of(tenant_id)).decode()

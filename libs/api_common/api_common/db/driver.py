@@ -50,6 +50,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Postgres counts from 2000 on.
 _POSTGRES_EPOCH: Final = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+# The constraint that the trigger which counts rows names.
+_QUOTA: Final = "quota"
 _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -175,6 +177,12 @@ def raise_domain_error(error: Exception, constraints: ConstraintErrors) -> NoRet
     match error:
         case asyncpg.InvalidCachedStatementError():
             known = errors.ExternalServiceError("The service is being changed; try again.", retry_after_seconds=1)
+        case asyncpg.CheckViolationError() if error.constraint_name == _QUOTA:
+            collection, limit = str(error.table_name), str(error.detail)
+            known = errors.QuotaExceededError(
+                f"The tenant may have {limit} {collection.replace('_', ' ')} at most.",
+                metadata={"collection": collection, "limit": limit},
+            )
         case asyncpg.IntegrityConstraintViolationError() if (name := error.constraint_name or "") in constraints:
             known = constraints[name]()
         case asyncpg.UniqueViolationError():

@@ -1,4 +1,4 @@
-"""Tables: named constraints, the table of idempotency keys, the standard columns of a resource."""
+"""Tables: named constraints, the tables that every service has, the standard columns of a resource."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -38,7 +38,7 @@ _LONGEST_NUMBER: Final = 40
 
 
 def metadata() -> MetaData:
-    """Returns the tables of a service: at first the table of idempotency keys, which every service has."""
+    """Returns the tables of a service: at first those that every service has."""
     tables = MetaData(naming_convention=_NAMING_CONVENTION)
     Table(
         "idempotency_keys",
@@ -52,6 +52,16 @@ def metadata() -> MetaData:
         Column("expire_time", DateTime(timezone=True), nullable=False),
         PrimaryKeyConstraint("tenant_id", "principal", "method", "key"),
         Index(None, "expire_time"),
+    )
+    # The trigger on each counted table writes it (ADR 37).
+    Table(
+        "quota_counts",
+        tables,
+        Column("tenant_id", Text, nullable=False),
+        Column("collection", Text, nullable=False),
+        Column("shard", Integer, nullable=False),
+        Column("live", BigInteger, nullable=False),
+        PrimaryKeyConstraint("tenant_id", "collection", "shard"),
     )
     return tables
 

@@ -273,7 +273,8 @@ class Transaction:
         limits = f"SET LOCAL statement_timeout={milliseconds};SET LOCAL lock_timeout={milliseconds * 9 // 10};"
         planning = _PLAN_FOR_VALUES if self._plans_for_values else ""
         (setting, name), mode = self._binding, " READ ONLY" if self._read_only else ""
-        return f"BEGIN{mode};SET LOCAL {setting}='{name}';{limits}{planning}"
+        quotas = f"SET LOCAL app.quotas='{self._database.quotas_of(name)}';" if not self._read_only else ""
+        return f"BEGIN{mode};SET LOCAL {setting}='{name}';{quotas}{limits}{planning}"
 
     def _milliseconds_left(self) -> int:
         return max(10, int((self._deadline - asyncio.get_running_loop().time()) * 1000))

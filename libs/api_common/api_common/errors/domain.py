@@ -170,6 +170,12 @@ class TooManyWatchesError(RateLimitError):
     reason = "TOO_MANY_WATCHES"
 
 
+class QuotaExceededError(DomainError):
+    """The tenant stores as many resources of the collection as it may; delete some, or ask for a higher quota."""
+
+    reason = "QUOTA_EXCEEDED"
+
+
 class PayloadTooLargeError(DomainError):
     """The message is larger than the limit."""
 

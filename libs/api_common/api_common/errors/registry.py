@@ -54,6 +54,7 @@ REGISTRY: Final = (
     ErrorSpec(errors.FailedPreconditionError, _S.FAILED_PRECONDITION, 400, retryable=False),
     ErrorSpec(errors.OutOfRangeError, _S.OUT_OF_RANGE, 400, retryable=False),
     ErrorSpec(errors.RateLimitError, _S.RESOURCE_EXHAUSTED, 429, retryable=True),
+    ErrorSpec(errors.QuotaExceededError, _S.RESOURCE_EXHAUSTED, 429, retryable=False),
     ErrorSpec(errors.PayloadTooLargeError, _S.RESOURCE_EXHAUSTED, 413, retryable=False),
     ErrorSpec(errors.CallCancelledError, _S.CANCELLED, 499, retryable=False),
     ErrorSpec(errors.DeadlineExceededError, _S.DEADLINE_EXCEEDED, 504, retryable=True),

@@ -4,6 +4,7 @@ from api_common.resources.batch_repository import BatchRepository
 from api_common.resources.batches import Change, batch_item, map_items
 from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import Make, fill, fill_times, make_resource, row_etag, with_rows
+from api_common.resources.quotas import Quotas
 from api_common.resources.repository import PartRepository, Repository
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Lifecycle",
     "Make",
     "PartRepository",
+    "Quotas",
     "Repository",
     "batch_item",
     "fill",

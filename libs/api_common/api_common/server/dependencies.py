@@ -46,7 +46,7 @@ async def open_dependencies(
 
 async def _connect(service: Service, settings: Settings) -> Database:
     try:
-        database = await Database.connect(settings.database, application_name=service.name)
+        database = await Database.connect(settings.database, application_name=service.name, quota=settings.quota)
     except DRIVER_ERRORS as error:
         raise StartError(f"cannot reach the database: {error}. Check {service.name.upper()}_DATABASE_URL.") from error
     try:

@@ -1,4 +1,6 @@
-"""Deletes expired idempotency keys and old changes of all tenants, in the background of every replica.
+"""Deletes expired idempotency keys and old changes of all tenants, and measures how full their quotas are.
+
+It runs in the background of every replica.
 
 A policy on the tables lets only this task see rows of all tenants (ADR 0019, ADR 0024).
 """
@@ -11,11 +13,11 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Interval, bindparam, delete, func, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Float, Interval, Numeric, bindparam, cast, delete, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from api_common.db import Database, Statement, Transaction, compile_statement, metadata
-from api_common.settings import Settings
+from api_common.settings import QuotaSettings, Settings
 from api_common.telemetry import Metrics
 from api_common.watch import CHANGES, HORIZONS, REAPER
 
@@ -68,6 +70,23 @@ _REAP_CHANGES: Final = compile_statement(
 )
 
 
+_counts: Final = metadata().tables["quota_counts"]
+_stored: Final = (
+    select(_counts.c.tenant_id, _counts.c.collection, func.sum(_counts.c.live).label("live"))
+    .group_by(_counts.c.tenant_id, _counts.c.collection)
+    .subquery("stored")
+)
+_limits: Final = bindparam("limits", type_=JSONB)
+_names: Final = (_stored.c.tenant_id + literal("/") + _stored.c.collection, _stored.c.collection, literal("*"))
+_limit: Final = func.coalesce(*(func.jsonb_extract_path_text(_limits, name) for name in _names))
+_FULLEST: Final = compile_statement(
+    select(
+        _stored.c.collection,
+        cast(func.max(_stored.c.live / func.greatest(cast(_limit, Numeric), literal(1))), Float).label("ratio"),
+    ).group_by(_stored.c.collection)
+)
+
+
 async def reap_forever(database: Database, metrics: Metrics, settings: Settings) -> None:
     """Reaps regularly. Replicas neither wait for each other nor delete the same rows. Never returns."""
     interval_seconds = settings.server.reap_interval_seconds
@@ -77,6 +96,7 @@ async def reap_forever(database: Database, metrics: Metrics, settings: Settings)
         try:
             await reap(database, metrics)
             await reap_changes(database, metrics, retention_seconds=settings.watch.retention_seconds)
+            await measure_quotas(database, metrics, settings.quota)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
             _log.warning("what has expired stays for now", error=repr(error))
 
@@ -98,6 +118,17 @@ async def reap_changes(database: Database, metrics: Metrics, *, retention_second
     """
     values = {"batch": BATCH, "retention": timedelta(seconds=retention_seconds)}
     return await _reap_all(database, _REAP_CHANGES, values, counting=metrics.changes_reaped)
+
+
+async def measure_quotas(database: Database, metrics: Metrics, quota: QuotaSettings) -> None:
+    """Shows for each collection how full the quota of the fullest tenant is.
+
+    Raises:
+        DomainError: the database does not answer, or has no connection free.
+    """
+    async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
+        for row in await transaction.fetch_all(_FULLEST, {"limits": quota.by_name}):
+            metrics.quota_fullest.labels(row["collection"]).set(row["ratio"])
 
 
 async def _reap_all(database: Database, statement: Statement, values: Mapping[str, Any], *, counting: Counter) -> int:

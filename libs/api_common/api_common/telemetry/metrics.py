@@ -69,6 +69,12 @@ class Metrics:
         self.reaped = Counter(
             "idempotency_keys_reaped", "Expired idempotency keys that were deleted.", registry=registry
         )
+        self.quota_fullest = Gauge(
+            "quota_fullest_ratio",
+            "Stored resources of the tenant that is nearest to its quota, as a part of the quota.",
+            ("collection",),
+            registry=registry,
+        )
         self._breakers = Gauge(
             "circuit_breaker_state",
             "1 for the state that the breaker of a dependency is in.",

@@ -18,6 +18,7 @@ from api_common.resources import (
     Change,
     Lifecycle,
     Make,
+    Quotas,
     fill,
     fill_times,
     map_items,
@@ -100,9 +101,10 @@ def to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
 class Users:
     """The RPCs of UserService."""
 
-    def __init__(self, users: BatchRepository, watch: Watch[pb.WatchUsersResponse]) -> None:
+    def __init__(self, users: BatchRepository, watch: Watch[pb.WatchUsersResponse], quotas: Quotas) -> None:
         self._users = users
         self._watch = watch
+        self._quotas = quotas
 
     @classmethod
     def build(cls, dependencies: ServiceDependencies) -> "Users":
@@ -110,7 +112,7 @@ class Users:
         watch = dependencies.watch_factory.of(users, fields=FIELDS, to_proto=to_proto, response=pb.WatchUsersResponse)
         tokens = dependencies.page_tokens
         repository = BatchRepository(users, resource="user", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=tokens)
-        return cls(repository, watch)
+        return cls(repository, watch, Quotas(("users",), dependencies.settings.quota))
 
     async def CreateUser(self, request: pb.CreateUserRequest, ctx: RequestContext) -> pb.User:
         return to_proto(await self._users.insert(ctx.transaction, _created(request), created_by=ctx.principal.subject))
@@ -169,6 +171,9 @@ class Users:
 
     def WatchUsers(self, request: pb.WatchUsersRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchUsersResponse]:
         return self._watch.follow(request, ctx)
+
+    async def GetUserQuotas(self, request: pb.GetUserQuotasRequest, ctx: RequestContext) -> pb.GetUserQuotasResponse:
+        return pb.GetUserQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
 
 
 SERVICE: Final = Service(

@@ -1,0 +1,14 @@
+"""Counts what each tenant stores, and refuses what is beyond its quota (ADR 37)."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    connection = op.get_bind().connection.dbapi_connection
+    assert connection is not None  # it is open
+    connection.run_async(lambda driver: driver.execute(Path(__file__).with_suffix(".sql").read_text()))
