@@ -1,13 +1,14 @@
 """The RPCs of IpaService, in the order of the proto."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
+from api_common.errors import AbortedError
 from api_common.resources import Change, Quotas, map_items, with_rows
 from api_common.watch import Watch
 
@@ -16,6 +17,8 @@ from ipas_service.domain import DEPLOYED_FIELDS, State, require_changeable, requ
 from ipas_service.mapping import MUTABLE, changed_fields, deployment_to_proto, ipa_from_proto, ipa_to_proto
 from ipas_service.operations import Choice, Composition
 from ipas_service.repository import COLUMNS, DeploymentRepository, IpaRepository
+
+_ATTEMPTS: Final = 3
 
 
 class IpaServicer:
@@ -57,8 +60,14 @@ class IpaServicer:
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         change = _changed(request)
         if not DEPLOYED_FIELDS.isdisjoint(change.values):
-            row = await self._ipas.lock(ctx.transaction, change.id, etag=change.etag)
-            await self._composition.validate(ctx, _choice((row, change)))
+
+            async def lock() -> Sequence[Row]:
+                return [await self._ipas.lock(ctx.transaction, change.id, etag=change.etag)]
+
+            async def check(rows: Sequence[Row]) -> None:
+                await self._composition.validate(ctx, _choice((rows[0], change)))
+
+            await _lock_checked(ctx, lock, check)
         return ipa_to_proto(await self._ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteIpa(self, request: pb.DeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -85,8 +94,14 @@ class IpaServicer:
         self, request: pb.BatchUpdateIpasRequest, ctx: RequestContext
     ) -> pb.BatchUpdateIpasResponse:
         changes = map_items(request.requests, _changed)
-        before = await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
-        await self._composition.validate_many(ctx, map_items(zip(before, changes, strict=True), _choice))
+
+        async def lock() -> Sequence[Row]:
+            return await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
+
+        async def check(rows: Sequence[Row]) -> None:
+            await self._composition.validate_many(ctx, map_items(zip(rows, changes, strict=True), _choice))
+
+        before = await _lock_checked(ctx, lock, check)
         rows = await self._ipas.update_many(ctx.transaction, changes, before)
         return await with_rows(pb.BatchUpdateIpasResponse(), "ipas", rows, ipa_to_proto)
 
@@ -135,6 +150,30 @@ class IpaServicer:
 
     async def GetIpaQuotas(self, request: pb.GetIpaQuotasRequest, ctx: RequestContext) -> pb.GetIpaQuotasResponse:
         return pb.GetIpaQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
+
+
+async def _lock_checked(
+    ctx: RequestContext, lock: Callable[[], Awaitable[Sequence[Row]]], check: Callable[[Sequence[Row]], Awaitable[None]]
+) -> Sequence[Row]:
+    """Locks rows that ``check`` accepts; while it waits for siblings, no row is locked.
+
+    Raises:
+        AbortedError: others change the rows all the time.
+    """
+    rows = await lock()
+    for _ in range(_ATTEMPTS):
+        await check(rows)
+        if not ctx.transaction.released:
+            return rows
+        before, rows = rows, await lock()
+        if list(map(_checked, rows)) == list(map(_checked, before)):
+            return rows
+    raise AbortedError("Another request changed the IPA; try again.")
+
+
+def _checked(row: Row) -> list[Any]:
+    """Returns what the check of a row depends on."""
+    return [row["state"], *(row[name] for name in sorted(DEPLOYED_FIELDS))]
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
+from ameide.workflow.v1 import workflow_pb2
 from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused
 
 from services.ipas.tests.factories import an_ipa
@@ -109,6 +110,97 @@ class TestBrokenSibling:
                 for _ in range(POOL_SIZE):
                     await stopped.acquire()
             await assert_unharmed(ipas, admin)
+
+
+class TestSlowSibling:
+    """It holds no connection to the database, whatever the call that waits for it has read, locked or claimed."""
+
+    CALLERS = 30
+
+    async def test_lets_others_work_meanwhile(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller, stranger: Caller
+    ) -> None:
+        asked, answer = asyncio.Semaphore(0), asyncio.Event()
+
+        async def dawdle(_: bytes, __: Transport) -> bytes:
+            asked.release()
+            await answer.wait()
+            return b""
+
+        def keyed(number: int) -> tuple[tuple[str, str], ...]:
+            return (*admin.metadata, ("idempotency-key", f"slow-{number}"))
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=dawdle) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            stored = [await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata) for _ in "ab"]
+            create = pb.CreateIpaRequest(ipa=an_ipa(workflow_id=NEVER))
+            changes = [pb.UpdateIpaRequest(ipa=pb.Ipa(id=one.id, workflow_id=NEVER)) for one in stored]
+            calls = [
+                *(ipas.CreateIpa(create, metadata=keyed(number)) for number in range(self.CALLERS)),
+                *(ipas.UpdateIpa(change, metadata=admin.metadata) for change in changes),
+                ipas.BatchUpdateIpas(pb.BatchUpdateIpasRequest(requests=changes), metadata=keyed(self.CALLERS)),
+            ]
+            tasks = [asyncio.ensure_future(reason_of(call)) for call in calls]
+            async with asyncio.timeout(3):
+                for _ in tasks:
+                    await asked.acquire()
+                await assert_unharmed(ipas, stranger)
+            answer.set()
+            assert set(await asyncio.gather(*tasks)) == {"WORKFLOW_NOT_FOUND"}
+
+    async def test_does_not_turn_one_key_into_two_effects(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        both = asyncio.Barrier(2)
+
+        async def find(_: bytes, __: Transport) -> bytes:
+            await both.wait()
+            found = workflow_pb2.Workflow(id=NEVER)
+            return workflow_pb2.BatchGetWorkflowsResponse(workflows=[found]).SerializeToString()
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=find) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            create = pb.CreateIpaRequest(ipa=an_ipa(workflow_id=NEVER))
+            metadata = (*admin.metadata, ("idempotency-key", "one"))
+            made = await asyncio.gather(*(ipas.CreateIpa(create, metadata=metadata) for _ in range(2)))
+            assert made[0] == made[1] == await ipas.CreateIpa(create, metadata=metadata)
+            page = await ipas.ListIpas(pb.ListIpasRequest(), metadata=admin.metadata)
+            assert list(page.ipas) == [made[0]]
+
+    async def test_checks_again_what_changed_meanwhile(
+        self, ipas_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        asked: list[str] = []
+        other = "01900000-0000-7000-8000-000000000001"
+
+        async def find(payload: bytes, _: Transport) -> bytes:
+            ids = workflow_pb2.BatchGetWorkflowsRequest.FromString(payload).ids
+            asked.extend(ids)
+            if len(asked) == 1:
+                change = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, workflow_id=other))
+                await ipas.UpdateIpa(change, metadata=admin.metadata)
+            found = [workflow_pb2.Workflow(id=id) for id in ids]
+            return workflow_pb2.BatchGetWorkflowsResponse(workflows=found).SerializeToString()
+
+        async with (
+            standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=find) as address,
+            ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
+        ):
+            ipa = await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata)
+            change = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, workflow_id=NEVER))
+            changed = await ipas.UpdateIpa(change, metadata=admin.metadata)
+            assert (changed.workflow_id, asked) == (NEVER, [NEVER, other, NEVER])
+
+
+async def reason_of(call: Awaitable[object]) -> str:
+    """Returns why a call was refused."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return str(dict(caught.value.trailing_metadata() or ())["error-type"])
 
 
 async def assert_unharmed(ipas: IpaServiceAsyncStub, caller: Caller) -> None:

@@ -290,4 +290,8 @@ class TestGetUserQuotas:
     async def test_counts_what_the_tenant_has(self, users: UserServiceAsyncStub, admin: Caller) -> None:
         await create_user(users, admin)
         answer = await users.GetUserQuotas(pb.GetUserQuotasRequest(), metadata=admin.metadata)
-        assert [(quota.collection, quota.used) for quota in answer.quotas] == [("users", 1), ("service_accounts", 0), ("api_keys", 0)]
+        assert [(quota.collection, quota.used) for quota in answer.quotas] == [
+            ("users", 1),
+            ("service_accounts", 0),
+            ("api_keys", 0),
+        ]

@@ -257,4 +257,7 @@ class TestGetWorkflowQuotas:
     async def test_counts_what_the_tenant_has(self, workflows: WorkflowServiceAsyncStub, admin: Caller) -> None:
         await create_workflow(workflows, admin)
         answer = await workflows.GetWorkflowQuotas(pb.GetWorkflowQuotasRequest(), metadata=admin.metadata)
-        assert [(quota.collection, quota.used) for quota in answer.quotas] == [("workflows", 1), ("workflow_revisions", 0)]
+        assert [(quota.collection, quota.used) for quota in answer.quotas] == [
+            ("workflows", 1),
+            ("workflow_revisions", 0),
+        ]

@@ -28,6 +28,9 @@ class CallContext:
     is_own_deadline: bool = False
     """The deadline is ours and not the caller's, so a sibling that exceeds it counts as unavailable."""
 
+    async def let_go(self) -> None:
+        """Gives up what others may wait for, before a call to another service."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestContext(CallContext):
@@ -35,6 +38,10 @@ class RequestContext(CallContext):
 
     transaction: Transaction = field(kw_only=True)
     """The tenant-bound transaction around this request; committed when the method returns."""
+
+    async def let_go(self) -> None:
+        """Gives the database connection back, with all locks."""
+        await self.transaction.let_go()
 
     @property
     def tenant_id(self) -> str:

@@ -82,7 +82,8 @@ class Transaction:
 
     __slots__ = (
         *("_beginning", "_binding", "_connection", "_constraints", "_database", "_deadline", "_is_over", "_on_commit"),
-        *("_plans_for_values", "_read_only", "_trace", "effects", "outcome", "tenant_id", "wrote"),
+        *("_plans_for_values", "_read_only", "_trace", "effects", "on_begin", "outcome", "released", "tenant_id"),
+        "wrote",
     )
 
     def __init__(
@@ -113,6 +114,10 @@ class Transaction:
         self.effects: Final[list[object]] = []
         """What repositories report of their writes; it counts once this is committed."""
         self.outcome = TransactionOutcome.NOTHING
+        self.on_begin: Callable[[], Awaitable[None]] | None = None
+        """Runs its statements before any other, each time the transaction begins."""
+        self.released = False
+        """Whether `let_go` has given up what was read and locked, and no statement has run since."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,6 +132,24 @@ class Transaction:
             await self._commit(self._connection)
         else:
             await self._abandon(self._connection, error)
+
+    async def begin(self) -> None:
+        """Begins at once instead of with the first statement."""
+        await self._begin(plan_for_values=False)
+
+    async def let_go(self) -> None:
+        """Gives connection and locks back while the handler waits for another service; the next statement begins anew.
+
+        Raises:
+            RuntimeError: something is written that would be lost.
+        """
+        connection = self._connection
+        if connection is None:
+            return
+        if self.wrote:
+            raise RuntimeError("a handler must call other services before it writes")
+        self._connection, self._beginning, self.released = None, False, True
+        await self._database.clean(connection)
 
     def on_commit(self, told: Callable[[], None]) -> None:
         """Calls ``told``, which must not raise, after the commit. It may be lost: fit for wake-ups only."""
@@ -156,11 +179,11 @@ class Transaction:
         return known() if known else errors.ConflictError("A resource with this identity exists.")
 
     async def _run(self, fetch: _Fetch, statement: Statement, values: Mapping[str, Any]) -> Any:
-        self.wrote |= statement.writes
         arguments = statement.arguments(values)
         if self._read_only and statement.alone and self._connection is None and self._database.limits_transactions:
             return await self._run_alone(fetch, statement, arguments)
         connection = self._connection or await self._begin(plan_for_values=statement.plan_for_values)
+        self.wrote |= statement.writes
         started = time.time_ns()
         try:
             if statement.plan_for_values and not self._plans_for_values:
@@ -198,7 +221,9 @@ class Transaction:
             # This statement ran beside one that was refused for it, and the block has ended meanwhile.
             await self._database.clean(connection)
             raise RuntimeError("the transaction ended before this statement began: a handler must await each")
-        self._connection = connection
+        self._connection, self.released = connection, False
+        if self.on_begin is not None:
+            await self.on_begin()
         return connection
 
     async def _run_first(self, work: Callable[[Connection], Awaitable[ResultT]]) -> tuple[Connection, ResultT]:

@@ -146,6 +146,7 @@ class Sibling:
             ExternalServiceError: the sibling does not answer in `MAX_WAIT_SECONDS`, or the breaker is open.
             InternalError: the sibling does not understand us, or we do not understand it.
         """
+        await ctx.let_go()
         return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from google.protobuf.message import Message
@@ -16,6 +17,14 @@ from api_common.telemetry import Metrics
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """The largest response; a request of 10 MiB is echoed with a little more."""
+
+
+class _ReplayedError(Exception):
+    """The call was made before with the same idempotency key."""
+
+    def __init__(self, stored: bytes) -> None:
+        super().__init__()
+        self.stored = stored
 
 
 def transaction(
@@ -48,16 +57,17 @@ def transaction(
             timeout_seconds=incoming.deadline - asyncio.get_running_loop().time(),
             trace=incoming.trace,
         )
+
+        async def claim(key: IdempotencyKey) -> None:
+            if (stored := await key.claim(work, admitted.request)) is not None:
+                raise _ReplayedError(stored)
+
         try:
             async with work:
-                if key is not None and (stored := await key.claim(work, admitted.request)) is not None:
-                    if method.returns_secret:
-                        raise SecretShownOnceError(
-                            "The call was made before, and its secret was shown then; it is not kept."
-                        )
-                    done = Done(stored, replayed=True)
-                    metrics.replays.labels(method.path[1:]).inc()
-                    return
+                if key is not None:
+                    # Again after a call to a sibling: another caller with the key may have been faster meanwhile.
+                    work.on_begin = partial(claim, key)
+                    await work.begin()
                 context = RequestContext(
                     principal, headers.request_id, incoming.deadline, incoming.trace, admitted.token, transaction=work
                 )
@@ -67,6 +77,13 @@ def transaction(
                     work.on_commit(wake)
                 if key is not None:
                     await key.store(work, b"" if method.returns_secret else done.response)
+        except _ReplayedError as replayed:
+            if method.returns_secret:
+                raise SecretShownOnceError(
+                    "The call was made before, and its secret was shown then; it is not kept."
+                ) from None
+            done = Done(replayed.stored, replayed=True)
+            metrics.replays.labels(method.path[1:]).inc()
         finally:
             # The work may be committed although the caller was cancelled.
             call.done = None if done is None else done._replace(outcome=work.outcome)
