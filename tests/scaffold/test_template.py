@@ -15,7 +15,6 @@ OWN: Final = frozenset(
         'revision = "0001"',
         'servicers={agent_pb2.DESCRIPTOR.services_by_name["AgentService"]: _servicer},',
         "return AgentServicer(AgentRepository(dependencies.page_tokens), watch, quotas)",
-        "def __init__(self, agents: AgentRepository, watch: Watch[pb.WatchAgentsResponse]) -> None:",
         "return agent_to_proto(await self._agents.delete(ctx.transaction, request.id, etag=request.etag))",
         'return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "disable", etag=request.etag))',
         'return {**agent_from_proto(request.agent), "state": State.DRAFT}',
