@@ -37,14 +37,17 @@ WALK: Final = 200
 
 @pytest.fixture(scope="module")
 async def users(users_database: TestDatabase, identity: Identity) -> AsyncIterator[UserServiceAsyncStub]:
-    settings = replace(settings_for(users_database, identity, pool_size=20), quota=QUOTA)
+    settings = settings_for(users_database, identity)
+    # The tenant's share of connections must not be what holds it back.
+    many = DatabaseSettings(url=settings.database.url, pool_size=20, tenant_connections=20, acquire_timeout_seconds=10)
+    settings = replace(settings, database=many, quota=QUOTA)
     async with running_service(SERVICE, settings) as service:
         yield UserServiceStub(service.channel)
 
 
 @pytest.fixture
 async def database(users_database: TestDatabase) -> AsyncIterator[Database]:
-    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=40)
+    settings = DatabaseSettings(url=SecretStr(users_database.url), pool_size=40, tenant_connections=40)
     database = await Database.connect(settings, application_name="quotas", quota=QUOTA)
     yield database
     await database.close()
