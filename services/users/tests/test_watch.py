@@ -240,6 +240,48 @@ class TestResuming:
             assert await watch.change() == ("created", last)
 
 
+class TestManyWatches:
+    async def test_cost_one_read_per_change_whatever_their_filters_are(
+        self, users: UserServiceAsyncStub, admin: Caller, statements: list[str]
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            everybody = []
+            for number in range(40):
+                request = pb.WatchUsersRequest(filter=f'display_name = "seen*" AND NOT display_name:"{number} "')
+                watch = await stack.enter_async_context(watching(users.WatchUsers, request, admin))
+                await watch.until("bookmark")
+                everybody.append(watch)
+            for number in range(6):
+                if number == 1:
+                    # The first change found them at places of their own.
+                    statements.clear()
+                created = await create_user(users, admin, display_name=f"seen by most {number} ")
+                told = everybody[:number] + everybody[number + 1 :]
+                assert [await watch.change() for watch in told] == [("created", created)] * 39
+            reads = [sql for sql in statements if "pg_visible_in_snapshot" in sql]
+            assert len(reads) == 5
+
+    async def test_cost_no_more_reads_when_changes_come_all_at_once(
+        self, users: UserServiceAsyncStub, admin: Caller, statements: list[str]
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            everybody = []
+            for number in range(40):
+                request = pb.WatchUsersRequest(filter=f'NOT display_name = "{number}"')
+                watch = await stack.enter_async_context(watching(users.WatchUsers, request, admin))
+                await watch.until("bookmark")
+                everybody.append(watch)
+            created = [await create_user(users, admin)]
+            assert [await watch.change() for watch in everybody] == [("created", created[0])] * 40
+            statements.clear()
+            created = await asyncio.gather(*(create_user(users, admin) for _ in range(5)))
+            for watch in everybody:
+                told = [await watch.change() for _ in created]
+                assert {user.id for _, user in told} == {user.id for user in created}
+            reads = [sql for sql in statements if "pg_visible_in_snapshot" in sql]
+            assert len(reads) <= 3 * 5
+
+
 class TestALife:
     async def test_says_that_it_lives_and_for_how_long_it_did(
         self, users_database: TestDatabase, identity: Identity, admin: Caller

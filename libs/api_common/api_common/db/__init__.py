@@ -1,7 +1,15 @@
 """Package db holds connections, statements, the tenant-bound transaction, idempotency keys, tables and migrations."""
 
 from api_common.db.database import Database
-from api_common.db.driver import DRIVER_ERRORS, ConstraintErrors, Statement, compile_statement, set_codecs, to_datetime
+from api_common.db.driver import (
+    DRIVER_ERRORS,
+    ConstraintErrors,
+    Statement,
+    compile_statement,
+    set_codecs,
+    to_datetime,
+    to_micros,
+)
 from api_common.db.idempotency import IdempotencyKey
 from api_common.db.migrations import SchemaTooOldError, schema_head, upgrade_schema
 from api_common.db.pool import Connection
@@ -30,5 +38,6 @@ __all__ = [
     "set_codecs",
     "text_bytes",
     "to_datetime",
+    "to_micros",
     "upgrade_schema",
 ]

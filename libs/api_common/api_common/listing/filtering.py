@@ -6,9 +6,9 @@ test, so its negation holds. Left out of AIP-160: values without a field, terms 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeAlias
 
@@ -77,6 +77,23 @@ class Filter:
     def clause(self) -> ColumnElement[bool] | None:
         """The condition over `bindparam("f0")`, …; None for the empty filter. Built anew: ask once per shape."""
         return _clause(self.shape, self.fields, iter(self.values)) if self.shape else None
+
+    @property
+    def folding(self) -> Sequence[str]:
+        """The parameters that the database must fold before `matcher` can use them."""
+        tests = zip(self.values, _tests(self.shape), strict=True)
+        return [parameter for parameter, (name, test) in tests if self.fields.by_name[name].folds(test)]
+
+    def matcher(self, folded: Mapping[str, str]) -> Callable[[Mapping[str, Any]], bool]:
+        """Returns what tells of the `Fields.operands` of a row whether `clause` is true for it.
+
+        Args:
+            folded: the value of each parameter in `folding`, folded.
+        """
+        if not self.shape:
+            return lambda _: True
+        meaning = _meaning(self.shape, self.fields, iter({**self.values, **folded}.values()))
+        return lambda operands: meaning(operands) is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +239,42 @@ def _clause(shape: Shape, fields: Fields, parameters: Iterator[str]) -> ColumnEl
         case (kind, *parts):
             clauses = [_clause(part, fields, parameters) for part in parts if isinstance(part, tuple)]
             return and_(*clauses) if kind == "and" else or_(*clauses)
+    raise AssertionError(shape)
+
+
+def _tests(shape: Shape) -> Iterator[tuple[str, str]]:
+    """Yields field and test of each comparison, in the order of the parameters."""
+    match shape:
+        case ("test", str(name), str(test)):
+            yield name, test
+        case (_, *parts):
+            for part in parts:
+                if isinstance(part, tuple):
+                    yield from _tests(part)
+
+
+def _meaning(shape: Shape, fields: Fields, values: Iterator[Any]) -> Callable[[Mapping[str, Any]], bool | None]:
+    """Returns what `_clause` means, in the logic of SQL: None for NULL."""
+    match shape:
+        case ("test", str(name), str(test)):
+            return partial(fields.by_name[name].holds, test, next(values))
+        case ("not", tuple(negated)):
+            inner = _meaning(negated, fields, values)
+            return lambda operands: None if (held := inner(operands)) is None else not held
+        case (kind, *parts):
+            meanings = [_meaning(part, fields, values) for part in parts if isinstance(part, tuple)]
+            decisive = kind == "or"
+
+            def combined(operands: Mapping[str, Any]) -> bool | None:
+                unknown = False
+                for meaning in meanings:
+                    held = meaning(operands)
+                    if held is decisive:
+                        return decisive
+                    unknown |= held is None
+                return None if unknown else not decisive
+
+            return combined
     raise AssertionError(shape)
 
 

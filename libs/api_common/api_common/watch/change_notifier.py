@@ -83,6 +83,8 @@ class Topic:
     """The number of open watches."""
     waiting: set["asyncio.Future[None]"] = field(default_factory=set)
     """The watches that wait for changes."""
+    _previous: int = -1
+    _since: str = ""
 
     def __enter__(self) -> Self:
         """Counts one watch until the block ends."""
@@ -94,11 +96,23 @@ class Topic:
         if not self.watches:
             self.forget()
 
-    def announce(self) -> None:
-        """Wakes the watches."""
+    def announce(self, since: str = "") -> None:
+        """Wakes the watches.
+
+        Args:
+            since: a snapshot before which nothing is new to those that read in the generation that ends now.
+        """
+        self._previous, self._since = self.generation, since
         self.generation = next(_generations)
         for waiter in self.waiting:
             _finish(waiter)
+
+    def since(self, generation: int) -> str:
+        """Returns a snapshot of which a watch that last read in ``generation`` has seen all; empty if none is known.
+
+        It is the same for all these watches, whenever they began, so that they share the next page.
+        """
+        return self._since if self._previous == generation else ""
 
     async def wait(self, seen: int, *, timeout_seconds: float) -> None:
         """Returns when a change was announced after generation ``seen``, or after the time-out."""
@@ -153,6 +167,9 @@ class ChangeNotifier:
 
     def follow(self, tenant_id: str, collection: str) -> Topic:
         """Returns the topic of a collection; its changes are announced while a block has entered it."""
+        if not self._topics:
+            # The first poll finds out where changes begin to be new.
+            self._woken.set()
         key = (tenant_id, collection)
         topic = self._topics.get(key)
         if topic is None:
@@ -199,7 +216,7 @@ class ChangeNotifier:
         self._snapshot, self._polled = rows[0]["snapshot"], poll
         for key in new:
             if topic := self._topics.get(key):
-                topic.announce()
+                topic.announce(seen)
 
     def _on_notify(self, connection: object, pid: int, *_: object) -> None:
         listening = self._listening

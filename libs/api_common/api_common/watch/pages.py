@@ -1,27 +1,32 @@
-"""Reads the pages of a watch. Watches at the same position share one page and its messages."""
+"""Reads the pages of a watch. Each change of a collection is read once, whatever its watches look for."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from cachetools import FIFOCache
+from cachetools import FIFOCache, LRUCache
 from google.protobuf.message import Message
 from sqlalchemy import Table
 
 from api_common.db import Database, Row, Statement, Transaction, compile_statement, repeat_if_stale
-from api_common.listing import Filter, PageTokens
+from api_common.listing import Fields, Filter, PageTokens
 from api_common.telemetry import Metrics
 from api_common.watch import statements
-from api_common.watch.resume_token import NOWHERE, Phase, Position, seal, xmin
-from api_common.watch.statements import EVENT, PAGE_SIZE, SEQ, change_page, state_page
+from api_common.watch.resume_token import NOWHERE, Phase, Position, seal, sees, xmin
+from api_common.watch.statements import EVENT, NOW, PAGE_SIZE, SEQ, WAS, XID, change_page, operands_of, state_page
 
 READ_SECONDS: Final = 30
 """The time-out of reading one page; a watch has no deadline of a caller."""
 
+KEPT_BYTES: Final = 4 * 1024 * 1024
+"""The most bytes of rows of pages that are kept for other watches of a collection."""
+
 _MAX_SHAPES: Final = 256
-_SHARED: Final = 32
+_SAME_MESSAGES: Final = 8
+_PAGE_COST_BYTES: Final = 16 * 1024
+_CHANGES_AT_ONCE: Final = 10
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -36,6 +41,8 @@ class Source(NamedTuple):
     """The digest of tenant, method and filter that resume tokens are bound to."""
     where: Filter
     """The filter."""
+    matches: Callable[[Mapping[str, Any]], bool]
+    """Tells of the operands of a row whether the filter holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,41 @@ class ChangePage(Generic[ResponseT]):
     """The position after the page."""
     is_last: bool
     """Whether there was nothing more when the page was read."""
+    generation: int
+    """The generation of the topic in which it was read."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """A change and the resource after it."""
+
+    row: Row
+    was: Mapping[str, Any]
+    now: Mapping[str, Any]
+    resource: Message | None = None
+    """Made when the first watch needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What one statement read."""
+
+    header: Row
+    changes: Sequence[_Change]
+    generation: int
+    messages: FIFOCache[object, Sequence[Any]] = field(default_factory=lambda: FIFOCache(_SAME_MESSAGES))
+    """Messages of the page, by what makes them equal: source and position."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there was nothing more."""
+        found = self.header["page_found"] or 0
+        return bool(found < PAGE_SIZE and found == self.header["page_held"])
+
+    @property
+    def cost(self) -> int:
+        """The bytes that count for keeping the page."""
+        return _PAGE_COST_BYTES + int(self.header["page_bytes"] or 0)
 
 
 class ChangePages(Generic[ResponseT]):
@@ -56,6 +98,7 @@ class ChangePages(Generic[ResponseT]):
     def __init__(
         self,
         table: Table,
+        fields: Fields,
         to_proto: Callable[[Row], Message],
         response: type[ResponseT],
         *,
@@ -64,45 +107,74 @@ class ChangePages(Generic[ResponseT]):
         metrics: Metrics,
     ) -> None:
         self._table = table
+        self._fields = fields
+        self._operands = tuple(fields.operands)
         self._to_proto = to_proto
         self._response = response
         self._database = database
         self._page_tokens = page_tokens
         self._metrics = metrics
         self._statements: FIFOCache[object, Statement] = FIFOCache(_MAX_SHAPES)
-        self._shared: FIFOCache[object, asyncio.Task[ChangePage[ResponseT]]] = FIFOCache(_SHARED)
+        self._kept: LRUCache[object, _Rows] = LRUCache(KEPT_BYTES, getsizeof=lambda rows: rows.cost)
+        self._readings: dict[object, asyncio.Task[_Rows]] = {}
+        self._turn = asyncio.Lock()
 
-    async def read(self, source: Source, position: Position, *, generation: int) -> ChangePage[ResponseT]:
+    async def read(
+        self, source: Source, position: Position, *, generation: int, begins: bool, since: str
+    ) -> ChangePage[ResponseT]:
         """Returns the page after ``position``.
 
         Args:
-            generation: of the source's topic; only reads of the same generation share a page.
+            generation: of the source's topic, now.
+            begins: whether this is the watch's first page, which must know of all changes that were deleted.
+            since: empty, or an earlier snapshot that many watches read from; what the position has seen is left out.
 
         Raises:
             OutOfRangeError: changes after the position were deleted.
             DomainError: the database does not answer.
         """
-        key = (source.binding, position, generation)
-        reading = self._shared.get(key)
-        if reading is None:
-            reading = self._shared[key] = asyncio.create_task(self._read(source, position))
-            # The error reaches those who await the page; if none is left, it is not needed.
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            # A watch that is cancelled does not cancel the read of the others.
-            return await asyncio.shield(reading)
-        except Exception:
-            self._shared.pop(key, None)
-            raise
+        base = replace(position, seen=since) if since else position
+        # Only what exists is filtered by the database.
+        key = (source.binding if position.phase is Phase.STATE else source.tenant_id, base)
+        rows = self._kept.get(key)
+        # A page of an earlier generation is good for going on, unless it ends where it began.
+        goes_on = rows is not None and not begins and rows.header["page_snapshot"] != base.seen
+        if rows is None or not (goes_on or rows.generation == generation):
+            rows = await self._read_once(key, partial(self._read, source, base, generation))
+        return await self._page(source, position, rows)
 
     def message(self, source: Source, position: Position, **event: Message) -> ResponseT:
         """Returns the message of an event, with the resume token of ``position``."""
         token = seal(position, self._page_tokens, binding=source.binding)
         return self._response(resume_token=token, **event)
 
-    async def _read(self, source: Source, position: Position) -> ChangePage[ResponseT]:
+    async def _read_once(self, key: object, read: Callable[[], Awaitable[_Rows]]) -> _Rows:
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = self._readings[key] = asyncio.ensure_future(read())
+            reading.add_done_callback(partial(self._keep, key))
+        # A watch that is cancelled does not cancel the read of the others.
+        return await asyncio.shield(reading)
+
+    def _keep(self, key: object, done: "asyncio.Task[_Rows]") -> None:
+        del self._readings[key]
+        # The error reaches those who await the page; if none is left, it is not needed.
+        if not done.cancelled() and done.exception() is None and done.result().cost <= KEPT_BYTES:
+            self._kept[key] = done.result()
+
+    async def _read(self, source: Source, position: Position, generation: int) -> _Rows:
         rows = await repeat_if_stale(partial(self._rows, source, position))
         header = rows[0]
+        changes = [row for row in rows if row[EVENT] is not None]
+        if position.phase is Phase.STATE:
+            return _Rows(header, [_Change(row, {}, {}) for row in changes], generation)
+        if changes and not position.upto:
+            self._metrics.change_age.observe(float(header["page_age_seconds"]))
+        sides = partial(operands_of, names=self._operands)
+        return _Rows(header, [_Change(row, sides(row, WAS), sides(row, NOW)) for row in changes], generation)
+
+    async def _page(self, source: Source, position: Position, rows: _Rows) -> ChangePage[ResponseT]:
+        header, generation = rows.header, rows.generation
         database, snapshot = header["page_database"], header["page_snapshot"]
         # A new watch cannot have missed a change.
         if position.seen:
@@ -110,23 +182,55 @@ class ChangePages(Generic[ResponseT]):
             position.check(database, **lost)
         else:
             position = replace(position, database=database, seen=snapshot)
-        found, held = header["page_found"] or 0, header["page_held"]
-        is_last = found < PAGE_SIZE and found == held
-        messages = []
-        for row in rows:
-            if row[EVENT] is not None:
-                after = self._after(position, snapshot, row[SEQ], row["id"])
-                messages.append(self.message(source, after, **{row[EVENT]: self._to_proto(row)}))
-        if not is_last:
-            end = self._after(position, snapshot, header["page_last"], rows[-1]["id"])
-            return ChangePage(messages, end, is_last=False)
+        messages = await self._messages(source, position, rows)
+        if not rows.is_last:
+            last = rows.changes[-1].row["id"] if rows.changes else position.id
+            end = self._after(position, snapshot, header["page_last"], last)
+            return ChangePage(messages, end, is_last=False, generation=generation)
         if position.phase is Phase.STATE:
-            return ChangePage(messages, replace(position, phase=Phase.SETTLING, id=NOWHERE), is_last=False)
-        if messages and not position.upto:
-            self._metrics.change_age.observe(float(header["page_age_seconds"]))
+            end = replace(position, phase=Phase.SETTLING, id=NOWHERE)
+            return ChangePage(messages, end, is_last=False, generation=generation)
         # The window ends at the snapshot of its first page, so a later page finds nothing new in it.
         end = Position(Phase.LIVE, database, position.upto or snapshot)
-        return ChangePage(messages, end, is_last=not position.upto)
+        return ChangePage(messages, end, is_last=not position.upto, generation=generation)
+
+    async def _messages(self, source: Source, position: Position, rows: _Rows) -> Sequence[ResponseT]:
+        """Chooses what a watch is told, one watch after the other: between two the event loop serves everybody else."""
+        if not rows.changes:
+            return ()
+        key = (source.binding, position)
+        async with self._turn:
+            if key in rows.messages:
+                return rows.messages[key]
+            messages: list[ResponseT] = []
+            for number, change in enumerate(rows.changes):
+                if number % _CHANGES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                if event := self._event(source, position, change):
+                    if change.resource is None:
+                        change.resource = self._to_proto(change.row)
+                    row, snapshot = change.row, rows.header["page_snapshot"]
+                    after = self._after(position, snapshot, row[SEQ], row["id"])
+                    messages.append(self.message(source, after, **{event: change.resource}))
+            rows.messages[key] = messages
+            return messages
+
+    @staticmethod
+    def _event(source: Source, position: Position, change: _Change) -> str:
+        """Returns what a change is to a watch; empty for nothing."""
+        kind = change.row[EVENT]
+        if position.phase is Phase.STATE:
+            return str(kind)
+        if sees(position.seen, change.row[XID]):
+            return ""
+        now = kind != "deleted" and source.matches(change.now)
+        if position.phase is Phase.SETTLING:
+            # The client may or may not know the row: a row that is gone counts as deleted, any other as created.
+            return "created" if now else "deleted"
+        was = kind != "created" and source.matches(change.was)
+        if now:
+            return "updated" if was else "created"
+        return "deleted" if was else ""
 
     @staticmethod
     def _after(position: Position, snapshot: str, seq: int | None, id_: str) -> Position:
@@ -149,13 +253,14 @@ class ChangePages(Generic[ResponseT]):
             return await transaction.fetch_all(self._statement(source.where, position), values)
 
     def _statement(self, where: Filter, position: Position) -> Statement:
-        shape = (where.shape, position.phase, bool(position.upto))
+        is_state = position.phase is Phase.STATE
+        shape = (where.shape if is_state else (), position.phase, bool(position.upto))
         statement = self._statements.get(shape)
         if statement is None:
-            if position.phase is Phase.STATE:
+            if is_state:
                 clause = state_page(self._table, where)
             else:
-                clause = change_page(self._table, where, phase=position.phase, goes_on=bool(position.upto))
+                clause = change_page(self._table, self._fields, phase=position.phase, goes_on=bool(position.upto))
             statement = self._statements[shape] = compile_statement(clause, plan_for_values=True)
         return statement
 
@@ -168,6 +273,6 @@ def reading(database: Database, tenant_id: str) -> Transaction:
 async def current(database: Database, tenant_id: str) -> Position:
     """Returns the position of a new watch that skips the existing resources."""
     async with reading(database, tenant_id) as transaction:
-        row = await transaction.fetch_one(statements.NOW, {})
+        row = await transaction.fetch_one(statements.CURRENT, {})
     assert row is not None  # SELECT without FROM
     return Position(Phase.LIVE, row["page_database"], row["page_snapshot"])

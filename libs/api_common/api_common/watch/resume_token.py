@@ -69,6 +69,12 @@ def xmin(snapshot: str) -> int:
     return int(snapshot.partition(":")[0])
 
 
+def sees(snapshot: str, transaction: int) -> bool:
+    """Tells whether ``snapshot`` sees the changes of a transaction, as `pg_visible_in_snapshot` does."""
+    first, end, running = snapshot.split(":")
+    return transaction < int(first) or (transaction < int(end) and str(transaction) not in running.split(","))
+
+
 def seal(position: Position, tokens: PageTokens, *, binding: str) -> str:
     """Returns the resume token of ``position``."""
     parts = [position.phase.value, position.database, position.seen, position.upto, position.seq, position.id]

@@ -1,6 +1,6 @@
 """The SQL of a watch: pages of existing rows and of changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -15,7 +15,6 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
-    case,
     cast,
     column,
     func,
@@ -30,8 +29,8 @@ from sqlalchemy import types as sql_types
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from api_common.db import compile_statement
-from api_common.listing import Filter
+from api_common.db import Row, compile_statement, text_bytes
+from api_common.listing import Fields, Filter
 from api_common.watch.resume_token import Phase
 from api_common.watch.tables import change_tables
 
@@ -43,9 +42,13 @@ MAX_PAGE_BYTES: Final = 1_000_000
 CHANGES, HORIZONS = change_tables(MetaData())
 
 EVENT: Final = "change_event"
-"""The column with the event of a row as the watch sees it; NULL for none."""
+"""The column with the kind of a change; NULL in the only row of an empty page."""
 SEQ: Final = "change_seq"
 """The column with the number of the change."""
+XID: Final = "change_xid"
+"""The column with the transaction of the change."""
+NOW, WAS = "now", "was"
+"""The row after a change and the row before it."""
 
 
 class _PostgresType(sql_types.UserDefinedType[str]):
@@ -73,7 +76,7 @@ _DATABASE: Final = func.concat(
     func.left(func.pg_walfile_name(func.pg_current_wal_insert_lsn()), 8),
 )
 
-NOW: Final = compile_statement(select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
+CURRENT: Final = compile_statement(select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
 """Selects the current snapshot of the database."""
 
 
@@ -93,16 +96,19 @@ def state_page(table: Table, where: Filter) -> Select[Any]:
         clauses.append(columns.delete_time.is_(None))
     if where.clause is not None:
         clauses.append(where.clause)
-    row = func.pg_column_size(literal_column(table.name))
-    found = select(table, row.label("row_bytes")).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
+    found = select(table, text_bytes(columns).label("row_bytes")).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
     fitting = _fitting(found.subquery("found"), "id")
     event = literal_column("'created'", Text).label(EVENT)
-    held = select(event, null().label(SEQ), *(fitting.c[one.name] for one in columns)).subquery("page")
+    held = select(event, null().label(SEQ), null().label(XID), *(fitting.c[one.name] for one in columns)).subquery(
+        "page"
+    )
     return _with_header(fitting, held, order_by="id")
 
 
-def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> Select[Any]:
+def change_page(table: Table, fields: Fields, *, phase: Phase, goes_on: bool) -> Select[Any]:
     """Selects changes of ``table`` in a window, after `seq`, with the row after each change.
+
+    What filters need of the rows before and after is in columns of their own (`operands_of`).
 
     Args:
         phase: LIVE for every change, SETTLING for the last one of each row.
@@ -128,24 +134,24 @@ def change_page(table: Table, where: Filter, *, phase: Phase, goes_on: bool) -> 
     # Ordering by the key alone makes Postgres scan its index from the start; only a later page begins far into it.
     found = found.order_by(seq if goes_on else seq + literal_column("0", Integer)).limit(PAGE_SIZE)
     chosen = found.subquery("chosen")
-    sized = select(chosen, func.pg_column_size(chosen.c.after).label("row_bytes")).subquery("sized")
+    sized = select(chosen, func.octet_length(cast(chosen.c.after, Text)).label("row_bytes")).subquery("sized")
     fitting = _fitting(sized, "seq")
     now = _row(table, fitting.c.after, "now")
     was = _row(table, fitting.c.after.op("||")(func.coalesce(fitting.c.before, literal_column("'{}'::jsonb"))), "was")
-    is_, was_ = fitting.c.kind != literal_column("'deleted'"), fitting.c.kind != literal_column("'created'")
-    source = fitting.join(now, true())
-    clause = where.clause
-    if clause is not None:
-        source = source.join(was, true())
-        is_, was_ = and_(is_, _about(clause, table, now)), and_(was_, _about(clause, table, was))
-    names = ("created", "created", "deleted") if phase is Phase.SETTLING else ("created", "updated", "deleted")
-    created, updated, deleted = (literal_column(f"'{name}'", Text) for name in names)
-    # In SETTLING the client may or may not know the row: a row that is gone counts as deleted, any other as created.
-    gone = not_(is_) if phase is Phase.SETTLING else was_
-    event = case((and_(is_, was_), updated), (is_, created), (gone, deleted)).label(EVENT)
-    rows = (now.c[one.name] for one in table.c)
-    held = select(event, fitting.c.seq.label(SEQ), *rows).select_from(source).subquery("page")
-    return _with_header(fitting, held, order_by=SEQ)
+    held = select(
+        fitting.c.kind.label(EVENT),
+        fitting.c.seq.label(SEQ),
+        fitting.c.xid.label(XID),
+        *(now.c[one.name] for one in table.c),
+        *(_about(operand, table, now).label(f"{NOW} {name}") for name, operand in fields.operands.items()),
+        *(_about(operand, table, was).label(f"{WAS} {name}") for name, operand in fields.operands.items()),
+    ).select_from(fitting.join(now, true()).join(was, true()))
+    return _with_header(fitting, held.subquery("page"), order_by=SEQ)
+
+
+def operands_of(row: Row, side: str, names: Sequence[str]) -> Mapping[str, Any]:
+    """Returns what filters need of the row before (`WAS`) or after (`NOW`) the change of ``row``."""
+    return {name: row[f"{side} {name}"] for name in names}
 
 
 def _visible(parameter: str) -> ColumnElement[bool]:
@@ -177,6 +183,7 @@ def _with_header(fitting: Any, held: Any, *, order_by: str) -> Select[Any]:
         select(horizon.c.seq).where(mine).scalar_subquery().label("horizon_seq"),
         select(horizon.c.xid).where(mine).scalar_subquery().label("horizon_xid"),
         _age(fitting).label("page_age_seconds"),
+        select(func.max(fitting.c.total_bytes)).scalar_subquery().label("page_bytes"),
         select(func.max(fitting.c.found)).scalar_subquery().label("page_found"),
         select(func.count()).select_from(fitting).scalar_subquery().label("page_held"),
         select(func.max(fitting.c["seq" if "seq" in fitting.c else "place"])).scalar_subquery().label("page_last"),
@@ -201,10 +208,11 @@ def _row(table: Table, value: ColumnElement[Any], name: str) -> Any:
     )
 
 
-def _about(clause: ColumnElement[bool], table: Table, row: Any) -> ColumnElement[bool]:
-    """Returns ``clause`` with the columns of ``row`` in place of those of ``table``; NULL counts as false."""
+def _about(operand: ColumnElement[Any], table: Table, row: Any) -> ColumnElement[Any]:
+    """Returns ``operand`` with the columns of ``row`` in place of those of ``table``."""
 
     def replace(element: Any, **_: Any) -> Any:
         return row.c[element.name] if isinstance(element, Column) and element.table is table else None
 
-    return func.coalesce(replacement_traverse(clause, {}, replace), literal_column("false"))
+    replaced: ColumnElement[Any] = replacement_traverse(operand, {}, replace)
+    return replaced

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol
+from typing import Final, Generic, Protocol
 
 from ameide.common.v1 import watch_pb2
 from google.protobuf.message import Message
-from sqlalchemy import Table
+from sqlalchemy import Table, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from api_common.call import StreamContext
-from api_common.db import Database, Row, Transaction
+from api_common.db import Database, Row, Transaction, compile_statement
 from api_common.errors import ExternalServiceError
 from api_common.listing import Fields, PageTokens, binding, parse_filter
 from api_common.settings import WatchSettings
@@ -18,6 +19,8 @@ from api_common.telemetry import Metrics
 from api_common.watch.change_notifier import ChangeNotifier
 from api_common.watch.pages import ChangePages, ResponseT, Source, current, reading
 from api_common.watch.resume_token import NOWHERE, Phase, Position, unseal
+
+_FOLD: Final = compile_statement(select(func.lower(func.unnest(bindparam("texts", type_=ARRAY(Text)))).label("folded")))
 
 Reading = Callable[[Transaction], Awaitable[object]]
 """Reads in a transaction of its own."""
@@ -56,7 +59,9 @@ class WatchFactory:
             response: the method's response message.
         """
         tokens, metrics = self.page_tokens, self.metrics
-        pages = ChangePages(table, to_proto, response, database=self.database, page_tokens=tokens, metrics=metrics)
+        pages = ChangePages(
+            table, fields, to_proto, response, database=self.database, page_tokens=tokens, metrics=metrics
+        )
         return Watch(self, pages, collection=table.name, fields=fields, method=response.DESCRIPTOR.full_name)
 
 
@@ -95,34 +100,37 @@ class Watch(Generic[ResponseT]):
             OutOfRangeError: changes after the resume token were deleted.
             DomainError: the caller lost the permission, or the service stops.
         """
-        source = self._source(request, ctx.tenant_id, within)
+        source = await self._source(request, ctx.tenant_id, within)
         if parent is not None:
             async with reading(self._database, ctx.tenant_id) as transaction:
                 await parent(transaction)
         position = await self._begin(request, source)
-        is_current = False
+        begins, is_current, since = True, False, ""
         loop = asyncio.get_running_loop()
         with self._notifier.follow(ctx.tenant_id, self._collection) as topic:
             while await self._seconds_left(ctx):
-                generation, poll = topic.generation, self._notifier.polls
-                page = await self._pages.read(source, position, generation=generation)
+                poll = self._notifier.polls
+                page = await self._pages.read(source, position, generation=topic.generation, begins=begins, since=since)
                 for message in page.messages:
                     yield message
-                position = page.end
+                position, begins = page.end, False
+                # It holds to the end of the window.
+                since = since if position.upto else ""
                 if not page.is_last:
                     continue
                 if not is_current:
                     is_current = True
                     yield self._pages.message(source, position, bookmark=watch_pb2.Bookmark())
                 due = loop.time() + self._heartbeat_seconds
-                while topic.generation == generation and (seconds := await self._seconds_left(ctx)):
-                    await topic.wait(generation, timeout_seconds=min(seconds, due - loop.time()))
-                    if topic.generation == generation and loop.time() >= due:
+                while topic.generation == page.generation and (seconds := await self._seconds_left(ctx)):
+                    await topic.wait(page.generation, timeout_seconds=min(seconds, due - loop.time()))
+                    if topic.generation == page.generation and loop.time() >= due:
                         due = loop.time() + self._heartbeat_seconds
                         # Polls since then announced nothing, so this watch has seen everything up to the last of them.
                         quiet = self._notifier.quiet_since(poll)
                         position = replace(position, seen=quiet) if quiet else position
                         yield self._pages.message(source, position, heartbeat=watch_pb2.Heartbeat())
+                since = topic.since(page.generation)
 
     async def _seconds_left(self, ctx: StreamContext) -> float:
         """Returns how long the stream may go on until the next check; 0 if its time is over."""
@@ -130,13 +138,18 @@ class Watch(Generic[ResponseT]):
             raise ExternalServiceError("The service stops: resume elsewhere.", retry_after_seconds=0)
         return max(0.0, await ctx.check())
 
-    def _source(self, request: WatchRequest, tenant_id: str, within: str) -> Source:
+    async def _source(self, request: WatchRequest, tenant_id: str, within: str) -> Source:
         where = parse_filter(request.filter, self._fields)
         if within:
             # The request's filter was parsed before, so it cannot end these brackets.
             where = parse_filter(f"({request.filter}) AND {within}" if where.shape else within, self._fields)
         own = repr(where.shape), repr(dict(where.values))
-        return Source(tenant_id, binding(tenant_id, self._method, *own), where)
+        folded: dict[str, str] = {}
+        if folding := where.folding:
+            async with reading(self._database, tenant_id) as transaction:
+                rows = await transaction.fetch_all(_FOLD, {"texts": [where.values[name] for name in folding]})
+            folded = {name: row["folded"] for name, row in zip(folding, rows, strict=True)}
+        return Source(tenant_id, binding(tenant_id, self._method, *own), where, where.matcher(folded))
 
     async def _begin(self, request: WatchRequest, source: Source) -> Position:
         if request.resume_token:
