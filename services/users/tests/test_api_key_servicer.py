@@ -184,6 +184,22 @@ class TestRotateApiKey:
                 pb.RotateApiKeyRequest(service_account_id=account.id, id=key.id), metadata=admin.metadata
             )
 
+    async def test_gives_a_key_one_successor_however_many_ask_at_once(
+        self, accounts: ServiceAccountServiceAsyncStub, admin: Caller
+    ) -> None:
+        account = await create_account(accounts, admin)
+        key = (await create_key(accounts, admin, account.id)).api_key
+        request = pb.RotateApiKeyRequest(
+            service_account_id=account.id, id=key.id, rotation=pb.ApiKeyRotation(overlap_seconds=3600)
+        )
+        calls = (accounts.RotateApiKey(request, metadata=admin.metadata) for _ in range(8))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(answer, pb.RotateApiKeyResponse) for answer in answers) == 1
+        with refused(S.FAILED_PRECONDITION, "INVALID_STATE"):
+            await accounts.RotateApiKey(request, metadata=admin.metadata)
+        listing = pb.ListApiKeysRequest(service_account_id=account.id)
+        assert len((await accounts.ListApiKeys(listing, metadata=admin.metadata)).api_keys) == 2
+
     async def test_works_at_the_limit_but_does_not_go_round_it(
         self, accounts: ServiceAccountServiceAsyncStub, admin: Caller
     ) -> None:

@@ -58,14 +58,17 @@ def check_room(*, live_keys: int) -> None:
         )
 
 
-def check_rotatable(*, revoked: bool, expire_time: datetime | None, now: datetime) -> None:
-    """Checks that a key is live: a revoked or expired key must not yield a new one.
+def check_rotatable(*, ended: bool, expire_time: datetime | None, now: datetime) -> None:
+    """Checks that a key may yield a new one: once, while it is live.
+
+    Args:
+        ended: whether it is revoked or has a successor.
 
     Raises:
-        FailedPreconditionError: it is revoked or expired.
+        FailedPreconditionError: it may not.
     """
-    if revoked or (expire_time is not None and expire_time <= now):
-        raise FailedPreconditionError("The API key has ended; create another one.")
+    if ended or (expire_time is not None and expire_time <= now):
+        raise FailedPreconditionError("The API key has ended or has a successor; create another one.")
 
 
 def successor_expiry(*, create_time: datetime, expire_time: datetime | None, now: datetime) -> datetime | None:

@@ -59,14 +59,15 @@ class KeyIssuer:
         """Creates the successor of ``old``, which must be locked and expires after ``overlap``.
 
         Raises:
-            FailedPreconditionError: ``old`` is revoked or expired.
+            FailedPreconditionError: ``old`` is revoked, expired or replaced.
             ApiKeyLimitReachedError: the account has too many others.
         """
         created = to_datetime(old["create_time"])
         expires = None if old["expire_time"] is None else to_datetime(old["expire_time"])
-        check_rotatable(revoked=old["revoke_time"] is not None, expire_time=expires, now=now)
+        ended = old["revoke_time"] is not None or old["replace_time"] is not None
+        check_rotatable(ended=ended, expire_time=expires, now=now)
         chosen = expire_time or successor_expiry(create_time=created, expire_time=expires, now=now)
-        await self._repository.expire(
+        await self._repository.mark_replaced(
             ctx.transaction, old, overlap_expiry(expire_time=expires, now=now, overlap=overlap)
         )
         account_id, name = old["service_account_id"], old["display_name"]

@@ -132,10 +132,10 @@ _REVOKE = compile_statement(
     .values(revoke_time=func.coalesce(api_keys.c.revoke_time, func.now()))
     .returning(*api_keys.c)
 )
-_EXPIRE = compile_statement(
+_REPLACE = compile_statement(
     update(api_keys)
     .where(_IS_KEY)
-    .values(expire_time=bindparam("new_expire_time", type_=DateTime(timezone=True)))
+    .values(expire_time=bindparam("new_expire_time", type_=DateTime(timezone=True)), replace_time=func.now())
     .returning(api_keys.c.id)
 )
 _IS_LIVE = and_(
@@ -210,10 +210,10 @@ class ApiKeyRepository(PartRepository):
         assert row is not None  # an aggregate
         return int(row["live"])
 
-    async def expire(self, transaction: Transaction, key: Row, expire_time: datetime) -> None:
-        """Changes when a key expires; it must be locked."""
+    async def mark_replaced(self, transaction: Transaction, key: Row, expire_time: datetime) -> None:
+        """Notes that a key, which must be locked, has a successor, and when it expires."""
         identity = _identity(transaction, key["service_account_id"], key["id"])
-        await transaction.fetch_one(_EXPIRE, {**identity, "new_expire_time": expire_time})
+        await transaction.fetch_one(_REPLACE, {**identity, "new_expire_time": expire_time})
 
     async def find_owner(self, transaction: Transaction, id: str) -> Row | None:
         """Returns the owner of a key, whether it `works`, and whether to note its use; None if no such key exists."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ameide.user.v1 import directory_pb2, service_account_pb2, user_pb2
 from api_common.authn import InternalTokenSigner
+from api_common.errors import FailedPreconditionError
 from api_common.resources import Quotas
 from api_common.server import Service, ServiceDependencies
 from api_common.settings import ApiKeySettings
@@ -73,6 +74,9 @@ SERVICE = Service(
     constraints={
         "uq_users_tenant_id_email_folded": partial(
             EmailTakenError, "A live user of the tenant has this e-mail address."
+        ),
+        "last_admin": partial(
+            FailedPreconditionError, "This is the tenant's last admin; make another user an admin first."
         ),
     },
     migrations=Path(__file__).parent.parent / "migrations",

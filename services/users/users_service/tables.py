@@ -67,6 +67,7 @@ api_keys = Table(
     Column("revoke_time", DateTime(timezone=True)),
     Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("created_by", Text, nullable=False),
+    Column("replace_time", DateTime(timezone=True)),
     PrimaryKeyConstraint("tenant_id", "id"),
     ForeignKeyConstraint(["tenant_id", "service_account_id"], [service_accounts.c.tenant_id, service_accounts.c.id]),
 )

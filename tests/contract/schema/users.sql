@@ -88,6 +88,23 @@ BEGIN
 END
 $function$;
 
+-- function keep_last_admin
+CREATE OR REPLACE FUNCTION public.keep_last_admin()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('admins ' || OLD.tenant_id, 0));
+    IF NOT EXISTS (
+        SELECT FROM users
+        WHERE tenant_id = OLD.tenant_id AND roles @> '{admin}' AND state = 'ACTIVE' AND delete_time IS NULL
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'last_admin';
+    END IF;
+    RETURN NULL;
+END
+$function$;
+
 -- function record_change
 CREATE OR REPLACE FUNCTION public.record_change()
  RETURNS trigger
@@ -226,6 +243,9 @@ CREATE TRIGGER count_undeleted AFTER UPDATE ON public.service_accounts FOR EACH 
 
 -- trigger count_undeleted on users
 CREATE TRIGGER count_undeleted AFTER UPDATE ON public.users FOR EACH ROW WHEN (((old.delete_time IS NOT NULL) AND (new.delete_time IS NULL))) EXECUTE FUNCTION count_rows('1');
+
+-- trigger keep_last_admin on users
+CREATE TRIGGER keep_last_admin AFTER UPDATE ON public.users FOR EACH ROW WHEN (((old.roles @> '{admin}'::text[]) AND (old.state = 'ACTIVE'::text) AND (old.delete_time IS NULL) AND (NOT ((new.roles @> '{admin}'::text[]) AND (new.state = 'ACTIVE'::text) AND (new.delete_time IS NULL))))) EXECUTE FUNCTION keep_last_admin();
 
 -- trigger record_change on users
 CREATE TRIGGER record_change AFTER INSERT OR DELETE OR UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION record_change();
