@@ -7,6 +7,9 @@ from typing import Final, Literal
 TENANT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """The form of a tenant id. It is written into SQL, so nothing else may pass."""
 
+Kind = Literal["user", "service_account"]
+"""Whether a person calls, or a program with an API key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -24,5 +27,5 @@ class Principal:
     """When the credential expires, in seconds since the epoch."""
     actor: str = ""
     """The SPIFFE id of the service that calls for the subject (RFC 8693); empty when it calls itself."""
-    kind: Literal["user", "service_account"] = "user"
+    kind: Kind = "user"
     """Whether a person calls, or a program with an API key."""

@@ -6,9 +6,9 @@ A token names its callee and one method and lives for a minute, so that a stolen
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import jwt
 import uuid_utils
@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from api_common.authn.principal import Principal
+from api_common.authn.principal import TENANT_PATTERN, Kind, Principal
 from api_common.errors import UnauthenticatedError
 
 LIFETIME_SECONDS: Final = 60
@@ -101,6 +101,14 @@ class ServiceTokenSigner:
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"typ": TOKEN_TYPE})
 
 
+def _is_principal(claims: Mapping[str, Any]) -> bool:
+    """Tells whether the claims about the user have the types that a signer gives them."""
+    texts, roles = [claims["sub"], claims["tenant_id"], claims["email"], *claims["roles"]], claims["roles"]
+    if not isinstance(roles, list) or not all(isinstance(text, str) for text in texts):
+        return False
+    return claims["kind"] in get_args(Kind) and TENANT_PATTERN.fullmatch(claims["tenant_id"]) is not None
+
+
 def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) -> Principal:
     """Returns the user for whom ``peer`` calls ``method`` of this service, ``audience``.
 
@@ -117,6 +125,8 @@ def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) 
             leeway=CLOCK_SKEW_SECONDS,
             options={"require": ["exp", "iat", "sub", "iss", "aud"], "strict_aud": True},
         )
+        if claims["exp"] - claims["iat"] > LIFETIME_SECONDS or not _is_principal(claims):
+            raise UnauthenticatedError
         typed = jwt.get_unverified_header(token).get("typ") == TOKEN_TYPE
         if not typed or claims["method"] != method or claims["act"] != {"sub": peer.identity}:
             raise UnauthenticatedError

@@ -184,7 +184,15 @@ class TestPeerPolicy:
             {"exp": None},
             {"method": None},
             {"roles": None},
+            {"roles": "admin"},
+            {"roles": [1]},
             {"tenant_id": None},
+            {"tenant_id": ["acme"]},
+            {"tenant_id": "acme'"},
+            {"kind": "admin"},
+            {"kind": ["user"]},
+            {"email": 5},
+            {"exp": time.time() + 10 * 365 * 86_400},
         ],
     )
     async def test_refuses_claims_that_are_not_as_we_make_them(
