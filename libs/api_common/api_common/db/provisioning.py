@@ -18,6 +18,8 @@ _FIRST_WITH_BUILTIN_LOCALES: Final = 17
 _LEAKPROOF: Final = "jsonb_contains(jsonb, jsonb)"
 """The function behind filters by label; `=`, `<` and the like are leakproof already (ADR 20)."""
 
+_LARGE_OBJECTS: Final = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
+
 
 class UnsafeRoleError(Exception):
     """An existing role can bypass row-level security."""
@@ -61,6 +63,7 @@ async def provision(
         if admin.get_server_version().major >= _FIRST_WITH_SELF_GRANT:
             # Without this, an administrator who is no superuser cannot create a database for the owner that it created.
             await admin.execute("SET createrole_self_grant = 'set, inherit'")
+        await _close_common_databases(admin)
         await _ensure_role(admin, owner, owner_password)
         await _ensure_role(admin, application, application_password)
         if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", database):
@@ -75,6 +78,7 @@ async def provision(
             await inside.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             await inside.execute(f"GRANT USAGE ON SCHEMA public TO {_quoted(application)}")
             await _let_filters_use_indexes(inside)
+            await _refuse_large_objects(inside)
         finally:
             await inside.close()
     finally:
@@ -94,6 +98,24 @@ async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | Non
     if password is not None:
         literal = await admin.fetchval("SELECT quote_literal($1::text)", password)
         await admin.execute(f"ALTER ROLE {_quoted(role)} PASSWORD {literal}")
+
+
+async def _close_common_databases(admin: asyncpg.Connection) -> None:
+    """Leaves the databases that every server has to those who need them; who provisions keeps the right to connect."""
+    for database in ("postgres", "template1"):
+        # On a managed server they belong to somebody else.
+        with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+            await admin.execute(f"GRANT CONNECT ON DATABASE {database} TO CURRENT_USER")
+            await admin.execute(f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC")
+
+
+async def _refuse_large_objects(inside: asyncpg.Connection) -> None:
+    """Leaves the making of large objects, which no policy or quota covers, to superusers.
+
+    Runs every time, because neither a dump nor `pg_upgrade` keeps it. Only a superuser may do it.
+    """
+    with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+        await inside.execute(f"REVOKE EXECUTE ON FUNCTION {', '.join(_LARGE_OBJECTS)} FROM PUBLIC")
 
 
 async def _let_filters_use_indexes(inside: asyncpg.Connection) -> None:

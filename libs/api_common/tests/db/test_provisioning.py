@@ -56,6 +56,9 @@ class TestProvision:
             "DROP TABLE things",
             "CREATE SCHEMA mine",
             "CREATE TEMP TABLE t ()",
+            "SELECT lo_create(0)",
+            "SELECT lo_creat(-1)",
+            "SELECT lo_from_bytea(0, 'x')",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await execute(urls.application, forbidden)
@@ -77,6 +80,15 @@ class TestProvision:
         finally:
             await execute(postgres_url, f"DROP DATABASE {name}_u")
         assert theirs.application != ours.application
+
+    @pytest.mark.parametrize("database", ["postgres", "template1"])
+    async def test_keeps_the_application_out_of_the_servers_own_databases(
+        self, postgres_url: str, name: str, database: str
+    ) -> None:
+        urls = await provision(postgres_url, name)
+        for url in (urls.application, urls.owner):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await execute(urlsplit(url)._replace(path=f"/{database}").geturl(), "SELECT 1")
 
     async def test_keeps_the_data_when_it_runs_again(self, postgres_url: str, name: str) -> None:
         urls = await provision(postgres_url, name)
@@ -115,6 +127,7 @@ class TestProvision:
         """As on a managed server; what only a superuser may say stays unsaid."""
         admin = f"{name}_admin"
         await execute(postgres_url, f"CREATE ROLE {admin} LOGIN CREATEDB CREATEROLE")
+        await execute(postgres_url, f"GRANT CONNECT ON DATABASE postgres TO {admin}")
         try:
             parts = urlsplit(postgres_url)
             host = parts.netloc.rpartition("@")[2]
