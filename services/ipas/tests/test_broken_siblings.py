@@ -137,7 +137,7 @@ class TestSlowSibling:
             stored = [await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata) for _ in "ab"]
             create = pb.CreateIpaRequest(ipa=an_ipa(workflow_id=NEVER))
             changes = [pb.UpdateIpaRequest(ipa=pb.Ipa(id=one.id, workflow_id=NEVER)) for one in stored]
-            calls = [
+            calls: list[Awaitable[object]] = [
                 *(ipas.CreateIpa(create, metadata=keyed(number)) for number in range(self.CALLERS)),
                 *(ipas.UpdateIpa(change, metadata=admin.metadata) for change in changes),
                 ipas.BatchUpdateIpas(pb.BatchUpdateIpasRequest(requests=changes), metadata=keyed(self.CALLERS)),
