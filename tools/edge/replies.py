@@ -56,7 +56,7 @@ def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
     return {
         "filter": _all(_GRPC, condition),
         "status_code": 200,
-        "headers_to_add": headers,
+        "headers_to_add": [*headers, *_SECURITY],
         "body": {"inline_string": ""},
     }
 
@@ -68,7 +68,7 @@ def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
     return {
         "filter": condition,
         "status_code": reply.http_status,
-        "headers_to_add": _headers(reply),
+        "headers_to_add": [*_headers(reply), *_SECURITY],
         "body_format_override": {"json_format": body},
     }
 
@@ -108,6 +108,17 @@ def _details(*tests: str) -> Node:
     return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}}
 
 
+# The filters add these, too, but a refusal amid an answer passes none of them.
+_SECURITY: Final = [
+    _header(key, value) | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    for key, value in {
+        "cache-control": "no-store",
+        "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "x-request-id": "%REQ(x-request-id)%",
+    }.items()
+]
 _GRPC_TYPE: Final = {"safe_regex": {"regex": "application/grpc([;+].*)?"}}
 # A REST request has a content type of gRPC, too, once the transcoder has passed it on; it then has its original path.
 _GRPC: Final = _all(

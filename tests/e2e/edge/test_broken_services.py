@@ -59,6 +59,28 @@ def go_away(connection: H2Connection, _stream: int) -> None:
     connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=0)
 
 
+def page(connection: H2Connection, stream: int) -> None:
+    connection.send_headers(stream, [(":status", "200"), ("content-type", "text/html")])
+    connection.send_data(stream, b"<html>hello</html>", end_stream=True)
+
+
+def page_of_500(connection: H2Connection, stream: int) -> None:
+    connection.send_headers(stream, [(":status", "500"), ("content-type", "text/html")], end_stream=True)
+
+
+def page_without_end(connection: H2Connection, stream: int) -> None:
+    page_of_text = [(":status", "200"), ("content-length", "18")]
+    connection.send_headers(stream, page_of_text)
+    connection.send_data(stream, b"<html>hello</html>")
+    connection.send_headers(stream, [("x-trailer", "1")], end_stream=True)
+
+
+def half(connection: H2Connection, stream: int) -> None:
+    _begin(connection, stream)
+    connection.send_data(stream, struct.pack(">BI", 0, 100) + b"\x0a\x01")
+    _end(connection, stream)
+
+
 def reset_amid_a_message(connection: H2Connection, stream: int) -> None:
     _begin(connection, stream)
     connection.send_data(stream, struct.pack(">BI", 0, 100) + b"\x0a\x01")
@@ -122,6 +144,40 @@ async def test_no_answer_is_unavailable_in_every_language(
     refusal.is_row(REPLIES[503], http_status=status)
     # A read may be asked again, once.
     assert broken.asked == 2
+
+
+@pytest.mark.parametrize("answer", [page, page_of_500, page_without_end], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("language", CALLERS)
+async def test_what_is_not_grpc_is_unavailable_in_every_language(
+    edge: Edge, broken: BrokenService, language: str, answer: Break
+) -> None:
+    broken.answer = answer
+    async with asyncio.timeout(SECONDS):
+        if language.startswith("rest"):
+            refusal = await CALLERS[language](edge, Ask(*ASK, edge.credentials))
+            refusal.is_row(REPLIES[503], http_status=503)
+            assert refusal.headers["content-security-policy"]
+        elif language == "grpc":
+            async with edge.channel() as channel:
+                method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ASK[1])
+                assert await method(b"", metadata=tuple(edge.credentials.items())).code() == grpc.StatusCode.UNAVAILABLE
+        else:
+            headers = edge.credentials | {"content-type": "application/grpc-web+proto"}
+            async with edge.client(headers=headers) as client:
+                said = await client.post(ASK[1], content=b"\0" * 5)
+            assert (said.headers["grpc-status"], said.headers["grpc-message"]) == ("14", REPLIES[503].message)
+            assert said.headers["error-type"] == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("answer", [half, reset_amid_a_message], ids=lambda one: one.__name__)
+async def test_half_an_answer_over_rest_is_refused_with_every_header(
+    edge: Edge, broken: BrokenService, answer: Break
+) -> None:
+    broken.answer = answer
+    refusal = await CALLERS["rest"](edge, Ask(*ASK, edge.credentials))
+    refusal.is_row(REPLIES[503], http_status=502 if answer is half else 503)
+    assert refusal.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert (refusal.headers["cache-control"], refusal.headers["referrer-policy"]) == ("no-store", "no-referrer")
 
 
 async def test_half_an_answer_is_none(edge: Edge, broken: BrokenService) -> None:
