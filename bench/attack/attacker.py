@@ -56,7 +56,7 @@ class Attack:
 
     name: str
     play: Callable[["Attacker"], Awaitable[None]]
-    seconds: float = 6
+    seconds: float = 5
     """It ends after this time at the latest."""
 
 
@@ -107,8 +107,8 @@ class Attacker:
         await asyncio.sleep(seconds)
 
     def share(self, most: int) -> int:
-        """Returns the part of ``most`` that fits the time, for attacks that are one crowd: all in six seconds."""
-        return max(1, int(most * min(1.0, self._seconds / 6)))
+        """Returns the part of ``most`` that fits the time, for attacks that are one crowd: all in five seconds."""
+        return max(1, int(most * min(1.0, self._seconds / 5)))
 
     @cache  # noqa: B019 - one attacker lives as long as its process
     def token(self, subject: str = "eve", tenant: str = "eve", role: str = "admin") -> str:

@@ -1,8 +1,9 @@
 """Requests over HTTP/1.1, whole or in parts."""
 
 import asyncio
+import json
 from collections.abc import Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bench.attack.attacker import Attacker, Connection
 
@@ -34,6 +35,17 @@ class Http1:
         """Begins a request whose body of ``length`` bytes never ends; tells whether the edge still takes it."""
         self.connection.cost.calls += 1
         return await self.connection.send(head(method, path, {**headers, "content-length": str(length)}) + part)
+
+    async def create(self, path: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> str:
+        """Creates something and returns its id.
+
+        Raises:
+            EOFError: it was refused.
+        """
+        answer = json.loads(await self.call("POST", path, headers, json.dumps(body).encode()))
+        if "id" not in answer:
+            raise EOFError
+        return str(answer["id"])
 
     async def call(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
         """Makes a whole request and returns the body of the answer; counts it by its status."""

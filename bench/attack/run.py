@@ -29,7 +29,7 @@ from tools.mesh import processes
 from tools.mesh.commands import running_mesh
 from tools.topology import ROOT, Mesh
 
-QUIET_SECONDS: Final = 4
+QUIET_SECONDS: Final = 3
 """Before and after each attack."""
 _WARM_UP_SECONDS: Final = 5
 _START_SECONDS: Final = 30

@@ -37,14 +37,13 @@ async def keyed_batches(attacker: Attacker) -> None:
     connection, own = await Http1.open(attacker), bearer(attacker.token())
     nodes = [{"id": "start", "type": "START"}, {"id": "ask", "type": "AGENT"}, {"id": "end", "type": "END"}]
     edges = [{"source": "start", "target": "ask"}, {"source": "ask", "target": "end"}]
-    made = [
+    made: list[tuple[str, dict[str, Any], str]] = [
         ("workflows", {"displayName": "Eve", "definition": {"nodes": nodes, "edges": edges}}, "publish"),
         ("agents", {"displayName": "Eve", "model": "model-1"}, "activate"),
     ]
     ids = []
     for collection, body, verb in made:
-        answer = await connection.call("POST", f"/v1/{collection}", own, json.dumps(body).encode())
-        ids.append(json.loads(answer)["id"])
+        ids.append(await connection.create(f"/v1/{collection}", own, body))
         await connection.call("POST", f"/v1/{collection}/{ids[-1]}:{verb}", own, b"{}")
     ipa = {"displayName": "Eve", "workflowId": ids[0], "workflowRevision": 1, "agentBindings": {"ask": ids[1]}}
     batch = {"requests": [{"ipa": ipa}] * 100}
@@ -78,8 +77,7 @@ async def idempotency_keys(attacker: Attacker) -> None:
 async def kept_answers(attacker: Attacker) -> None:
     """Changes one large agent with a new idempotency key each time, whose answer is kept for a day."""
     connection, own = await Http1.open(attacker), bearer(attacker.token())
-    answer = await connection.call("POST", "/v1/agents", own, json.dumps(_LARGE).encode())
-    path = f"/v1/agents/{json.loads(answer)['id']}?updateMask=displayName"
+    path = f"/v1/agents/{await connection.create('/v1/agents', own, _LARGE)}?updateMask=displayName"
     await _crowd(attacker, 8, "PATCH", path, {"displayName": "Large"}, has_key=True, rate=100)
 
 
@@ -87,8 +85,8 @@ async def made_and_deleted(attacker: Attacker) -> None:
     """Creates large agents and deletes each at once, so that none counts as live."""
     connection, own = await Http1.open(attacker), bearer(attacker.token())
     async for _ in attacker.paced(400, rate=20):
-        answer = await connection.call("POST", "/v1/agents", own, json.dumps(_LARGE).encode())
-        await connection.call("DELETE", f"/v1/agents/{json.loads(answer)['id']}", own)
+        agent = await connection.create("/v1/agents", own, _LARGE)
+        await connection.call("DELETE", f"/v1/agents/{agent}", own)
 
 
 async def one_key(attacker: Attacker) -> None:
@@ -106,8 +104,8 @@ async def one_key(attacker: Attacker) -> None:
 async def one_row(attacker: Attacker) -> None:
     """Changes one row from many connections at once, so that they wait for its lock."""
     connection, own = await Http1.open(attacker), bearer(attacker.token())
-    answer = await connection.call("POST", "/v1/workflows", own, b'{"displayName":"Eve"}')
-    path = f"/v1/workflows/{json.loads(answer)['id']}?updateMask=displayName"
+    workflow = await connection.create("/v1/workflows", own, {"displayName": "Eve"})
+    path = f"/v1/workflows/{workflow}?updateMask=displayName"
     await _crowd(attacker, 40, "PATCH", path, {"displayName": "Eve again"}, rate=400)
 
 

@@ -53,7 +53,7 @@ async def api_keys(attacker: Attacker) -> None:
 
 
 ATTACKS: Final = (
-    Attack("distinct invalid tokens", invalid_tokens, seconds=25),
-    Attack("distinct valid tokens", valid_tokens, seconds=25),
+    Attack("distinct invalid tokens", invalid_tokens, seconds=20),
+    Attack("distinct valid tokens", valid_tokens, seconds=20),
     Attack("API keys that do not exist", api_keys),
 )

@@ -94,5 +94,5 @@ class TestAttacks:
         assert chosen("nothing like it") == []
 
     def test_fit_into_ten_minutes(self) -> None:
-        """With the quiet time after each, and a second or two to start the attacker."""
-        assert sum(one.seconds + QUIET_SECONDS + 1.5 for one in ATTACKS.values()) < 600
+        """With the quiet time after each, and three seconds to start the attacker."""
+        assert sum(one.seconds + QUIET_SECONDS + 3 for one in ATTACKS.values()) < 600
