@@ -42,7 +42,7 @@ class Http1:
         Raises:
             EOFError: it was refused.
         """
-        answer = json.loads(await self.call("POST", path, headers, json.dumps(body).encode()))
+        answer = json.loads(await self.call("POST", path, headers, json.dumps(body).encode()) or b"{}")
         if "id" not in answer:
             raise EOFError
         return str(answer["id"])
