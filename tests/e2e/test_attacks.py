@@ -9,17 +9,16 @@ from types import ModuleType
 
 import pytest
 
-from bench.attack import bodies, connections, frames, queries, storage, tokens, watches
+from bench.attack import bodies, connections, frames, headers, queries, storage, tokens, watches
 from bench.attack.attacker import Target, play
 from bench.attack.catalog import ATTACKS
 from bench.attack.polite import Polite, failures
 from bench.attack.run import play as play_in_processes
-from bench.attack.table import objections
 from tools.topology import Mesh
 
 _SECONDS = 1.0
 _AT_ONCE = 3
-SUBJECTS = (frames, connections, bodies, queries, tokens, storage, watches)
+SUBJECTS = (frames, connections, bodies, queries, tokens, storage, watches, headers)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda one: one.__name__.rsplit(".", 1)[1])
@@ -41,10 +40,11 @@ async def test_a_polite_tenant_does_not_notice(mesh: Mesh, subject: ModuleType) 
 
 async def test_an_attacker_in_its_own_process_has_a_row(mesh: Mesh) -> None:
     named: list[str] = []
-    rows = await play_in_processes(mesh, [ATTACKS["rapid reset"]], share=0.5, quiet_seconds=1, say=named.append)
-    assert named == [row.name for row in rows] == ["rapid reset"]
+    rows = await play_in_processes(mesh, [ATTACKS["empty DATA frames"]], share=0.5, quiet_seconds=1, say=named.append)
+    assert named == [row.name for row in rows] == ["empty DATA frames"]
     assert rows[0].cost.calls
     assert rows[0].cost.sent
     assert rows[0].processes["edge"].peak_mib > 1
-    # What times do on a busy machine is not for a test to say.
-    assert not [one for one in objections(rows) if "p99" not in one]
+    # A p99 and a readiness that must answer within a second are times, which are not for a test to judge.
+    assert not rows[0].failures
+    assert not rows[0].ended
