@@ -227,7 +227,7 @@ async def impatient(layout: Layout, published: None) -> AsyncIterator[Edge]:
                 route["route"]["idle_timeout"] = "2s"
             elif "route" in route:
                 route["route"]["timeout"] = "0.3s"
-        any_address, _ = filter_named(manager, "address")["descriptors"]
+        any_address, *_ = filter_named(manager, "address")["descriptors"]
         any_address["token_bucket"] = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "1s"}
 
     laid = layout("impatient", 1, change)
