@@ -100,7 +100,8 @@ def names_of_db(source: Source) -> list[str]:
 
 
 def test_the_environment_is_read_in_one_place() -> None:
-    allowed = ("api_common/settings.py", "api_common/testing/database.py")
+    # gRPC reads its own variable while it is imported, before there are settings.
+    allowed = ("api_common/__init__.py", "api_common/settings.py", "api_common/testing/database.py")
     modules = [source for source in sources.product() if not source.path.endswith(allowed)]
     offenders = [
         source.at(node)

@@ -149,9 +149,11 @@ class SharesSettings(_Concern):
     """The most calls under way, without watches, of all principals of a tenant."""
     principal_calls: int = Field(default=256, ge=1)
     """The most calls under way, without watches, of one principal."""
-    tenant_watches: int = Field(default=512, ge=1)
+    tenant_turns: int = Field(default=8, ge=1)
+    """The most calls of a tenant that are worked on at once; the others wait in line, until their deadlines."""
+    tenant_watches: int = Field(default=1500, ge=1)
     """The most open watches of all principals of a tenant."""
-    principal_watches: int = Field(default=256, ge=1)
+    principal_watches: int = Field(default=1000, ge=1)
     """The most open watches of one principal."""
     tenant_bytes: int = Field(default=67_108_864, ge=16_777_216)
     """The most bytes of requests under way of a tenant; requests of up to 64 KiB do not count."""

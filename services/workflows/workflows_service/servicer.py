@@ -126,7 +126,7 @@ class WorkflowServicer:
         return self._watch.follow(request, ctx)
 
     async def GetWorkflowQuotas(
-        self, _: pb.GetWorkflowQuotasRequest, ctx: RequestContext
+        self, request: pb.GetWorkflowQuotasRequest, ctx: RequestContext
     ) -> pb.GetWorkflowQuotasResponse:
         return pb.GetWorkflowQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
 

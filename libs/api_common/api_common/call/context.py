@@ -25,11 +25,14 @@ class CallContext:
     """This call's part of its trace; calls to siblings are spans of it."""
     token: str = field(default="", repr=False)
     """The caller's own token, for calls to sibling services."""
+    end_turn: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Lets the next call of the tenant be worked on."""
     is_own_deadline: bool = False
     """The deadline is ours and not the caller's, so a sibling that exceeds it counts as unavailable."""
 
     async def let_go(self) -> None:
         """Gives up what others may wait for, before a call to another service."""
+        self.end_turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class RequestContext(CallContext):
     """The tenant-bound transaction around this request; committed when the method returns."""
 
     async def let_go(self) -> None:
-        """Gives the database connection back, with all locks."""
+        """Gives up the turn, and the database connection with all locks."""
+        self.end_turn()
         await self.transaction.let_go()
 
     @property

@@ -55,6 +55,8 @@ class Admitted(NamedTuple):
     """The decoded and checked request."""
     check_again: Callable[[], Awaitable[Principal]]
     """Admits the caller once more, while a stream goes on."""
+    end_turn: Callable[[], None] = lambda: None
+    """Lets the next call of the tenant be worked on."""
 
 
 class Done(NamedTuple):

@@ -1,8 +1,8 @@
 """Decides whether a call may reach its handler: identity, permission, then the form of the request."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -43,6 +43,14 @@ Check = Callable[[Message, Incoming], Sequence[FieldViolation]]
 """Returns the violations of one rule; it may change the request, as clearing output-only fields does."""
 
 
+class _Line:
+    """The calls of one tenant, first come, first served."""
+
+    def __init__(self, turns: int) -> None:
+        self.free = asyncio.Semaphore(turns)
+        self.calls = 0
+
+
 class Shares:
     """What each tenant, and each principal of it, holds of this process at the same time (ADR 36)."""
 
@@ -57,6 +65,8 @@ class Shares:
         }
         self._held: dict[tuple[str, str], dict[object, int]] = {share: {} for share in self._limits}
         self._refusals = dict.fromkeys(self._limits, 0)
+        self._turns = settings.tenant_turns
+        self._lines: dict[str, _Line] = {}
 
     @contextmanager
     def held(self, principal: Principal, amounts: Mapping[str, int]) -> Iterator[None]:
@@ -79,6 +89,31 @@ class Shares:
                 left = self._held[share].pop(who) - amount
                 if left:
                     self._held[share][who] = left
+
+    @asynccontextmanager
+    async def turn(self, tenant_id: str) -> AsyncIterator[Callable[[], None]]:
+        """Waits until fewer calls of the tenant are worked on than may be; yields what ends the turn before the block.
+
+        The event loop does one thing after the other: without turns a call would wait for all that one tenant began.
+        """
+        line = self._lines.get(tenant_id) or self._lines.setdefault(tenant_id, _Line(self._turns))
+        line.calls += 1
+        has_turn = False
+
+        def end() -> None:
+            nonlocal has_turn
+            if has_turn:
+                has_turn = False
+                line.free.release()
+
+        try:
+            has_turn = await line.free.acquire()
+            yield end
+        finally:
+            end()
+            line.calls -= 1
+            if not line.calls:
+                del self._lines[tenant_id]
 
     @property
     def use(self) -> Sequence[ShareUse]:
@@ -134,9 +169,10 @@ def admission(
             amounts["bytes"] = len(call.payload)
         with shares.held(caller, amounts):
             principal = await authorize(call, token, caller)
-            request = await read(call)
-            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token))
-            await within(call)
+            async with shares.turn(caller.tenant_id) as end_turn:
+                request = await read(call)
+                call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
+                await within(call)
 
     return layer
 

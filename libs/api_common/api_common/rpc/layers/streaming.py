@@ -73,6 +73,8 @@ def stream(
         with streams:
             async with contextlib.aclosing(messages):
                 async for message in messages:
+                    # The stream is open: what was dear is done.
+                    admitted.end_turn()
                     await _deliver(outgoing, message, seconds=settings.stall_seconds)
                     metrics.stream_messages.labels(name, message.WhichOneof("event")).inc()
                     # Or each watch would hold its last one until the next (docs/performance.md, "Watches").
@@ -121,6 +123,7 @@ def _context(incoming: Incoming, admitted: Admitted, settings: WatchSettings) ->
         deadline,
         incoming.trace,
         admitted.token,
+        admitted.end_turn,
         ends_at=ends_at,
         check=check,
     )

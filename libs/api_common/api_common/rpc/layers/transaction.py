@@ -69,7 +69,13 @@ def transaction(
                     work.on_begin = partial(claim, key)
                     await work.begin()
                 context = RequestContext(
-                    principal, headers.request_id, incoming.deadline, incoming.trace, admitted.token, transaction=work
+                    principal,
+                    headers.request_id,
+                    incoming.deadline,
+                    incoming.trace,
+                    admitted.token,
+                    admitted.end_turn,
+                    transaction=work,
                 )
                 message = await handler(admitted.request, context)
                 done = Done(_encode(message), message, work.wrote, effects=work.effects)
