@@ -70,5 +70,8 @@ def ipa_from_proto(ipa: pb.Ipa, fields: Iterable[str] = MUTABLE) -> dict[str, An
 
 def changed_fields(row: Row, values: Mapping[str, Any]) -> frozenset[str]:
     """Returns the names of ``values`` that differ from ``row``: clients send back what they read (AIP-203)."""
-    before, after = ipa_to_proto(row), ipa_to_proto({**row, **values})
-    return frozenset(name for name in values if getattr(before, name) != getattr(after, name))
+    # Thousands of JSON values are converted only where Python cannot tell: to it, true equals 1.
+    changed = {"variables"} if values.get("variables") != row["variables"] else set[str]()
+    plain = {} if "variables" in values and not changed else {"variables": None}
+    before, after = ipa_to_proto({**row, **plain}), ipa_to_proto({**row, **values, **plain})
+    return frozenset(name for name in values if name in changed or getattr(before, name) != getattr(after, name))
