@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, Self
 import grpc
 import pytest
 from api_common.contract import MAX_FIELDS
-from api_common.rpc.layers.admission import MAX_MESSAGE_BYTES
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tests import protos
@@ -24,7 +23,7 @@ MAX_TRIES: Final = 5
 UNKNOWN: Final = 2047
 """The number of a field that no message has."""
 
-ROOM: Final = MAX_MESSAGE_BYTES - 4096
+ROOM: Final = 10 * 1024 * 1024 - 4096
 EMOJI: Final = "😀".encode() * (ROOM // 4)
 SENT: Final = set[str]()
 """The kinds of which this process has sent 10 MiB."""

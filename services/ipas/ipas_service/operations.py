@@ -7,15 +7,19 @@ from typing import Any, Final, TypeVar
 from ameide.agent.v1 import agent_pb2
 from ameide.workflow.v1 import workflow_pb2
 from api_common.call import RequestContext
-from api_common.errors import FieldViolation, NotFoundError, PayloadTooLargeError, ResourceInfo
+from api_common.db import Row
+from api_common.errors import AbortedError, FieldViolation, NotFoundError, PayloadTooLargeError, ResourceInfo
 from api_common.resources import map_items
 from api_common.siblings import Siblings
 
-from ipas_service.domain import validate_bindings, validate_selection, validate_variables
+from ipas_service.domain import DEPLOYED_FIELDS, validate_bindings, validate_selection, validate_variables
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError, WorkflowRevisionNotFoundError
 
 MAX_IDS: Final = 100
 """The most ids in one BatchGet. Calls follow each other, so that one request does not flood a sibling."""
+
+_ATTEMPTS: Final = 3
+"""How often rows are locked and checked anew because they changed meanwhile."""
 
 _REFERENCES: Final = frozenset({"workflow_id", "workflow_revision", "agent_bindings"})
 
@@ -194,3 +198,27 @@ def _check_agents(choice: Choice, live: Collection[str]) -> None:
             resource=ResourceInfo("agent", min(missing.values())),
             violations=[FieldViolation(f"ipa.agent_bindings[{node}]", "names no agent") for node in sorted(missing)],
         )
+
+
+async def lock_checked(
+    ctx: RequestContext, lock: Callable[[], Awaitable[Sequence[Row]]], check: Callable[[Sequence[Row]], Awaitable[None]]
+) -> Sequence[Row]:
+    """Locks rows that ``check`` accepts; while it waits for siblings, no row is locked.
+
+    Raises:
+        AbortedError: others change the rows all the time.
+    """
+    rows = await lock()
+    for _ in range(_ATTEMPTS):
+        await check(rows)
+        if not ctx.transaction.released:
+            return rows
+        before, rows = list(map(_checked, rows)), await lock()
+        if list(map(_checked, rows)) == before:
+            return rows
+    raise AbortedError("Another request changed the IPA; try again.")
+
+
+def _checked(row: Row) -> list[Any]:
+    """Returns what the check of a row depends on."""
+    return [row["state"], *(row[name] for name in sorted(DEPLOYED_FIELDS))]

@@ -1,24 +1,21 @@
 """The RPCs of IpaService, in the order of the proto."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
-from api_common.errors import AbortedError
 from api_common.resources import Change, Quotas, map_items, with_rows
 from api_common.watch import Watch
 
 from ipas_service.deployments import Deployments
 from ipas_service.domain import DEPLOYED_FIELDS, State, require_changeable, require_deletable
 from ipas_service.mapping import MUTABLE, changed_fields, deployment_to_proto, ipa_from_proto, ipa_to_proto
-from ipas_service.operations import Choice, Composition
+from ipas_service.operations import Choice, Composition, lock_checked
 from ipas_service.repository import COLUMNS, DeploymentRepository, IpaRepository
-
-_ATTEMPTS: Final = 3
 
 
 class IpaServicer:
@@ -67,7 +64,7 @@ class IpaServicer:
             async def check(rows: Sequence[Row]) -> None:
                 await self._composition.validate(ctx, _choice((rows[0], change)))
 
-            await _lock_checked(ctx, lock, check)
+            await lock_checked(ctx, lock, check)
         return ipa_to_proto(await self._ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteIpa(self, request: pb.DeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -101,7 +98,7 @@ class IpaServicer:
         async def check(rows: Sequence[Row]) -> None:
             await self._composition.validate_many(ctx, map_items(zip(rows, changes, strict=True), _choice))
 
-        before = await _lock_checked(ctx, lock, check)
+        before = await lock_checked(ctx, lock, check)
         rows = await self._ipas.update_many(ctx.transaction, changes, before)
         return await with_rows(pb.BatchUpdateIpasResponse(), "ipas", rows, ipa_to_proto)
 
@@ -150,30 +147,6 @@ class IpaServicer:
 
     async def GetIpaQuotas(self, request: pb.GetIpaQuotasRequest, ctx: RequestContext) -> pb.GetIpaQuotasResponse:
         return pb.GetIpaQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
-
-
-async def _lock_checked(
-    ctx: RequestContext, lock: Callable[[], Awaitable[Sequence[Row]]], check: Callable[[Sequence[Row]], Awaitable[None]]
-) -> Sequence[Row]:
-    """Locks rows that ``check`` accepts; while it waits for siblings, no row is locked.
-
-    Raises:
-        AbortedError: others change the rows all the time.
-    """
-    rows = await lock()
-    for _ in range(_ATTEMPTS):
-        await check(rows)
-        if not ctx.transaction.released:
-            return rows
-        before, rows = rows, await lock()
-        if list(map(_checked, rows)) == list(map(_checked, before)):
-            return rows
-    raise AbortedError("Another request changed the IPA; try again.")
-
-
-def _checked(row: Row) -> list[Any]:
-    """Returns what the check of a row depends on."""
-    return [row["state"], *(row[name] for name in sorted(DEPLOYED_FIELDS))]
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:
