@@ -184,3 +184,51 @@ async def test_watches_that_are_opened_and_dropped_leave_nothing(
         await until_shown(port, "share_used_ratio", ("watches", "principal"), 0)
         assert set((await shown(port, "share_used_ratio")).values()) == {0}
         assert set((await shown(port, "share_refusals_total")).values()) == {0}
+
+
+class TestTurns:
+    async def test_of_a_tenant_are_taken_one_after_the_other_and_hold_nobody_else_up(self) -> None:
+        shares, order = Shares(SharesSettings(tenant_turns=2)), list[str]()
+        ends = {name: asyncio.Event() for name in ("a1", "a2", "a3", "a4", "b1")}
+
+        async def call(name: str) -> None:
+            async with shares.turn(name[0]):
+                order.append(name)
+                await ends[name].wait()
+
+        calls = {name: asyncio.create_task(call(name)) for name in ends}
+        await asyncio.sleep(0)
+        assert order == ["a1", "a2", "b1"]
+        # One that waits leaves the line, and one that works leaves its turn to the next.
+        calls["a3"].cancel()
+        ends["a1"].set()
+        await calls["a1"]
+        await asyncio.sleep(0)
+        assert order == ["a1", "a2", "b1", "a4"]
+        for end in ends.values():
+            end.set()
+        await asyncio.gather(*calls.values(), return_exceptions=True)
+        assert not shares._lines
+
+    async def test_end_before_the_call_does_and_only_once(self) -> None:
+        shares = Shares(SharesSettings(tenant_turns=1))
+        async with shares.turn("a") as end_turn:
+            end_turn()
+            end_turn()
+            async with asyncio.timeout(1), shares.turn("a"):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01), shares.turn("a"):
+                        pass
+
+    async def test_end_when_a_watch_is_open(
+        self, users_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        async with (
+            sharing(users_database, identity, SharesSettings(tenant_turns=1)) as (users, _),
+            watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as first,
+            watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as second,
+        ):
+            await first.until("bookmark")
+            await second.until("bookmark")
+            created = await create_user(users, admin)
+            assert await first.change() == await second.change() == ("created", created)
