@@ -17,7 +17,7 @@ from tests import protos
 from tests.contract import golden
 from tests.services import Built, built_services
 
-UNMAPPED_SUFFIXES: Final = ("_folded", "_hash")
+UNMAPPED_SUFFIXES: Final = ("_folded", "_hash", "replace_time")
 """Columns that only queries and comparisons read."""
 OF_THE_SERVER: Final = {"etag"}
 """Fields that a client may send and no row holds: the etag is made of `version`."""
