@@ -361,6 +361,11 @@ def filled(descriptor: Descriptor) -> Any:
     ("path", "value"),
     [
         (("http2_protocol_options", "max_concurrent_streams"), 1000),
+        (("http2_protocol_options", "max_outbound_frames"), 10_000),
+        (("http2_protocol_options", "max_outbound_control_frames"), 1000),
+        (("http2_protocol_options", "max_consecutive_inbound_frames_with_empty_payload"), 1),
+        (("http2_protocol_options", "max_inbound_priority_frames_per_stream"), 100),
+        (("http2_protocol_options", "max_inbound_window_update_frames_per_data_frame_sent"), 10),
         (("stream_idle_timeout",), "300s"),
         (("common_http_protocol_options", "idle_timeout"), "900s"),
         (("common_http_protocol_options", "max_connection_duration"), "1800s"),
