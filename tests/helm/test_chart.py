@@ -163,16 +163,21 @@ class TestSettings:
     """The environment of each pod is what the service's own settings want, no more and no less."""
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_are_complete(self, release: Release, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        (container,) = release.of_kind("Deployment")[name]["spec"]["template"]["spec"]["containers"]
+    def test_are_complete(self, release: Release, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        spec = release.of_kind("Deployment")[name]["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
         secrets: Mapping[str, str] = {
             "url": "postgresql://a@b/c",
             "keys": Fernet.generate_key().decode(),
             "pepper": "p" * 32,
         }
         for one in container["env"]:
-            value = one["value"] if "value" in one else secrets[one["valueFrom"]["secretKeyRef"]["key"]]
-            monkeypatch.setenv(one["name"], value)
+            # What is secret is a file.
+            monkeypatch.setenv(one["name"], one["value"])
+        (files,) = (volume["projected"]["sources"] for volume in spec["volumes"] if volume["name"] == "secrets")
+        for item in (item for source in files for item in source["secret"]["items"]):
+            (tmp_path / item["path"]).write_text(secrets[item["key"]])
+        monkeypatch.setattr("api_common.settings._SECRETS", tmp_path)
         asked = service(name)
         settings = Settings.load(name, siblings=asked.siblings, api_keys=asked.api_keys is not None)
         assert set(settings.siblings) == set(NAMED[name].siblings)
@@ -181,6 +186,7 @@ class TestSettings:
             found = release.of_kind("Service")[sibling]["metadata"]["name"]
             assert address == f"{found}.{NAMESPACE}.svc.cluster.local:50051"
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert "/run/secrets" in mounts
         for path in (settings.tls.certificate_path, settings.tls.ca_path, settings.auth.internal_jwks_path):
             assert path is not None
             assert str(path.parent) in mounts
@@ -198,7 +204,8 @@ class TestNetwork:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_it_reaches_only_whom_it_calls(self, release: Release, name: str) -> None:
-        peers = [peer for rule in release.of_kind("NetworkPolicy")[name]["spec"]["egress"] for peer in rule["to"]]
+        rules = release.of_kind("NetworkPolicy")[name]["spec"]["egress"] or ()
+        peers = [peer for rule in rules for peer in rule["to"]]
         selectors = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
         assert {labels["app.kubernetes.io/component"] for labels in selectors} == set(service(name).siblings)
 
@@ -209,6 +216,31 @@ class TestNetwork:
         assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53]
         for _, pod in release.pods():
             assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+    def test_without_peers_nothing_beyond_the_mesh_is_reached(self) -> None:
+        # To Kubernetes an empty list of peers, or none, is everybody.
+        release = Release({"telemetry": {"otlpEndpoint": "http://collector:4317"}})
+        policies = [policy["spec"] for policy in release.of_kind("NetworkPolicy").values()]
+        rules = [rule for spec in policies for rule in spec.get("egress") or ()]
+        assert rules and all(rule["to"] for rule in rules)
+        assert {kind for rule in rules for peer in rule["to"] for kind in peer} == {"podSelector", "namespaceSelector"}
+        assert "is empty" in release.notes
+
+    def test_peers_of_the_values_are_reached(self, production: Release) -> None:
+        assert "is empty" not in production.notes
+        networks = {
+            component: [
+                peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer
+            ]
+            for component, policy in production.of_kind("NetworkPolicy").items()
+        }
+        database, issuer = "10.20.0.0/16", "203.0.113.0/24"
+        assert networks == {
+            "network": [],
+            "edge": [issuer],
+            **{name: [database, issuer] for name in NAMES},
+            **{f"{name}-migration": [database] for name in NAMES},
+        }
 
     def test_the_world_reaches_the_edge_only(self, release: Release) -> None:
         # A rule without `from` is the world.

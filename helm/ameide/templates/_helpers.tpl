@@ -90,8 +90,6 @@ capabilities: {drop: [ALL]}
 - {name: {{ $prefix }}_SERVER_DRAIN_DELAY_SECONDS, value: {{ $values.drainDelaySeconds | quote }}}
 - {name: {{ $prefix }}_SERVER_INTERNAL_CALLERS, value: {{ without .service.callers "edge" | join "," | quote }}}
 - {name: {{ $prefix }}_DATABASE_POOL_SIZE, value: {{ .service.database.poolSize | quote }}}
-- name: {{ $prefix }}_DATABASE_URL
-  valueFrom: {secretKeyRef: {name: {{ include "ameide.databaseSecret" . }}, key: url}}
 - {name: {{ $prefix }}_TLS_CERTIFICATE_PATH, value: /run/tls/tls.crt}
 - {name: {{ $prefix }}_TLS_PRIVATE_KEY_PATH, value: /run/tls/tls.key}
 - {name: {{ $prefix }}_TLS_CA_PATH, value: /run/tls/ca.crt}
@@ -99,12 +97,8 @@ capabilities: {drop: [ALL]}
 - {name: {{ $prefix }}_AUTH_AUDIENCE, value: {{ $values.auth.audience | quote }}}
 - {name: {{ $prefix }}_AUTH_CLAIMS, value: {{ $values.auth.claims }}}
 - {name: {{ $prefix }}_AUTH_INTERNAL_JWKS_PATH, value: /run/internal/internal-jwks.json}
-- name: {{ $prefix }}_PAGINATION_KEYS
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.pagination }}, key: keys}}
 - {name: {{ $prefix }}_LOG_LEVEL, value: {{ $values.telemetry.logLevel }}}
 {{- if .service.issues_api_keys }}
-- name: {{ $prefix }}_APIKEYS_PEPPER
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.apiKeys }}, key: pepper}}
 - {name: {{ $prefix }}_APIKEYS_SIGNING_KEY_PATH, value: /run/internal/internal.pem}
 {{- end }}
 {{- range .service.siblings }}

@@ -23,6 +23,8 @@ class _Concern(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
 
+_SECRETS = Path("/run/secrets")
+"""Where a variable may be a file of its name instead: error reports show an environment, no files."""
 ConcernT = TypeVar("ConcernT", bound=_Concern)
 
 
@@ -245,7 +247,8 @@ class Settings:
 def _read(concern: type[ConcernT], prefix: str, faults: list[str]) -> ConcernT:
     prefix = prefix.upper()
     try:
-        return concern(_env_prefix=prefix)  # type: ignore[call-arg]  # an argument of BaseSettings, not a field
+        # Arguments of BaseSettings, not fields. It warns of a directory that does not exist.
+        return concern(_env_prefix=prefix, _secrets_dir=_SECRETS if _SECRETS.is_dir() else None)  # type: ignore[call-arg]
     except ValidationError as error:
         faults += [f"{prefix}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
         return concern.model_construct()  # never used: `faults` is not empty

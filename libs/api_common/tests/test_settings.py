@@ -1,5 +1,7 @@
 """What a process is told by its environment."""
 
+from pathlib import Path
+
 import pytest
 from api_common.settings import Settings, SettingsError, load_owner_url
 
@@ -136,3 +138,14 @@ def test_migrations_need_the_owner_only(monkeypatch: pytest.MonkeyPatch) -> None
 
 def _words(text: str) -> set[str]:
     return {secret for secret in ("hunter2", "first-secret") if secret in text}
+
+
+def test_a_variable_may_be_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setattr("api_common.settings._SECRETS", tmp_path)
+    environment.delenv("IPAS_PAGINATION_KEYS")
+    # As Kubernetes mounts it.
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "..data" / "IPAS_PAGINATION_KEYS").write_text("first-secret, second-secret\n")
+    (tmp_path / "IPAS_PAGINATION_KEYS").symlink_to("..data/IPAS_PAGINATION_KEYS")
+    keys = load().pagination.keys
+    assert [key.get_secret_value() for key in keys] == ["first-secret", "second-secret"]
