@@ -5,13 +5,42 @@
 local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
 local MAX_BYTES = 10485765
 
-local function refuse(handle, status, description)
-  if description then
-    local metadata = handle:streamInfo():dynamicMetadata()
-    metadata:set("strict", "field", "")
-    metadata:set("strict", "description", description)
+local METHODS = {}
+for method in pairs(CONTRACT.routes) do
+  METHODS[#METHODS + 1] = method
+end
+table.sort(METHODS)
+
+-- Returns the methods of a path, for the header Allow. HEAD of a stream would have no end.
+local function allowed(path)
+  local found = {}
+  for _, method in ipairs(METHODS) do
+    local route = find_route(method, path) or OPEN[path] and method == "GET" and {}
+    if route then
+      found[#found + 1] = method
+      if method == "GET" and not route.stream then
+        found[#found + 1] = "HEAD"
+      end
+    end
   end
-  handle:respond({[":status"] = status}, "")
+  return table.concat(found, ", ")
+end
+
+-- Refuses a request whose path nobody serves, or not with its method.
+local function refuse_route(handle, path)
+  local methods = allowed(path)
+  if methods == "" then
+    handle:respond({[":status"] = "404"}, "")
+  else
+    handle:respond({[":status"] = "405", allow = methods}, "")
+  end
+end
+
+local function refuse_body(handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set("strict", "field", "")
+  metadata:set("strict", "description", "The body must be empty: this method takes none.")
+  handle:respond({[":status"] = "400"}, "")
 end
 
 -- Names for the filters that count bytes whose they are: `announced` counts before the edge keeps them, `arrived` afterwards.
@@ -40,13 +69,17 @@ function envoy_on_request(handle)
   headers:remove("x-ameide-size")
   if OPEN[path] then
     if method ~= "GET" then
-      refuse(handle, "404")
+      refuse_route(handle, path)
     elseif size and size > 0 then
-      refuse(handle, "400", "The body must be empty: this method takes none.")
+      refuse_body(handle)
     end
-  elseif find_route(method, path) or method == "POST" and CONTRACT.rpcs[path] and is_grpc(headers:get("content-type")) then
-    measure(handle:streamInfo():dynamicMetadata(), size)
+    return
+  end
+  local metadata, route = handle:streamInfo():dynamicMetadata(), find_route(method, path)
+  local is_head = (metadata:get("ameide.edge") or {}).head
+  if route and not (is_head and route.stream) or method == "POST" and CONTRACT.rpcs[path] and is_grpc(headers:get("content-type")) then
+    measure(metadata, size)
   else
-    refuse(handle, "404")
+    refuse_route(handle, path)
   end
 end

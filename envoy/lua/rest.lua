@@ -20,4 +20,9 @@ function envoy_on_response(handle)
       headers:remove(name)
     end
   end
+  if (handle:streamInfo():dynamicMetadata():get("ameide.edge") or {}).head then
+    for chunk in handle:bodyChunks() do
+      chunk:setBytes("")
+    end
+  end
 end

@@ -76,6 +76,12 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = is_grpc and "405" or "204"}, "")
     return
   end
+  if headers:get(":method") == "HEAD" then
+    -- It is answered as GET is, and rest.lua drops the body, which nothing may compress.
+    headers:replace(":method", "GET")
+    headers:remove("accept-encoding")
+    handle:streamInfo():dynamicMetadata():set("ameide.edge", "head", true)
+  end
   -- Envoy passes a request on when a script fails.
   local passed, failure = pcall(own, handle, headers)
   if not passed then

@@ -62,7 +62,7 @@ return function(headers, content, metadata)
     end,
     respond = function(_, answer, text)
       assert(text == "", "local_reply_config writes bodies")
-      seen.status = answer[":status"]
+      seen.status, seen.allow = answer[":status"], answer.allow
     end,
     -- The test reads the bytes.
     base64Escape = function(_, bytes)

@@ -22,6 +22,8 @@ class Passed:
     """A table of Lua: what filters tell each other."""
     status: str | None
     """The status of the filter's own response, if it made one."""
+    allow: str | None
+    """The methods that the response says the path has."""
 
 
 class Filter:
@@ -47,7 +49,7 @@ class Filter:
         table = self._runtime.table_from
         seen, handle = self._handle(table(headers), content.decode(_ENCODING), table(metadata, recursive=True))
         self._runtime.globals()[function](handle)
-        return Passed(dict(seen.headers.items()), seen.metadata, seen.status)
+        return Passed(dict(seen.headers.items()), seen.metadata, seen.status, seen.allow)
 
     def _run(self, path: Path) -> Any:
         return self._runtime.execute(path.read_text(_ENCODING))

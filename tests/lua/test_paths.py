@@ -18,6 +18,27 @@ def ask(method: str, path: str, size: str | None = None, metadata: Mapping[str, 
     return PATHS.request(headers | ({"x-ameide-size": size} if size else {}), b"", metadata)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/users", "GET, HEAD, POST"),
+        ("POST", "/v1/users/x", "DELETE, GET, HEAD, PATCH"),
+        ("GET", "/v1/users/x:suspend?y", "POST"),
+        ("FOO", "/v1/users:watch", "GET"),
+    ],
+)
+def test_another_method_is_refused_with_those_that_are_served(method: str, path: str, allow: str) -> None:
+    refused = ask(method, path)
+    assert (refused.status, refused.allow) == ("405", allow)
+
+
+def test_head_asks_for_what_get_returns_but_for_no_stream() -> None:
+    head = {**ADA, "ameide.edge": {"head": True}}
+    assert ask("GET", "/v1/users", None, head).status is None
+    refused = ask("GET", "/v1/users:watch", None, head)
+    assert (refused.status, refused.allow) == ("405", "GET")
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PUT"])
 @pytest.mark.parametrize(
     "path",
@@ -47,7 +68,9 @@ class TestOpenPath:
         assert said == {None: None, "0": None, "1": "400", "chunked": "400"}
 
     def test_takes_one_method(self, path: str) -> None:
-        assert {ask(method, path, None, {}).status for method in ("POST", "PUT", "OPTIONS")} == {"404"}
+        for method in ("POST", "PUT", "OPTIONS"):
+            refused = ask(method, path, None, {})
+            assert (refused.status, refused.allow) == ("405", "GET, HEAD")
 
 
 class TestSize:

@@ -78,7 +78,10 @@ def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
     kind = {"key": "content-type", "value": _TYPES[Path(file).suffix]}
     headers = [{"header": {"key": key, "value": value}} for key, value in (page | {"cache-control": cache}).items()]
     return {
-        "match": {"path": path, "headers": [{"name": ":method", "string_match": {"exact": "GET"}}]},
+        "match": {
+            "path": path,
+            "headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}],
+        },
         "direct_response": {"status": 200, "body": {"filename": f"./{file}"}},
         "response_headers_to_add": [{"header": kind, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}, *headers],
         "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": _OFF},

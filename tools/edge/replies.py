@@ -64,7 +64,7 @@ def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
 def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
     retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "1s"}] if reply.http_status == 429 else []
     info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
-    body = {"code": _code(reply), "message": reply.message, "details": [info, _REQUEST_INFO, *retry, *more]}
+    body = {"code": reply.rest_code.value[0], "message": reply.message, "details": [info, _REQUEST_INFO, *retry, *more]}
     return {
         "filter": condition,
         "status_code": reply.http_status,

@@ -68,6 +68,8 @@ def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str
     whole = rule.body == "*"
     taken = {rule.body, *(name.partition(".")[0] for name in variables)}
     route: dict[str, Any] = {"query": {} if whole else _parameters(request, taken)}
+    if method.server_streaming:
+        route["stream"] = True
     if rule.body:
         body = request if whole else request.fields_by_name[rule.body].message_type
         assert body is not None

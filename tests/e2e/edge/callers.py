@@ -48,7 +48,7 @@ class Refusal:
         """Asserts that this is ``reply``, word for word."""
         assert (self.http_status, self.code, self.reason, self.message) == (
             http_status,
-            reply.code.value[0],
+            (reply.code if http_status == 200 else reply.rest_code).value[0],
             reply.reason,
             reply.message,
         )

@@ -13,7 +13,7 @@ from tools.edge.build import ENVOY
 from tools.openapi import docs_page
 from tools.openapi.document import PATH
 
-NOT_FOUND: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 404)
+NOT_ALLOWED: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 405)
 FILES: Final = {
     "/openapi.json": (PATH, "application/json", "no-cache"),
     "/docs": (ENVOY / "docs" / "index.html", "text/html; charset=utf-8", "no-cache"),
@@ -47,7 +47,9 @@ class TestDocument:
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
     async def test_is_there_to_be_read_only(self, anonymous: httpx.AsyncClient, path: str, method: str) -> None:
-        rest_refusal(await anonymous.request(method, path)).is_row(NOT_FOUND, http_status=404)
+        refused = await anonymous.request(method, path)
+        rest_refusal(refused).is_row(NOT_ALLOWED, http_status=405)
+        assert refused.headers["allow"] == "GET, HEAD"
 
 
 class TestPage:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ameide.user.v1 import user_pb2 as pb
 from api_common.call import CLIENT_HEADERS
 
 from tests.e2e.edge.backend import Backend
@@ -207,8 +208,44 @@ class TestResponse:
     async def test_of_a_verb_that_does_not_exist_is_404(self, rest: httpx.AsyncClient, backend: Backend) -> None:
         assert (await rest.post("/v1/users/a:suspend")).status_code == 200
         assert backend.calls[0].method == "SuspendUser"
-        for method, path in (("POST", "/v1/users/a:nothing"), ("PUT", "/v1/users/a"), ("POST", f"{USERS}/GetMe")):
+        for method, path in (("POST", "/v1/users/a:nothing"), ("GET", "/v2/users"), ("POST", f"{USERS}/GetMe")):
             rest_refusal(await rest.request(method, path)).is_row(REPLIES[404], http_status=404)
+
+    async def test_of_a_method_that_the_path_does_not_have_says_which_it_has(self, rest: httpx.AsyncClient) -> None:
+        for method, path, allow in (
+            ("PUT", "/v1/users/a", "DELETE, GET, HEAD, PATCH"),
+            ("HEAD", "/v1/users/a:suspend", "POST"),
+            ("HEAD", "/v1/users:watch", "GET"),
+            ("POST", "/docs", "GET, HEAD"),
+        ):
+            response = await rest.request(method, path)
+            assert (response.status_code, response.headers["allow"]) == (405, allow)
+            if method != "HEAD":
+                rest_refusal(response).is_row(REPLIES[405], http_status=405)
+
+    @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+    async def test_to_head_is_that_to_get_without_its_body(self, edge: Edge, backend: Backend, http2: bool) -> None:
+        async def large(_request: Any, _context: Any) -> pb.ListUsersResponse:
+            return pb.ListUsersResponse(users=[pb.User(display_name="a" * 100)] * 100)
+
+        backend.script["ListUsers"] = large
+        answers = {}
+        async with edge.client(headers=edge.credentials, http1=not http2, http2=http2) as client:
+            for path in ("/v1/me", "/v1/users", "/v1/users?x=1", "/v1/nothing", "/docs", "/openapi.json", "/healthz"):
+                got, head = await client.get(path), await client.head(path, headers={"accept-encoding": "gzip"})
+                assert (head.status_code, head.content) == (got.status_code, b""), path
+                answers[path] = head.status_code
+                for name in ("content-type", "error-type", "cache-control"):
+                    assert head.headers.get(name) == got.headers.get(name), path
+                assert "content-encoding" not in head.headers
+                # Of the body that GET would bring, if it is said (RFC 9110, section 9.3.2).
+                assert head.headers.get("content-length") in (None, str(len(got.content))), path
+        assert answers == {
+            **dict.fromkeys(("/v1/me", "/v1/users", "/docs", "/openapi.json", "/healthz"), 200),
+            "/v1/users?x=1": 400,
+            "/v1/nothing": 404,
+        }
+        assert [call.method for call in backend.calls] == ["GetMe", "GetMe", "ListUsers", "ListUsers"]
 
 
 class TestProtocol:

@@ -41,6 +41,11 @@ class EdgeReply:
     message: str
     """The sentence in the body."""
 
+    @property
+    def rest_code(self) -> grpc.StatusCode:
+        """The code in the body of JSON: a path that nobody serves is not found."""
+        return grpc.StatusCode.NOT_FOUND if self.http_status == 404 else self.code
+
 
 _S = grpc.StatusCode
 
