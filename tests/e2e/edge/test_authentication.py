@@ -123,6 +123,28 @@ class TestAccessLog:
         assert line["duration_ms"] >= 0
         assert edge.token not in (edge.folder / "stdout").read_text()
 
+    @pytest.mark.parametrize("secret", ["ameide_0123abcd_4567ef", "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"])
+    async def test_keeps_no_credential_that_is_in_the_wrong_place(self, edge: Edge, secret: str) -> None:
+        # Envoy refuses these before any filter.
+        for start in ("/v1/users/a%2f", "/v1/\xff"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+            head = f"GET {start}{secret} HTTP/1.1\r\nhost: x\r\nuser-agent: \xff{secret}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode("latin-1"))
+            assert b"HTTP/1.1 40" in await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        async with edge.client(headers=edge.credentials) as client:
+            for path, agent in (
+                (f"/v1/users/{secret}", "a"),
+                (f"/v1/users:batchGet/{secret}?x", "a"),
+                ("/v1/me", f"program {secret}"),
+                (f"/{secret}", secret),
+            ):
+                response = await client.get(path, headers={"user-agent": agent})
+                line = await logged(edge, response.headers["x-request-id"])
+                said = (line["status"], line["path"], line["user_agent"])
+                assert said == (response.status_code, "[redacted]", "[redacted]")
+        assert secret[7:] not in (edge.folder / "stdout").read_text()
+
     async def test_tells_why_a_request_was_refused(self, edge: Edge, anonymous: httpx.AsyncClient) -> None:
         response = await anonymous.get("/v1/me")
         line = await logged(edge, response.headers["x-request-id"])
