@@ -27,6 +27,7 @@ STRICTER: Final[Mapping[str, str]] = {
     "is there twice": "Both spellings of a name are one field; the parser takes the last of them.",
     "must be an object": "The parser takes an empty list for an empty message.",
     "must be a value of its enum": "The parser takes a number in quotes for a value of an enum.",
+    "is a number that a double does not hold: send it as a string": "The parser rounds it.",
     "must be a whole number": 'The parser takes what Python\'s int() takes: "1_0".',
 }
 """Why `strict.lua` refuses what protobuf's parser takes, by its own words."""
@@ -39,7 +40,25 @@ LEFT_TO_THE_TRANSCODER: Final[Mapping[str, str]] = {
 """What `strict.lua` lets pass and the transcoder refuses, by the words of protobuf's parser."""
 
 SCRAPS: Final = (
-    *("null", "true", "false", "0", "-0", "1", "-1", "1.0", "1.5", "1e3", "1E-3", "4294967296", "1e400"),
+    *(
+        "9007199254740993",
+        "-9007199254740993.0",
+        "9007199254740994",
+        "1e23",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "1",
+        "-1",
+        "1.0",
+        "1.5",
+        "1e3",
+        "1E-3",
+        "4294967296",
+        "1e400",
+    ),
     *('""', '"x"', '"5"', '"-5"', '"1.5"', '"x1"', '"NaN"', '"-Infinity"', '"true"', '"null"', '"ACTIVE"', '"a,b"'),
     *('"2024-01-01T00:00:00Z"', '"1s"', '"\\u0061\\n\\/"', '"\\ud83d\\ude00"', '"é"', '"\\u0000"', '" 5"', '"1_0"'),
     *("[]", "{}", "[null]", "[1]", '["x"]', "[[]]", '{"a": 1}', '{"a": null}', '{"a": {"a": []}}', '{"": ""}'),
@@ -185,6 +204,7 @@ def test_bodies_are_read_as_protobuf_reads_them(request: tuple[Body, str]) -> No
         ("/v1/users", '{"display_name": "x", "displayName": "x"}', "is there twice"),
         ("/v1/users:batchDelete", '{"requests": [[]]}', "must be an object"),
         ("/v1/users", '{"state": "1"}', "must be a value of its enum"),
+        ("/v1/agents", '{"parameters": {"a": 9007199254740993}}', list(STRICTER)[3]),
         (f"/v1/serviceAccounts/{ID}/keys/{ID}:rotate", '{"overlapSeconds": "1_0"}', "must be a whole number"),
     ],
     ids=list(STRICTER),
