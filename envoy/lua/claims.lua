@@ -3,20 +3,22 @@
 local CLAIMS, AUDIENCE = require("claims"), require("audience")
 -- The paths that authentication.yaml opens to everybody.
 local OPEN = require("open_paths")
-local MAX_LIFETIME, SKEW, MAX_TOKEN_BYTES = 86400, 5, 8192
+local MAX_LIFETIME, SKEW = 86400, 5
 -- The tokens that stand for an API key are our own.
 local INTERNAL_ISSUER = "https://internal.ameide.local/"
 local INTERNAL_CLAIMS = {tenant = {"tenant_id"}, roles = {"roles"}}
 
+-- Returns what is at a path: nil if nothing is, false if something else is in the way.
 local function at(value, path)
   for _, name in ipairs(path) do
-    value = type(value) == "table" and value[name] or nil
+    if value == nil then
+      return nil
+    elseif type(value) ~= "table" or value[1] ~= nil then
+      return false
+    end
+    value = value[name]
   end
   return value
-end
-
-local function is_integer(value)
-  return type(value) == "number" and value % 1 == 0
 end
 
 -- Whether `value` is a list of texts, with `wanted` among them if that is given.
@@ -55,9 +57,9 @@ local function is_tenant(value)
 end
 
 local function is_acceptable(header, claims, token)
-  return #token <= MAX_TOKEN_BYTES and is_canonical(token)
+  return is_canonical(token)
     and type(header.kid) == "string" and header.kid ~= "" and header.crit == nil
-    and is_integer(claims.exp) and is_integer(claims.iat)
+    and type(claims.exp) == "number" and type(claims.iat) == "number"
     and claims.iat <= os.time() + SKEW and claims.exp - claims.iat <= MAX_LIFETIME
     and (claims.aud == AUDIENCE or is_list(claims.aud, AUDIENCE))
     and is_subject(claims.sub)
@@ -65,8 +67,8 @@ local function is_acceptable(header, claims, token)
 end
 
 -- The identities of tokens that passed. They need no second look, because jwt_authn checks the time on every request. When there are
--- MAX_KNOWN, those that nobody has used since the last such moment are dropped.
-local MAX_KNOWN = 500
+-- MAX_KNOWN, those that nobody has used since the last such moment are dropped. Longer ones are not kept, for the memory.
+local MAX_KNOWN, MAX_KNOWN_BYTES = 500, 8192
 local known, known_before, count = {}, {}, 0
 
 local function remember(token, identity)
@@ -80,7 +82,8 @@ local function identify(verified, token)
   local claims = verified.claims
   local map = claims.iss == INTERNAL_ISSUER and INTERNAL_CLAIMS or CLAIMS
   local tenant = at(claims, map.tenant)
-  if is_acceptable(verified.header, claims, token) and is_tenant(tenant) and is_list(at(claims, map.roles)) then
+  local roles = at(claims, map.roles)
+  if is_acceptable(verified.header, claims, token) and is_tenant(tenant) and (roles == nil or is_list(roles)) then
     return {tenant = tenant, principal = claims.sub}
   end
 end
@@ -104,7 +107,7 @@ function envoy_on_request(handle)
       return
     end
     -- A token that stands for an API key comes once.
-    if verified.claims.iss ~= INTERNAL_ISSUER then
+    if verified.claims.iss ~= INTERNAL_ISSUER and #token <= MAX_KNOWN_BYTES then
       remember(token, identity)
     end
   end

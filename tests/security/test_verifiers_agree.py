@@ -12,6 +12,7 @@ from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, ClaimMap, FileKeySet, 
 from api_common.errors import UnauthenticatedError
 
 from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import REPLIES, rest_refusal
 from tests.e2e.edge.plugin import Edge, Issuer, Layout, filter_named, running
 from tests.security.test_rate_limits import statuses
 from tests.security.tokens import Forge, rows
@@ -90,6 +91,17 @@ async def test_believe_the_same_tokens(verifiers: Verifiers, issuer: Issuer, bac
     assert excused == set(EXCEPTIONS), "no longer needed"
 
 
+async def test_take_a_token_as_long_as_the_headers_may_be(
+    verifiers: Verifiers, issuer: Issuer, backend: Backend
+) -> None:
+    longest, longer = (Forge(issuer, verifiers.places).token(padding="x" * size) for size in (11_400, 12_400))
+    assert 15_500 < len(longest) < 16_384 < len(longer)
+    async with verifiers.edge.client() as client:
+        assert await verifiers.believe(client, f"Bearer {longest}") == (200, True)
+        refused = await client.get("/v1/me", headers={"authorization": f"Bearer {longer}"})
+    rest_refusal(refused).is_row(REPLIES[431], http_status=431)
+
+
 async def test_count_by_the_tenant_and_the_principal_of_any_issuer(
     verifiers: Verifiers, issuer: Issuer, backend: Backend
 ) -> None:
@@ -115,7 +127,8 @@ async def test_find_the_claims_of_our_own_tokens_where_we_put_them(
     answers = {
         name: await statuses(verifiers.edge, 1, {"authorization": f"Bearer {token}"}) for name, token in own.items()
     }
-    assert answers == {"generic": {200: 1}, "keycloak": {401: 1}, "auth0": {401: 1}}
+    # Keycloak's have the tenant in the same place, and no role in ours.
+    assert answers == {"generic": {200: 1}, "keycloak": {200: 1}, "auth0": {401: 1}}
 
 
 async def test_believe_nobody_where_nobody_was_to_be_asked(layout: Layout, published: None, backend: Backend) -> None:

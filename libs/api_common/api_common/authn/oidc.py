@@ -19,10 +19,13 @@ from api_common.errors import UnauthenticatedError
 
 MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
 """The longest accepted time from `iat` to `exp`, so that a stolen token ends within a day."""
-MAX_TOKEN_BYTES: Final = 8 * 1024
-"""Longer tokens are refused unread."""
+MAX_TOKEN_BYTES: Final = 16 * 1024
+"""Longer tokens are refused unread; the edge takes no more than this of all headers together."""
 CLOCK_SKEW_SECONDS: Final = 5
 """How far the issuer's clock may be ahead of ours."""
+
+_REFUSED: Final = (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
+"""What a token raises that does not verify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,13 @@ class OidcVerifier:
                 options={"require": ["exp", "iat", "sub", "iss", "aud"]},
             )
             return self._principal(claims)
-        except (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except _REFUSED as error:
             raise UnauthenticatedError from error
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         expires_at, issued_at = claims["exp"], claims["iat"]
-        if any(type(instant) is not int for instant in (expires_at, issued_at, claims.get("nbf", 0))):
-            raise ValueError("times must be integers")
+        if any(type(instant) not in (int, float) for instant in (expires_at, issued_at, claims.get("nbf", 0))):
+            raise ValueError("times must be numbers (RFC 7519, section 2)")
         if expires_at - issued_at > MAX_TOKEN_LIFETIME_SECONDS:
             raise ValueError("lives too long")
         subject, tenant = claims["sub"], _at(claims, self._claims.tenant)
@@ -114,6 +117,8 @@ class OidcVerifier:
             raise ValueError("no usable subject")
         if not isinstance(tenant, str) or not TENANT_PATTERN.fullmatch(tenant):
             raise ValueError("no usable tenant")
+        # Without any role an issuer leaves the claim out; then the stored ones count.
+        roles = [] if roles is None else roles
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise ValueError("roles must be a list of texts")
         if not isinstance(email, str):
@@ -154,7 +159,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """Returns what is at a path, or None."""
     value: Any = claims
     for name in path:
-        value = value[name]
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise TypeError("not an object")
+        value = value.get(name)
     return value

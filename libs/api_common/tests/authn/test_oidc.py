@@ -92,6 +92,10 @@ class TestGoodTokens:
             {"aud": ["account", AUDIENCE]},
             {"email": GONE},
             {"roles": []},
+            {"roles": GONE},
+            {"roles": None},
+            {"exp": time.time() + 60.5, "iat": time.time() - 0.5, "nbf": time.time() - 0.5},
+            {"padding": "x" * 11_000},
             {"nbf": int(time.time()) - 10},
             {"scope": "openid", "nested": {"a": [1, {"b": 2}]}},
         ],
@@ -246,7 +250,6 @@ ODD: Final[dict[str, list[object]]] = {
         str(NOW + HOUR),
         -1,
         NOW - HOUR,
-        NOW + HOUR + 0.5,
         True,
         [NOW],
         NOW + DAY + HOUR,
@@ -281,7 +284,7 @@ ODD: Final[dict[str, list[object]]] = {
     ],
     "sub": [GONE, None, "", 1, ["ada"], "a" * 256, "a\nb", "a\0"],
     "tenant_id": [GONE, None, "", 1, ["acme"], "a'; DROP TABLE users; --", "*", "a" * 64, "acme\n", " acme", "ácme"],
-    "roles": [GONE, None, "admin", {"admin": True}, [1], [["admin"]]],
+    "roles": ["admin", {"admin": True}, [1], [["admin"]]],
     "email": [1, None, ["a@example.com"]],
 }
 """Values that a claim must not have."""
@@ -337,7 +340,7 @@ class TestShapes:
             await refuse(token, identity)
 
     async def test_that_are_too_long_are_refused(self, identity: Identity) -> None:
-        await refuse(signed(identity, header(), claims(identity, padding="x" * 9000)), identity)
+        await refuse(signed(identity, header(), claims(identity, padding="x" * 12_400)), identity)
 
 
 class TestBearerToken:
