@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from api_common.contract.json_size import MAX_STRUCT_BYTES
 from api_common.errors import FieldViolation, ValidationError
 
-MAX_FIELDS: Final = 16_000
+MAX_FIELDS: Final = 12_000
 """The most fields of a request: its own, those of messages and JSON values in it, and every item of lists and maps.
 
 The largest workflow has 10,500. Source: decoding, checking and converting take up to 1.5 µs a field each, so that no

@@ -58,9 +58,9 @@ class TestFields:
         ],
     )
     def test_beyond_the_limit_are_refused(self, message: Message, more: bytes) -> None:
-        with pytest.raises(ValidationError, match="at most 16,000 fields") as caught:
+        with pytest.raises(ValidationError, match="at most 12,000 fields") as caught:
             check(message, more)
-        assert caught.value.metadata == {"max_fields": "16000"}
+        assert caught.value.metadata == {"max_fields": "12000"}
 
 
 class TestTexts:
