@@ -16,7 +16,7 @@ from api_common.contract import MAX_FIELDS
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tests import protos
-from tests.security.world import Rpc, World, internal_rpcs, rpcs
+from tests.security.world import Founding, Rpc, World, internal_rpcs, rpcs
 
 MAX_LAG_SECONDS: Final = 0.030
 MAX_TRIES: Final = 5
@@ -139,6 +139,12 @@ class Lag:
         now = time.thread_time()
         self.seconds, self._last = max(self.seconds, now - self._last), now
         self._next = asyncio.get_running_loop().call_soon(self._turn)
+
+
+@pytest.fixture(scope="module")
+async def world(found: Founding) -> World:
+    """A tenant whose resources the requests may change and delete."""
+    return await found()
 
 
 @pytest.mark.parametrize("rpc_", [*rpcs(), *internal_rpcs()], ids=str)
