@@ -19,6 +19,8 @@ from tests import protos
 from tests.security.world import Founding, Rpc, World, internal_rpcs, rpcs
 
 MAX_LAG_SECONDS: Final = 0.030
+"""On a core that counts to a million in `COUNT_SECONDS`; a slower or shared one has as much longer."""
+COUNT_SECONDS: Final = 0.032
 MAX_TRIES: Final = 5
 UNKNOWN: Final = 2047
 """The number of a field that no message has."""
@@ -161,7 +163,16 @@ async def test_no_request_holds_the_loop(world: World, rpc_: Rpc) -> None:
                 seconds, tries = min(seconds, await lag(world, rpc_, payload)), tries + 1
             slow[f"{fill.kind} in {fill.path}, {len(payload)} bytes"] = seconds
         SENT.add(fill.kind)
-    assert max(slow.values()) < MAX_LAG_SECONDS, {name: lag for name, lag in slow.items() if lag > MAX_LAG_SECONDS}
+    bound = MAX_LAG_SECONDS * max(1.0, count_seconds() / COUNT_SECONDS)
+    assert max(slow.values()) < bound, {name: lag for name, lag in slow.items() if lag > bound}
+
+
+def count_seconds() -> float:
+    """Returns the CPU time in which this core, as busy as it is, counts to a million."""
+    began = time.thread_time()
+    for _ in range(1_000_000):
+        pass
+    return time.thread_time() - began
 
 
 async def lag(world: World, one: Rpc, payload: bytes) -> float:

@@ -255,9 +255,9 @@ class TestStalledReader:
         labels = {f"k{number}": "v" * 255 for number in range(64)}
         async with client(mesh, tenant) as api:
             ids: list[str] = []
-            for _ in range(2):
+            for _ in range(4):
                 many = [
-                    pb.User(display_name="A", email=f"{uuid.uuid4()}@example.com", labels=labels) for _ in range(100)
+                    pb.User(display_name="A", email=f"{uuid.uuid4()}@example.com", labels=labels) for _ in range(50)
                 ]
                 batch = await api.users.batch_create([pb.CreateUserRequest(user=user) for user in many])
                 ids += [user.id for user in batch.users]

@@ -103,6 +103,8 @@ class TestEffects:
     async def test_on_roles_name_the_old_and_the_new_ones(
         self, users: UserServiceAsyncStub, admin: Caller, events: list[Event]
     ) -> None:
+        await create_user(users, admin, roles=["admin"])
+        events.clear()
         user = await create_user(users, admin, roles=["viewer"])
         roles = FieldMask(paths=["roles"])
         for changed in (["admin", "viewer"], ["viewer", "admin"], []):
@@ -118,6 +120,8 @@ class TestEffects:
     async def test_of_a_batch_are_one_event_for_each_resource(
         self, users: UserServiceAsyncStub, admin: Caller, events: list[Event]
     ) -> None:
+        await create_user(users, admin, roles=["admin"])
+        events.clear()
         creation = pb.BatchCreateUsersRequest(
             requests=[pb.CreateUserRequest(user=a_user(roles=roles)) for roles in ([], ["admin"])]
         )

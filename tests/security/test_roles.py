@@ -16,8 +16,7 @@ ALLOWED: Final[Mapping[str, set[str]]] = {
     "read": READERS,
     "write": {"editor", "admin"},
     "users.write": {"admin"},
-    "users.admin": {"admin"},
-    "serviceAccounts.admin": {"admin"},
+    "admin": {"admin"},
     "ipas.deploy": {"operator", "admin"},
 }
 """Who has each permission, or each action on any other collection. Written down a second time on purpose: a change of

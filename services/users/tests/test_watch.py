@@ -395,8 +395,8 @@ class TestALife:
         labels = {f"k{number}": "v" * 255 for number in range(64)}
         async with running_service(SERVICE, settings) as service, AsyncExitStack() as stack:
             users = UserServiceStub(service.channel)
-            for _ in range(2):
-                requests = [pb.CreateUserRequest(user=a_user(labels=labels)) for _ in range(100)]
+            for _ in range(4):
+                requests = [pb.CreateUserRequest(user=a_user(labels=labels)) for _ in range(50)]
                 batch = pb.BatchCreateUsersRequest(requests=requests)
                 await users.BatchCreateUsers(batch, metadata=admin.metadata)
             # A channel that takes no more than it was asked to: by default gRPC's windows grow to 8 MB.

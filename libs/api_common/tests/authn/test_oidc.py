@@ -94,7 +94,7 @@ class TestGoodTokens:
             {"roles": []},
             {"roles": GONE},
             {"roles": None},
-            {"exp": time.time() + 60.5, "iat": time.time() - 0.5, "nbf": time.time() - 0.5},
+            {"exp": time.time() + 3600.5, "iat": time.time() - 0.5, "nbf": time.time() - 0.5},
             {"padding": "x" * 11_000},
             {"nbf": int(time.time()) - 10},
             {"scope": "openid", "nested": {"a": [1, {"b": 2}]}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db.idempotency import RETENTION, read_key
 from api_common.errors import ValidationError
+from api_common.settings import SharesSettings
 from api_common.testing import Caller, Identity, TestDatabase, TestService, refused, running_service, settings_for
 
 from libs.api_common.tests.example.service import SERVICE, a_user, create_user
@@ -217,7 +219,7 @@ class TestParallelDuplicates:
         stalled: asyncio.Event,
     ) -> None:
         """Forty duplicates over two replicas; the one that holds the key loses its connection before it commits."""
-        settings = settings_for(users_database, identity, pool_size=21)
+        settings = replace(settings_for(users_database, identity, pool_size=21), shares=SharesSettings(tenant_turns=20))
         async with running_service(SERVICE, settings) as one, running_service(SERVICE, settings) as other:
             stubs: list[UserServiceAsyncStub] = [UserServiceStub(replica.channel) for replica in (one, other)]
             user = a_user()
