@@ -12,7 +12,7 @@ from api_common.db.driver import (
 )
 from api_common.db.idempotency import IdempotencyKey
 from api_common.db.migrations import SchemaTooOldError, schema_head, upgrade_schema
-from api_common.db.pool import Connection
+from api_common.db.pool import Connection, TenantSemaphore
 from api_common.db.provisioning import DatabaseUrls, provision
 from api_common.db.tables import metadata, resource_table, text_bytes
 from api_common.db.transaction import Row, Transaction, TransactionOutcome, repeat_if_stale
@@ -27,6 +27,7 @@ __all__ = [
     "Row",
     "SchemaTooOldError",
     "Statement",
+    "TenantSemaphore",
     "Transaction",
     "TransactionOutcome",
     "compile_statement",

@@ -6,7 +6,6 @@ transaction (ADR 0003).
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -23,6 +22,61 @@ MAX_IDLE_SECONDS: Final = 300
 
 class ShareTimeoutError(TimeoutError):
     """The tenant held its share of the connections for too long."""
+
+
+class _Line:
+    """Those of one tenant that hold a semaphore or wait for it."""
+
+    def __init__(self, limit: int) -> None:
+        self.free = asyncio.Semaphore(limit)
+        self.held = 0
+        self.users = 0
+
+
+class TenantSemaphore:
+    """A semaphore for each tenant: ``limit`` of a tenant hold it at most, the others wait in line."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit: Final = limit
+        self._lines: dict[str, _Line] = {}
+
+    def __len__(self) -> int:
+        """Returns how many tenants hold it or wait."""
+        return len(self._lines)
+
+    @property
+    def most(self) -> int:
+        """How often the tenant that holds it most holds it; other threads may ask."""
+        return max((line.held for line in self._lines.copy().values()), default=0)
+
+    def locked(self, tenant_id: str) -> bool:
+        """Tells whether `acquire` would wait."""
+        line = self._lines.get(tenant_id)
+        return line is not None and line.free.locked()
+
+    async def acquire(self, tenant_id: str) -> None:
+        """Waits until fewer than ``limit`` of the tenant hold it."""
+        line = self._lines.get(tenant_id) or self._lines.setdefault(tenant_id, _Line(self.limit))
+        line.users += 1
+        try:
+            await line.free.acquire()
+        except BaseException:
+            self._leave(tenant_id)
+            raise
+        line.held += 1
+
+    def release(self, tenant_id: str) -> None:
+        """Lets the next one of the tenant hold it."""
+        line = self._lines[tenant_id]
+        line.held -= 1
+        line.free.release()
+        self._leave(tenant_id)
+
+    def _leave(self, tenant_id: str) -> None:
+        line = self._lines[tenant_id]
+        line.users -= 1
+        if not line.users:
+            del self._lines[tenant_id]
 
 
 class Pool:
@@ -52,10 +106,8 @@ class Pool:
         self._openings: set[asyncio.Task[Connection]] = set()
         self._waiting = 0
         self._timeouts = 0
-        self._share = size if share is None else share
-        self._held: dict[str, int] = {}
+        self._shares = TenantSemaphore(size if share is None else share)
         self._holders: dict[Connection, str] = {}
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
         self._refusals = 0
 
     async def acquire(self, tenant_id: str = "", *, timeout_seconds: float | None = None) -> Connection:
@@ -70,47 +122,26 @@ class Pool:
         """
         if not tenant_id:
             return await self._take(timeout_seconds)
-        if self._held.get(tenant_id, 0) >= self._share:
-            await self._wait_for_share(tenant_id, timeout_seconds)
-        else:
-            self._held[tenant_id] = self._held.get(tenant_id, 0) + 1
+        await self._take_share(tenant_id, timeout_seconds)
         try:
             connection = await self._take(timeout_seconds)
         except BaseException:
-            self._give_share_back(tenant_id)
+            self._shares.release(tenant_id)
             raise
         self._holders[connection] = tenant_id
         return connection
 
-    async def _wait_for_share(self, tenant_id: str, timeout_seconds: float | None) -> None:
-        """Returns when another call of the tenant has left its part of the share to this one."""
-        left = asyncio.get_running_loop().create_future()
-        queue = self._queues.setdefault(tenant_id, deque())
-        queue.append(left)
+    async def _take_share(self, tenant_id: str, timeout_seconds: float | None) -> None:
+        if not self._shares.locked(tenant_id):
+            # Nothing to wait for, so no timer: the usual case.
+            await self._shares.acquire(tenant_id)
+            return
         try:
             async with asyncio.timeout(self._timeout_seconds if timeout_seconds is None else timeout_seconds):
-                await left
-        except BaseException as error:
-            if left.done() and not left.cancelled():
-                self._give_share_back(tenant_id)
-            if not isinstance(error, TimeoutError):
-                raise
+                await self._shares.acquire(tenant_id)
+        except TimeoutError:
             self._refusals += 1
             raise ShareTimeoutError from None
-
-    def _give_share_back(self, tenant_id: str) -> None:
-        queue = self._queues.get(tenant_id)
-        while queue:
-            left = queue.popleft()
-            if not left.done():
-                left.set_result(None)
-                break
-        else:
-            self._held[tenant_id] -= 1
-            if not self._held[tenant_id]:
-                del self._held[tenant_id]
-        if queue is not None and not queue:
-            del self._queues[tenant_id]
 
     async def _take(self, timeout_seconds: float | None) -> Connection:
         if self._idle and not self._free.locked():
@@ -136,7 +167,7 @@ class Pool:
     def release(self, connection: Connection) -> None:
         """Gives a connection back; a closed one makes room for another."""
         if tenant_id := self._holders.pop(connection, ""):
-            self._give_share_back(tenant_id)
+            self._shares.release(tenant_id)
         if connection.is_closed() or connection in self._outdated:
             self._end(connection)
         else:
@@ -172,8 +203,7 @@ class Pool:
     @property
     def share(self) -> ShareUse:
         """How much the tenant with the most connections holds; other threads may ask."""
-        most = max(self._held.copy().values(), default=0)
-        return ShareUse("connections", "tenant", most, self._share, self._refusals)
+        return ShareUse("connections", "tenant", self._shares.most, self._shares.limit, self._refusals)
 
     async def close(self) -> None:
         """Waits for the connections in use, then closes all; if it is cancelled, all end at once."""

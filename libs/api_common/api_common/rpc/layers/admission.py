@@ -14,6 +14,7 @@ from api_common.authn import Authenticator, Principal, bearer_token
 from api_common.authz import Directory
 from api_common.call import CallContext
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
+from api_common.db import TenantSemaphore
 from api_common.errors import (
     AuthorizationError,
     DomainError,
@@ -43,14 +44,6 @@ Check = Callable[[Message, Incoming], Sequence[FieldViolation]]
 """Returns the violations of one rule; it may change the request, as clearing output-only fields does."""
 
 
-class _Line:
-    """The calls of one tenant, first come, first served."""
-
-    def __init__(self, turns: int) -> None:
-        self.free = asyncio.Semaphore(turns)
-        self.calls = 0
-
-
 class Shares:
     """What each tenant, and each principal of it, holds of this process at the same time (ADR 36)."""
 
@@ -65,8 +58,7 @@ class Shares:
         }
         self._held: dict[tuple[str, str], dict[object, int]] = {share: {} for share in self._limits}
         self._refusals = dict.fromkeys(self._limits, 0)
-        self._turns = settings.tenant_turns
-        self._lines: dict[str, _Line] = {}
+        self._lines = TenantSemaphore(settings.tenant_turns)
 
     @contextmanager
     def held(self, principal: Principal, amounts: Mapping[str, int]) -> Iterator[None]:
@@ -96,24 +88,19 @@ class Shares:
 
         The event loop does one thing after the other: without turns a call would wait for all that one tenant began.
         """
-        line = self._lines.get(tenant_id) or self._lines.setdefault(tenant_id, _Line(self._turns))
-        line.calls += 1
-        has_turn = False
+        await self._lines.acquire(tenant_id)
+        has_turn = True
 
         def end() -> None:
             nonlocal has_turn
             if has_turn:
                 has_turn = False
-                line.free.release()
+                self._lines.release(tenant_id)
 
         try:
-            has_turn = await line.free.acquire()
             yield end
         finally:
             end()
-            line.calls -= 1
-            if not line.calls:
-                del self._lines[tenant_id]
 
     @property
     def use(self) -> Sequence[ShareUse]:
