@@ -21,10 +21,11 @@ Path = tuple[int, ...]
 
 def field(number: int, payload: bytes) -> bytes:
     """Returns a field of bytes: a text, a message, an entry of a map."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Returns a number as protobuf writes it."""
     parts = bytearray()
     while value > 127:
         parts.append(value & 127 | 128)

@@ -15,6 +15,7 @@ import pytest
 from api_common.contract import MAX_FIELDS
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from bench.attack.messages import field, varint, within
 from tests import protos
 from tests.security.world import Founding, Rpc, World, internal_rpcs, rpcs
 
@@ -45,23 +46,7 @@ class Fill(NamedTuple):
 
     def write(self, filling: bytes) -> bytes:
         """Returns the request around a filling."""
-        for number in reversed(self.path):
-            filling = field(number, filling)
-        return filling
-
-
-def varint(number: int) -> bytes:
-    """Returns ``number`` as protobuf writes it."""
-    written = b""
-    while number > 0x7F:
-        written += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return written + bytes([number])
-
-
-def field(number: int, value: bytes) -> bytes:
-    """Returns a length-delimited field."""
-    return varint(number << 3 | 2) + varint(len(value)) + value
+        return within(self.path, filling)
 
 
 def sizes(unit: bytes, fields: int) -> tuple[bytes, bytes]:

@@ -112,6 +112,6 @@ class TestWithACredential:
             refused = [one.status for one in connections if one.status]
             assert set(refused) == {429}
             assert len(refused) > CONNECTIONS // 2
-            # Whoever is refused is so in the one shape.
+            # A refusal has the one shape of errors.
             assert b"error-type: RATE_LIMITED\r\n" in next(one for one in connections if one.status).received
         # Its own small calls are refused until its share is back; its tenant's other principals go on.
