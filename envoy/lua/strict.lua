@@ -256,7 +256,12 @@ end
 
 -- Whether a double keeps every digit of a number. Fractions have always been approximations; beyond 2^53 whole numbers are, too.
 local function is_held(number)
-  local value = math.abs(tonumber(number))
+  -- LuaJIT reads no number whose exponent is 2^20 or more, nor -2^20 or less.
+  local value = tonumber(number)
+  if not value then
+    return false
+  end
+  value = math.abs(value)
   if value < 2 ^ 53 then
     return true
   end
