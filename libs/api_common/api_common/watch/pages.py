@@ -14,7 +14,7 @@ from api_common.db import Database, Row, Statement, Transaction, compile_stateme
 from api_common.listing import Fields, Filter, PageTokens
 from api_common.telemetry import Metrics
 from api_common.watch import statements
-from api_common.watch.resume_token import NOWHERE, Phase, Position, seal, sees, xmin
+from api_common.watch.resume_token import NOWHERE, Phase, Position, is_later, seal, sees, xmin
 from api_common.watch.statements import EVENT, NOW, PAGE_SIZE, SEQ, WAS, XID, change_page, operands_of, state_page
 
 READ_SECONDS: Final = 30
@@ -137,8 +137,8 @@ class ChangePages(Generic[ResponseT]):
         # Only what exists is filtered by the database.
         key = (source.binding if position.phase is Phase.STATE else source.tenant_id, base)
         rows = self._kept.get(key)
-        # A page of an earlier generation is good for going on, unless it ends where it began.
-        goes_on = rows is not None and not begins and rows.header["page_snapshot"] != base.seen
+        # A page of an earlier generation is good for going on, unless the watch has read so far already.
+        goes_on = rows is not None and not begins and is_later(rows.header["page_snapshot"], position.seen)
         if rows is None or not (goes_on or rows.generation == generation):
             rows = await self._read_once(key, partial(self._read, source, base, generation))
         return await self._page(source, position, rows)
@@ -182,7 +182,10 @@ class ChangePages(Generic[ResponseT]):
             position.check(database, **lost)
         else:
             position = replace(position, database=database, seen=snapshot)
-        messages = await self._messages(source, position, rows)
+        if is_later(position.seen, snapshot):
+            # Another watch has read the page meanwhile. What it lacks was sent.
+            snapshot = position.seen
+        messages = await self._messages(source, position, rows, snapshot)
         if not rows.is_last:
             last = rows.changes[-1].row["id"] if rows.changes else position.id
             end = self._after(position, snapshot, header["page_last"], last)
@@ -194,7 +197,7 @@ class ChangePages(Generic[ResponseT]):
         end = Position(Phase.LIVE, database, position.upto or snapshot)
         return ChangePage(messages, end, is_last=not position.upto, generation=generation)
 
-    async def _messages(self, source: Source, position: Position, rows: _Rows) -> Sequence[ResponseT]:
+    async def _messages(self, source: Source, position: Position, rows: _Rows, snapshot: str) -> Sequence[ResponseT]:
         """Chooses what a watch is told, one watch after the other: between two the event loop serves everybody else."""
         if not rows.changes:
             return ()
@@ -209,8 +212,7 @@ class ChangePages(Generic[ResponseT]):
                 if event := self._event(source, position, change):
                     if change.resource is None:
                         change.resource = self._to_proto(change.row)
-                    row, snapshot = change.row, rows.header["page_snapshot"]
-                    after = self._after(position, snapshot, row[SEQ], row["id"])
+                    after = self._after(position, snapshot, change.row[SEQ], change.row["id"])
                     messages.append(self.message(source, after, **{event: change.resource}))
             rows.messages[key] = messages
             return messages

@@ -75,6 +75,16 @@ def sees(snapshot: str, transaction: int) -> bool:
     return transaction < int(first) or (transaction < int(end) and str(transaction) not in running.split(","))
 
 
+def is_later(snapshot: str, other: str) -> bool:
+    """Tells whether ``snapshot``, of the same database, was taken later and sees more than ``other``."""
+
+    def age(one: str) -> tuple[int, int, int]:
+        first, end, running = one.split(":")
+        return int(first), int(end), -len(running.split(","))
+
+    return age(snapshot) > age(other)
+
+
 def seal(position: Position, tokens: PageTokens, *, binding: str) -> str:
     """Returns the resume token of ``position``."""
     parts = [position.phase.value, position.database, position.seen, position.upto, position.seq, position.id]

@@ -1,10 +1,11 @@
-"""Many watches choose their messages from one page: the event loop serves everybody else meanwhile."""
+"""Many watches share the pages that are read: each goes on, none goes back, and the loop serves everybody."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.db import Database
 from api_common.listing import PageTokens, parse_filter
@@ -28,11 +29,35 @@ class Recorded(ChangePages[pb.WatchUsersResponse]):
 
     reads = 0
 
+    def __init__(self) -> None:
+        super().__init__(
+            THINGS,
+            FIELDS,
+            lambda _: pb.User(display_name=TEXT),
+            pb.WatchUsersResponse,
+            database=cast(Database, None),
+            page_tokens=PageTokens([Fernet.generate_key().decode()]),
+            metrics=Metrics(CollectorRegistry()),
+        )
+
     async def _rows(self, source: Source, position: Position) -> Sequence[Any]:
         self.reads += 1
         row = {f"{side} {name}": TEXT for side in (NOW, WAS) for name in FIELDS.operands}
         change = {EVENT: "updated", XID: 7, "id": IDS[0], "horizon_seq": None, "horizon_xid": None}
         return [{**HEADER, **COUNTS, **row, **change, SEQ: number} for number in range(PAGE_SIZE)]
+
+
+class Empty(Recorded):
+    """Pages without changes, each of the next of some snapshots."""
+
+    def __init__(self, *snapshots: str) -> None:
+        super().__init__()
+        self.snapshots = list(snapshots)
+
+    async def _rows(self, source: Source, position: Position) -> Sequence[Any]:
+        self.reads += 1
+        nothing = dict.fromkeys([EVENT, "horizon_seq", "horizon_xid", "page_found", "page_held", "page_bytes"])
+        return [{**HEADER, **nothing, "page_held": 0, "page_snapshot": self.snapshots.pop(0)}]
 
 
 def source(number: int) -> Source:
@@ -44,16 +69,7 @@ def source(number: int) -> Source:
 
 
 async def test_no_step_of_many_watches_holds_the_loop() -> None:
-    user, tokens = pb.User(display_name=TEXT), PageTokens([Fernet.generate_key().decode()])
-    pages = Recorded(
-        THINGS,
-        FIELDS,
-        lambda _: user,
-        pb.WatchUsersResponse,
-        database=cast(Database, None),
-        page_tokens=tokens,
-        metrics=Metrics(CollectorRegistry()),
-    )
+    pages = Recorded()
     position = Position(Phase.LIVE, "d", "5:5:")
     watches = [
         asyncio.create_task(pages.read(source(number), position, generation=1, begins=True, since=""))
@@ -68,3 +84,25 @@ async def test_no_step_of_many_watches_holds_the_loop() -> None:
     assert [len((await watch).messages) for watch in watches] == [PAGE_SIZE] * 20
     assert pages.reads == 1
     assert max(steps) < LONGEST_STEP_SECONDS
+
+
+async def test_a_watch_does_not_read_one_page_over_and_over() -> None:
+    """The poll that announced a change may have begun at the very snapshot at which the watch did."""
+    pages = Empty("6:6:", "7:7:")
+    first = await pages.read(source(1), Position(Phase.LIVE, "d", "5:5:"), generation=1, begins=True, since="")
+    second = await pages.read(source(1), first.end, generation=2, begins=False, since="5:5:")
+    assert (first.generation, first.end.seen) == (1, "6:6:")
+    assert (second.generation, second.end.seen) == (2, "7:7:")
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept"), [("9:9:", "7:7:"), ("7:9:7", "7:9:7,8"), ("8:9:", "7:9:7")], ids=["end", "running", "begin"]
+)
+async def test_a_page_of_another_watch_takes_none_back(seen: str, kept: str) -> None:
+    """A read that was slow may have seen more than the page that another watch has read since."""
+    pages = Empty(kept)
+    other, ahead = Position(Phase.LIVE, "d", "6:6:"), Position(Phase.LIVE, "d", seen)
+    assert (await pages.read(source(1), other, generation=2, begins=False, since="5:5:")).end.seen == kept
+    page = await pages.read(source(1), ahead, generation=2, begins=False, since="5:5:")
+    assert (page.generation, page.end.seen) == (2, seen)
+    assert pages.reads == 1
