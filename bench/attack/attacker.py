@@ -1,6 +1,6 @@
 """An attacker: what it may use, what it has sent, what came back. `run.py` starts it as a process of its own.
 
-It has a low priority (nice 10), because on a machine of two cores its own work would slow the polite tenant down.
+It has a low priority (nice 19), because on a machine of two cores its own work would slow the polite tenant down.
 It connects from an address of its own, so limits per address tell the two apart.
 """
 
@@ -30,7 +30,7 @@ from tools.secrets import identity
 ADDRESS: Final = "127.0.0.2"
 """Where attackers come from. Linux answers on all of 127.0.0.0/8."""
 
-_NICE: Final = 10
+_NICE: Final = 19
 _CONNECT_SECONDS: Final = 3
 _SEND_SECONDS: Final = 5
 

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,12 +26,22 @@ from bench.attack import samples, table
 from bench.attack.attacker import Attack, Cost, Target
 from bench.attack.catalog import ATTACKS
 from bench.attack.polite import Polite, failures, p99
+from tools.edge.build import ENVOY
 from tools.mesh import processes
 from tools.mesh.commands import running_mesh
 from tools.topology import ROOT, Mesh
 
 QUIET_SECONDS: Final = 3
 """Before and after each attack."""
+RATES: Final = {
+    "address": {"any": 500, "anonymous": 100},
+    "READ": {"tenant": 150, "principal": 100},
+    "WRITE": {"tenant": 60, "principal": 40},
+    "EXPENSIVE": {"tenant": 20, "principal": 10},
+    "bytes": {"tenant": 8388608, "principal": 4194304},
+}
+"""What two cores do for one tenant beside the others: the edge must not let in more than its services carry."""
+
 _WARM_UP_SECONDS: Final = 5
 _START_SECONDS: Final = 30
 """An attacker gets so long to start, and as long to end."""
@@ -133,10 +144,14 @@ def any_mesh() -> Iterator[Mesh]:
     with tempfile.TemporaryDirectory(prefix="attack") as folder:
         # Postgres runs as another user.
         Path(folder).chmod(0o755)
-        mesh = Mesh(Path(folder), processes.free_offset())
+        mesh = Mesh(Path(folder) / "mesh", processes.free_offset())
+        edge = shutil.copytree(ENVOY / "local", Path(folder) / "edge")
+        decided = json.loads((edge / "edge.json").read_text())
+        (edge / "edge.json").write_text(json.dumps(decided | {"rates": RATES}))
         environment = {
             **os.environ,
-            "AMEIDE_LOCAL_DIR": folder,
+            "AMEIDE_LOCAL_DIR": str(mesh.folder),
+            "EDGE_ENVIRONMENT": str(edge),
             "PORT_OFFSET": str(mesh.port_offset),
             "DETACH": "1",
         }

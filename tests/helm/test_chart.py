@@ -20,9 +20,10 @@ from api_common.settings import Settings
 from cryptography.fernet import Fernet
 
 from tests.helm.release import CHART, ENVIRONMENTS, NAMESPACE, Release, chart, values_of
-from tools.topology import NAMED, SERVICES
+from tools.topology import NAMED, ROOT, SERVICES
 
 NAMES: Final = [service.name for service in SERVICES]
+LOCAL: Final = json.loads((ROOT / "envoy" / "local" / "edge.json").read_text())
 # Kinds of operators that are not part of Kubernetes; nobody publishes their schemas as a package.
 FOREIGN: Final = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "HTTPRoute"}
 
@@ -284,7 +285,12 @@ class TestEdge:
     )
     def test_trusts_the_hops_of_a_gateway_and_no_origin_of_its_own(self, gateway: dict[str, Any], hops: int) -> None:
         files = Release({"edge": {"gateway": gateway}}).of_kind("ConfigMap")["edge"]["data"]
-        assert json.loads(files["edge.json"]) == {"trusted_hops": hops, "origins": []}
+        assert json.loads(files["edge.json"]) == {"trusted_hops": hops, "origins": [], "rates": LOCAL["rates"]}
+
+    def test_takes_the_rates_of_this_environment(self) -> None:
+        files = Release({"edge": {"rates": {"READ": {"principal": 7}}}}).of_kind("ConfigMap")["edge"]["data"]
+        rates = LOCAL["rates"] | {"READ": LOCAL["rates"]["READ"] | {"principal": 7}}
+        assert json.loads(files["edge.json"])["rates"] == rates
 
     def test_is_ready_by_the_operations_port(self, release: Release) -> None:
         (container,) = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]["containers"]

@@ -3,9 +3,9 @@
 - `!generated replies` stands for the content of `generated/replies.yaml`.
 - `!routes` stands for the generated routes; its mapping says what the edge does with each kind of route.
 - `!page` stands for a route that answers with a file.
-- `!rates` stands for token buckets: requests a second of each tenant and each principal, by rate class.
-- `!bytes` stands for the same by bytes, `!sizes` for the limits that count them.
 - `!decided` stands for a value of the environment's `edge.json`.
+- `!bucket` stands for a token bucket: a rate of `edge.json`, and how many seconds of it the bucket holds.
+- `!buckets` stands for such buckets of each tenant and each principal, `!sizes` for the limits that count bytes.
 - `!file` stands for the content of another file.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import yaml
 
+from tools.edge.start import look_up
 from tools.topology import ROOT
 
 ENVOY: Final = ROOT / "envoy"
@@ -47,9 +48,29 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
     def file(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
         return _read(ENVOY / str(loader.construct_scalar(node)))
 
+    def decide(place: str) -> Any:
+        return look_up(decided, place) if decided else f"@{place}@"
+
     def decision(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        name = str(loader.construct_scalar(node))
-        return decided[name] if decided else f"@{name}@"
+        return decide(str(loader.construct_scalar(node)))
+
+    def bucket(rate: str, seconds: int) -> Any:
+        return {"max_tokens": decide(f"{rate}*{seconds}"), "tokens_per_fill": decide(rate), "fill_interval": "1s"}
+
+    def one_bucket(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+        found = loader.construct_mapping(node)
+        return bucket(found["rate"], found["seconds"])
+
+    def buckets(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+        found = loader.construct_mapping(node, deep=True)
+        return [
+            {
+                "entries": [*first, *({"key": key} for key in keys)],
+                "token_bucket": bucket(f"{found['rate']}{part}.{keys[-1]}", found["seconds"]),
+            }
+            for part, first in _parts(found.get("classes"))
+            for keys in (("tenant",), ("tenant", "principal"))
+        ]
 
     def routes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
         kinds = loader.construct_mapping(node, deep=True)
@@ -58,9 +79,9 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
     Loader.add_constructor("!generated", part)
     Loader.add_constructor("!routes", routes)
     Loader.add_constructor("!page", _page)
-    Loader.add_constructor("!rates", _buckets)
+    Loader.add_constructor("!bucket", one_bucket)
+    Loader.add_constructor("!buckets", buckets)
     Loader.add_constructor("!sizes", _sizes)
-    Loader.add_constructor("!bytes", _bytes)
     Loader.add_constructor("!decided", decision)
     Loader.add_constructor("!file", file)
     Loader.add_constructor("!spliced", _splice)
@@ -88,26 +109,8 @@ def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
     }
 
 
-def _buckets(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-    """Returns the descriptors of a rate limiter of calls; a bucket holds twice what a second brings."""
-    rates = loader.construct_mapping(node, deep=True)
-    return [one for name, limits in rates.items() for one in _shares(limits, 2, {"key": "class", "value": name})]
-
-
-def _bytes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-    """Returns the descriptors of a rate limiter of bytes; a bucket holds what 16 seconds bring."""
-    return _shares(loader.construct_mapping(node), 16)
-
-
-def _shares(limits: Any, seconds: int, *first: dict[str, Any]) -> list[Any]:
-    return [
-        {
-            "entries": [*first, *({"key": key} for key in keys)],
-            "token_bucket": {"max_tokens": seconds * rate, "tokens_per_fill": rate, "fill_interval": "1s"},
-        }
-        for keys in (("tenant",), ("tenant", "principal"))
-        for rate in [limits[keys[-1]]]
-    ]
+def _parts(classes: list[str] | None) -> list[tuple[str, list[Any]]]:
+    return [(f".{name}", [{"key": "class", "value": name}]) for name in classes] if classes else [("", [])]
 
 
 def _sizes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:

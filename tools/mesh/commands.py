@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tools.edge import layout as edge
+from tools.edge.build import ENVOY
 from tools.mesh import postgres, preparation, processes
 from tools.mesh.preparation import Urls
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
@@ -63,7 +64,10 @@ def _prepare(mesh: Mesh) -> Urls:
     preparation.migrate(urls)
     _done(f"schemas of {', '.join(service.name for service in SERVICES)}")
     traced = 100 if mesh.collector else 0
-    edge.lay_out(mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset, traced_percent=traced)
+    folder = Path(os.environ.get("EDGE_ENVIRONMENT", ENVOY / "local"))
+    edge.lay_out(
+        mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset, environment=folder, traced_percent=traced
+    )
     return urls
 
 
