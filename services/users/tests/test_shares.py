@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -19,12 +19,16 @@ from api_common.errors import TooManyCallsError
 from api_common.rpc import Shares
 from api_common.settings import SharesSettings
 from api_common.testing import refused, running_service, settings_for, watching
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
+from h2.settings import SettingCodes, Settings
 from users_service.service import SERVICE
 
-from services.users.tests.factories import create_user
+from services.users.tests.factories import a_user, create_user
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
     from api_common.testing import Caller, Identity, TestDatabase
@@ -153,19 +157,56 @@ def test_a_principal_has_a_share_of_the_bytes() -> None:
     shares = Shares(SharesSettings(tenant_bytes=32 * mega, principal_bytes=16 * mega))
     ada, bob, eve = (Principal(name, tenant, frozenset()) for name, tenant in ("aa", "ba", "ab"))
 
-    def call(principal: Principal, size: int) -> Any:
-        return shares.held(principal, {"calls": 1, "bytes": size})
+    @contextmanager
+    def call(principal: Principal, size: int) -> Iterator[None]:
+        release = shares.hold(principal, {"calls": 1, "bytes": size} if size else {"calls": 1})
+        yield
+        release()
 
     with call(ada, 10 * mega), call(ada, 6 * mega):
         with pytest.raises(TooManyCallsError) as refusal, call(ada, 1):
             pass
         assert (refusal.value.metadata["holder"], refusal.value.retry_after_seconds) == ("principal", 1)
-        with shares.held(ada, {"calls": 1}), call(bob, 10 * mega), call(bob, 6 * mega), call(eve, 10 * mega):
+        with call(ada, 0), call(bob, 10 * mega), call(bob, 6 * mega), call(eve, 10 * mega):
             assert max(one.used for one in shares.use) == 32 * mega
             carl = Principal("c", "a", frozenset())
             with pytest.raises(TooManyCallsError), call(carl, mega):
                 pass
     assert {one.used for one in shares.use} == {0}
+
+
+async def test_answers_that_nobody_reads_count_until_they_have_left(
+    users_database: TestDatabase, identity: Identity, admin: Caller, stranger: Caller
+) -> None:
+    labels = {f"label-{number}": "x" * 63 for number in range(60)}
+    settings = replace(settings_for(users_database, identity), shares=SharesSettings(principal_bytes=2**24))
+    async with running_service(SERVICE, settings) as service:
+        users, port = UserServiceStub(service.channel), service.server.operations_port
+        for _ in range(4):
+            large = [pb.CreateUserRequest(user=a_user(labels=labels)) for _ in range(25)]
+            await users.BatchCreateUsers(pb.BatchCreateUsersRequest(requests=large), metadata=admin.metadata)
+        request = pb.ListUsersRequest(page_size=100).SerializeToString()
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.server.grpc_port)
+        client = H2Connection(H2Configuration(header_encoding="utf-8"))
+        client.local_settings = Settings(initial_values={SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        client.initiate_connection()
+        for stream in range(1, 100, 2):
+            path = (":path", "/ameide.user.v1.UserService/ListUsers")
+            head = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), path, ("te", "trailers")]
+            client.send_headers(stream, [*head, ("content-type", "application/grpc"), *admin.metadata])
+            client.send_data(stream, b"\0" + len(request).to_bytes(4) + request, end_stream=True)
+        refusals = 0
+        async with asyncio.timeout(30):
+            while refusals < 10:
+                writer.write(client.data_to_send())
+                for event in client.receive_data(await reader.read(65536)):
+                    found = isinstance(event, ResponseReceived) and dict(event.headers or ()).get("error-type")
+                    refusals += found == "TOO_MANY_CALLS"
+        assert 0.9 < (await shown(port, "share_used_ratio"))["bytes", "principal"] <= 1
+        assert await users.ListUsers(pb.ListUsersRequest(), metadata=stranger.metadata)
+        writer.transport.abort()
+        await until_shown(port, "share_used_ratio", ("bytes", "principal"), 0)
+        assert await users.ListUsers(pb.ListUsersRequest(page_size=100), metadata=admin.metadata)
 
 
 async def test_watches_that_are_opened_and_dropped_leave_nothing(

@@ -192,8 +192,12 @@ def _read(
     headers = read_headers(transport.invocation_metadata() or ())
     deadline = asyncio.get_running_loop().time() + seconds
     trace = follow_trace(headers.traceparent, is_root=headers.begins_trace)
+
+    def at_end(told: Callable[[], None]) -> None:
+        transport.add_done_callback(lambda _: told())
+
     return Incoming(
-        policy, partial(_one_message, policy, transport), headers, deadline, trace, peer_of(transport), stream
+        policy, partial(_one_message, policy, transport), headers, deadline, trace, peer_of(transport), stream, at_end
     )
 
 

@@ -42,6 +42,8 @@ class Incoming(NamedTuple):
     """The process at the other end; None without TLS, in tests on loopback."""
     stream: MessageStream | None = None
     """Where a method that streams sends its messages."""
+    at_end: Callable[[Callable[[], None]], None] = lambda told: None
+    """Takes what to call once the response has left, or the call has ended without one."""
 
 
 class Admitted(NamedTuple):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -35,7 +35,7 @@ MAX_EXPLAINED_PARTS: Final = 200
 """A malformed request of more messages and items gets only its first violation."""
 
 SMALL_BYTES: Final = 64 * 1024
-"""Requests up to this size do not count by their bytes: the share of calls bounds them."""
+"""Messages up to this size do not count by their bytes: the share of calls bounds them."""
 
 _validator: Final = Validator()
 
@@ -60,9 +60,8 @@ class Shares:
         self._refusals = dict.fromkeys(self._limits, 0)
         self._lines = TenantSemaphore(settings.tenant_turns)
 
-    @contextmanager
-    def held(self, principal: Principal, amounts: Mapping[str, int]) -> Iterator[None]:
-        """Counts an amount of each resource for a principal and its tenant until the block ends.
+    def hold(self, principal: Principal, amounts: Mapping[str, int]) -> Callable[[], None]:
+        """Counts an amount of each resource for a principal and its tenant; returns what ends that.
 
         Raises:
             RateLimitError: one of the two would hold more than its share.
@@ -74,13 +73,14 @@ class Shares:
                 raise self._refusal(*share)
         for share, who, amount in wanted:
             self._held[share][who] = self._held[share].get(who, 0) + amount
-        try:
-            yield
-        finally:
+
+        def release() -> None:
             for share, who, amount in wanted:
                 left = self._held[share].pop(who) - amount
                 if left:
                     self._held[share][who] = left
+
+        return release
 
     @asynccontextmanager
     async def turn(self, tenant_id: str) -> AsyncIterator[Callable[[], None]]:
@@ -154,12 +154,15 @@ def admission(
         amounts = {resource: 1}
         if len(call.payload) > SMALL_BYTES:
             amounts["bytes"] = len(call.payload)
-        with shares.held(caller, amounts):
-            principal = await authorize(call, token, caller)
-            async with shares.turn(caller.tenant_id) as end_turn:
-                request = await read(call)
-                call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
-                await within(call)
+        incoming.at_end(shares.hold(caller, amounts))
+        principal = await authorize(call, token, caller)
+        async with shares.turn(caller.tenant_id) as end_turn:
+            request = await read(call)
+            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
+            await within(call)
+        # What was written must be told; what was read may be asked for again.
+        if method.read_only and call.done is not None and len(call.done.response) > SMALL_BYTES:
+            incoming.at_end(shares.hold(caller, {"bytes": len(call.done.response)}))
 
     return layer
 
