@@ -158,9 +158,9 @@ class SharesSettings(_Concern):
     principal_watches: int = Field(default=1000, ge=1)
     """The most open watches of one principal."""
     tenant_bytes: int = Field(default=67_108_864, ge=16_777_216)
-    """The most bytes of requests under way and unread answers of a tenant; messages of up to 64 KiB do not count."""
+    """The most bytes of requests and unread answers of a tenant at once; messages of up to 64 KiB do not count."""
     principal_bytes: int = Field(default=33_554_432, ge=16_777_216)
-    """The most bytes of requests under way and unread answers of one principal; messages of up to 64 KiB do not count."""
+    """The most bytes of requests and unread answers of one principal; messages of up to 64 KiB do not count."""
 
 
 class QuotaSettings(_Concern):
