@@ -187,7 +187,7 @@ async def test_answers_that_nobody_reads_count_until_they_have_left(
             await users.BatchCreateUsers(pb.BatchCreateUsersRequest(requests=large), metadata=admin.metadata)
         request = pb.ListUsersRequest(page_size=100).SerializeToString()
         reader, writer = await asyncio.open_connection("127.0.0.1", service.server.grpc_port)
-        client = H2Connection(H2Configuration(header_encoding="utf-8"))
+        client = H2Connection(H2Configuration(header_encoding=None))
         client.local_settings = Settings(initial_values={SettingCodes.INITIAL_WINDOW_SIZE: 0})
         client.initiate_connection()
         for stream in range(1, 100, 2):
@@ -200,13 +200,13 @@ async def test_answers_that_nobody_reads_count_until_they_have_left(
             while refusals < 10:
                 writer.write(client.data_to_send())
                 for event in client.receive_data(await reader.read(65536)):
-                    found = isinstance(event, ResponseReceived) and dict(event.headers or ()).get("error-type")
-                    refusals += found == "TOO_MANY_CALLS"
+                    found = isinstance(event, ResponseReceived) and dict(event.headers or ()).get(b"error-type")
+                    refusals += found == b"TOO_MANY_CALLS"
         assert 0.9 < (await shown(port, "share_used_ratio"))["bytes", "principal"] <= 1
-        assert await users.ListUsers(pb.ListUsersRequest(), metadata=stranger.metadata)
+        await users.ListUsers(pb.ListUsersRequest(), metadata=stranger.metadata)
         writer.transport.abort()
         await until_shown(port, "share_used_ratio", ("bytes", "principal"), 0)
-        assert await users.ListUsers(pb.ListUsersRequest(page_size=100), metadata=admin.metadata)
+        await users.ListUsers(pb.ListUsersRequest(page_size=100), metadata=admin.metadata)
 
 
 async def test_watches_that_are_opened_and_dropped_leave_nothing(
