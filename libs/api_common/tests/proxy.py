@@ -65,6 +65,12 @@ class Proxy:
         """Passes on what came in since."""
         self._open.set()
 
+    def strand(self) -> None:
+        """Passes nothing more on for the connections of today and ends none, as a network that lost a server."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     async def announce_the_end(self) -> None:
         """Says to every client that its connection ends, and does not end it yet: the network may be that slow."""
         for client in self._clients:
@@ -76,7 +82,7 @@ class Proxy:
         self._clients.add(writer)
         with suppress(OSError, asyncio.CancelledError):
             behind_reader, behind_writer = await self._connect()
-            pumps = [self._pump(reader, behind_writer), self._pump(behind_reader, writer)]
+            pumps = [self._pump(reader, behind_writer, self._open), self._pump(behind_reader, writer, self._open)]
             try:
                 await asyncio.gather(*pumps)
             finally:
@@ -84,9 +90,10 @@ class Proxy:
         self._clients.discard(writer)
         writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event) -> None:
         while chunk := await reader.read(65536):
-            await self._open.wait()
+            await is_open.wait()
             writer.write(chunk)
             await writer.drain()
         writer.close()

@@ -20,13 +20,14 @@ from api_common.server import reap_changes
 from api_common.settings import DatabaseSettings, WatchSettings
 from api_common.telemetry import Metrics
 from api_common.testing import refused, running_service, settings_for, watching
-from api_common.watch import PAGE_SIZE, ChangeNotifier
+from api_common.watch import PAGE_SIZE, ChangeNotifier, change_notifier
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from users_service.service import SERVICE
 
+from libs.api_common.tests.proxy import Proxy
 from services.users.tests.factories import a_user, create_user
 
 if TYPE_CHECKING:
@@ -96,6 +97,25 @@ class TestWatchUsers:
                 await users.BatchCreateUsers(pb.BatchCreateUsersRequest(requests=batch), metadata=admin.metadata)
             last = await create_user(users, admin)
             assert await watch.change() == ("created", last)
+
+    async def test_goes_on_when_the_database_leaves_without_a_word(
+        self,
+        users: UserServiceAsyncStub,
+        users_database: TestDatabase,
+        identity: Identity,
+        admin: Caller,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(change_notifier, "_POLL_TIMEOUT_SECONDS", 0.5)
+        async with Proxy.before(users_database.url) as proxy:
+            settings = settings_for(replace(users_database, url=proxy.url), identity, pool_size=1)
+            async with running_service(SERVICE, settings) as service:
+                watched = UserServiceStub(service.channel).WatchUsers
+                async with watching(watched, pb.WatchUsersRequest(), admin) as watch:
+                    await watch.until("bookmark")
+                    proxy.strand()
+                    created = await create_user(users, admin)
+                    assert await watch.change() == ("created", created)
 
     async def test_is_woken_by_calls_that_wrote_something_and_by_no_other(
         self, users_database: TestDatabase, identity: Identity, admin: Caller, monkeypatch: pytest.MonkeyPatch

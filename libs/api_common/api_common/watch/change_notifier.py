@@ -185,8 +185,10 @@ class ChangeNotifier:
                     await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
                 self._woken.clear()
                 try:
-                    await self._notify_others()
-                    await self._poll()
+                    # The network may drop a connection without a word.
+                    async with asyncio.timeout(_POLL_TIMEOUT_SECONDS):
+                        await self._notify_others()
+                        await self._poll()
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next poll may succeed
                     _log.warning("poll for changes failed", error=repr(error))
                     await asyncio.sleep(POLL_SECONDS)
@@ -194,10 +196,16 @@ class ChangeNotifier:
 
     async def _notify_others(self) -> None:
         """Wakes the other processes of the service, once for all commits of this one since the last time."""
-        if self._committed and self._listening is not None:
+        listening = self._listening
+        if self._committed and listening is not None:
             self._committed = False
-            with contextlib.suppress(*DRIVER_ERRORS):
-                await self._listening.execute(f"NOTIFY {CHANNEL}")
+            try:
+                await listening.execute(f"NOTIFY {CHANNEL}")
+            except BaseException as error:
+                # `_listen` connects again.
+                listening.terminate()
+                if not isinstance(error, DRIVER_ERRORS):
+                    raise
 
     async def _poll(self) -> None:
         if not self._topics:

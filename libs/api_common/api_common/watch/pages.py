@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from sqlalchemy import Table
 
 from api_common.db import Database, Row, Statement, Transaction, compile_statement, repeat_if_stale
+from api_common.errors import ExternalServiceError
 from api_common.listing import Fields, Filter, PageTokens
 from api_common.telemetry import Metrics
 from api_common.watch import statements
@@ -251,8 +252,11 @@ class ChangePages(Generic[ResponseT]):
             "seq": position.seq,
             "id": position.id or _FIRST_ID,
         }
-        async with reading(self._database, source.tenant_id) as transaction:
-            return await transaction.fetch_all(self._statement(source.where, position), values)
+        try:
+            async with asyncio.timeout(READ_SECONDS), reading(self._database, source.tenant_id) as transaction:
+                return await transaction.fetch_all(self._statement(source.where, position), values)
+        except TimeoutError as error:
+            raise ExternalServiceError("The database does not answer.", retry_after_seconds=1) from error
 
     def _statement(self, where: Filter, position: Position) -> Statement:
         is_state = position.phase is Phase.STATE
