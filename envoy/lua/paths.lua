@@ -40,6 +40,7 @@ local function refuse_body(handle)
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("strict", "field", "")
   metadata:set("strict", "description", "The body must be empty: this method takes none.")
+  metadata:set("strict", "reason", "NOT_ALLOWED")
   handle:respond({[":status"] = "400"}, "")
 end
 

@@ -31,22 +31,22 @@ local text, at, values_left
 local way, depth = {}, 0
 local prefix, bound, respelled
 
-local function refuse(description)
+local function refuse(description, reason)
   local field = prefix
   for level = 1, depth do
     local step = way[level]
     step = type(step) == "number" and ("[%d]"):format(step) or step:sub(1, 64)
     field = field .. (step:find("^%[") and "" or ".") .. step
   end
-  error({field = field:gsub("^%.", ""), description = description}, 0)
+  error({field = field:gsub("^%.", ""), description = description, reason = reason or "INVALID_FORMAT"}, 0)
 end
 
-local function refuse_body(description)
-  error({field = "", description = "The body " .. description}, 0)
+local function refuse_body(description, reason)
+  error({field = "", description = "The body " .. description, reason = reason}, 0)
 end
 
 local function refuse_text()
-  refuse_body(("is not JSON: it goes wrong at byte %d of %d."):format(at, #text))
+  refuse_body(("is not JSON: it goes wrong at byte %d of %d."):format(at, #text), "INVALID_FORMAT")
 end
 
 -- Moves to the next byte that is not blank, and returns it.
@@ -151,18 +151,18 @@ local function pass_word(...)
   return false
 end
 
-local function read_number(description, names)
+local function read_number(description, names, reason)
   if byte(text, at) == QUOTE then
     -- As a string, too: JavaScript loses digits of large ones.
     local content = read_string()
     if not names[content] and number_end(content, 1) ~= #content then
-      refuse(description)
+      refuse(description, reason)
     end
     return
   end
   local last = number_end(text, at)
   if not last then
-    refuse(description)
+    refuse(description, reason)
   end
   at = last + 1
 end
@@ -173,7 +173,7 @@ local function enter()
   depth = depth + 1
   at = at + 1
   if depth > MAX_DEPTH then
-    refuse_body(("nests more than %d levels deep."):format(MAX_DEPTH))
+    refuse_body(("nests more than %d levels deep."):format(MAX_DEPTH), "TOO_LONG")
   end
 end
 
@@ -211,10 +211,10 @@ local function read_object(fields, kind)
     end
     way[depth] = fields and name or "[" .. name .. "]"
     if fields and not field then
-      refuse("is unknown")
+      refuse("is unknown", "UNKNOWN")
     end
     if seen[name] then
-      refuse("is there twice")
+      refuse("is there twice", "DUPLICATE")
     end
     seen[name] = true
     if peek() ~= COLON then
@@ -309,7 +309,7 @@ local KINDS = {
         refuse_text()
       end
       if not is_held(sub(text, at, last)) then
-        refuse("is a number that a double does not hold: send it as a string")
+        refuse("is a number that a double does not hold: send it as a string", "OUT_OF_RANGE")
       end
       at = last + 1
     end
@@ -324,10 +324,10 @@ for name, type in pairs(CONTRACT.types) do
     KINDS[name] = function()
       if byte(text, at) == QUOTE then
         if not type.values[read_string()] then
-          refuse("must be a value of its enum")
+          refuse("must be a value of its enum", "INVALID_VALUE")
         end
       else
-        read_number("must be a value of its enum", NONE)
+        read_number("must be a value of its enum", NONE, "INVALID_VALUE")
       end
     end
   end
@@ -336,7 +336,7 @@ end
 function read(kind)
   values_left = values_left - 1
   if values_left < 0 then
-    refuse_body(("holds more than %d values."):format(MAX_VALUES))
+    refuse_body(("holds more than %d values."):format(MAX_VALUES), "TOO_LONG")
   end
   KINDS[kind]()
 end
@@ -367,7 +367,7 @@ function read_field(field)
       at = stop
       if repeated ~= said then
         if not is_same_id(repeated, said) then
-          refuse("is not what the path says")
+          refuse("is not what the path says", "CONFLICT")
         end
         respelled[said] = repeated
       end
@@ -390,15 +390,15 @@ local function check_query(query, parameters)
     local parameter = parameters[key]
     prefix = key:sub(1, 64)
     if not parameter then
-      refuse("is unknown")
+      refuse("is unknown", "UNKNOWN")
     end
     prefix = parameter.name
     if equals == "" then
-      refuse("needs a value")
+      refuse("needs a value", "REQUIRED")
     elseif parameter.kind == "bool" and value ~= "true" and value ~= "false" then
       refuse("must be true or false")
     elseif seen[parameter.name] and not parameter.many then
-      refuse("is there twice")
+      refuse("is there twice", "DUPLICATE")
     end
     seen[parameter.name] = true
   end
@@ -410,7 +410,7 @@ local function check_body(content, body, values)
     if find(content, "^%s*{%s*}%s*$") then
       return
     end
-    refuse_body("must be empty: this method takes none.")
+    refuse_body("must be empty: this method takes none.", "NOT_ALLOWED")
   end
   text, at, values_left = content, 1, MAX_VALUES
   prefix, bound = body.prefix, {}
@@ -479,6 +479,7 @@ function envoy_on_request(handle)
     local metadata = handle:streamInfo():dynamicMetadata()
     metadata:set("strict", "field", refusal.field)
     metadata:set("strict", "description", refusal.description)
+    metadata:set("strict", "reason", refusal.reason)
     handle:respond({[":status"] = "400"}, "")
   end
 end

@@ -4,8 +4,11 @@ import ast
 import importlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any, get_args
 
-from api_common.errors import EDGE_REPLIES, REGISTRY, DomainError
+from api_common.errors import EDGE_REPLIES, REGISTRY, DomainError, ViolationReason
+from api_common.rpc import REASONS_BY_RULE
+from buf.validate import validate_pb2
 
 from tests import protos
 from tests.architecture import sources
@@ -18,6 +21,9 @@ UNSENT = {
     "DATA_LOSS": "nothing sends it, and a reason is never withdrawn",
 }
 """Reasons of the contract that no call is answered with, and why."""
+SENDERS = ("libs/api_common/api_common/**/*.py", "services/*/*_service/*.py", "envoy/lua/*.lua", "tools/edge/*.py")
+OF_THE_FORM = {"pattern", "uuid", "email", "uri"}
+"""Rules whose violation is INVALID_FORMAT."""
 
 
 def error_classes() -> list[type[DomainError]]:
@@ -84,6 +90,37 @@ def test_the_edge_says_what_the_services_say() -> None:
     for reply in EDGE_REPLIES:
         assert codes.get(reply.reason, reply.code) == reply.code, reply
         assert reply.reason in reasons_by_package()[COMMON], f"{reply.reason} is missing from {COMMON}.Reason"
+
+
+class TestOfViolations:
+    def test_are_those_of_the_contract(self) -> None:
+        (enum,) = (one for one in protos.enums() if one.name == "ViolationReason")
+        assert get_args(ViolationReason) == tuple(value.name for value in enum.values[1:])
+
+    def test_are_all_sent_and_all_reach_a_caller_in_a_test(self) -> None:
+        """The type checker holds each to the enum; a test compares what a caller got with the name."""
+        sent = "".join(path.read_text() for pattern in SENDERS for path in sorted(ROOT.glob(pattern)))
+        tests = sources.read("services/*/tests/**/*.py", "tests/e2e/edge/*.py", "libs/*/tests/**/*.py")
+        for name in get_args(ViolationReason):
+            assert f'"{name}"' in sent, f"ViolationReason: nothing sends {name}"
+            assert any(f'"{name}"' in module.text for module in tests), f"write a test that is answered with {name}"
+
+    def test_say_which_rule_is_broken(self) -> None:
+        for message in protos.request_messages():
+            for field in message.fields:
+                for rule in _rules(protos.option(field, validate_pb2.field)):
+                    known = rule in OF_THE_FORM or rule in REASONS_BY_RULE
+                    assert known, f"{field.full_name}: give the rule {rule} a reason in rpc/layers/admission.py"
+
+
+def _rules(rules: Any) -> Iterator[str]:
+    """Yields the names of rules, also of those for items, keys and values."""
+    kind = rules.WhichOneof("type")
+    for field, value in getattr(rules, kind).ListFields() if kind else ():
+        if field.name in {"items", "keys", "values"}:
+            yield from _rules(value)
+        else:
+            yield field.name
 
 
 def _derived(base: type[DomainError]) -> Iterator[type[DomainError]]:

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from typing import Final
 
+from ameide.common.v1 import violation_pb2
 from api_common.errors import EDGE_REPLIES, spec_of
 
 from tests.architecture.test_reasons import error_classes
 from tests.protos import ROOT
+from tools.contract.descriptors import text_of
 
 GUIDE: Final = ROOT / "docs" / "api-guide.md"
 HEAD: Final = "| Reason | gRPC | REST | Again? | Means |\n|---|---|---|---|---|"
@@ -29,6 +31,12 @@ def table() -> str:
         for reason, (code, again, said) in rows.items()
     ]
     return "\n".join([HEAD, *lines])
+
+
+def test_the_table_of_violations_is_the_enum() -> None:
+    enum = violation_pb2.ViolationReason.DESCRIPTOR
+    rows = [f"| `{one.name}` | {text_of(f'{enum.full_name}.{one.name}')} |" for one in enum.values[1:]]
+    assert "\n".join(["| Reason | Means |\n|---|---|", *rows, ""]) in GUIDE.read_text()
 
 
 def test_the_table_of_errors_is_the_registry() -> None:

@@ -16,8 +16,8 @@ def rows() -> list[Node]:
     """Returns the rows of `local_reply_config`: the first that matches counts; rows for gRPC precede rows for REST."""
     cases = [(_REPLIES[status], condition) for status, condition in _cases()]
     malformed = _REPLIES[400]
-    transcoder = _bad_request("", "%LOCAL_REPLY_BODY%")
-    strict = _bad_request("%DYNAMIC_METADATA(strict:field)%", "%DYNAMIC_METADATA(strict:description)%")
+    transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
+    strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
     return [
         *(_grpc_row(reply, condition) for reply, condition in cases),
         _rest_row(malformed, _all(_status(400), _details(".contains('grpc_json_transcode_failure')")), transcoder),
@@ -88,8 +88,8 @@ def _header(key: str, value: str) -> Node:
     return {"header": {"key": key, "value": value}}
 
 
-def _bad_request(field: str, description: str) -> Node:
-    violation = {"field": field, "description": description, "reason": ""}
+def _bad_request(field: str, description: str, reason: str) -> Node:
+    violation = {"field": field, "description": description, "reason": reason}
     return {"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]}
 
 

@@ -75,10 +75,14 @@ def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str
         assert body is not None
         leaves = [name.rpartition(".")[2] for name in variables]
         route["body"] = {
-            "prefix": "" if whole else rule.body,
+            "prefix": "" if whole else request.fields_by_name[rule.body].json_name,
             "type": _add_type(body, types),
             # Fields that the body may repeat if they equal the path.
-            "bound": {leaf: number for number, leaf in enumerate(leaves, 1) if leaf in body.fields_by_name},
+            "bound": {
+                body.fields_by_name[leaf].json_name: number
+                for number, leaf in enumerate(leaves, 1)
+                if leaf in body.fields_by_name
+            },
         }
     node.setdefault(1, {})[custom_verb] = route
 
@@ -92,7 +96,7 @@ def _parameters(message: Descriptor, taken: set[str]) -> dict[str, Any]:
         kind = "enum" if field.enum_type is not None else _plain_kind(field)
         if kind not in {"enum", *_SCALARS.values()}:
             raise ValueError(f"{field.full_name}: no query parameter is a message")
-        found[field.name] = found[field.json_name] = {"name": field.name, "kind": kind, "many": field.is_repeated}
+        found[field.name] = found[field.json_name] = {"name": field.json_name, "kind": kind, "many": field.is_repeated}
     return found
 
 
@@ -112,7 +116,7 @@ def _add_type(described: Descriptor | EnumDescriptor, types: dict[str, Any]) -> 
             form, value = "map", field.message_type.fields_by_name["value"]
         inner = value.message_type or value.enum_type
         kind = _plain_kind(value) or (_add_type(inner, types) if inner else None)
-        fields[field.name] = fields[field.json_name] = {"name": field.name, "form": form, "kind": kind}
+        fields[field.name] = fields[field.json_name] = {"name": field.json_name, "form": form, "kind": kind}
     return name
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from ameide.common.v1 import violation_pb2
 from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
@@ -44,6 +45,8 @@ def add_error_schema(schemas: Schemas) -> None:
         component["description"] = description
         component["properties"] = kind | component["properties"]
         component["required"] = ["@type", *component.get("required", [])]
+    violation = schemas.components["BadRequest.FieldViolation"]["properties"]
+    violation["reason"] = schemas.enum(violation_pb2.ViolationReason.DESCRIPTOR)
     info = schemas.components["ErrorInfo"]["properties"]
     info["reason"] = {"$ref": "#/components/schemas/Reason"}
     info["domain"]["const"] = ERROR_DOMAIN

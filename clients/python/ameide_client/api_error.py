@@ -13,7 +13,9 @@ class Violation:
     field: str
     """Its path, `user.email`."""
     description: str
-    """What is wrong with it."""
+    """What is wrong with it, for people."""
+    reason: str = ""
+    """The same for programs, `TOO_LONG`."""
 
 
 class ApiError(Exception):

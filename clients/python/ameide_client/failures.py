@@ -40,7 +40,7 @@ def read_failure(failure: grpc.RpcError) -> ApiError:
         reason=reason,
         request_id=request.request_id,
         retry_after_seconds=delay,
-        violations=[Violation(one.field, one.description) for one in bad.field_violations],
+        violations=[Violation(one.field, one.description, one.reason) for one in bad.field_violations],
         metadata=info.metadata,
     )
 

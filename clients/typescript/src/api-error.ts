@@ -4,8 +4,10 @@ import { ConnectError } from "@connectrpc/connect";
 export interface Violation {
   /** Its path, `user.email`. */
   readonly field: string;
-  /** What is wrong with it. */
+  /** What is wrong with it, for people. */
   readonly description: string;
+  /** The same for programs, `TOO_LONG`. */
+  readonly reason: string;
 }
 
 /** The details of a failed call beyond its status. */

@@ -27,7 +27,7 @@ export function readFailure(thrown: unknown): ApiError {
     reason,
     requestId: request?.requestId ?? "",
     retryAfterMs: retry?.retryDelay && durationMs(retry.retryDelay),
-    violations: (bad?.fieldViolations ?? []).map(({ field, description }) => ({ field, description })),
+    violations: (bad?.fieldViolations ?? []).map(({ field, description, reason }) => ({ field, description, reason })),
     values: info?.metadata ?? {},
   });
 }

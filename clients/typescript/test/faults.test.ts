@@ -69,7 +69,8 @@ test("what cannot pass is thrown at once, as what it is", async () => {
 test("an error names the fields that were refused", async () => {
   await assert.rejects(create("malformed"), (error) => {
     assert.ok(error instanceof InvalidRequestError);
-    assert.deepEqual(error.violations, [{ field: "user.email", description: "must be an address" }]);
+    const [field, description, reason] = ["user.email", "must be an address", "INVALID_FORMAT"];
+    assert.deepEqual(error.violations, [{ field, description, reason }]);
     return true;
   });
 });

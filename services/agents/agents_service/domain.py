@@ -49,7 +49,7 @@ def require_active(states: Sequence[str]) -> None:
         FailedPreconditionError: some are not ACTIVE; the violations name them, as `ids[3]`.
     """
     idle = [
-        FieldViolation(f"ids[{place}]", f"is {state} and must be ACTIVE")
+        FieldViolation(f"ids[{place}]", f"is {state} and must be ACTIVE", "NOT_ALLOWED")
         for place, state in enumerate(states)
         if state != State.ACTIVE
     ]
@@ -86,7 +86,7 @@ def _tool_violations(tools: Sequence[Mapping[str, Any]]) -> Iterator[FieldViolat
         field = f"agent.tools[{index}]"
         first = first_use.setdefault(tool["name"], index)
         if first != index:
-            yield FieldViolation(f"{field}.name", f"`{tool['name']}` is the name of tools[{first}]")
+            yield FieldViolation(f"{field}.name", f"`{tool['name']}` is the name of tools[{first}]", "DUPLICATE")
         schema = tool.get("input_schema") or {}
         yield from _schema_violations(f"{field}.input_schema", schema, list(_walk(schema)))
 
@@ -95,15 +95,15 @@ def _schema_violations(
     field: str, schema: Mapping[str, Any], walked: Sequence[tuple[int, Any]]
 ) -> Iterator[FieldViolation]:
     if any(depth > MAX_STRUCT_DEPTH and isinstance(value, dict | list) for depth, value in walked):
-        yield FieldViolation(field, f"nests deeper than {MAX_STRUCT_DEPTH} levels")
+        yield FieldViolation(field, f"nests deeper than {MAX_STRUCT_DEPTH} levels", "TOO_LONG")
         return
     yield from size_violations(field, schema)
     if schema.get("type") != "object":
-        yield FieldViolation(field, 'must have `"type": "object"`: a tool takes named arguments')
+        yield FieldViolation(field, 'must have `"type": "object"`: a tool takes named arguments', "INVALID_VALUE")
     broken = next(iter(_META_SCHEMA.iter_errors(schema)), None)
     if broken is not None:
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in broken.instance_path)
-        yield FieldViolation(field, f"is no JSON Schema: ${path}: {broken.message}"[:_MAX_SHOWN])
+        yield FieldViolation(field, f"is no JSON Schema: ${path}: {broken.message}"[:_MAX_SHOWN], "INVALID_VALUE")
         return
     yield from _reference_violations(field, schema, [value for _, value in walked if isinstance(value, dict)])
 
@@ -118,9 +118,10 @@ def _reference_violations(
     anchors = {value for one in objects for key in _ANCHORS if isinstance(value := one.get(key), str)}
     for reference in (value for one in objects for key in _REFERENCES if isinstance(value := one.get(key), str)):
         if not reference.startswith("#"):
-            yield FieldViolation(field, f"the reference `{reference[:_MAX_SHOWN]}` must begin with `#`")
+            description = f"the reference `{reference[:_MAX_SHOWN]}` must begin with `#`"
+            yield FieldViolation(field, description, "INVALID_VALUE")
         elif not _leads_somewhere(unquote(reference[1:]), schema, anchors):
-            yield FieldViolation(field, f"the reference `{reference[:_MAX_SHOWN]}` leads nowhere")
+            yield FieldViolation(field, f"the reference `{reference[:_MAX_SHOWN]}` leads nowhere", "NOT_FOUND")
 
 
 def _leads_somewhere(fragment: str, schema: Mapping[str, Any], anchors: Set[str]) -> bool:

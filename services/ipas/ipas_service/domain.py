@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from api_common.contract import size_violations
-from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
+from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError, ViolationReason
 from api_common.resources import Lifecycle
 
 from ipas_service.errors import IncompleteIpaError, InvalidBindingsError
@@ -92,7 +92,7 @@ def validate_selection(*, workflow_id: str, workflow_revision: int, bindings: Ma
     parts = [name for name, part in (("workflow_revision", workflow_revision), ("agent_bindings", bindings)) if part]
     if parts and not workflow_id:
         needed_by = " and ".join(f"`{name}`" for name in parts)
-        violation = FieldViolation("ipa.workflow_id", f"is needed by {needed_by}")
+        violation = FieldViolation("ipa.workflow_id", f"is needed by {needed_by}", "REQUIRED")
         raise ValidationError("The choice of the workflow is incomplete.", violations=[violation])
 
 
@@ -112,7 +112,7 @@ def validate_deployable(bindings: Mapping[str, str], agent_nodes: Collection[str
         InvalidBindingsError: there is one violation per node.
     """
     missing = [node for node in agent_nodes if not bindings.get(node)]
-    unbound = [_at(node, f"AGENT node `{node}` has no agent") for node in missing]
+    unbound = [_at(node, f"AGENT node `{node}` has no agent", "REQUIRED") for node in missing]
     _refuse([*_unknown(bindings, agent_nodes), *unbound])
 
 
@@ -130,11 +130,11 @@ def validate_variables(variables: Mapping[str, Any]) -> None:
 def _unknown(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> Iterator[FieldViolation]:
     for node in bindings:
         if node not in agent_nodes:
-            yield _at(node, f"`{node}` is not an AGENT node of the workflow")
+            yield _at(node, f"`{node}` is not an AGENT node of the workflow", "CONFLICT")
 
 
-def _at(node: str, description: str) -> FieldViolation:
-    return FieldViolation(f"ipa.agent_bindings[{node}]", description)
+def _at(node: str, description: str, reason: ViolationReason) -> FieldViolation:
+    return FieldViolation(f"ipa.agent_bindings[{node}]", description, reason)
 
 
 def _refuse(violations: list[FieldViolation]) -> None:

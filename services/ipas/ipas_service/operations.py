@@ -180,12 +180,12 @@ def _check_graph(choice: Choice, nodes: Mapping[tuple[str, int], Collection[str]
         raise WorkflowNotFoundError(
             "There is no workflow with this id.",
             resource=ResourceInfo("workflow", workflow_id),
-            violations=[FieldViolation("ipa.workflow_id", "names no workflow")],
+            violations=[FieldViolation("ipa.workflow_id", "names no workflow", "NOT_FOUND")],
         )
     if choice.graph not in nodes:
         raise WorkflowRevisionNotFoundError(
             "The workflow has no such revision.",
-            violations=[FieldViolation("ipa.workflow_revision", "is no revision of the workflow")],
+            violations=[FieldViolation("ipa.workflow_revision", "is no revision of the workflow", "NOT_FOUND")],
         )
     validate_bindings(choice.ipa["agent_bindings"], nodes[choice.graph])
 
@@ -196,7 +196,9 @@ def _check_agents(choice: Choice, live: Collection[str]) -> None:
         raise AgentNotFoundError(
             "There is no agent with this id.",
             resource=ResourceInfo("agent", min(missing.values())),
-            violations=[FieldViolation(f"ipa.agent_bindings[{node}]", "names no agent") for node in sorted(missing)],
+            violations=[
+                FieldViolation(f"ipa.agent_bindings[{node}]", "names no agent", "NOT_FOUND") for node in sorted(missing)
+            ],
         )
 
 

@@ -94,7 +94,7 @@ class TestSelection:
     def test_begins_with_the_workflow(self, workflow_revision: int, bindings: dict[str, str], dependent: str) -> None:
         with pytest.raises(ValidationError) as caught:
             validate_selection(workflow_id="", workflow_revision=workflow_revision, bindings=bindings)
-        assert caught.value.violations == (FieldViolation("ipa.workflow_id", f"is needed by {dependent}"),)
+        assert caught.value.violations == (FieldViolation("ipa.workflow_id", f"is needed by {dependent}", "REQUIRED"),)
 
 
 class TestBindings:
@@ -109,8 +109,8 @@ class TestBindings:
         with pytest.raises(InvalidBindingsError, match=r"^A binding is wrong: `start` .* \(and 1 more\)\.$") as caught:
             validate_bindings({"read": "x", "start": "y", "gone": "z"}, ["read", "write"])
         assert caught.value.violations == (
-            FieldViolation("ipa.agent_bindings[start]", "`start` is not an AGENT node of the workflow"),
-            FieldViolation("ipa.agent_bindings[gone]", "`gone` is not an AGENT node of the workflow"),
+            FieldViolation("ipa.agent_bindings[start]", "`start` is not an AGENT node of the workflow", "CONFLICT"),
+            FieldViolation("ipa.agent_bindings[gone]", "`gone` is not an AGENT node of the workflow", "CONFLICT"),
         )
 
     def test_to_deploy_are_complete(self) -> None:
@@ -121,9 +121,9 @@ class TestBindings:
         with pytest.raises(InvalidBindingsError) as caught:
             validate_deployable({"read": "x", "gone": "z", "blank": ""}, ["read", "write", "blank"])
         assert caught.value.violations == (
-            FieldViolation("ipa.agent_bindings[gone]", "`gone` is not an AGENT node of the workflow"),
-            FieldViolation("ipa.agent_bindings[write]", "AGENT node `write` has no agent"),
-            FieldViolation("ipa.agent_bindings[blank]", "AGENT node `blank` has no agent"),
+            FieldViolation("ipa.agent_bindings[gone]", "`gone` is not an AGENT node of the workflow", "CONFLICT"),
+            FieldViolation("ipa.agent_bindings[write]", "AGENT node `write` has no agent", "REQUIRED"),
+            FieldViolation("ipa.agent_bindings[blank]", "AGENT node `blank` has no agent", "REQUIRED"),
         )
 
 

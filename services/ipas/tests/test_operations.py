@@ -199,7 +199,7 @@ class TestAgents:
             if len(wanted) > 4:
                 await refuse_as(PayloadTooLargeError(SECRET), transport)
             if missing := [place for place, id in enumerate(wanted) if id in ids[:3]]:
-                fields = [FieldViolation(f"ids[{place}]", SECRET) for place in missing]
+                fields = [FieldViolation(f"ids[{place}]", SECRET, "NOT_FOUND") for place in missing]
                 await refuse_as(NotFoundError(SECRET, violations=fields), transport)
             found = [agent_pb2.Agent(id=id) for id in wanted]
             return agent_pb2.BatchGetAgentsResponse(agents=found).SerializeToString()

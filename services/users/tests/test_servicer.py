@@ -67,7 +67,20 @@ class TestCreateUser:
     async def test_names_every_malformed_field(self, users: UserServiceAsyncStub, admin: Caller) -> None:
         with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
             await create_user(users, admin, email="nobody", display_name="", roles=["root"], labels={"BAD KEY": "x"})
-        assert set(refusal.violations) == {"user.email", "user.display_name", "user.roles[0]", "user.labels[BAD KEY]"}
+        assert refusal.reasons == {
+            "user.email": "INVALID_FORMAT",
+            "user.display_name": "REQUIRED",
+            "user.roles[0]": "INVALID_VALUE",
+            "user.labels[BAD KEY]": "INVALID_FORMAT",
+        }
+
+    async def test_names_fields_as_its_caller_knows_them(self, users: UserServiceAsyncStub, admin: Caller) -> None:
+        user = pb.User(email="ada@example.com", display_name="x" * 201, labels={"a_B": "x"})
+        from_rest = (("x-envoy-original-path", "/v1/users"),)
+        for metadata, field in (((), "user.display_name"), (from_rest, "user.displayName")):
+            with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+                await users.CreateUser(pb.CreateUserRequest(user=user), metadata=(*admin.metadata, *metadata))
+            assert refusal.reasons == {field: "TOO_LONG", "user.labels[a_B]": "INVALID_FORMAT"}
 
     async def test_ignores_output_only_fields(self, users: UserServiceAsyncStub, admin: Caller) -> None:
         user = await create_user(

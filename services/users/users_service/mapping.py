@@ -76,5 +76,5 @@ def expire_time_from_proto(message: account_pb.ApiKey | account_pb.ApiKeyRotatio
     try:
         return given.ToDatetime(tzinfo=UTC) if message.HasField("expire_time") else None
     except (ValueError, OverflowError) as error:
-        violation = FieldViolation("expire_time", "must be a time before the year 10000")
+        violation = FieldViolation("expire_time", "must be a time before the year 10000", "OUT_OF_RANGE")
         raise ValidationError("The request is malformed.", violations=[violation]) from error

@@ -98,16 +98,22 @@ class TestDraft:
 
     def test_names_the_node_whose_id_is_taken(self) -> None:
         assert violations(validate_draft, graph("a b a b a", "")) == [
-            FieldViolation("workflow.definition.nodes[2]", "node `a` has the id of nodes[0]"),
-            FieldViolation("workflow.definition.nodes[3]", "node `b` has the id of nodes[1]"),
-            FieldViolation("workflow.definition.nodes[4]", "node `a` has the id of nodes[0]"),
+            FieldViolation("workflow.definition.nodes[2]", "node `a` has the id of nodes[0]", "DUPLICATE"),
+            FieldViolation("workflow.definition.nodes[3]", "node `b` has the id of nodes[1]", "DUPLICATE"),
+            FieldViolation("workflow.definition.nodes[4]", "node `a` has the id of nodes[0]", "DUPLICATE"),
         ]
 
     def test_names_the_end_of_an_edge_that_is_no_node(self) -> None:
         assert violations(validate_draft, graph("a", "a-x y-a z-z a-a")) == [
-            FieldViolation("workflow.definition.edges[0]", "edge `a` → `x` names `x`, which is not a node"),
-            FieldViolation("workflow.definition.edges[1]", "edge `y` → `a` names `y`, which is not a node"),
-            FieldViolation("workflow.definition.edges[2]", "edge `z` → `z` names `z`, which is not a node"),
+            FieldViolation(
+                "workflow.definition.edges[0]", "edge `a` → `x` names `x`, which is not a node", "NOT_FOUND"
+            ),
+            FieldViolation(
+                "workflow.definition.edges[1]", "edge `y` → `a` names `y`, which is not a node", "NOT_FOUND"
+            ),
+            FieldViolation(
+                "workflow.definition.edges[2]", "edge `z` → `z` names `z`, which is not a node", "NOT_FOUND"
+            ),
         ]
 
     def test_says_how_many_rules_are_broken(self) -> None:

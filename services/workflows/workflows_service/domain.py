@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
 from api_common.contract import size_violations
-from api_common.errors import FieldViolation
+from api_common.errors import FieldViolation, ViolationReason
 from api_common.resources import Lifecycle
 
 from workflows_service.errors import InvalidGraphError
@@ -77,12 +77,12 @@ def _draft_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]
     known = _index_by_id(definition)
     for index, node in enumerate(definition.get("nodes", ())):
         if known[node["id"]] != index:
-            yield _at_node(index, f"node `{node['id']}` has the id of nodes[{known[node['id']]}]")
+            yield _at_node(index, f"node `{node['id']}` has the id of nodes[{known[node['id']]}]", "DUPLICATE")
         yield from size_violations(f"{_FIELD}.nodes[{index}].config", node.get("config"))
     for index, edge in enumerate(definition.get("edges", ())):
         unknown = {edge["source"], edge["target"]} - known.keys()
         for id in sorted(unknown):
-            yield _at_edge(index, edge, f"names `{id}`, which is not a node")
+            yield _at_edge(index, edge, f"names `{id}`, which is not a node", "NOT_FOUND")
     yield from size_violations(_FIELD, definition, max_bytes=MAX_DEFINITION_BYTES)
 
 
@@ -91,18 +91,18 @@ def _shape_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]
     nodes, known = definition.get("nodes", ()), _index_by_id(definition)
     starts = _ids_of(definition, "START")
     if not starts:
-        yield FieldViolation(f"{_FIELD}.nodes", "there is no START node")
+        yield FieldViolation(f"{_FIELD}.nodes", "there is no START node", "REQUIRED")
     for id in starts[1:]:
         yield _at_node(known[id], f"node `{id}` is a START node beside `{starts[0]}`")
     if not _ids_of(definition, "END"):
-        yield FieldViolation(f"{_FIELD}.nodes", "there is no END node")
+        yield FieldViolation(f"{_FIELD}.nodes", "there is no END node", "REQUIRED")
     seen: set[tuple[str, str]] = set()
     for index, edge in enumerate(definition.get("edges", ())):
         source, target = edge["source"], edge["target"]
         if source == target:
             yield _at_edge(index, edge, "leads back to its own node")
         if (source, target) in seen:
-            yield _at_edge(index, edge, "is there already")
+            yield _at_edge(index, edge, "is there already", "DUPLICATE")
         seen.add((source, target))
         if target in known and nodes[known[target]]["type"] == "START":
             yield _at_edge(index, edge, f"leads into the START node `{target}`")
@@ -163,9 +163,10 @@ def _drawn(cycle: Sequence[str]) -> str:
     return " → ".join(shown)
 
 
-def _at_node(index: int, description: str) -> FieldViolation:
-    return FieldViolation(f"{_FIELD}.nodes[{index}]", description)
+def _at_node(index: int, description: str, reason: ViolationReason = "CONFLICT") -> FieldViolation:
+    return FieldViolation(f"{_FIELD}.nodes[{index}]", description, reason)
 
 
-def _at_edge(index: int, edge: Mapping[str, Any], problem: str) -> FieldViolation:
-    return FieldViolation(f"{_FIELD}.edges[{index}]", f"edge `{edge['source']}` → `{edge['target']}` {problem}")
+def _at_edge(index: int, edge: Mapping[str, Any], problem: str, reason: ViolationReason = "CONFLICT") -> FieldViolation:
+    description = f"edge `{edge['source']}` → `{edge['target']}` {problem}"
+    return FieldViolation(f"{_FIELD}.edges[{index}]", description, reason)

@@ -68,7 +68,8 @@ def _definition_to_proto(definition: Mapping[str, Any] | None) -> pb.Definition 
 def _definition_from_proto(definition: pb.Definition) -> dict[str, Any]:
     # No limit of its own, but before anything is converted: JSON may be shorter than its message, never by half.
     if definition.ByteSize() > 2 * MAX_DEFINITION_BYTES:
-        violation = FieldViolation("workflow.definition", f"must be at most {MAX_DEFINITION_BYTES} bytes as JSON")
+        description = f"must be at most {MAX_DEFINITION_BYTES} bytes as JSON"
+        violation = FieldViolation("workflow.definition", description, "TOO_LONG")
         raise ValidationError(violations=[violation])
     return {
         "nodes": [

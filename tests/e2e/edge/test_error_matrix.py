@@ -4,6 +4,7 @@ The rows come from the registry: a new error, or a new reply of the edge, is her
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, Final
@@ -65,7 +66,7 @@ def an_error(kind: type[DomainError]) -> DomainError:
     return kind(
         "This cannot be done.",
         metadata={"limit": "10"},
-        violations=[FieldViolation("user.email", "must be an address")],
+        violations=[FieldViolation("user.display_name", "must be short", "TOO_LONG")],
         resource=ResourceInfo("user", "u1"),
         retry_after_seconds=1,
     )
@@ -75,8 +76,9 @@ def failing(error: DomainError) -> Answer:
     """Returns what a service does that raises ``error``."""
 
     async def fail(_request: pb.GetMeRequest, context: Any) -> None:
-        request_id = dict(context.invocation_metadata())["x-request-id"]
-        code, message, trailers = render(error, request_id=request_id)
+        said = dict(context.invocation_metadata())
+        from_rest = "x-envoy-original-path" in said
+        code, message, trailers = render(error, request_id=said["x-request-id"], json_names=from_rest)
         await context.abort_with_status(SimpleNamespace(code=code, details=message, trailing_metadata=trailers))
 
     return fail
@@ -93,6 +95,9 @@ async def ask_everybody(edge: Edge, headers: dict[str, str]) -> dict[str, Refusa
         assert said["error-type"] == refusal.reason, language
         # As JSON: the bytes of packed details differ with the order of a map, which is nobody's promise.
         expected = MessageToDict(refusals["grpc"].status)
+        if language.startswith("rest"):
+            # Fields have the names of JSON there.
+            expected = json.loads(json.dumps(expected).replace("user.display_name", "user.displayName"))
         if (refusal.http_status, refusal.reason) == (404, "METHOD_NOT_FOUND"):
             expected["code"] = 5
         assert MessageToDict(refusal.status) == expected, language
@@ -131,7 +136,7 @@ async def test_with_five_hundred_long_violations_reaches_everybody(edge: Edge, b
     error = errors.ValidationError(
         long * 2,
         metadata={f"k{number}": long for number in range(20)},
-        violations=[FieldViolation(f"user.roles[{number}].{long}", long) for number in range(500)],
+        violations=[FieldViolation(f"user.roles[{number}].{long}", long, "INVALID_VALUE") for number in range(500)],
         resource=ResourceInfo("user", long),
     )
     backend.script["GetMe"] = failing(error)

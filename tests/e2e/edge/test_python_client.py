@@ -131,9 +131,8 @@ class TestRetry:
 
 class TestError:
     async def test_tells_what_the_server_told(self, call: Use, backend: Backend) -> None:
-        backend.script["CreateUser"] = failing(
-            InvalidError("Malformed.", violations=[FieldViolation("user.email", "must be an address")])
-        )
+        violation = FieldViolation("user.email", "must be an address", "INVALID_FORMAT")
+        backend.script["CreateUser"] = failing(InvalidError("Malformed.", violations=[violation]))
         with pytest.raises(errors.InvalidRequestError) as raised:
             await call(lambda api: api.users.create(ADA))
         error = raised.value
@@ -143,7 +142,9 @@ class TestError:
             "Malformed.",
         )
         assert error.request_id == "the-id"
-        assert [(one.field, one.description) for one in error.violations] == [("user.email", "must be an address")]
+        (found,) = error.violations
+        expected = (violation.field, violation.description, violation.reason)
+        assert (found.field, found.description, found.reason) == expected
         assert str(error) == "INVALID_REQUEST: Malformed."
 
     async def test_of_the_edge_is_of_the_same_kind(self, connect: Open, backend: Backend) -> None:

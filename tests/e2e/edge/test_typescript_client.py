@@ -30,6 +30,7 @@ class NewerError(AuthorizationError):
 
 
 AWAY = ExternalServiceError("away")
+MALFORMED = FieldViolation("user.email", "must be an address", "INVALID_FORMAT")
 FAILURES: dict[str, tuple[DomainError, int]] = {
     "busy twice": (AWAY, 2),
     "busy twice, fresh token": (AWAY, 2),
@@ -38,7 +39,7 @@ FAILURES: dict[str, tuple[DomainError, int]] = {
     "later": (RateLimitError("later", retry_after_seconds=0.2), 1),
     "much later": (RateLimitError("later", retry_after_seconds=60), 99),
     "taken": (EmailTakenError("taken"), 99),
-    "malformed": (ValidationError("No.", violations=[FieldViolation("user.email", "must be an address")]), 99),
+    "malformed": (ValidationError("No.", violations=[MALFORMED]), 99),
     "newer": (NewerError("no"), 99),
     "outage": (AWAY, 10_000),
 }

@@ -50,7 +50,7 @@ class FieldBehavior:
         mask), and the identifier.
         """
         missing = islice(_missing(self._plan, request, None), MAX_VIOLATIONS)
-        return [FieldViolation(path, "is required") for path in missing]
+        return [FieldViolation(path, "is required", "REQUIRED") for path in missing]
 
     def strip_output_only(self, request: Message) -> None:
         """Clears the OUTPUT_ONLY fields in place, except identifiers; clients may send back what they read."""

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from api_common.contract.field_behavior import has_behavior
-from api_common.errors import FieldViolation, InvalidUpdateMaskError
+from api_common.errors import FieldViolation, InvalidUpdateMaskError, ViolationReason
 
 
 def paths_to_write(message: Message, mask: FieldMask, *, mutable: frozenset[str]) -> tuple[str, ...]:
@@ -49,11 +49,12 @@ def _ignored(descriptor: Descriptor) -> frozenset[str]:
 
 def _refuse(path: str, descriptor: Descriptor) -> NoReturn:
     name, dot, _ = path.partition(".")
+    reason: ViolationReason
     if name not in descriptor.fields_by_name:
-        problem = "is not a field"
+        problem, reason = "is not a field", "UNKNOWN"
     elif dot:
-        problem = f"is a part of a field; name all of it: `{name}`"
+        problem, reason = f"is a part of a field; name all of it: `{name}`", "INVALID_VALUE"
     else:
-        problem = "cannot be changed"
-    violation = FieldViolation("update_mask", f"`{path[:64]}` {problem}")
+        problem, reason = "cannot be changed", "NOT_ALLOWED"
+    violation = FieldViolation("update_mask", f"`{path[:64]}` {problem}", reason)
     raise InvalidUpdateMaskError(violations=[violation])

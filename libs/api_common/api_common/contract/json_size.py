@@ -24,4 +24,5 @@ def compact_size(value: object) -> int:
 def size_violations(field: str, value: object, *, max_bytes: int = MAX_STRUCT_BYTES) -> list[FieldViolation]:
     """Returns a violation of ``field`` if ``value`` is larger than ``max_bytes`` as compact JSON, else nothing."""
     size = compact_size(value)
-    return [FieldViolation(field, f"is {size} bytes as JSON, at most {max_bytes} are kept")] if size > max_bytes else []
+    description = f"is {size} bytes as JSON, at most {max_bytes} are kept"
+    return [FieldViolation(field, description, "TOO_LONG")] if size > max_bytes else []

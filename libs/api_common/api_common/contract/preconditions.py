@@ -41,14 +41,15 @@ class Precondition:
             return []
         if not self.known:
             # Reject If-Match on methods that do not support it.
-            return [FieldViolation(IF_MATCH, "this method takes no condition")]
+            return [FieldViolation(IF_MATCH, "this method takes no condition", "NOT_ALLOWED")]
         if len(values) > 1 or not (values[0] == ANY or _STRONG_TAG.fullmatch(values[0])):
-            return [FieldViolation(IF_MATCH, "must be `*` or one strong entity tag of at most 64 characters")]
+            description = "must be `*` or one strong entity tag of at most 64 characters"
+            return [FieldViolation(IF_MATCH, description, "INVALID_FORMAT")]
         holder = self._holder(request)
         if values[0] == ANY or holder is None:
             return []
         if holder.etag and holder.etag != values[0]:
-            return [FieldViolation(IF_MATCH, "must not differ from the etag of the request")]
+            return [FieldViolation(IF_MATCH, "must not differ from the etag of the request", "CONFLICT")]
         holder.etag = values[0]
         return []
 

@@ -8,7 +8,7 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from api_common.contract.json_size import MAX_STRUCT_BYTES
-from api_common.errors import FieldViolation, ValidationError
+from api_common.errors import FieldViolation, ValidationError, ViolationReason
 
 MAX_FIELDS: Final = 12_000
 """The most fields of a request: its own, those of messages and JSON values in it, and every item of lists and maps.
@@ -55,14 +55,14 @@ class WireScan:
             raise ValidationError("The request does not decode as the method's message.") from error
         except _RefusedFieldError as refused:
             path = ".".join(reversed(refused.path))
-            raise ValidationError(violations=[FieldViolation(path, refused.description)]) from None
+            raise ValidationError(violations=[FieldViolation(path, refused.description, refused.reason)]) from None
 
 
 class _RefusedFieldError(Exception):
     """A field is too long, or a text holds NUL."""
 
-    def __init__(self, description: str) -> None:
-        self.description = description
+    def __init__(self, description: str, reason: ViolationReason) -> None:
+        self.description, self.reason = description, reason
         self.path: list[str] = []
         """From the inside to the outside."""
 
@@ -107,9 +107,9 @@ def _scan(plan: dict[int, _Field], data: bytes, start: int, end: int, left: int)
         if field is not None:
             try:
                 if after - begin > max(field.max_bytes, MAX_TEXT_BYTES):
-                    raise _RefusedFieldError(f"must be at most {field.max_bytes} bytes")
+                    raise _RefusedFieldError(f"must be at most {field.max_bytes} bytes", "TOO_LONG")
                 if field.text and data.find(0, begin, after) >= 0:
-                    raise _RefusedFieldError("must not hold a NUL character")
+                    raise _RefusedFieldError("must not hold a NUL character", "INVALID_FORMAT")
                 if field.plan is not None:
                     left = _scan(field.plan, data, begin, after, left)
             except _RefusedFieldError as refused:

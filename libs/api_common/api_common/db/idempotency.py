@@ -55,7 +55,8 @@ _STORE: Final = compile_statement(
 def read_key(values: tuple[str, ...]) -> str:
     """Returns the only value, or raises a ValidationError."""
     if len(values) != 1 or not _KEY.fullmatch(values[0]):
-        violation = FieldViolation("idempotency-key", "must be one value of 1 to 255 visible ASCII characters")
+        description = "must be one value of 1 to 255 visible ASCII characters"
+        violation = FieldViolation("idempotency-key", description, "INVALID_FORMAT")
         raise ValidationError("The idempotency key is malformed.", violations=[violation])
     return values[0]
 

@@ -1,6 +1,6 @@
 """Package errors holds one class per canonical error, its code and status, and its details on the wire."""
 
-from api_common.errors.details import MAX_DETAILS_BYTES, Trailers, render
+from api_common.errors.details import MAX_DETAILS_BYTES, Trailers, json_path, render
 from api_common.errors.domain import (
     AbortedError,
     AuthorizationError,
@@ -37,6 +37,7 @@ from api_common.errors.domain import (
     TooManyWatchesError,
     UnauthenticatedError,
     ValidationError,
+    ViolationReason,
 )
 from api_common.errors.registry import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, EdgeReply, ErrorSpec, spec_of
 
@@ -83,6 +84,8 @@ __all__ = [
     "Trailers",
     "UnauthenticatedError",
     "ValidationError",
+    "ViolationReason",
+    "json_path",
     "render",
     "spec_of",
 ]

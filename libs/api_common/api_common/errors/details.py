@@ -1,6 +1,7 @@
 """Renders a DomainError as `google.rpc.Status` with details, the shape of every error (AIP-193)."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,6 +25,8 @@ MAX_VIOLATIONS: Final = 32
 TRUNCATED: Final = "truncated"
 """Metadata key of an error whose details were cut; its value is `true`."""
 
+# A key of a map or an index, which may hold anything; or the beginning of the next word of a name.
+_KEY_OR_WORD: Final = re.compile(r"(\[.*?(?:\](?=[.\[]|$)|$))|_(.)", re.DOTALL)
 _MAX_TEXT_BYTES: Final = 512
 _MAX_NAME_BYTES: Final = 64
 _MAX_METADATA_BYTES: Final = 1024
@@ -33,12 +36,16 @@ Trailers = tuple[tuple[str, str | bytes], ...]
 """Trailing metadata: pairs of key and value, bytes for keys in `-bin`."""
 
 
-def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str, Trailers]:
-    """Returns the gRPC status, the message and the trailing metadata for ``error``."""
+def render(error: DomainError, *, request_id: str, json_names: bool = False) -> tuple[grpc.StatusCode, str, Trailers]:
+    """Returns the gRPC status, the message and the trailing metadata for ``error``.
+
+    Args:
+        json_names: whether violations name fields as JSON does, `user.displayName`; keys of maps stay as they are.
+    """
     spec = spec_of(error)
     message = _cut(error.message)
     status = status_pb2.Status(code=spec.code.value[0], message=message)
-    for detail in _details(error, request_id):
+    for detail in _details(error, request_id, json_names=json_names):
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
@@ -52,7 +59,12 @@ def render(error: DomainError, *, request_id: str) -> tuple[grpc.StatusCode, str
     return spec.code, message, trailers
 
 
-def _details(error: DomainError, request_id: str) -> Iterator[Message]:
+def json_path(path: str) -> str:
+    """Returns a path of proto names in the names of JSON."""
+    return _KEY_OR_WORD.sub(lambda found: found[1] or found[2].upper(), path)
+
+
+def _details(error: DomainError, request_id: str, *, json_names: bool) -> Iterator[Message]:
     """Yields the details, most useful first."""
     metadata, bad_request, resource = _metadata(error), _bad_request(error), _resource(error)
     if metadata != error.metadata or _is_cut(error, bad_request, resource):
@@ -66,6 +78,8 @@ def _details(error: DomainError, request_id: str) -> Iterator[Message]:
     if error.resource is not None:
         yield resource
     if error.violations:
+        for violation in bad_request.field_violations if json_names else ():
+            violation.field = json_path(violation.field)
         yield bad_request
 
 
@@ -108,12 +122,12 @@ def _bad_request(error: DomainError) -> error_details_pb2.BadRequest:
     room = _MAX_VIOLATIONS_BYTES
     for index, violation in enumerate(error.violations):
         entry = error_details_pb2.BadRequest.FieldViolation(
-            field=_cut(violation.field), description=_cut(violation.description)
+            field=_cut(violation.field), description=_cut(violation.description), reason=violation.reason
         )
         room -= entry.ByteSize() + 4
         if index == MAX_VIOLATIONS or room < 0:
             left = len(error.violations) - index
-            result.field_violations.add(field="*", description=f"and {left} more")
+            result.field_violations.add(field="*", description=f"and {left} more", reason="MORE")
             break
         result.field_violations.append(entry)
     return result

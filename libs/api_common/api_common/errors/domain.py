@@ -10,8 +10,24 @@ lines each:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+ViolationReason = Literal[
+    "REQUIRED",
+    "UNKNOWN",
+    "DUPLICATE",
+    "INVALID_FORMAT",
+    "INVALID_VALUE",
+    "TOO_LONG",
+    "OUT_OF_RANGE",
+    "NOT_FOUND",
+    "CONFLICT",
+    "NOT_ALLOWED",
+    "REFUSED",
+    "MORE",
+]
+"""The constants of the proto enum `ViolationReason`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +38,8 @@ class FieldViolation:
     """Path of the field in proto names, e.g. `user.email` or `requests[3].user.email`."""
     description: str
     """What the field must be, for people."""
+    reason: ViolationReason
+    """What is wrong with it, for programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +92,8 @@ class DomainError(Exception):
             item: path of the item in proto names, e.g. `requests[3]`.
         """
         self.metadata = {"item": item, **self.metadata}
-        about = [FieldViolation(f"{item}.{one.field}", one.description) for one in self.violations]
-        self.violations = tuple(about) or (FieldViolation(item, self.message),)
+        about = [replace(one, field=f"{item}.{one.field}") for one in self.violations]
+        self.violations = tuple(about) or (FieldViolation(item, self.message, "REFUSED"),)
 
 
 class ValidationError(DomainError):

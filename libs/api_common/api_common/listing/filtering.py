@@ -284,8 +284,10 @@ def _contract_name(written: str) -> str:
 
 
 def _filter_error(description: str) -> InvalidFilterError:
-    return InvalidFilterError("The filter is malformed.", violations=[FieldViolation("filter", description)])
+    violation = FieldViolation("filter", description, "INVALID_FORMAT")
+    return InvalidFilterError("The filter is malformed.", violations=[violation])
 
 
 def _order_error(description: str) -> InvalidOrderByError:
-    return InvalidOrderByError("The order is malformed.", violations=[FieldViolation("order_by", description)])
+    violation = FieldViolation("order_by", description, "INVALID_FORMAT")
+    return InvalidOrderByError("The order is malformed.", violations=[violation])

@@ -30,7 +30,7 @@ def clamp_page_size(requested: int) -> int:
     Source: AIP-158.
     """
     if requested < 0:
-        violation = FieldViolation("page_size", "must not be negative")
+        violation = FieldViolation("page_size", "must not be negative", "OUT_OF_RANGE")
         raise ValidationError("The page size is malformed.", violations=[violation])
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
@@ -76,7 +76,8 @@ class PageTokens:
             content = [None]
         bound, *cursor = content
         if bound != binding:
-            violation = FieldViolation("page_token", "must be a next_page_token of a call with the same parameters")
+            description = "must be a next_page_token of a call with the same parameters"
+            violation = FieldViolation("page_token", description, "INVALID_VALUE")
             raise InvalidPageTokenError("The page token was not issued for this call.", violations=[violation])
         return cursor
 

@@ -176,7 +176,7 @@ class BatchRepository(Repository):
         places = [index for index, id in enumerate(ids) if id.lower() not in known]
         if not places:
             return self._too_large()
-        violations = [FieldViolation(f"ids[{place}]", f"names no {self._resource}") for place in places]
+        violations = [FieldViolation(f"ids[{place}]", f"names no {self._resource}", "NOT_FOUND") for place in places]
         return NotFoundError(
             f"There is no {self._resource} with this id.",
             metadata={"item": violations[0].field},

@@ -71,7 +71,7 @@ def refuse_twice(ids: Sequence[str], path: str) -> None:
     """
     first_use: dict[str, int] = {}
     twice = [
-        FieldViolation(path.format(index), f"names the same as {path.format(first)}")
+        FieldViolation(path.format(index), f"names the same as {path.format(first)}", "DUPLICATE")
         for index, id in enumerate(ids)
         if (first := first_use.setdefault(id.lower(), index)) != index
     ]

@@ -3,7 +3,7 @@
 from api_common.rpc.adapter import COMPRESSED_BYTES, MAX_STREAM_SECONDS, unknown_method_handler
 from api_common.rpc.call import Call, Done, Layer
 from api_common.rpc.layers import Pipeline
-from api_common.rpc.layers.admission import Shares
+from api_common.rpc.layers.admission import REASONS_BY_RULE, Shares
 from api_common.rpc.layers.streaming import Streams
 from api_common.rpc.layers.telemetry import AccessLog
 from api_common.rpc.layers.transaction import MAX_RESPONSE_BYTES
@@ -12,6 +12,7 @@ __all__ = [
     "COMPRESSED_BYTES",
     "MAX_RESPONSE_BYTES",
     "MAX_STREAM_SECONDS",
+    "REASONS_BY_RULE",
     "AccessLog",
     "Call",
     "Done",

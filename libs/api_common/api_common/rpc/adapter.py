@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from api_common.authn import peer_of
-from api_common.call import MAX_CALL_SECONDS, RequestContext, StreamContext, follow_trace, read_headers
+from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext, follow_trace, read_headers
 from api_common.contract import MethodPolicy, PolicyError, message_etag, read_policies
 from api_common.errors import DomainError, MethodNotFoundError, Trailers, ValidationError, render
 from api_common.rpc.call import Call, Incoming, Layer, MessageStream
@@ -83,7 +83,7 @@ def unknown_method_handler() -> grpc.GenericRpcHandler:
 
     async def refuse(_: object, transport: _Transport) -> bytes:
         headers = read_headers(transport.invocation_metadata() or ())
-        await _abort(transport, MethodNotFoundError(), headers.request_id)
+        await _abort(transport, MethodNotFoundError(), headers)
 
     class UnknownMethod(grpc.GenericRpcHandler):
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -105,7 +105,7 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
             # at the same moment reaches nobody, and grpc.aio never frees it (grpc/grpc#43360; docs/performance.md).
             await asyncio.sleep(_END_SECONDS)
         if call.error is not None:
-            await _abort(transport, call.error, incoming.headers.request_id)
+            await _abort(transport, call.error, incoming.headers)
         done = call.done
         assert done is not None  # or there is an error
         initial: tuple[tuple[str, str], ...] = (("idempotent-replayed", "true"),) if done.replayed else ()
@@ -131,14 +131,14 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
         await layer(call)
         if call.error is None:
             return
-        request_id = call.incoming.headers.request_id
+        headers = call.incoming.headers
         # A client that does not read hears nothing of the error; the call ends all the same.
         async with asyncio.timeout(LAST_WORDS_SECONDS):
             if stream.resume_token and not stream.is_stuck:
-                _, _, trailers = render(call.error, request_id=request_id)
+                _, _, trailers = _render(call.error, headers)
                 status = status_pb2.Status.FromString(_details(trailers))
                 await stream.send(policy.response_class(resume_token=stream.resume_token, error=status))
-            await _abort(transport, call.error, request_id)
+            await _abort(transport, call.error, headers)
 
     return answer
 
@@ -159,10 +159,13 @@ class _Stream:
         self.resume_token = typing.cast(Any, message).resume_token
 
 
-async def _abort(transport: _Transport, error: DomainError, request_id: str) -> NoReturn:
-    code, message, trailers = render(error, request_id=request_id)
-    await transport.abort(code, message, trailers)
+async def _abort(transport: _Transport, error: DomainError, headers: RequestHeaders) -> NoReturn:
+    await transport.abort(*_render(error, headers))
     raise AssertionError("abort raises")
+
+
+def _render(error: DomainError, headers: RequestHeaders) -> tuple[grpc.StatusCode, str, Trailers]:
+    return render(error, request_id=headers.request_id, json_names=headers.from_rest)
 
 
 def _details(trailers: Trailers) -> bytes:

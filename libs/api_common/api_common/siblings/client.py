@@ -246,7 +246,7 @@ def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> DomainErr
     if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
         return PayloadTooLargeError("The answer would be too large; ask for less at once.")
     fields = _fields(trailers) if error in {NotFoundError, FailedPreconditionError} else ()
-    violations = [FieldViolation(field, "names nothing") for field in fields]
+    violations = [FieldViolation(field, "names nothing", "NOT_FOUND") for field in fields]
     return error(violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, get_args
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+
+from api_common.errors import ViolationReason
 
 NEVER: Final = "01900000-0000-7000-8000-000000000000"
 """A well-formed id that no resource has."""
@@ -21,6 +23,8 @@ class Refusal:
     """The sentence for people."""
     violations: dict[str, str] = field(default_factory=dict)
     """Description by field."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Reason by field."""
     metadata: dict[str, str] = field(default_factory=dict)
     """The metadata of the `ErrorInfo`."""
     request_id: str = ""
@@ -45,6 +49,8 @@ def refused(code: grpc.StatusCode, reason: str) -> Iterator[Refusal]:
         bad_request = error_details_pb2.BadRequest()
         if detail.Unpack(bad_request):
             refusal.violations = {entry.field: entry.description for entry in bad_request.field_violations}
+            refusal.reasons = {entry.field: entry.reason for entry in bad_request.field_violations}
+    assert set(refusal.reasons.values()) <= set(get_args(ViolationReason))
     assert (error.code(), info.reason) == (code, reason), f"{error.details()} {refusal.violations}"
     assert status.code == code.value[0]
     assert status.message == error.details()

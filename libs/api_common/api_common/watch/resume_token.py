@@ -100,7 +100,8 @@ def unseal(token: str, tokens: PageTokens, *, binding: str) -> Position:
     try:
         phase, database, seen, upto, seq, id_ = tokens.open(token, binding=binding)
     except InvalidPageTokenError as error:
-        violation = FieldViolation("resume_token", "must be a resume_token of a watch with the same filter")
+        description = "must be a resume_token of a watch with the same filter"
+        violation = FieldViolation("resume_token", description, "INVALID_VALUE")
         raise InvalidResumeTokenError(
             "The resume token was not issued for this watch.", violations=[violation]
         ) from error

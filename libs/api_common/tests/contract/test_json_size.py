@@ -19,5 +19,5 @@ def test_the_limit_itself_is_allowed() -> None:
 
 def test_one_byte_more_is_not() -> None:
     assert size_violations("agent.parameters", "x" * (MAX_STRUCT_BYTES - 1)) == [
-        FieldViolation("agent.parameters", "is 65537 bytes as JSON, at most 65536 are kept")
+        FieldViolation("agent.parameters", "is 65537 bytes as JSON, at most 65536 are kept", "TOO_LONG")
     ]

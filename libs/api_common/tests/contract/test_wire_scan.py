@@ -97,7 +97,8 @@ class TestNul:
         ],
     )
     def test_is_found_in_fields_lists_and_maps(self, user: pb.User, field: str) -> None:
-        assert refusal(pb.CreateUserRequest(user=user)) == FieldViolation(field, "must not hold a NUL character")
+        expected = FieldViolation(field, "must not hold a NUL character", "INVALID_FORMAT")
+        assert refusal(pb.CreateUserRequest(user=user)) == expected
 
     def test_is_not_found_where_none_is(self) -> None:
         check(pb.User(display_name="\\0", labels={"a": "\\u0000"}, roles=["0"]), b"\x50\x00")

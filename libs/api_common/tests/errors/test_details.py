@@ -1,12 +1,12 @@
 """What an error looks like on the wire, whatever was put into it."""
 
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import pytest
 from api_common.errors import domain as errors
 from api_common.errors.details import MAX_DETAILS_BYTES, MAX_VIOLATIONS, render
-from api_common.errors.domain import DomainError, FieldViolation, ResourceInfo
+from api_common.errors.domain import DomainError, FieldViolation, ResourceInfo, ViolationReason
 from api_common.errors.registry import REGISTRY, spec_of
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ REQUEST_ID = "01900000-0000-4000-8000-000000000000"
 
 # Long ones, too, and of characters of up to four bytes.
 texts = st.one_of(st.text(max_size=40), st.text(min_size=1, max_size=3).map(lambda text: text * 700))
-violations = st.builds(FieldViolation, texts, texts)
+violations = st.builds(FieldViolation, texts, texts, st.sampled_from(get_args(ViolationReason)))
 any_error = st.builds(
     errors.ValidationError,
     texts,
@@ -60,19 +60,20 @@ class TestSize:
         assert all(len(value) <= MAX_DETAILS_BYTES for _, value in trailers)
 
     def test_of_many_violations_is_cut_and_says_so(self) -> None:
-        many = [FieldViolation(f"f{number}", "is required") for number in range(500)]
+        many = [FieldViolation(f"f{number}", "is required", "REQUIRED") for number in range(500)]
         _, found = details(errors.ValidationError("Malformed.", violations=many))
         listed = found["BadRequest"].field_violations
         assert [one.field for one in listed] == [*(f"f{number}" for number in range(MAX_VIOLATIONS)), "*"]
         assert listed[-1].description == f"and {500 - MAX_VIOLATIONS} more"
+        assert listed[-1].reason == "MORE"
         assert dict(found["ErrorInfo"].metadata) == {"truncated": "true"}
 
     @pytest.mark.parametrize(
         "facts",
         [
-            {"violations": [FieldViolation("f", LONG)]},
-            {"violations": [FieldViolation(LONG, "x")]},
-            {"violations": [FieldViolation("f" * 200, "x" * 200)] * 20},
+            {"violations": [FieldViolation("f", LONG, "UNKNOWN")]},
+            {"violations": [FieldViolation(LONG, "x", "UNKNOWN")]},
+            {"violations": [FieldViolation("f" * 200, "x" * 200, "UNKNOWN")] * 20},
             {"resource": ResourceInfo("user", LONG)},
             {"resource": ResourceInfo("u" * 65, "x")},
             {"metadata": {"value": LONG}},
@@ -91,11 +92,35 @@ class TestSize:
         assert found["ErrorInfo"].metadata["truncated"] == "true"
 
     def test_of_what_fits_is_not_mentioned(self) -> None:
-        violations = [FieldViolation("f", "is required")] * MAX_VIOLATIONS
+        violations = [FieldViolation("f", "is required", "REQUIRED")] * MAX_VIOLATIONS
         error = errors.ValidationError("Malformed.", violations=violations, resource=ResourceInfo("user", "u1"))
         _, found = details(error)
         assert len(found["BadRequest"].field_violations) == MAX_VIOLATIONS
         assert dict(found["ErrorInfo"].metadata) == {}
+
+
+class TestFieldNames:
+    @pytest.mark.parametrize(
+        ("proto", "json"),
+        [
+            ("user.display_name", "user.displayName"),
+            ("requests[3].service_account.expire_time", "requests[3].serviceAccount.expireTime"),
+            ("user.labels[a_b]", "user.labels[a_b]"),
+            ("agent.tool_list[a_b].input_schema", "agent.toolList[a_b].inputSchema"),
+            ("user.labels[a_b.c_d", "user.labels[a_b.c_d"),
+            ("if-match", "if-match"),
+            ("*", "*"),
+            ("", ""),
+        ],
+    )
+    def test_are_those_of_json_for_callers_of_json(self, proto: str, json: str) -> None:
+        error = errors.ValidationError(violations=[FieldViolation(proto, "x", "UNKNOWN")])
+        for json_names, expected in ((False, proto), (True, json)):
+            _, _, trailers = render(error, request_id=REQUEST_ID, json_names=json_names)
+            status = status_pb2.Status.FromString(bytes(dict(trailers)["grpc-status-details-bin"]))  # type: ignore[arg-type]
+            found = error_details_pb2.BadRequest()
+            assert status.details[-1].Unpack(found)
+            assert found.field_violations[0].field == expected
 
 
 class TestDetails:
@@ -103,7 +128,7 @@ class TestDetails:
         error = errors.RateLimitError(
             "Too many requests.",
             metadata={"limit": "10"},
-            violations=[FieldViolation("user.email", "must be an address")],
+            violations=[FieldViolation("user.email", "must be an address", "INVALID_FORMAT")],
             resource=ResourceInfo("user", "u1"),
             retry_after_seconds=1.5,
         )
@@ -114,6 +139,7 @@ class TestDetails:
         assert found["RetryInfo"].retry_delay.ToMilliseconds() == 1500
         assert (found["ResourceInfo"].resource_type, found["ResourceInfo"].resource_name) == ("user", "u1")
         assert found["BadRequest"].field_violations[0].field == "user.email"
+        assert found["BadRequest"].field_violations[0].reason == "INVALID_FORMAT"
 
     def test_say_nothing_else(self) -> None:
         _, found = details(errors.NotFoundError("There is no such user."))

@@ -13,7 +13,10 @@ class TestEach:
     def test_puts_the_item_in_front_of_every_field(self) -> None:
         def make(number: int) -> None:
             if number:
-                fields = [FieldViolation("user.email", "is bad"), FieldViolation("user.roles[0]", "is worse")]
+                fields = [
+                    FieldViolation("user.email", "is bad", "TOO_LONG"),
+                    FieldViolation("user.roles[0]", "is worse", "UNKNOWN"),
+                ]
                 raise ValidationError("The request is malformed.", metadata={"a": "b"}, violations=fields)
 
         with pytest.raises(ValidationError) as caught:
@@ -27,7 +30,7 @@ class TestEach:
 
         with pytest.raises(EtagMismatchError) as caught:
             map_items([0], make)
-        assert caught.value.violations == (FieldViolation("requests[0]", "The user has changed."),)
+        assert caught.value.violations == (FieldViolation("requests[0]", "The user has changed.", "REFUSED"),)
         assert caught.value.resource == ResourceInfo("user", "1")
 
 

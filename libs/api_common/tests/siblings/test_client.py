@@ -126,7 +126,7 @@ class TestErrors:
         assert SECRET not in caught.value.message
 
     async def test_say_which_fields_name_nothing_and_nothing_more(self, users: SiblingClient, sibling: Sibling) -> None:
-        fields = [errors.FieldViolation("ids[3]", SECRET), errors.FieldViolation("ids[5]", SECRET)]
+        fields = [errors.FieldViolation(f"ids[{place}]", SECRET, "NOT_FOUND") for place in (3, 5)]
         code, message, trailers = render(errors.NotFoundError(SECRET, violations=fields), request_id="")
 
         async def answer(transport: Transport) -> bytes:

@@ -23,6 +23,7 @@ from api_common.errors import (
     TooManyCallsError,
     TooManyWatchesError,
     ValidationError,
+    ViolationReason,
 )
 from api_common.rpc.call import Admitted, Call, Incoming, Layer
 from api_common.settings import SharesSettings
@@ -38,6 +39,14 @@ SMALL_BYTES: Final = 64 * 1024
 """Messages up to this size do not count by their bytes: the share of calls bounds them."""
 
 _validator: Final = Validator()
+REASONS_BY_RULE: Final[Mapping[str, ViolationReason]] = {
+    "required": "REQUIRED",
+    "unique": "DUPLICATE",
+    **dict.fromkeys(("max_len", "max_bytes", "max_items", "max_pairs"), "TOO_LONG"),
+    **dict.fromkeys(("gt", "gte", "lte", "gte_lte", "gt_now"), "OUT_OF_RANGE"),
+    **dict.fromkeys(("in", "not_in", "defined_only"), "INVALID_VALUE"),
+}
+"""By the last part of a rule's id; all other rules are about the form."""
 
 
 Check = Callable[[Message, Incoming], Sequence[FieldViolation]]
@@ -268,4 +277,5 @@ def _field_violation(violation: Violation) -> FieldViolation:
         subscript = element.subscript
         if subscript is not None:
             path += f"[{subscript.value}]"
-    return FieldViolation(path[1:], proto.message or "is malformed")
+    reason = REASONS_BY_RULE.get(proto.rule_id.rpartition(".")[2], "INVALID_FORMAT")
+    return FieldViolation(path[1:], proto.message or "is malformed", reason)
