@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import grpc
 from cachetools import FIFOCache
 
 from api_common.authn.key_sets import KeySet
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, read_issuer
+from api_common.authn.oidc import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, OidcVerifier, read_issuer
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import Peer, spiffe_id, verify_service_token
 from api_common.errors import AuthorizationError, UnauthenticatedError
@@ -31,21 +31,6 @@ SERVICE_ROLES: Final = frozenset({"service"})
 
 _NOT_SERVED: Final = "This service does not serve this caller."
 _CACHE_SIZE: Final = 10_000
-
-
-class TokenVerifier(Protocol):
-    """Verifies the tokens of one issuer."""
-
-    @property
-    def key_set(self) -> KeySet:
-        """The issuer's keys; when they change, tokens are verified again."""
-
-    async def verify(self, token: str) -> Principal:
-        """Returns the bearer of ``token``.
-
-        Raises:
-            UnauthenticatedError: it does not verify.
-        """
 
 
 class _Verified(NamedTuple):
@@ -71,7 +56,7 @@ class Authenticator:
 
     def __init__(
         self,
-        verifiers: Mapping[str, TokenVerifier],
+        verifiers: Mapping[str, OidcVerifier],
         *,
         service: str,
         callers: Collection[str],

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import httpx
 import jwt
@@ -32,35 +33,48 @@ class UnknownKeyError(Exception):
     """No key of the set may verify the token."""
 
 
-class KeySet(Protocol):
-    """The current public keys of one issuer."""
+class KeySet(ABC):
+    """The current public keys of one issuer, by id."""
 
-    generation: int
-    """Grows whenever the keys change, so that what was verified with an older set can be forgotten."""
+    def __init__(self, source: str) -> None:
+        self.generation = 0
+        """Grows whenever the keys change, so that what was verified with an older set can be forgotten."""
+        self._source = source
+        self._document: Mapping[str, Any] | None = None
+        self._keys: dict[str, jwt.PyJWK] = {}
 
     async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """Returns the key that a token names; without a name, the only key.
+        """Returns the key that a token names, also one that the issuer added just now; without a name, the only key.
 
         Raises:
             UnknownKeyError: there is no such key, or no name and more than one key.
         """
+        found = self._known(key_id)
+        if found is None:
+            await self._renew(MIN_FETCH_INTERVAL_SECONDS)
+            found = self._known(key_id)
+        if found is None:
+            raise UnknownKeyError
+        return found
 
     async def refresh(self) -> None:
         """Looks for newer keys if it is time to; never fails: the old keys stay."""
+        await self._renew(MAX_AGE_SECONDS)
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - a file has none
         """Closes the connections to the issuer, if there are any."""
 
+    @abstractmethod
+    async def _fetch(self) -> Mapping[str, Any]:
+        """Returns the issuer's JWKS document."""
 
-class _Keys:
-    """Keys by id."""
+    async def _renew(self, min_age_seconds: float) -> None:
+        try:
+            self._replace(await self._fetch())
+        except Exception:  # noqa: BLE001 - whatever the issuer answers, or the file holds, the old keys stay
+            _log.warning("key set not refreshed", source=self._source, exc_info=True)
 
-    def __init__(self) -> None:
-        self.generation = 0
-        self._document: Mapping[str, Any] | None = None
-        self._keys: dict[str, jwt.PyJWK] = {}
-
-    def replace(self, document: Mapping[str, Any]) -> None:
+    def _replace(self, document: Mapping[str, Any]) -> None:
         """Takes the keys of a JWKS document.
 
         Raises:
@@ -79,20 +93,17 @@ class _Keys:
         self._document = document
         self.generation += 1
 
-    def get(self, key_id: str | None) -> jwt.PyJWK | None:
+    def _known(self, key_id: str | None) -> jwt.PyJWK | None:
         if key_id is None:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(key_id)
-
-    async def close(self) -> None:
-        """Closes the connections to the issuer, if there are any."""
 
 
 def _may_verify(key: jwt.PyJWK) -> bool:
     return key.public_key_use in {None, "sig"} and key.algorithm_name in ALGORITHMS
 
 
-class FileKeySet(_Keys):
+class FileKeySet(KeySet):
     """A JWKS file; a new file is noticed within `MAX_AGE_SECONDS`.
 
     Raises:
@@ -101,72 +112,38 @@ class FileKeySet(_Keys):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
+        super().__init__("file")
         self._path = path
-        self.replace(json.loads(path.read_bytes()))
+        self._replace(json.loads(path.read_bytes()))
 
-    async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """Returns the named key, also one that came into the file just now."""
-        found = self.get(key_id)
-        if found is None:
-            await self.refresh()
-            found = self.get(key_id)
-        if found is None:
-            raise UnknownKeyError
-        return found
-
-    async def refresh(self) -> None:
-        """Reads the file again; a broken one is reported and ignored."""
-        try:
-            self.replace(json.loads(self._path.read_bytes()))
-        except Exception:  # noqa: BLE001 - whatever the file holds, the old keys stay
-            _log.warning("key set not refreshed", source="file", exc_info=True)
+    async def _fetch(self) -> Any:
+        return json.loads(self._path.read_bytes())
 
 
-class DiscoveredKeySet(_Keys):
+class DiscoveredKeySet(KeySet):
     """The key set that an issuer's discovery document points to.
 
     Source: OpenID Connect Discovery 1.0, section 4.
     """
 
-    def __init__(
-        self, issuer: str, *, client: httpx.AsyncClient | None = None, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__()
+    def __init__(self, issuer: str, *, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(issuer)
         self._issuer = issuer
-        self._client = client or httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False)
+        self._client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False)
         self._now = now
         self._tried_at = float("-inf")
         self._fetching = asyncio.Lock()
-
-    async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """Returns the named key; for an unknown name the issuer is asked, within its floor."""
-        found = self.get(key_id)
-        if found is None:
-            await self._fetch_unless_tried_within(MIN_FETCH_INTERVAL_SECONDS)
-            found = self.get(key_id)
-        if found is None:
-            raise UnknownKeyError
-        return found
-
-    async def refresh(self) -> None:
-        """Asks the issuer again if the keys are old; while it is down they stay."""
-        await self._fetch_unless_tried_within(MAX_AGE_SECONDS)
 
     async def close(self) -> None:
         """Closes the connections to the issuer."""
         await self._client.aclose()
 
-    async def _fetch_unless_tried_within(self, seconds: float) -> None:
+    async def _renew(self, min_age_seconds: float) -> None:
         # A caller that waited here for another fetch sees that the fetch was tried just now.
         async with self._fetching:
-            if self._now() - self._tried_at < seconds:
-                return
-            self._tried_at = self._now()
-            try:
-                self.replace(await self._fetch())
-            except Exception:  # noqa: BLE001 - whatever the issuer answers, the old keys stay
-                _log.warning("key set not refreshed", source=self._issuer, exc_info=True)
+            if self._now() - self._tried_at >= min_age_seconds:
+                self._tried_at = self._now()
+                await super()._renew(min_age_seconds)
 
     async def _fetch(self) -> dict[str, Any]:
         document = await self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")

@@ -9,12 +9,12 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jwt
 
 from api_common.authn.key_sets import ALGORITHMS, KeySet, UnknownKeyError
-from api_common.authn.principal import TENANT_PATTERN, Principal
+from api_common.authn.principal import TENANT_PATTERN, Kind, Principal
 from api_common.errors import UnauthenticatedError
 
 MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
@@ -38,18 +38,13 @@ class ClaimMap:
     """The path to the roles' names, a list of texts."""
 
 
-GENERIC_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("roles",))
-"""The claims of our development issuer, and of any issuer that can be configured to use them."""
-KEYCLOAK_CLAIMS: Final = ClaimMap(tenant=("tenant_id",), roles=("realm_access", "roles"))
-"""Keycloak: realm roles as it issues them, the tenant by a mapper."""
-AUTH0_CLAIMS: Final = ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/roles",))
-"""Auth0: organizations are tenants, roles come in a namespaced claim (its rule for custom claims)."""
-
-
 CLAIM_MAPS: Final[Mapping[str, ClaimMap]] = {
-    "generic": GENERIC_CLAIMS,
-    "keycloak": KEYCLOAK_CLAIMS,
-    "auth0": AUTH0_CLAIMS,
+    # Our development issuer, and any issuer that can be configured to use these names.
+    "generic": ClaimMap(tenant=("tenant_id",), roles=("roles",)),
+    # Realm roles as Keycloak issues them, the tenant by a mapper.
+    "keycloak": ClaimMap(tenant=("tenant_id",), roles=("realm_access", "roles")),
+    # Organizations are tenants, roles come in a namespaced claim (Auth0's rule for custom claims).
+    "auth0": ClaimMap(tenant=("org_id",), roles=("https://ameide.dev/roles",)),
 }
 """By the name that the settings use."""
 
@@ -68,8 +63,8 @@ class OidcVerifier:
         issuer: str,
         audience: str,
         key_set: KeySet,
-        claims: ClaimMap = GENERIC_CLAIMS,
-        kind: Literal["user", "service_account"] = "user",
+        claims: ClaimMap = CLAIM_MAPS["generic"],
+        kind: Kind = "user",
     ) -> None:
         self._issuer = issuer
         self._audience = audience

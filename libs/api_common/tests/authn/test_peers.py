@@ -13,14 +13,14 @@ import grpc
 import jwt
 import pytest
 from api_common.authn.authenticator import EDGE, TRUST_DOMAIN, Authenticator, peer_of, read_peer
-from api_common.authn.key_sets import FileKeySet, KeySet
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS
+from api_common.authn.key_sets import FileKeySet
+from api_common.authn.oidc import CLOCK_SKEW_SECONDS, OidcVerifier
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
 from api_common.authn.tls import channel_credentials, server_credentials
 from api_common.errors import AuthorizationError, UnauthenticatedError
 from api_common.settings import TlsSettings
-from api_common.testing import Identity
+from api_common.testing import AUDIENCE, Identity
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -36,11 +36,8 @@ ADA = Principal("ada", "acme", frozenset({"viewer"}), "ada@example.com", time.ti
 USERS_OWN = jwt.encode({"iss": "users"}, "x" * 32)
 
 
-class Users:
+class Users(OidcVerifier):
     """A verifier that knows one token."""
-
-    def __init__(self, key_set: KeySet) -> None:
-        self.key_set = key_set
 
     async def verify(self, token: str) -> Principal:
         if token != USERS_OWN:
@@ -89,7 +86,11 @@ def issue(folder: Path, target: Path, names: Sequence[x509.GeneralName]) -> None
 
 @pytest.fixture
 def policy(identity: Identity) -> Authenticator:
-    return Authenticator({"users": Users(FileKeySet(identity.jwks_path))}, service="agents", callers=("edge", "ipas"))
+    return Authenticator(
+        {"users": Users(issuer="users", audience=AUDIENCE, key_set=FileKeySet(identity.jwks_path))},
+        service="agents",
+        callers=("edge", "ipas"),
+    )
 
 
 class TestPeerPolicy:
