@@ -1,12 +1,11 @@
 """The two clients, which differ only in the stack of gRPC that they use."""
 
-from types import TracebackType
 from typing import Self
 
 import grpc
 
 from ameide_client.calls import AsyncCalls, AsyncToken, Caller, Calls, Token
-from ameide_client.connection import OPTIONS, Address
+from ameide_client.connection import OPTIONS, parse_address
 from ameide_client.retries import RetryPolicy
 from ameide_client.services import AsyncServices, Services
 
@@ -36,11 +35,12 @@ class Client(Services):
         timeout_seconds: float = 30.0,
         retry: RetryPolicy | None = None,
     ) -> None:
-        caller, address = _caller(token, api_key, timeout_seconds, retry), Address.parse(url, ca=ca)
+        caller = _caller(token, api_key, timeout_seconds, retry)
+        target, credentials = parse_address(url, ca=ca)
         self._channel = (
-            grpc.insecure_channel(address.target, options=OPTIONS)
-            if address.credentials is None
-            else grpc.secure_channel(address.target, address.credentials, options=OPTIONS)
+            grpc.insecure_channel(target, options=OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=OPTIONS)
         )
         super().__init__(Calls(self._channel, caller, token))
 
@@ -51,9 +51,7 @@ class Client(Services):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -70,11 +68,12 @@ class AsyncClient(AsyncServices):
         timeout_seconds: float = 30.0,
         retry: RetryPolicy | None = None,
     ) -> None:
-        caller, address = _caller(token, api_key, timeout_seconds, retry), Address.parse(url, ca=ca)
+        caller = _caller(token, api_key, timeout_seconds, retry)
+        target, credentials = parse_address(url, ca=ca)
         self._channel = (
-            grpc.aio.insecure_channel(address.target, options=OPTIONS)
-            if address.credentials is None
-            else grpc.aio.secure_channel(address.target, address.credentials, options=OPTIONS)
+            grpc.aio.insecure_channel(target, options=OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options=OPTIONS)
         )
         super().__init__(AsyncCalls(self._channel, caller, token))
 
@@ -85,9 +84,7 @@ class AsyncClient(AsyncServices):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

@@ -1,8 +1,7 @@
 """The address of the API, and the credential of the caller."""
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlsplit
 
 import grpc
@@ -21,31 +20,24 @@ OPTIONS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The edge of a mesh."""
+def parse_address(url: str, *, ca: bytes | None) -> tuple[str, grpc.ChannelCredentials | None]:
+    """Returns host and port in the form of gRPC, and the credentials of the connection: None for plain text.
 
-    target: str
-    """Host and port, in the form of gRPC."""
-    credentials: grpc.ChannelCredentials | None
-    """None for plain text."""
+    Args:
+        url: `https://api.example.com` or, for this machine only, `http://127.0.0.1:8080`.
 
-    @classmethod
-    def parse(cls, url: str, *, ca: bytes | None) -> Self:
-        """Reads `https://api.example.com` or, for this machine only, `http://127.0.0.1:8080`.
-
-        Raises:
-            ValueError: the URL has another form, or would send credentials over a network in plain text.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"expected a URL such as https://api.example.com, not {url!r}")
-        if parts.scheme == "http" and not _is_this_machine(parts.hostname):
-            raise ValueError(f"{url!r} would send credentials in plain text; use https")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        if parts.scheme == "http":
-            return cls(f"{host}:{parts.port or 80}", None)
-        return cls(f"{host}:{parts.port or 443}", grpc.ssl_channel_credentials(ca))
+    Raises:
+        ValueError: the URL has another form, or would send credentials over a network in plain text.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"expected a URL such as https://api.example.com, not {url!r}")
+    if parts.scheme == "http" and not _is_this_machine(parts.hostname):
+        raise ValueError(f"{url!r} would send credentials in plain text; use https")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if parts.scheme == "http":
+        return f"{host}:{parts.port or 80}", None
+    return f"{host}:{parts.port or 443}", grpc.ssl_channel_credentials(ca)
 
 
 def _is_this_machine(host: str) -> bool:

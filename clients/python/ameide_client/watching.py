@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 import grpc
@@ -69,7 +68,8 @@ class Progress(Generic[ResourceT]):
         now = time.monotonic()
         self._lost_at = now if self._lost_at is None else self._lost_at
         # A working stream ends with its token or with the connection, which gRPC reports in many ways.
-        passes = is_retryable(error) or (heard and (_is_unauthenticated(error) or not error.request_id))
+        over = error.code is grpc.StatusCode.UNAUTHENTICATED or not error.request_id
+        passes = is_retryable(error) or (heard and over)
         if not passes or now - self._lost_at > self._patience_seconds:
             raise error
         longest = self._policy.first_pause_seconds * 2 ** min(self._attempts, _MAX_DOUBLINGS)
@@ -108,9 +108,7 @@ class Watch(Generic[ResourceT]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Self:
@@ -159,9 +157,7 @@ class AsyncWatch(Generic[ResourceT]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __aiter__(self) -> Self:
@@ -203,7 +199,3 @@ class AsyncWatch(Generic[ResourceT]):
 def _ended() -> ApiError:
     """Returns the error of a stream that ended without a last message."""
     return UnavailableError("The stream has ended.", code=grpc.StatusCode.UNAVAILABLE, reason="UNAVAILABLE")
-
-
-def _is_unauthenticated(error: ApiError) -> bool:
-    return error.code is grpc.StatusCode.UNAUTHENTICATED
