@@ -94,9 +94,5 @@ def subjects(method: MethodPolicy, message: Message) -> Iterator[ResourceInfo]:
         # A request that names a resource by its id is not one itself.
         resource = found.DESCRIPTOR if found is not message else resource_of(method)
         if resource is not None:
-            yield ResourceInfo(type_of(resource), _plain(found.id))
-
-
-def _plain(id: str) -> str:
-    # The request may be unchecked: only an id goes into the log.
-    return id if UUID_PATTERN.fullmatch(id) else ""
+            # The request may be unchecked: only an id goes into the log.
+            yield ResourceInfo(type_of(resource), found.id if UUID_PATTERN.fullmatch(found.id) else "")

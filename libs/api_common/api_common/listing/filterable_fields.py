@@ -1,13 +1,11 @@
 """The fields that filters and orders may name, as a service declares them.
 
-    FIELDS = Fields({
-        "id": IdField(users.c.id),
-        "email": TextField(users.c.email, folded=users.c.email_folded, sortable=True),
-        "state": EnumField(users.c.state, State),
-        "create_time": TimestampField(users.c.create_time, sortable=True),
-        "labels": LabelsField(users.c.labels),
-        "roles": TextListField(users.c.roles),
-    })
+    FIELDS = resource_fields(
+        users,
+        State,
+        email=TextField(users.c.email, folded=users.c.email_folded, sortable=True),
+        roles=TextListField(users.c.roles),
+    )
 
 Indexes that a service's migration creates for them (tests/queries reads the plans):
 - one per sortable field, `(tenant_id, field, id)`: it serves both directions, `=`, `<`, … and `"abc*"` on the field;

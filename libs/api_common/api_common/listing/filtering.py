@@ -107,11 +107,6 @@ class OrderTerm:
     descending: bool
     """Whether the greatest comes first."""
 
-    @property
-    def expression(self) -> ColumnElement[Any]:
-        """The term for ORDER BY."""
-        return self.column.desc() if self.descending else self.column.asc()
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -146,11 +141,8 @@ def parse_filter(text: str, fields: Fields) -> Filter:
     return Filter(shape, MappingProxyType(values), fields)
 
 
-def parse_order_by(text: str, fields: Fields, *, default: str = DEFAULT_ORDER) -> Order:
+def parse_order_by(text: str, fields: Fields) -> Order:
     """Parses the `order_by` of a List request; `id` breaks ties in the last term's direction, so that an index serves.
-
-    Args:
-        default: what an empty ``text`` means.
 
     Raises:
         InvalidOrderByError: it is malformed, or names a field twice or one that is not sortable.
@@ -158,7 +150,7 @@ def parse_order_by(text: str, fields: Fields, *, default: str = DEFAULT_ORDER) -
     Source: AIP-132.
     """
     terms: dict[str, OrderTerm] = {}
-    for part in (text.strip() or default).split(","):
+    for part in (text.strip() or DEFAULT_ORDER).split(","):
         match = re.fullmatch(r"\s*([A-Za-z0-9_.]+)(?:\s+(asc|desc))?\s*", part)
         if match is None:
             raise _order_error("must look like `display_name, create_time desc`")

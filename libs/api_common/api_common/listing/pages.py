@@ -154,7 +154,7 @@ class Listing:
             clauses.append(filtered)
         if follows:
             clauses.append(keyset_clause(query.order.terms))
-        by = [term.expression for term in query.order.terms]
+        by = _by(query.order, columns)
         planned = select(self._table).where(*clauses).order_by(*by).limit(literal_column(str(most))).subquery("planned")
         size = bindparam("size", type_=Integer)
         return select(planned).order_by(*_by(query.order, planned.c)).limit(size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, or_, tuple_
+from sqlalchemy import ColumnElement, and_, bindparam, or_, tuple_
 
 from api_common.errors import FieldViolation, InvalidPageTokenError, ValidationError
 from api_common.listing.filtering import OrderTerm
@@ -93,16 +93,12 @@ def keyset_clause(order: Sequence[OrderTerm]) -> ColumnElement[bool]:
         columns, values = tuple_(*(term.column for term in order)), tuple_(*cursor)
         return columns < values if order[0].descending else columns > values
     following: list[ColumnElement[bool]] = []
-    for index, term in enumerate(order):
-        ties = [before.column == value for before, value in zip(order[:index], cursor, strict=False)]
-        following.append(and_(*ties, _follows(term, cursor[index])))
+    for index, (term, value) in enumerate(zip(order, cursor, strict=True)):
+        ties = [before.column == held for before, held in zip(order[:index], cursor, strict=False)]
+        following.append(and_(*ties, term.column < value if term.descending else term.column > value))
     # Implied by the rest, but the only part of it that an index can start from.
     first = order[0].column <= cursor[0] if order[0].descending else order[0].column >= cursor[0]
     return and_(first, or_(*following))
-
-
-def _follows(term: OrderTerm, value: BindParameter[Any]) -> ColumnElement[bool]:
-    return term.column < value if term.descending else term.column > value
 
 
 def _canonical(token: str) -> bytes:

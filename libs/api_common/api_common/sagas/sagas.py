@@ -49,10 +49,9 @@ class Sagas:
             NotFoundError: the tenant has no such saga.
             FailedPreconditionError: it does not need attention.
         """
-        row = await saga_store.lock(transaction, id)
-        if row is None:
+        saga = await saga_store.lock(transaction, id)
+        if saga is None:
             raise NotFoundError("There is no such saga.", resource=ResourceInfo("saga", id))
-        saga = Saga.of(row)
         if saga.state is not SagaState.NEEDS_ATTENTION:
             raise FailedPreconditionError(f"It is {saga.state} and needs no attention.")
         saga.state = SagaState.RUNNING if plan.only_forward else SagaState.COMPENSATING

@@ -128,9 +128,10 @@ async def insert_new(transaction: Transaction, saga: Saga) -> None:
     await transaction.fetch_one(_INSERT, {name: getattr(saga, name) for name in _stored})
 
 
-async def lock(transaction: Transaction, id: str) -> Row | None:
-    """Locks a saga's row until the transaction ends, and returns it."""
-    return await transaction.fetch_one(_LOCK, {"tenant_id": transaction.tenant_id, "id": id})
+async def lock(transaction: Transaction, id: str) -> Saga | None:
+    """Locks a saga's row until the transaction ends, and returns the saga."""
+    row = await transaction.fetch_one(_LOCK, {"tenant_id": transaction.tenant_id, "id": id})
+    return Saga.of(row) if row else None
 
 
 async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> Sequence[Row]:
@@ -153,10 +154,11 @@ async def count(database: Database) -> Sequence[Row]:
         return await transaction.fetch_all(_COUNT, {})
 
 
-async def claim_saga(transaction: Transaction, id: str, *, lease_seconds: float) -> Row | None:
+async def claim_saga(transaction: Transaction, id: str, *, lease_seconds: float) -> Saga | None:
     """Leases a saga for ``lease_seconds``; returns None if another worker owns it."""
     values = {"tenant_id": transaction.tenant_id, "id": id, "due_seconds": lease_seconds}
-    return await transaction.fetch_one(_CLAIM, values)
+    row = await transaction.fetch_one(_CLAIM, values)
+    return Saga.of(row) if row else None
 
 
 async def save(transaction: Transaction, saga: Saga, *, due_seconds: float | None) -> bool:

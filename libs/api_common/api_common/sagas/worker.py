@@ -129,10 +129,9 @@ class SagaWorker:
     async def work(self, tenant_id: str, id: str) -> None:
         """Claims a saga, unless another worker owns it, and executes it until it ends or pauses."""
         async with self._transaction(tenant_id) as transaction:
-            row = await saga_store.claim_saga(transaction, id, lease_seconds=self._lease)
-        if row is None:
+            saga = await saga_store.claim_saga(transaction, id, lease_seconds=self._lease)
+        if saga is None:
             return
-        saga = Saga.of(row)
         heartbeat = asyncio.create_task(self._extend_lease(saga, asyncio.current_task()))
         try:
             await self._run_until_pause(saga, self._plans[saga.kind], heartbeat)

@@ -113,8 +113,8 @@ class CircuitBreaker:
             self._breaker.call(lambda: None)
 
     def _count_failure(self) -> None:
-        with contextlib.suppress(_CountedError):
-            self._breaker.call(_fail)
+        with contextlib.suppress(_CountedError), self._breaker.calling():
+            raise _CountedError
 
     def _move(self, change: Callable[[], object]) -> None:
         before = self.state
@@ -128,7 +128,3 @@ class CircuitBreaker:
 
 class _CountedError(Exception):
     """What pybreaker sees of a failure."""
-
-
-def _fail() -> None:
-    raise _CountedError

@@ -161,7 +161,7 @@ class Sibling:
         connection = self._connected()
         path = self._methods[type(request)].path
         method = connection.channel.unary_unary(
-            path, request_serializer=_serialize, response_deserializer=response.FromString
+            path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
         )
         token = ctx.token
         if connection.signer is not None:
@@ -262,10 +262,6 @@ def _fields(trailers: Mapping[str, str | bytes]) -> list[str]:
     except DecodeError:
         return []
     return [violation.field for violation in named.field_violations]
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
 
 
 def _log_failure(request: object, ctx: CallContext, *, code: str, details: str | None) -> None:

@@ -1,32 +1,24 @@
 """The common parts of every export over OTLP: scope, resource, endpoint, time-out."""
 
-from typing import Final, TypedDict
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+ExporterT = TypeVar("ExporterT")
 
 SCOPE: Final = InstrumentationScope("ameide.api_common")
 """The instrumentation scope: this library."""
 
 
-class Collector(TypedDict):
-    """The arguments of an exporter."""
-
-    endpoint: str
-    """`http://host:port`."""
-    insecure: bool
-    """Without TLS."""
-    timeout: float
-    """The time of one export with its retries, in seconds."""
-
-
-def collector(endpoint: str) -> Collector:
-    """Returns the arguments of an exporter to a collector.
+def exporter(kind: Callable[..., ExporterT], endpoint: str) -> ExporterT:
+    """Returns an exporter to a collector; one export with its retries takes at most 5 s.
 
     Args:
         endpoint: `http://host:port` of an OTLP collector (gRPC); `https` is TLS with public authorities.
     """
-    return {"endpoint": endpoint, "insecure": endpoint.startswith("http://"), "timeout": 5}
+    return kind(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=5)
 
 
 def resource(service: str) -> Resource:

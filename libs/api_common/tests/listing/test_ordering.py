@@ -30,9 +30,6 @@ class TestOrder:
         columns = [term.column.name for term in parse_order_by("email, display_name", FIELDS).terms]
         assert columns == ["email_folded", "display_name", "id"]
 
-    def test_the_default_can_be_chosen(self) -> None:
-        assert parse_order_by("", FIELDS, default="email").shape == "email, id"
-
     @pytest.mark.parametrize(
         ("text", "says"),
         [
