@@ -6,34 +6,18 @@ from typing import Any, Final
 
 from api_common.db import Row, Statement, Transaction, compile_statement
 from api_common.errors import NotFoundError, ResourceInfo
-from api_common.listing import (
-    EnumField,
-    Fields,
-    IdField,
-    IntegerField,
-    LabelsField,
-    PageTokens,
-    TextField,
-    TimestampField,
-)
-from api_common.resources import BatchRepository, PartRepository
+from api_common.listing import EnumField, Fields, IdField, IntegerField, PageTokens, TextField, TimestampField
+from api_common.resources import BatchRepository, PartRepository, resource_fields
 from sqlalchemy import bindparam, func, literal_column, select, update
 
 from ipas_service.domain import LIFECYCLE, DeploymentState, State
 from ipas_service.tables import deployments, ipas
 
-FIELDS = Fields(
-    {
-        "id": IdField(column=ipas.c.id),
-        "display_name": TextField(column=ipas.c.display_name, sortable=True),
-        "state": EnumField(column=ipas.c.state, states=State),
-        "workflow_id": IdField(column=ipas.c.workflow_id),
-        "workflow_revision": IntegerField(column=ipas.c.workflow_revision),
-        "labels": LabelsField(column=ipas.c.labels),
-        "create_time": TimestampField(column=ipas.c.create_time, sortable=True),
-        "update_time": TimestampField(column=ipas.c.update_time, sortable=True),
-        "created_by": TextField(column=ipas.c.created_by),
-    }
+FIELDS = resource_fields(
+    ipas,
+    State,
+    workflow_id=IdField(ipas.c.workflow_id),
+    workflow_revision=IntegerField(ipas.c.workflow_revision),
 )
 
 DEPLOYMENT_FIELDS = Fields(

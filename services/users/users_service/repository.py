@@ -9,48 +9,21 @@ from api_common.authz import StoredUser, is_user_id
 from api_common.db import Row, Transaction, compile_statement
 from api_common.errors import NotFoundError, ResourceInfo
 from api_common.events import RoleChange
-from api_common.listing import (
-    EnumField,
-    Fields,
-    IdField,
-    LabelsField,
-    PageTokens,
-    TextField,
-    TextListField,
-    TimestampField,
-)
-from api_common.resources import BatchRepository, PartRepository, Repository
+from api_common.listing import PageTokens, TextField, TextListField
+from api_common.resources import BatchRepository, PartRepository, Repository, resource_fields
 from sqlalchemy import DateTime, and_, bindparam, func, or_, select, update
 
 from users_service.domain import ACCOUNT_LIFECYCLE, LIFECYCLE, AccountState, State
 from users_service.tables import api_keys, service_accounts, users
 
-FIELDS = Fields(
-    {
-        "id": IdField(column=users.c.id),
-        "display_name": TextField(column=users.c.display_name, sortable=True),
-        "email": TextField(column=users.c.email, folded=users.c.email_folded, sortable=True),
-        "state": EnumField(column=users.c.state, states=State),
-        "roles": TextListField(column=users.c.roles),
-        "labels": LabelsField(column=users.c.labels),
-        "create_time": TimestampField(column=users.c.create_time, sortable=True),
-        "update_time": TimestampField(column=users.c.update_time, sortable=True),
-        "created_by": TextField(column=users.c.created_by),
-    }
+FIELDS = resource_fields(
+    users,
+    State,
+    email=TextField(users.c.email, folded=users.c.email_folded, sortable=True),
+    roles=TextListField(users.c.roles),
 )
 
-ACCOUNT_FIELDS = Fields(
-    {
-        "id": IdField(column=service_accounts.c.id),
-        "display_name": TextField(column=service_accounts.c.display_name, sortable=True),
-        "state": EnumField(column=service_accounts.c.state, states=AccountState),
-        "roles": TextListField(column=service_accounts.c.roles),
-        "labels": LabelsField(column=service_accounts.c.labels),
-        "create_time": TimestampField(column=service_accounts.c.create_time, sortable=True),
-        "update_time": TimestampField(column=service_accounts.c.update_time, sortable=True),
-        "created_by": TextField(column=service_accounts.c.created_by),
-    }
-)
+ACCOUNT_FIELDS = resource_fields(service_accounts, AccountState, roles=TextListField(service_accounts.c.roles))
 
 _FIND_PRINCIPAL = compile_statement(
     select(users)

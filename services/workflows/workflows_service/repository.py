@@ -2,34 +2,14 @@
 
 from api_common.db import Row, Transaction, compile_statement
 from api_common.errors import NotFoundError, ResourceInfo
-from api_common.listing import (
-    EnumField,
-    Fields,
-    IdField,
-    IntegerField,
-    LabelsField,
-    PageTokens,
-    TextField,
-    TimestampField,
-)
-from api_common.resources import BatchRepository, PartRepository
+from api_common.listing import IntegerField, PageTokens
+from api_common.resources import BatchRepository, PartRepository, resource_fields
 from sqlalchemy import bindparam, select
 
 from workflows_service.domain import LIFECYCLE, State
 from workflows_service.tables import workflow_revisions, workflows
 
-FIELDS = Fields(
-    {
-        "id": IdField(column=workflows.c.id),
-        "display_name": TextField(column=workflows.c.display_name, sortable=True),
-        "state": EnumField(column=workflows.c.state, states=State),
-        "revision": IntegerField(column=workflows.c.revision),
-        "labels": LabelsField(column=workflows.c.labels),
-        "create_time": TimestampField(column=workflows.c.create_time, sortable=True),
-        "update_time": TimestampField(column=workflows.c.update_time, sortable=True),
-        "created_by": TextField(column=workflows.c.created_by),
-    }
-)
+FIELDS = resource_fields(workflows, State, revision=IntegerField(workflows.c.revision))
 
 _GET_REVISION = compile_statement(
     select(workflow_revisions).where(

@@ -6,6 +6,7 @@ from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import Make, fill, fill_times, make_resource, row_etag, with_rows
 from api_common.resources.quotas import Quotas
 from api_common.resources.repository import PartRepository, Repository
+from api_common.resources.resource_fields import resource_fields
 
 __all__ = [
     "BatchRepository",
@@ -20,6 +21,7 @@ __all__ = [
     "fill_times",
     "make_resource",
     "map_items",
+    "resource_fields",
     "row_etag",
     "with_rows",
 ]
