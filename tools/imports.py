@@ -9,7 +9,6 @@ from tools.topology import ROOT, SERVICES
 
 
 def main() -> None:
-    """Exits with an error if a contract is broken."""
     packages = [service.module for service in SERVICES]
     contracts = (ROOT / "pyproject.toml").read_text()
     # In the first of the layers no service knows another.

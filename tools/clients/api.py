@@ -37,7 +37,6 @@ class Method:
 
     @property
     def fields(self) -> Iterable[FieldDescriptor]:
-        """The fields of the request."""
         return cast(Iterable[FieldDescriptor], self.rpc.input_type.fields)
 
     @property
@@ -72,7 +71,6 @@ class Service:
 
 
 def services() -> list[Service]:
-    """Returns every public service."""
     return [Service(one) for one in public_services()]
 
 
@@ -93,19 +91,15 @@ def messages() -> list[Descriptor]:
     waiting = [kind for rpc in rpcs for kind in (rpc.input_type, rpc.output_type)]
     while waiting:
         message = waiting.pop()
-        if not message.full_name.startswith("ameide.") or found.get(local_name(message)) is message:
+        name = message.full_name.removeprefix(f"{message.file.package}.")
+        if not message.full_name.startswith("ameide.") or found.get(name) is message:
             continue
-        if local_name(message) in found:
-            raise ValueError(f"two messages are called {local_name(message)}: clients could not tell them apart")
-        found[local_name(message)] = message
+        if name in found:
+            raise ValueError(f"two messages are called {name}: clients could not tell them apart")
+        found[name] = message
         held = [message.containing_type, *(field.message_type for field in message.fields)]
         waiting += [kind for kind in held if kind is not None]
-    return [message for name, message in sorted(found.items()) if message.containing_type is None]
-
-
-def local_name(message: Descriptor) -> str:
-    """Returns the name inside the package, `User`."""
-    return message.full_name.removeprefix(f"{message.file.package}.")
+    return [message for _, message in sorted(found.items()) if message.containing_type is None]
 
 
 def snake(name: str) -> str:

@@ -39,7 +39,6 @@ _OPTIONS: Final = {"timeout", "idempotency_key", "patience_seconds"}
 
 
 def generate() -> None:
-    """Writes the three modules."""
     for name, lines in {"services": _services(), "errors": _errors(), "types": _types()}.items():
         (PACKAGE / f"{name}.py").write_text(HEADER + _formatted("\n".join(lines)))
 

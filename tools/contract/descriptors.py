@@ -19,7 +19,6 @@ _NAMED: Final = {"message_type", "nested_type", "enum_type", "field", "value", "
 
 @cache
 def files() -> tuple[FileDescriptor, ...]:
-    """Returns the descriptors of all our .proto files."""
     names = (name.removesuffix(".proto").replace("/", ".") for name in proto_files())
     return tuple(importlib.import_module(f"{name}_pb2").DESCRIPTOR for name in names)
 
@@ -54,12 +53,10 @@ def public_services() -> list[ServiceDescriptor]:
 
 
 def methods_of(service: ServiceDescriptor) -> Iterable[MethodDescriptor]:
-    """Returns the RPCs of a service."""
     return cast(Iterable[MethodDescriptor], service.methods)
 
 
 def has_route(method: MethodDescriptor) -> bool:
-    """Tells whether an RPC has an HTTP route."""
     return bool(method.GetOptions().HasExtension(cast(Any, annotations_pb2.http)))
 
 

@@ -202,11 +202,10 @@ Try it from another terminal:
 
 
 def main() -> None:
-    """Runs the command that the arguments name."""
     commands = {"up": up, "down": down, "status": status, "reset": reset, "migrate": migrate}
     if len(sys.argv) != 2 or sys.argv[1] not in commands:
         raise SystemExit(f"usage: python -m tools.mesh {' | '.join(commands)}")
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
@@ -215,7 +214,3 @@ def main() -> None:
         raise SystemExit(f"\n{error}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -134,7 +134,6 @@ _AGENT: Json = {
 
 
 def main() -> None:
-    """Tells the story to the mesh that runs."""
     try:
         mesh = running_mesh(Mesh.from_environment())
         if mesh is None:

@@ -86,7 +86,6 @@ def stop(folder: Path) -> None:
 
 
 def pid(folder: Path) -> int | None:
-    """Returns the process id of the running server."""
     try:
         process = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
         alive = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE

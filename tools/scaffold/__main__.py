@@ -48,7 +48,6 @@ def add_events(name: str) -> None:
 
 
 def main() -> None:
-    """Makes the service that the argument names."""
     if len(sys.argv) != 2:
         raise SystemExit("usage: make new-service NAME=connectors")
     name = sys.argv[1]

@@ -26,6 +26,9 @@ LEAF_DAYS: Final = 90
 RENEW_DAYS: Final = 7
 """A certificate that expires sooner is replaced."""
 
+Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+"""A certificate and its private key."""
+
 
 def ensure(folder: Path) -> None:
     """Writes `ca.pem`, `ca.key` and `<name>.pem`, `<name>.key` for each of `NAMES`, unless a good pair is there.
@@ -33,16 +36,14 @@ def ensure(folder: Path) -> None:
     A new authority makes every leaf anew. Files are moved into place: nothing that runs ever reads half of one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    authority = _load(folder, "ca")
-    if authority is None:
-        authority = _store(folder, "ca", *_make_authority())
+    authority = _load(folder, "ca") or _store(folder, "ca", _make_authority())
     for name in NAMES:
         leaf = _load(folder, name)
         if leaf is None or not _is_signed_by(leaf[0], authority[0]):
-            _store(folder, name, *_make_leaf(name, *authority))
+            _store(folder, name, _make_leaf(name, authority))
 
 
-def _make_authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _make_authority() -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Ameide development authority")])
     usage = x509.KeyUsage(
@@ -65,10 +66,9 @@ def _make_authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     return certificate, key
 
 
-def _make_leaf(
-    name: str, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _make_leaf(name: str, authority: Pair) -> Pair:
     """Makes a certificate for servers and clients: every process is both."""
+    issuer, issuer_key = authority
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     names = x509.SubjectAlternativeName(
@@ -79,16 +79,15 @@ def _make_leaf(
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         ]
     )
-    issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = (
-        _builder(subject, authority.subject, key.public_key(), days=LEAF_DAYS)
+        _builder(subject, issuer.subject, key.public_key(), days=LEAF_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(names, critical=False)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
-        .add_extension(issuer_key_id, critical=False)
-        .sign(authority_key, hashes.SHA256())
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .sign(issuer_key, hashes.SHA256())
     )
     return certificate, key
 
@@ -110,7 +109,7 @@ def _builder(
     )
 
 
-def _load(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
+def _load(folder: Path, name: str) -> Pair | None:
     """Returns the pair if both files are valid, match, and do not expire soon."""
     try:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
@@ -133,12 +132,11 @@ def _is_signed_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     return True
 
 
-def _store(
-    folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _store(folder: Path, name: str, pair: Pair) -> Pair:
+    certificate, key = pair
     files.write_key(folder / f"{name}.key", key)
     files.write(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
-    return certificate, key
+    return pair
 
 
 if __name__ == "__main__":

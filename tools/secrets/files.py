@@ -18,7 +18,6 @@ def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
-    """Writes a private key as PEM."""
     write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 

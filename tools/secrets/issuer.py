@@ -32,7 +32,6 @@ class IssuerServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def document(self, path: str) -> bytes | None:
-        """Returns the document at ``path``, or None."""
         if path == DISCOVERY:
             return json.dumps({"issuer": ISSUER, "jwks_uri": f"{self.url}/jwks.json"}).encode()
         if path in KEY_SETS and (file := self.folder / path[1:]).is_file():
@@ -59,7 +58,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serves the mesh's issuer until SIGTERM."""
     mesh = Mesh.from_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     IssuerServer(mesh.issuer, mesh.ports["issuer"]).serve_forever()
