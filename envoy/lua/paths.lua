@@ -4,6 +4,7 @@
 -- be if it comes in chunks. HTTP/2 need not say it; then it is known when the whole body is here.
 local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
 local MAX_BYTES = 10485765
+local MAX_MCP_BYTES = 1048576
 
 local METHODS = {}
 for method in pairs(CONTRACT.routes) do
@@ -62,6 +63,10 @@ local function is_grpc(content_type)
   return content_type and content_type:lower():find("^application/grpc")
 end
 
+local function is_json(content_type)
+  return (content_type:lower():gsub("%s", "") .. ";"):find("^application/json;")
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local method, path = headers:get(":method"), headers:get(":path"):match("^[^?]*")
@@ -80,6 +85,17 @@ function envoy_on_request(handle)
   local is_head = (metadata:get("ameide.edge") or {}).head
   if route and not (is_head and route.stream) or method == "POST" and CONTRACT.rpcs[path] and is_grpc(headers:get("content-type")) then
     measure(metadata, size)
+  elseif handle:metadata():get("mcp") then
+    -- An endpoint for AI agents, which the route knows. It opens no stream of its own, so GET is refused, too.
+    if method ~= "POST" then
+      handle:respond({[":status"] = "405", allow = "POST"}, "")
+    elseif not is_json(headers:get("content-type") or "") then
+      handle:respond({[":status"] = "415"}, "")
+    elseif (tonumber(announced) or 0) > MAX_MCP_BYTES then
+      handle:respond({[":status"] = "413"}, "")
+    else
+      measure(metadata, size)
+    end
   else
     refuse_route(handle, path)
   end

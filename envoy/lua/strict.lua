@@ -30,6 +30,8 @@ end
 local text, at, values_left
 local way, depth = {}, 0
 local prefix, bound, respelled
+-- The text of each value of the outermost object, if somebody wants to know.
+local members
 
 local function refuse(description, reason)
   local field = prefix
@@ -222,10 +224,14 @@ local function read_object(fields, kind)
     end
     at = at + 1
     peek()
+    local start = at
     if field then
       read_field(field)
     else
       read(kind)
+    end
+    if members and depth == 1 then
+      members[name] = sub(text, start, at - 1)
     end
     more = another(CLOSE_OBJECT)
   end
@@ -404,6 +410,8 @@ local function check_query(query, parameters)
   end
 end
 
+local ANY_OBJECT = {prefix = "", type = "struct", bound = {}}
+
 local function check_body(content, body, values)
   if not body then
     -- Many clients send the empty object where nothing is expected.
@@ -435,6 +443,19 @@ local function is_one_message(body)
   end
   local flags, a, b, c, d = byte(body:getBytes(0, 5), 1, 5)
   return flags <= 1 and ((a * 256 + b) * 256 + c) * 256 + d == body:length() - 5
+end
+
+local function answer(handle, refusal)
+  if type(refusal) ~= "table" then
+    handle:logErr(refusal)
+    handle:respond({[":status"] = "500"}, "")
+    return
+  end
+  local metadata = handle:streamInfo():dynamicMetadata()
+  metadata:set("strict", "field", refusal.field)
+  metadata:set("strict", "description", refusal.description)
+  metadata:set("strict", "reason", refusal.reason)
+  handle:respond({[":status"] = "400"}, "")
 end
 
 function envoy_on_request(handle)
@@ -472,14 +493,23 @@ function envoy_on_request(handle)
       handle:headers():replace(":path", query == "" and path or path .. "?" .. query)
     end
   end
-  if not passed and type(refusal) ~= "table" then
-    handle:logErr(refusal)
-    handle:respond({[":status"] = "500"}, "")
-  elseif not passed then
-    local metadata = handle:streamInfo():dynamicMetadata()
-    metadata:set("strict", "field", refusal.field)
-    metadata:set("strict", "description", refusal.description)
-    metadata:set("strict", "reason", refusal.reason)
-    handle:respond({[":status"] = "400"}, "")
+  if not passed then
+    answer(handle, refusal)
   end
 end
+
+-- For mcp.lua.
+return {
+  -- Reads a body that is any object, and returns the text of each of its values, or refuses the request.
+  read_members = function(handle)
+    local buffer = handle:body()
+    depth, respelled, members = 0, {}, {}
+    local passed, refusal = pcall(check_body, buffer and buffer:getBytes(0, buffer:length()) or "", ANY_OBJECT, {})
+    local found = members
+    text, members = nil, nil
+    if passed then
+      return found
+    end
+    answer(handle, refusal)
+  end,
+}

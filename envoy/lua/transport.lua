@@ -10,6 +10,7 @@ local KEPT = {
   ["content-length"] = true, ["x-forwarded-proto"] = true,
   -- What filters behind this one read; the route removes it.
   accept = true, ["accept-encoding"] = true, ["content-encoding"] = true, ["x-api-key"] = true, ["x-ameide-size"] = true,
+  origin = true, ["mcp-method"] = true, ["mcp-name"] = true, ["mcp-protocol-version"] = true,
   -- What gRPC in a service reads.
   ["content-type"] = true, ["grpc-timeout"] = true, ["user-agent"] = true,
 }

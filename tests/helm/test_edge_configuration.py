@@ -1,7 +1,6 @@
 """The edge's files as the chart renders them, in a real Envoy."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tests.e2e.edge.plugin import Edge, running
 from tests.helm.release import NAMESPACE, Release, values_of
 from tests.ports import mesh_offset
 from tools.edge import layout as edge_tool
-from tools.edge.start import fill
+from tools.edge.start import decided, fill
 from tools.secrets import certificates, internal_keys
 from tools.topology import SERVICES
 
@@ -44,7 +43,7 @@ async def test_envoy_takes_them(tmp_path: Path, offset: int) -> None:
     edge_tool.lay_out(folder, certs=certs, port_offset=offset, environment=environment, decided=False)
     # As the image does at its start.
     configuration = folder / "envoy.yaml"
-    configuration.write_text(fill(configuration.read_text(), json.loads(files["edge.json"])))
+    configuration.write_text(fill(configuration.read_text(), decided(folder / "edge.json")))
     assert (folder / "claims.lua").read_text() == files["claims.lua"]
     async with running(Edge(folder, offset, ""), alone=True) as edge, httpx.AsyncClient(verify=False) as client:
         answer = await client.get(f"{edge.admin}/clusters?format=json")

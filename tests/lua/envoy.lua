@@ -60,9 +60,15 @@ return function(headers, content, metadata)
     streamInfo = function()
       return info
     end,
+    -- Of the route.
+    metadata = function()
+      return {get = function(_, name)
+        return (metadata.route or {})[name]
+      end}
+    end,
     respond = function(_, answer, text)
-      assert(text == "", "local_reply_config writes bodies")
-      seen.status, seen.allow = answer[":status"], answer.allow
+      assert(text == "" or answer[":status"] == "200", "local_reply_config writes bodies of refusals")
+      seen.status, seen.allow, seen.text = answer[":status"], answer.allow, text
     end,
     -- The test reads the bytes.
     base64Escape = function(_, bytes)

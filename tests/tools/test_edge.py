@@ -25,6 +25,7 @@ class TestLayOut:
         sources = {
             **{name: ENVOY / "local" / name for name in ("authentication.yaml", "audience.lua", "edge.json")},
             **{name: GENERATED / name for name in ("ameide.pb", "contract.lua", "open_paths.lua", "replies.lua")},
+            "mcp/users/tools.json": GENERATED / "mcp" / "users" / "tools.json",
             **{f"lua/{name}": ENVOY / "lua" / name for name in lua},
         }
         for laid, source in sources.items():

@@ -6,17 +6,18 @@
 - `!decided` stands for a value of the environment's `edge.json`.
 - `!bucket` stands for a token bucket: a rate of `edge.json`, and how many seconds of it the bucket holds.
 - `!buckets` stands for such buckets of each tenant and each principal, `!sizes` for the limits that count bytes.
-- `!file` stands for the content of another file.
+- `!endpoints` stands for the routes of each endpoint for AI agents; its file says what the edge does with each.
+- `!file` stands for the content of another file, which may have tags, too.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from tools.edge.start import look_up
+from tools.edge.start import decided, look_up
 from tools.topology import ROOT
 
 ENVOY: Final = ROOT / "envoy"
@@ -29,6 +30,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
 }
+_BRIDGE: Final = "type.googleapis.com/envoy.extensions.filters.http.mcp_json_rest_bridge.v3.McpJsonRestBridgePerRoute"
 _OFF: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 
 
@@ -37,7 +39,7 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
 
     Without ``decisions`` it has places for them, which `start.py` fills.
     """
-    decided = json.loads(decisions.read_text()) if decisions else None
+    known = decided(decisions) if decisions else None
 
     class Loader(yaml.CSafeLoader):
         """Knows our tags."""
@@ -46,10 +48,10 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
         return _read(generated / f"{loader.construct_scalar(node)}.yaml")
 
     def file(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        return _read(ENVOY / str(loader.construct_scalar(node)))
+        return yaml.load((ENVOY / str(loader.construct_scalar(node))).read_text(), Loader)  # noqa: S506 - as below
 
     def decide(place: str) -> Any:
-        return look_up(decided, place) if decided else f"@{place}@"
+        return look_up(known, place) if known else f"@{place}@"
 
     def decision(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
         return decide(str(loader.construct_scalar(node)))
@@ -76,7 +78,12 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
         kinds = loader.construct_mapping(node, deep=True)
         return [_route(kinds[one["kind"]], one["match"], one["cluster"]) for one in _read(generated / "routes.yaml")]
 
+    def endpoints(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
+        kinds = file(loader, node)
+        return [route for one in _read(generated / "mcp.yaml") for route in _endpoint(one, kinds)]
+
     Loader.add_constructor("!generated", part)
+    Loader.add_constructor("!endpoints", endpoints)
     Loader.add_constructor("!routes", routes)
     Loader.add_constructor("!page", _page)
     Loader.add_constructor("!bucket", one_bucket)
@@ -90,6 +97,20 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
 
 def _route(kind: dict[str, Any], match: Any, cluster: str) -> Any:
     return kind | {"match": match, "route": kind["route"] | {"cluster": cluster}}
+
+
+def _endpoint(endpoint: dict[str, Any], kinds: dict[str, Any]) -> Iterator[Any]:
+    """Yields the routes to the tools of an endpoint and to their list."""
+    path, listed = endpoint["path"], f"{endpoint['path']}/tools.json"
+    served = {"default_server_info": {"path": path}, "tool_list_http_rule": {"get": listed}, "tools": endpoint["tools"]}
+    bridge = {"envoy.filters.http.mcp_json_rest_bridge": {"@type": _BRIDGE, "tool_config": [served]}}
+    for kind, place, more, filters in (
+        ("call", path, {}, bridge),
+        ("list", listed, {"direct_response": {"status": 200, "body": {"filename": f".{listed}"}}}, {}),
+    ):
+        route = kinds[kind]
+        config = route["typed_per_filter_config"] | filters
+        yield route | {"match": route["match"] | {"path": place}, "typed_per_filter_config": config} | more
 
 
 def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:

@@ -45,6 +45,7 @@ def lay_out(
     # The pages, and the program that they load.
     for folder in (ENVOY / "docs", ROOT / "third_party" / "swagger-ui"):
         shutil.copytree(folder, target / "docs", dirs_exist_ok=True)
+    shutil.copytree(generated / "mcp", target / "mcp", dirs_exist_ok=True)
     shutil.copytree(ENVOY / "lua", target / "lua", dirs_exist_ok=True)
     shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
     _write_shifted(build(generated, decisions if decided else None), target / "envoy.yaml", port_offset)

@@ -19,6 +19,7 @@ def rows() -> list[Node]:
     transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
     strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
     return [
+        *_AGENTS,
         *(_grpc_row(reply, condition) for reply, condition in cases),
         _rest_row(malformed, _all(_status(400), _details(".contains('grpc_json_transcode_failure')")), transcoder),
         _rest_row(malformed, _all(_status(400), _STRICT), strict),
@@ -131,6 +132,18 @@ _STRICT: Final = {
         "match_if_key_not_found": False,
     }
 }
+# What the bridge answers is a message of JSON-RPC already. For a wrong version MCP asks for the status, too.
+_MESSAGE: Final[Node] = {
+    "headers_to_add": _SECURITY,
+    "body_format_override": {
+        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+        "content_type": "application/json",
+    },
+}
+_AGENTS: Final[list[Node]] = [
+    {"filter": _details(" == 'mcp_json_rest_bridge_request_unsupported_mcp_version'"), "status_code": 400, **_MESSAGE},
+    {"filter": _details(".startsWith('mcp_json_rest_bridge')"), **_MESSAGE},
+]
 # When the parser refuses, nothing has made a request id yet.
 _REQUEST_INFO: Final = {
     "@type": f"{_RPC}RequestInfo",

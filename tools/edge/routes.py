@@ -64,7 +64,8 @@ def rate_limits(services: list[PublicService]) -> list[Node]:
     Raises:
         ValueError: an RPC declares no class.
     """
-    paths: dict[str, list[str]] = {"READ": [], "EXPENSIVE": []}
+    # The edge holds a list of tools until its caller has read it.
+    paths: dict[str, list[str]] = {"READ": [], "EXPENSIVE": [r"/mcp/(.+/)?tools\.json"]}
     for service in services:
         classes = {method.name: method.GetOptions().Extensions[_POLICY].rate_class for method in service.methods}
         if undeclared := [name for name, value in classes.items() if value == policy_pb2.RATE_CLASS_UNSPECIFIED]:

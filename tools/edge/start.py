@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 
+def decided(path: Path) -> dict[str, Any]:
+    """Reads an `edge.json`, and adds the origins as rules of the rbac filter: also who names none is welcome."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    rules = [{"present_match": True, "invert_match": True}, *({"string_match": one} for one in found["origins"])]
+    return found | {"origin_rules": [{"header": {"name": "origin", **rule}} for rule in rules]}
+
+
 def look_up(decisions: Mapping[str, Any], place: str) -> Any:
     """Returns the value for a place: `origins`, `rates.READ.tenant`, or `rates.READ.tenant*2` for twice as much."""
     path, _, factor = place.partition("*")
@@ -30,7 +37,7 @@ def fill(template: str, decisions: Mapping[str, Any]) -> str:
 def start(options: list[str]) -> NoReturn:
     """Writes the configuration, and becomes Envoy with it."""
     filled = Path(tempfile.gettempdir()) / "envoy.yaml"
-    filled.write_text(fill(Path("envoy.yaml").read_text(), json.loads(Path("edge.json").read_text())))
+    filled.write_text(fill(Path("envoy.yaml").read_text(), decided(Path("edge.json"))))
     os.execvp("envoy", ["envoy", "--config-path", str(filled), *options])  # noqa: S606 - the image's own
 
 

@@ -23,7 +23,6 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from tests.e2e.edge.backend import Backend, serving
 from tests.ports import reserved
 from tools.edge import layout as edge_tool
-from tools.edge.build import GENERATED
 from tools.edge.run import DRAIN_SECONDS, command
 from tools.secrets import certificates
 from tools.secrets.issuer import IssuerServer
@@ -166,10 +165,10 @@ def layout(
         number: int = 0,
         change: Change | None = None,
         claims: str = "generic",
-        generated: Path = GENERATED,
+        **parts: Any,
     ) -> Edge:
         folder = tmp_path_factory.mktemp(name)
-        edge_tool.lay_out(folder, certs=certs, port_offset=offset, claims=claims, generated=generated)
+        edge_tool.lay_out(folder, certs=certs, port_offset=offset, claims=claims, **parts)
         path = folder / "envoy.yaml"
         config = yaml.load(path.read_text(), yaml.CSafeLoader)
         for one in (config["admin"], *config["static_resources"]["listeners"]):

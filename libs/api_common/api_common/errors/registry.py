@@ -73,7 +73,7 @@ REGISTRY: Final = (
 EDGE_REPLIES: Final = (
     EdgeReply(400, _S.INVALID_ARGUMENT, "INVALID_REQUEST", "The request is malformed."),
     EdgeReply(401, _S.UNAUTHENTICATED, "UNAUTHENTICATED", "A valid credential is required."),
-    EdgeReply(403, _S.PERMISSION_DENIED, "PERMISSION_DENIED", "The credential does not allow this."),
+    EdgeReply(403, _S.PERMISSION_DENIED, "PERMISSION_DENIED", "The caller may not do this."),
     EdgeReply(404, _S.UNIMPLEMENTED, "METHOD_NOT_FOUND", "There is no such method."),
     EdgeReply(405, _S.UNIMPLEMENTED, "METHOD_NOT_FOUND", "There is no such method."),
     EdgeReply(408, _S.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The request did not arrive in time."),
