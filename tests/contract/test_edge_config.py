@@ -48,7 +48,7 @@ FILTERS: Final = {
     one["name"].split(".")[-1]: DISCOVERED.get(one["name"], one)["typed_config"] for one in MANAGER["http_filters"]
 }
 OPEN: Final = (
-    *("/healthz", "/openapi.json", "/docs"),
+    *("/healthz", "/openapi.json", "/llms.txt", "/docs"),
     *("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
     *("/docs/live", "/docs/live.js", "/docs/live.css"),
 )

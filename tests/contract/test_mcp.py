@@ -13,8 +13,9 @@ from tests.protos import public_methods
 from tools.clients.api import snake
 from tools.edge.build import GENERATED
 from tools.mcp.tools import endpoints, tools
+from tools.openapi import document
 
-TOOLS: Final = {tool.name: tool for tool in tools()}
+TOOLS: Final = {tool.name: tool for tool in tools(document.build())}
 ENDPOINTS: Final = dict(endpoints(list(TOOLS.values())))
 MOST_BYTES: Final = {"/mcp": 65_000, "/mcp/readonly": 15_500}
 MOST_BYTES_OF_A_COLLECTION: Final = 16_500

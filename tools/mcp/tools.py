@@ -13,7 +13,6 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from tools.clients.api import snake
 from tools.contract.descriptors import has_route, methods_of, public_services, text_of
 from tools.mcp.arguments import Arguments, Json, in_json
-from tools.openapi import document
 
 # What these verbs do can be taken back, or takes nothing away; "" is POST to a collection.
 _ADDITIVE: Final = {"", "activate", "batchCreate", "deploy", "enable", "publish", "resume", "undelete"}
@@ -40,9 +39,12 @@ class Tool:
         return bool(self.listed["annotations"]["readOnlyHint"])
 
 
-def tools() -> list[Tool]:
-    """Returns a tool for each RPC with a route, but for streams: a call of a tool has one answer."""
-    described = document.build()
+def tools(described: Json) -> list[Tool]:
+    """Returns a tool for each RPC with a route, but for streams: a call of a tool has one answer.
+
+    Args:
+        described: the OpenAPI document.
+    """
     operations = {
         operation["operationId"]: (verb, path, operation)
         for path, verbs in described["paths"].items()

@@ -26,7 +26,22 @@ bearer token, or the API key of a service account.
 Every error has one shape, `Error`, whichever layer it comes from; its `reason` is for programs. An `Idempotency-Key`
 makes any call that writes safe to repeat for 24 hours. An `etag` guards against lost updates.
 
-The same API is available over gRPC and gRPC-Web.
+One address speaks every protocol. A first call in each, after `TOKEN=$(make -s token)` and with `buf` from the
+checks (`.venv/bin`):
+
+REST
+
+    curl http://127.0.0.1:8080/v1/me -H "Authorization: Bearer $TOKEN"
+
+gRPC, and with `--protocol grpcweb` gRPC-Web
+
+    buf curl http://127.0.0.1:8080/ameide.user.v1.UserService/GetMe --protocol grpc --http2-prior-knowledge \\
+        --schema proto -H "Authorization: Bearer $TOKEN"
+
+MCP: the list of tools for AI agents
+
+    curl http://127.0.0.1:8080/mcp/users -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
+        -d '{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
 
 Each operation has a rate class, and the limits of each class are counted separately:
 """

@@ -1,21 +1,30 @@
 """What the edge says about the API to anybody: the OpenAPI document and the page that shows it."""
 
+import asyncio
+import json
+import os
 import re
-from typing import Final
+import sys
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
 import pytest
+from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import EDGE_REPLIES
 
+from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import rest_refusal
 from tests.e2e.edge.plugin import Edge
-from tools.edge.build import ENVOY
+from tools.edge.build import ENVOY, GENERATED
 from tools.openapi import docs_page
 from tools.openapi.document import PATH
+from tools.topology import ROOT
 
 NOT_ALLOWED: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 405)
 FILES: Final = {
     "/openapi.json": (PATH, "application/json", "no-cache"),
+    "/llms.txt": (GENERATED / "llms.txt", "text/plain; charset=utf-8", "no-cache"),
     "/docs": (ENVOY / "docs" / "index.html", "text/html; charset=utf-8", "no-cache"),
     "/docs/start.js": (ENVOY / "docs" / "start.js", "text/javascript; charset=utf-8", "no-cache"),
     "/docs/swagger-ui.css": (docs_page.FOLDER / "swagger-ui.css", "text/css; charset=utf-8", "max-age=3600"),
@@ -77,3 +86,27 @@ class TestPage:
         }
         assert named == {path for path in FILES if path.startswith("/docs/")} - set(PAGES) | {"data:,"}
         assert 'url: "/openapi.json"' in FILES["/docs/start.js"][0].read_text()
+
+
+FIRST_CALLS: Final = re.findall(
+    r"(?m)^    (\S.*\n(?:        .*\n)*)", json.loads(PATH.read_text())["info"]["description"]
+)
+
+
+@pytest.mark.parametrize("call", [*FIRST_CALLS, FIRST_CALLS[1].replace("--protocol grpc ", "--protocol grpcweb ")])
+async def test_the_first_call_in_each_protocol_works_as_it_is_written(edge: Edge, backend: Backend, call: str) -> None:
+    async def me(request: pb.GetMeRequest, context: Any) -> pb.User:
+        return pb.User(display_name="Ada")
+
+    backend.script["GetMe"] = me
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = await asyncio.create_subprocess_shell(
+        call.replace("http://127.0.0.1:8080", edge.url),
+        cwd=ROOT,
+        env={**os.environ, "TOKEN": edge.token, "PATH": programs},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert json.loads(output).get("displayName") == "Ada" or '"get_me"' in output.decode()
