@@ -32,7 +32,7 @@ STRICTER: Final[Mapping[str, str]] = {
 }
 """Why `strict.lua` refuses what protobuf's parser takes, by its own words."""
 LEFT_TO_THE_TRANSCODER: Final[Mapping[str, str]] = {
-    r"timestamp|time data|TimestampValue|Timestamp": "forms and ranges of timestamps",
+    r"timestamp|time data|TimestampValue|Timestamp|invalid literal": "forms and ranges of timestamps",
     r"[Dd]uration": "forms and ranges of durations",
     r"FieldMask|path name": "paths of field masks",
     r"parse integer|out of range|Couldn't parse|Invalid value": "fractions and ranges of integers",
