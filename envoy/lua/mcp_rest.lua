@@ -3,10 +3,11 @@
 local MAX_PATH, MAX_HEADER = 16384, 255
 local ARGUMENTS = {["idempotency-key"] = "idempotencyKey", ["if-match"] = "ifMatch"}
 
-local function refuse(handle, field, description)
+local function refuse(handle, field, description, reason)
   local metadata = handle:streamInfo():dynamicMetadata()
   metadata:set("strict", "field", field)
   metadata:set("strict", "description", description)
+  metadata:set("strict", "reason", reason)
   handle:respond({[":status"] = "400"}, "")
 end
 
@@ -16,12 +17,12 @@ function envoy_on_request(handle)
   for header, argument in pairs(ARGUMENTS) do
     local value = headers:get(header)
     if value and (#value > MAX_HEADER or value:find("[^ -~]")) then
-      refuse(handle, argument, ("must be at most %d printable characters of ASCII"):format(MAX_HEADER))
+      refuse(handle, argument, ("must be at most %d printable characters of ASCII"):format(MAX_HEADER), "INVALID_FORMAT")
       return
     end
   end
   if #headers:get(":path") > MAX_PATH then
-    refuse(handle, "", ("The arguments make a path of more than %d characters."):format(MAX_PATH))
+    refuse(handle, "", ("The arguments make a path of more than %d characters."):format(MAX_PATH), "TOO_LONG")
   end
 end
 
