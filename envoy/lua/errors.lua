@@ -10,13 +10,17 @@ end
 local DEFECT = REPLIES.replies[500]
 local CANCELLED, UNAVAILABLE = "1", "14"
 
--- Encodes a length-delimited protobuf field; every value here is shorter than 2^14 bytes.
-local function field(tag, value)
-  local size = #value
-  if size < 128 then
-    return string.char(tag, size) .. value
+local function varint(number)
+  local encoded = ""
+  while number >= 128 do
+    encoded, number = encoded .. string.char(128 + number % 128), math.floor(number / 128)
   end
-  return string.char(tag, 128 + size % 128, math.floor(size / 128)) .. value
+  return encoded .. string.char(number)
+end
+
+-- Encodes a length-delimited protobuf field.
+local function field(tag, value)
+  return string.char(tag) .. varint(#value) .. value
 end
 
 local function detail(name, value)
@@ -71,7 +75,7 @@ function envoy_on_response(handle)
     .. detail("RequestInfo", field(0x0a, headers:get("error-id")))
   local seconds = tonumber(headers:get("retry-after") or "")
   if seconds then
-    status = status .. detail("RetryInfo", field(0x0a, string.char(0x08, seconds)))
+    status = status .. detail("RetryInfo", field(0x0a, string.char(0x08) .. varint(seconds)))
   end
   headers:replace("grpc-status-details-bin", handle:base64Escape(status))
 end

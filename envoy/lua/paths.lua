@@ -3,29 +3,9 @@
 -- The early header mutation of envoy.yaml says in x-ameide-size how long the body is: what the client announces, or the most that may
 -- be if it comes in chunks. HTTP/2 need not say it; then it is known when the whole body is here.
 local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
+local allowed = require("lua.allowed")
 local MAX_BYTES = 10485765
 local MAX_MCP_BYTES = 1048576
-
-local METHODS = {}
-for method in pairs(CONTRACT.routes) do
-  METHODS[#METHODS + 1] = method
-end
-table.sort(METHODS)
-
--- Returns the methods of a path, for the header Allow. HEAD of a stream would have no end.
-local function allowed(path)
-  local found = {}
-  for _, method in ipairs(METHODS) do
-    local route = find_route(method, path) or OPEN[path] and method == "GET" and {}
-    if route then
-      found[#found + 1] = method
-      if method == "GET" and not route.stream then
-        found[#found + 1] = "HEAD"
-      end
-    end
-  end
-  return table.concat(found, ", ")
-end
 
 -- Refuses a request whose path nobody serves, or not with its method.
 local function refuse_route(handle, path)

@@ -20,7 +20,15 @@ function envoy_on_response(handle)
       headers:remove(name)
     end
   end
-  if (handle:streamInfo():dynamicMetadata():get("ameide.edge") or {}).head then
+  local is_known = headers:get("x-ameide-not-modified")
+  if is_known then
+    -- The service sent an empty message, whose JSON nobody wants (RFC 9110, section 15.4.5).
+    headers:replace(":status", "304")
+    for _, name in ipairs({"x-ameide-not-modified", "content-type", "content-length"}) do
+      headers:remove(name)
+    end
+  end
+  if is_known or (handle:streamInfo():dynamicMetadata():get("ameide.edge") or {}).head then
     for chunk in handle:bodyChunks() do
       chunk:setBytes("")
     end

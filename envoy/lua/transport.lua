@@ -2,7 +2,7 @@
 -- form. gRPC keeps the error of a malformed header and lays it on other calls of the connection (grpc/grpc#34721), so none may reach a
 -- service (ADR 33). What has to be refused is refused by the rbac filter, behind grpc_web.
 -- `make proto` takes the headers that services read from api_common.call.
-local READ = require("request_headers")
+local READ, CONTRACT, allowed = require("request_headers"), require("contract"), require("lua.allowed")
 
 local KEPT = {
   -- What Envoy has written or checked itself.
@@ -18,6 +18,22 @@ for name in pairs(READ) do
   KEPT[name] = true
 end
 local KEPT_OF_GRPC = {["grpc-accept-encoding"] = true, ["grpc-encoding"] = true}
+
+-- Whether a value is `*` or a list of entity tags (RFC 9110, section 13.1.2). The search moves forward only.
+local function is_list_of_tags(value)
+  if value == "*" then
+    return true
+  end
+  local at, last = 1, nil
+  repeat
+    _, last = value:find('^[ \t]*W/"[!#-~]*"[ \t]*', at)
+    if not last then
+      _, last = value:find('^[ \t]*"[!#-~]*"[ \t]*', at)
+    end
+    at = (last or 0) + 2
+  until not last or value:sub(last + 1, last + 1) ~= ","
+  return last == #value
+end
 
 local FORMS = {
   -- At most eight digits (gRPC's PROTOCOL-HTTP2.md).
@@ -47,7 +63,8 @@ local function own(handle, headers)
   for name, value in pairs(headers) do
     size = size + #name + #value
     local form = FORMS[name]
-    if not (KEPT[name] or media_type and KEPT_OF_GRPC[name]) or form and not value:find(form) then
+    if not (KEPT[name] or media_type and KEPT_OF_GRPC[name]) or form and not value:find(form)
+      or name == "if-none-match" and not is_list_of_tags(value) then
       unknown[#unknown + 1] = name
     end
   end
@@ -68,13 +85,24 @@ local function own(handle, headers)
   end
 end
 
+-- Says which methods a path has. The CORS filter has answered the pages that may call; all others learn no more than this, and no
+-- service sees the question. Envoy answers gRPC in its own way, which has no 204.
+local function answer_options(handle, headers)
+  local path = headers:get(":path"):match("^[^?]*")
+  local methods = CONTRACT.rpcs[path] and "POST, OPTIONS" or allowed(path)
+  if ((headers:get("content-type") or "") .. ";"):find("^application/grpc[+;]") then
+    handle:respond({[":status"] = "405"}, "")
+  elseif methods == "" and path ~= "*" then
+    handle:respond({[":status"] = "404"}, "")
+  else
+    handle:respond({[":status"] = "204", allow = methods ~= "" and methods or nil}, "")
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   if headers:get(":method") == "OPTIONS" then
-    -- The CORS filter has answered the pages that may call. All others learn nothing, and no service sees the question.
-    -- Envoy answers gRPC in its own way, which has no 204.
-    local is_grpc = ((headers:get("content-type") or "") .. ";"):find("^application/grpc[+;]")
-    handle:respond({[":status"] = is_grpc and "405" or "204"}, "")
+    answer_options(handle, headers)
     return
   end
   if headers:get(":method") == "HEAD" then

@@ -4,6 +4,8 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from api_common.contract import entity_tag
+from api_common.rpc import NOT_MODIFIED
 from api_common.testing import refused
 
 from tests.security.world import Founding, Rpc, World, rpc, rpcs
@@ -113,4 +115,34 @@ class TestEtagHeader:
             call = world.start(rpc_, request, (*world.caller.metadata, ("idempotency-key", "k"), *header))
             response = await call
             tags = [value for name, value in await call.initial_metadata() if name == "etag"]
-            assert tags == ([response.etag] if header and "etag" in response.DESCRIPTOR.fields_by_name else [])
+            has_tag = "etag" in response.DESCRIPTOR.fields_by_name or rpc_.method.name.startswith("Get")
+            assert tags == ([entity_tag(response)] if header and has_tag else [])
+
+
+class TestIfNoneMatch:
+    @pytest.mark.parametrize("rpc_", [one for one in ANSWERED if one.method.name.startswith("Get")], ids=str)
+    async def test_spares_those_who_have_the_resource_its_bytes(self, found: Founding, rpc_: Rpc) -> None:
+        world = await found()
+        await world.prepare(rpc_)
+        request = world.request(rpc_)
+        tag = entity_tag(await world.send(rpc_, request, world.caller.metadata))
+        known = (tag, f"W/{tag.removeprefix('W/')}", f'"x" , {tag}', "*")
+        for rest, values, is_known in (
+            *((True, (value,), True) for value in known),
+            (True, ('"x"', tag), True),
+            (True, ('"x", W/"y"',), False),
+            (True, (tag.strip('W/"'),), False),
+            (False, (tag,), False),
+        ):
+            headers = tuple(("if-none-match", value) for value in values)
+            origin = (("x-envoy-original-path", "/v1/x"),) if rest else ()
+            call = world.start(rpc_, request, (*world.caller.metadata, *headers, *origin))
+            response = await call
+            told = dict(await call.initial_metadata())
+            assert (NOT_MODIFIED in told, response.ByteSize() == 0) == (is_known, is_known), values
+            assert told.get("etag") == (tag if rest else None)
+
+    async def test_changes_nothing_for_what_writes(self, world: World) -> None:
+        update = rpc("UpdateUser")
+        headers = (("if-none-match", "*"), ("x-envoy-original-path", "/v1/x"))
+        assert (await world.send(update, world.request(update), world.caller.metadata + headers)).etag

@@ -1,5 +1,6 @@
 """The built configuration and clusters.yaml against the contract, the registry of errors and the services."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +49,7 @@ FILTERS: Final = {
     one["name"].split(".")[-1]: DISCOVERED.get(one["name"], one)["typed_config"] for one in MANAGER["http_filters"]
 }
 OPEN: Final = (
-    *("/healthz", "/openapi.json", "/llms.txt", "/docs"),
+    *("/healthz", "/", "/.well-known/oauth-protected-resource", "/openapi.json", "/llms.txt", "/docs"),
     *("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
     *("/docs/live", "/docs/live.js", "/docs/live.css"),
 )
@@ -275,6 +276,7 @@ class TestFilters:
         assert open_paths == [{"match": {"path": path}} for path in OPEN]
         either = [{"provider_name": "ameide"}, {"provider_name": "internal"}]
         assert last == {"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": either}}}
+        assert json.loads((ENVOY / "local" / "edge.json").read_text())["issuers"] == [ISSUER]
         # Nobody reaches a list of tools without the bridge, which comes behind this filter.
         direct = [route["match"]["path"] for route in ROUTES if "direct_response" in route]
         pages = [path for path in direct if not path.startswith("/mcp")]

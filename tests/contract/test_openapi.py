@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import protovalidate
 import pytest
-from ameide.common.v1 import example_pb2
+from ameide.common.v1 import example_pb2, violation_pb2
 from api_common.contract import read_policies
 from buf.validate import validate_pb2
 from google.api import annotations_pb2
@@ -81,12 +81,15 @@ class TestOperation:
 
     def test_names_the_errors_that_its_comment_names(self, method: MethodDescriptor) -> None:
         responses = OPERATIONS[method.name][2]["responses"]
-        assert {"200", "400", "401", "403", "429", "500", "503", "504"} <= set(responses)
+        assert {"200", "400", "401", "403", "405", "429", "500", "503", "504"} <= set(responses)
         for status, one in responses.items():
             answer = DOCUMENT["components"]["responses"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one
+            assert "X-Request-Id" in answer["headers"]
+            if status == "304":
+                assert method.name.startswith("Get")
+                continue
             streams = method.server_streaming and status == "200"
             assert set(answer["content"]) == {"text/event-stream" if streams else "application/json"}
-            assert "X-Request-Id" in answer["headers"]
 
 
 def test_what_has_an_etag_takes_and_gives_it_as_a_header() -> None:
@@ -96,6 +99,18 @@ def test_what_has_an_etag_takes_and_gives_it_as_a_header() -> None:
     with_etag = {name for name, (*_, one) in OPERATIONS.items() if "ETag" in one["responses"]["200"]["headers"]}
     assert {"CreateUser", "GetUser", "UpdateUser"} <= with_etag
     assert not {"ListUsers", "CreateApiKey"} & with_etag
+    conditional = {name for name in OPERATIONS if "If-None-Match" in parameters_of(name)}
+    assert conditional == {name for name in OPERATIONS if name.startswith("Get")}
+    assert conditional == {name for name, (*_, one) in OPERATIONS.items() if "304" in one["responses"]}
+
+
+def test_a_refusal_has_the_headers_that_belong_to_it() -> None:
+    shared = DOCUMENT["components"]["responses"]
+    assert "WWW-Authenticate" in shared["401"]["headers"]
+    assert "Allow" in shared["405"]["headers"]
+    assert "Retry-After" in shared["429"]["headers"]
+    reasons = DOCUMENT["components"]["schemas"]["ViolationReason"]["enum"]
+    assert reasons == [value.name for value in violation_pb2.ViolationReason.DESCRIPTOR.values[1:]]
 
 
 def test_an_rpc_says_which_error_it_is_by_its_status() -> None:

@@ -145,9 +145,8 @@ class TestKey:
         for attempt in attempts:
             headers = {name.replace("_", "-"): value for name, value in attempt.items()}
             answer = anonymous.get("/v1/users", headers={**headers, "x-request-id": REQUEST_ID})
-            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"'), (
-                attempt
-            )
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"].startswith('Bearer error="invalid_token", '), attempt
             bodies.add(answer.content)
             refusal = ask_grpc(mesh, **attempt)
             assert refusal is not None, attempt

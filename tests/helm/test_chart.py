@@ -285,7 +285,7 @@ class TestEdge:
     )
     def test_trusts_the_hops_of_a_gateway_and_no_origin_of_its_own(self, gateway: dict[str, Any], hops: int) -> None:
         files = Release({"edge": {"gateway": gateway}}).of_kind("ConfigMap")["edge"]["data"]
-        decided = LOCAL | {"trusted_hops": hops, "origins": [], "mcp": False}
+        decided = LOCAL | {"trusted_hops": hops, "origins": [], "mcp": False, "issuers": ["https://login.example.com/"]}
         assert json.loads(files["edge.json"]) == decided
 
     def test_takes_the_rates_of_this_environment(self) -> None:

@@ -126,6 +126,6 @@ class TestWithoutAToken:
     def test_open_paths_pass(self, claims: Filter, path: str) -> None:
         assert ask(claims, None, path=path).status is None
 
-    @pytest.mark.parametrize("path", ["/v1/me", "/", "/docs/", "/docs/other", "/ameide.user.v1.UserService/GetMe"])
+    @pytest.mark.parametrize("path", ["/v1/me", "//", "/docs/", "/docs/other", "/ameide.user.v1.UserService/GetMe"])
     def test_others_do_not(self, claims: Filter, path: str) -> None:
         assert ask(claims, None, path=path).status == "401"

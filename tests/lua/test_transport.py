@@ -18,7 +18,7 @@ def of(good: dict[str, str], **changed: str | None) -> Passed:
 
 class TestHeader:
     def test_that_services_read_passes(self) -> None:
-        said = dict.fromkeys(CLIENT_HEADERS - {"traceparent"}, "x") | {"traceparent": TRACE}
+        said = dict.fromkeys(CLIENT_HEADERS, "x") | {"traceparent": TRACE, "if-none-match": '"x"'}
         for good in (REST, GRPC):
             assert said.items() <= TRANSPORT.request(good | said).headers.items()
 
@@ -94,9 +94,25 @@ class TestMediaType:
 
 
 class TestOptions:
-    @pytest.mark.parametrize("good", [REST, GRPC], ids=["REST", "gRPC"])
-    def test_is_answered(self, good: dict[str, str]) -> None:
-        assert TRANSPORT.request(good | {":method": "OPTIONS"}).status in {"204", "405"}
+    @pytest.mark.parametrize(
+        ("path", "status", "allow"),
+        [
+            ("/v1/users", "204", "GET, HEAD, POST, OPTIONS"),
+            ("/v1/users/x:suspend?y", "204", "POST, OPTIONS"),
+            ("/v1/users:watch", "204", "GET, OPTIONS"),
+            ("/docs", "204", "GET, HEAD, OPTIONS"),
+            (GRPC[":path"], "204", "POST, OPTIONS"),
+            ("*", "204", None),
+            ("/v1/nothing", "404", None),
+            ("/v1/" + ":/" * 8000, "404", None),
+        ],
+    )
+    def test_tells_the_methods(self, path: str, status: str, allow: str | None) -> None:
+        answer = TRANSPORT.request(REST | {":method": "OPTIONS", ":path": path})
+        assert (answer.status, answer.allow) == (status, allow)
+
+    def test_is_no_question_of_grpc(self) -> None:
+        assert TRANSPORT.request(GRPC | {":method": "OPTIONS"}).status == "405"
 
 
 def test_that_fails_lets_nothing_pass() -> None:

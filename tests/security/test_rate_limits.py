@@ -84,7 +84,8 @@ class TestPrincipal:
         for language, ask in CALLERS.items():
             refusal = await ask(strict, Ask("/v1/me", f"{USERS}/GetMe", ada))
             refusal.is_row(REPLIES[429], http_status=429 if language.startswith("rest") else 200)
-            assert refusal.headers["retry-after"] == "1"
+            # Here a token takes 6,000 seconds.
+            assert 5000 < int(refusal.headers["retry-after"]) <= 60000
             assert refusal.headers["x-ratelimit-remaining"] == "0"
             assert int(refusal.headers["x-ratelimit-reset"]) > 0
             assert refusal.headers["x-ratelimit-limit"].startswith(str(PRINCIPAL))
@@ -173,7 +174,8 @@ class TestBytes:
             headers = credentials(sub) | {"content-type": content_type, "te": "trailers"}
             async with strict.client(headers=headers, http1=False, http2=True) as client:
                 answer = await client.post(path, content=body if announced else arriving())
-            assert answer.headers.get("retry-after") == ("1" if "error-type" in answer.headers else None)
+            # As long as 10 MiB take at the rate of this environment.
+            assert answer.headers.get("retry-after") == ("3" if "error-type" in answer.headers else None)
             reason: str | None = answer.headers.get("error-type")
             return reason
 

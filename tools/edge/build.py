@@ -11,6 +11,7 @@
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -115,20 +116,45 @@ def _endpoint(endpoint: dict[str, Any], kinds: dict[str, Any]) -> Iterator[Any]:
 
 
 def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-    """Returns the route to a file: `path`, `file`, `cache`; every other key is a header."""
+    """Returns the routes to a file: `path`, `file`, `cache`; every other key is a header.
+
+    The first is for clients who have it already: it answers 304 (RFC 9110, section 13.1.2).
+    """
     page = loader.construct_mapping(node)
     path, file, cache = page.pop("path"), page.pop("file"), page.pop("cache")
+    tag = f'"{hashlib.sha256(_source(file).read_bytes()).hexdigest()[:16]}"'
     kind = {"key": "content-type", "value": _TYPES[Path(file).suffix]}
-    headers = [{"header": {"key": key, "value": value}} for key, value in (page | {"cache-control": cache}).items()]
-    return {
-        "match": {
-            "path": path,
-            "headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}],
+    # header_mutation makes the etag of it, beside the compressor.
+    more = page | {"cache-control": cache, "x-ameide-etag": tag}
+    headers = [{"header": {"key": key, "value": value}} for key, value in more.items()]
+    reading = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    known = {"safe_regex": {"regex": rf"\*|(.*,)?[ \t]*(W/)?{tag}[ \t]*(,.*)?"}}
+    off = {"typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": _OFF}}
+    return [
+        off
+        | {
+            "match": {"path": path, "headers": [reading, {"name": "if-none-match", "string_match": known}]},
+            "direct_response": {"status": 304},
+            "response_headers_to_add": headers,
         },
-        "direct_response": {"status": 200, "body": {"filename": f"./{file}"}},
-        "response_headers_to_add": [{"header": kind, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}, *headers],
-        "typed_per_filter_config": {"envoy.filters.http.grpc_json_transcoder": _OFF},
-    }
+        off
+        | {
+            "match": {"path": path, "headers": [reading]},
+            "direct_response": {"status": 200, "body": {"filename": f"./{file}"}},
+            "response_headers_to_add": [{"header": kind, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}, *headers],
+        },
+    ]
+
+
+def _source(file: str) -> Path:
+    """Returns where a file of the edge's working directory comes from (`layout.py`)."""
+    places = (
+        ROOT / "docs" / file,
+        GENERATED / file,
+        ENVOY / file,
+        ROOT / "third_party" / "swagger-ui" / Path(file).name,
+    )
+    return next(place for place in places if place.exists())
 
 
 def _parts(classes: list[str] | None) -> list[tuple[str, list[Any]]]:

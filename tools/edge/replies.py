@@ -63,7 +63,7 @@ def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
 
 
 def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
-    retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "1s"}] if reply.http_status == 429 else []
+    retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "%RESP(retry-after)%s"}] if reply.http_status == 429 else []
     info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
     body = {"code": reply.rest_code.value[0], "message": reply.message, "details": [info, _REQUEST_INFO, *retry, *more]}
     return {
@@ -75,7 +75,9 @@ def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
 
 
 def _headers(reply: EdgeReply) -> list[Node]:
-    more = {429: [_header("retry-after", "1")], 501: [_header("grpc-accept-encoding", "identity, deflate, gzip")]}
+    # The rate limiters know better; `keys.lua` and the users service count by the second.
+    retry = _header("retry-after", "1") | {"append_action": "ADD_IF_ABSENT"}
+    more = {429: [retry], 501: [_header("grpc-accept-encoding", "identity, deflate, gzip")]}
     said = [_header("error-type", reply.reason), _header("error-id", "%REQ(x-request-id)%")]
     return said + more.get(reply.http_status, [])
 

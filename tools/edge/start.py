@@ -21,17 +21,23 @@ def decided(path: Path) -> dict[str, Any]:
 
 
 def look_up(decisions: Mapping[str, Any], place: str) -> Any:
-    """Returns the value for a place: `origins`, `rates.READ.tenant`, or `rates.READ.tenant*2` for twice as much."""
-    path, _, factor = place.partition("*")
+    """Returns the value for a place: `origins`, `rates.READ.tenant`, or `rates.READ.tenant*2` for twice as much.
+
+    `10/rates.READ.tenant` is how many seconds bring 10, as a text.
+    """
+    amount, _, rest = place.rpartition("/")
+    path, _, factor = rest.partition("*")
     found: Any = decisions
     for name in path.split("."):
         found = found[name]
+    if amount:
+        return str(-(-int(amount) // found))
     return found * int(factor) if factor else found
 
 
 def fill(template: str, decisions: Mapping[str, Any]) -> str:
     """Returns ``template`` with the value of each decision in its place."""
-    return re.sub(r"'@([\w.*]+)@'", lambda place: json.dumps(look_up(decisions, place[1])), template)
+    return re.sub(r"'@([\w.*/]+)@'", lambda place: json.dumps(look_up(decisions, place[1])), template)
 
 
 def start(options: list[str]) -> NoReturn:

@@ -56,6 +56,7 @@ _PARAMETERS: Final = {
         _TEXT | {"pattern": r'^(\*|"[!#-~]{0,62}")$'},
         "The `etag` that the resource must have: the same condition as the field `etag`. `*` means any.",
     ),
+    "If-None-Match": (_TEXT, "The `ETag`s that the client has: a list, or `*`. If one is current, the answer is 304."),
 }
 _ETAG: Final = _TEXT | {"examples": ['"1"']}
 _HEADERS: Final = {
@@ -68,6 +69,13 @@ _HEADERS: Final = {
     "X-RateLimit-Limit": (_TEXT, "The size of the token bucket that limits the call: the most calls at once."),
     "X-RateLimit-Remaining": (_COUNT, "The number of calls that are left in the bucket."),
     "X-RateLimit-Reset": (_COUNT, "The time until the bucket is refilled, in seconds."),
+    "RateLimit": (
+        _TEXT,
+        "The calls that are left (`r`) and the time until the refill (`t`), as the IETF's draft has it.",
+    ),
+    "RateLimit-Policy": (_TEXT, "The size of the bucket (`q`), as the IETF's draft has it."),
+    "Allow": (_TEXT, "The methods that the path has."),
+    "WWW-Authenticate": (_TEXT, "How to authenticate, and whether a credential was refused (RFC 6750, RFC 9728)."),
 }
 _CREDENTIALS: Final = {
     "bearer": {
@@ -83,7 +91,7 @@ _CREDENTIALS: Final = {
         "description": "An API key of a service account.",
     },
 }
-_LIMITS: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_LIMITS: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy")
 
 
 def render() -> str:
@@ -138,7 +146,9 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         free = [field for field in method.input_type.fields if field.name not in bound]
         parameters += [_parameter(field, "query", schemas) for field in free]
     writes = not policy.read_only
-    known = {"Idempotency-Key": writes, "If-Match": writes and Precondition(method.input_type).known}
+    is_get = method.name.startswith("Get")
+    if_match = writes and Precondition(method.input_type).known
+    known = {"Idempotency-Key": writes, "If-Match": if_match, "If-None-Match": is_get}
     names = [name for name in _PARAMETERS if known.get(name, True)]
     about = text_of(method.full_name).partition("Errors: ")[0].strip()
     operation: Json = {
@@ -153,7 +163,8 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
     if rule.body:
         operation["requestBody"] = _request_body(method, rule.body, list(variables), schemas)
     refused = refusals.responses(method, writes=writes, has_body=bool(rule.body), has_variables=bool(variables))
-    operation["responses"] = {"200": _success(method, schemas, writes=writes)} | refused
+    same = {"304": {"$ref": "#/components/responses/304"}} if is_get else {}
+    operation["responses"] = {"200": _success(method, schemas, writes=writes)} | same | refused
     for name, field in variables.items():
         path = path.replace(f"{{{name}}}", f"{{{field.json_name}}}")
     return verb, path, operation
@@ -185,7 +196,8 @@ def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Jso
     # The content of a stream is the data of one event.
     form = "text/event-stream" if method.server_streaming else "application/json"
     content = {"schema": schemas.message(method.output_type), "example": example(method.output_type, request=False)}
-    known = {"ETag": "etag" in method.output_type.fields_by_name, "Idempotent-Replayed": writes}
+    has_etag = "etag" in method.output_type.fields_by_name or method.name.startswith("Get")
+    known = {"ETag": has_etag, "Idempotent-Replayed": writes}
     names = [name for name in ("ETag", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]
     return {
         "description": text_of(method.output_type.full_name),

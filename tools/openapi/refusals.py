@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from tools.contract.descriptors import reasons, text_of
 from tools.openapi.schemas import Json, Schemas, enum_schema
 
-ANYWHERE: Final = frozenset({400, 401, 403, 429, 431, 500, 503, 504})
+ANYWHERE: Final = frozenset({400, 401, 403, 405, 429, 431, 500, 503, 504})
 """Statuses that any operation can answer with; each is a row of EDGE_REPLIES."""
 WITH_BODY: Final = frozenset({408, 413, 415})
 """Further statuses of operations that take a body."""
@@ -69,7 +69,11 @@ def add_error_schema(schemas: Schemas) -> None:
 def shared_responses() -> dict[str, Json]:
     """Returns the responses that are the same for all operations, by HTTP status."""
     rows = (row for row in EDGE_REPLIES if row.http_status in ANYWHERE | WITH_BODY)
-    return {str(row.http_status): _response(_bullet(row.reason), row.code.value[0], row.reason) for row in rows}
+    found = {str(row.http_status): _response(_bullet(row.reason), row.code.value[0], row.reason) for row in rows}
+    for status, name in (("401", "WWW-Authenticate"), ("405", "Allow")):
+        found[status]["headers"][name] = {"$ref": f"#/components/headers/{name}"}
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("ETag", "X-Request-Id")}
+    return found | {"304": {"description": "The client has the resource already.", "headers": headers}}
 
 
 def responses(method: MethodDescriptor, *, writes: bool, has_body: bool, has_variables: bool) -> dict[str, Json]:

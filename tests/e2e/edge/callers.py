@@ -110,7 +110,8 @@ def rest_refusal(response: httpx.Response) -> Refusal:
     assert info == {"reason": info["reason"], "domain": ERROR_DOMAIN, "metadata": info["metadata"]}
     assert request == {"requestId": request["requestId"], "servingData": ""}
     if "retry-after" in response.headers:
-        assert _without_type(body["details"][2], "RetryInfo") == {"retryDelay": "1s"}
+        delay = f"{response.headers['retry-after']}s"
+        assert _without_type(body["details"][2], "RetryInfo") == {"retryDelay": delay}
     code, message = body["code"], body["message"]
     headers = dict(response.headers)
     status = json_format.ParseDict(body, status_pb2.Status())

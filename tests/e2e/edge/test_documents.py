@@ -58,7 +58,34 @@ class TestDocument:
     async def test_is_there_to_be_read_only(self, anonymous: httpx.AsyncClient, path: str, method: str) -> None:
         refused = await anonymous.request(method, path)
         rest_refusal(refused).is_row(NOT_ALLOWED, http_status=405)
-        assert refused.headers["allow"] == "GET, HEAD"
+        assert refused.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+async def test_what_a_client_has_is_not_sent_again(edge: Edge, http2: bool) -> None:
+    # From addresses whose buckets for pages are whole.
+    address = f"127.0.0.{3 + http2}"
+    transport = httpx.AsyncHTTPTransport(verify=False, http1=not http2, http2=http2, local_address=address)
+    async with edge.client(transport=transport) as client:
+        path, tag = "", ""
+        for path, (*_, cache_control) in FILES.items():
+            tag = (await client.get(path)).headers["etag"]
+            answer = await client.get(path, headers={"if-none-match": tag})
+            assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag), path
+            assert answer.headers["cache-control"] == cache_control
+            assert not {"content-length", "content-type", "content-encoding"} & set(answer.headers)
+        for known in (f"W/{tag}", f'"x", {tag}', f'{tag},W/"y"', "*"):
+            for method in ("GET", "HEAD"):
+                assert (await client.request(method, path, headers={"if-none-match": known})).status_code == 304, known
+        for other in ('"x"', tag.strip('"'), tag[:-1], f"x{tag}"):
+            assert (await client.get(path, headers={"if-none-match": other})).status_code == 200, other
+
+
+async def test_a_browser_that_asks_for_nothing_is_led_to_the_documents(anonymous: httpx.AsyncClient) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await anonymous.request(method, "/")
+        assert (answer.status_code, answer.headers["location"], answer.content) == (303, "/docs", b"")
+    assert (await anonymous.post("/")).status_code == 405
 
 
 class TestPage:

@@ -1,13 +1,18 @@
-"""Every 401 of REST says how to authenticate, and whether a credential was refused (RFC 6750, section 3)."""
+"""Every 401 says how to authenticate, whether a credential was refused, and where to read on (RFC 6750, RFC 9728)."""
 
+import asyncio
+import re
+
+import httpx
 import pytest
 from api_common.errors import UnauthenticatedError
 
 from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import CALLERS, USERS, Ask
 from tests.e2e.edge.plugin import Edge, Issuer
 from tests.e2e.edge.test_error_matrix import failing
 
-REFUSED = 'Bearer error="invalid_token"'
+DOCUMENT = "/.well-known/oauth-protected-resource"
 
 
 async def test_is_in_every_401(edge: Edge, issuer: Issuer, backend: Backend) -> None:
@@ -21,9 +26,44 @@ async def test_is_in_every_401(edge: Edge, issuer: Issuer, backend: Backend) -> 
     async with edge.client() as client:
         for name, token in tokens.items():
             answer = await client.get("/v1/me", headers={"authorization": f"Bearer {token}"})
-            assert (answer.status_code, answer.headers.get_list("www-authenticate")) == (401, [REFUSED]), name
+            expected = f'Bearer error="invalid_token", resource_metadata="{edge.url}{DOCUMENT}"'
+            assert (answer.status_code, answer.headers.get_list("www-authenticate")) == (401, [expected]), name
         answer = await client.get("/v1/me")
-        assert (answer.status_code, answer.headers.get_list("www-authenticate")) == (401, ["Bearer"])
+        expected = f'Bearer resource_metadata="{edge.url}{DOCUMENT}"'
+        assert (answer.status_code, answer.headers.get_list("www-authenticate")) == (401, [expected])
+
+
+@pytest.mark.parametrize("language", CALLERS)
+async def test_is_in_every_language(edge: Edge, language: str) -> None:
+    for headers, error in (({}, ""), ({"authorization": "Bearer a.b.c"}, 'error="invalid_token", ')):
+        refusal = await CALLERS[language](edge, Ask("/v1/me", f"{USERS}/GetMe", headers))
+        expected = f'Bearer {error}resource_metadata="{edge.url}{DOCUMENT}"'
+        assert (refusal.reason, refusal.headers["www-authenticate"]) == ("UNAUTHENTICATED", expected)
+
+
+async def test_names_a_document_that_names_the_issuer(edge: Edge) -> None:
+    """RFC 9728, section 3.3: a client compares `resource` with what it has called."""
+    for url, verify in ((edge.url, False), (edge.secure_url, edge.trust)):
+        async with httpx.AsyncClient(base_url=url, verify=verify) as client:
+            (said,) = re.findall('resource_metadata="(.*)"', (await client.get("/v1/me")).headers["www-authenticate"])
+            answer = await client.get(said)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+        assert answer.json() == {
+            "resource": url,
+            "authorization_servers": ["https://dev.ameide.local/"],
+            "bearer_methods_supported": ["header"],
+            "resource_documentation": f"{url}/docs",
+        }
+
+
+@pytest.mark.parametrize("host", ['a"b', "a b", "a\\b", "a/b", "a@b\x7f"])
+async def test_holds_no_host_that_is_none(edge: Edge, host: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(f"GET /v1/me HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+    answer = (await asyncio.wait_for(reader.read(), 10)).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 4")
+    assert host not in answer.partition("\r\n\r\n")[0]
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/nothing", "/healthz"])

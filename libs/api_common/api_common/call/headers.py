@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import uuid_utils
 
 from api_common.call.context import CallContext
-from api_common.contract import IF_MATCH, UUID_PATTERN
+from api_common.contract import IF_MATCH, IF_NONE_MATCH, UUID_PATTERN
 from api_common.telemetry import Trace
 
 REQUEST_ID: Final = "x-request-id"
@@ -19,12 +19,12 @@ AUTHORIZATION: Final = "authorization"
 """Metadata key of the credential, `Bearer <token>`."""
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Metadata key under which a client may repeat a call without a second effect."""
-CLIENT_HEADERS: Final = frozenset({REQUEST_ID, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
+CLIENT_HEADERS: Final = frozenset({REQUEST_ID, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH})
 """Metadata keys that a client may use; the edge removes all others that gRPC does not need."""
 _ORIGINAL_PATH: Final = "x-envoy-original-path"
 _ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
-# A second value is an error: all values are kept, so that the caller is refused.
-_NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH})
+# All values are kept. A second one is an error, but for the last, which is a list.
+_NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH})
 
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -47,6 +47,8 @@ class RequestHeaders(NamedTuple):
     """The client sent no well-formed trace context."""
     if_match: tuple[str, ...] = ()
     """Every `if-match` value."""
+    if_none_match: tuple[str, ...] = ()
+    """Every `if-none-match` value."""
     from_rest: bool = False
     """The edge made this call from a REST request. It sets the header and removes it from clients' requests."""
     accepts_gzip: bool = False
@@ -81,6 +83,7 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
         authorization=every.get(AUTHORIZATION, ()),
         idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
         if_match=every.get(IF_MATCH, ()),
+        if_none_match=every.get(IF_NONE_MATCH, ()),
         from_rest=_ORIGINAL_PATH in last,
         accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
     )

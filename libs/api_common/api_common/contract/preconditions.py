@@ -1,9 +1,11 @@
-"""Binds `If-Match` of HTTP to the `etag` fields of the contract: header and field are one condition.
+"""Binds `If-Match` of HTTP to the `etag` fields of the contract, and compares entity tags with `If-None-Match`.
 
 Source: RFC 9110, sections 8.8.3 and 13.1.1; AIP-154 for the answer to a mismatch: ABORTED / 409, in either form.
 """
 
 import re
+from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor
@@ -14,11 +16,15 @@ from api_common.errors import FieldViolation
 IF_MATCH: Final = "if-match"
 """Metadata key of the etag that a client expects."""
 
+IF_NONE_MATCH: Final = "if-none-match"
+"""Metadata key of the etags that a client has."""
+
 ANY: Final = "*"
 """Matches every version; a missing resource is the method's own NOT_FOUND."""
 
 # A weak tag never matches (RFC 9110, section 13.1.1), and a list does not name one expected version.
 _STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,62}"')
+_OPAQUE_TAG: Final = re.compile(r'"[^"]*"')
 
 
 class Precondition:
@@ -60,9 +66,16 @@ class Precondition:
         return getattr(request, self._resource) if request.HasField(self._resource) else None
 
 
-def message_etag(message: Message) -> str:
-    """Returns the entity tag of a resource; empty if it has none."""
-    return str(getattr(message, "etag", ""))
+def entity_tag(message: Message) -> str:
+    """Returns the etag of a resource, or a weak one made of the message if that has no such field."""
+    if "etag" in message.DESCRIPTOR.fields_by_name:
+        return str(getattr(message, "etag"))  # noqa: B009 - the stubs of Message have no fields
+    return f'W/"{blake2b(message.SerializeToString(deterministic=True), digest_size=8).hexdigest()}"'
+
+
+def is_known(tag: str, values: Iterable[str]) -> bool:
+    """Tells whether the `if-none-match` headers of a client name ``tag``, in the weak comparison."""
+    return any(value.strip() == ANY or tag.removeprefix("W/") in _OPAQUE_TAG.findall(value) for value in values)
 
 
 def _updated(request: Descriptor) -> str | None:

@@ -18,7 +18,7 @@ from google.rpc import status_pb2
 
 from api_common.authn import peer_of
 from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext, follow_trace, read_headers
-from api_common.contract import MethodPolicy, PolicyError, message_etag, read_policies
+from api_common.contract import MethodPolicy, PolicyError, entity_tag, is_known, read_policies
 from api_common.errors import DomainError, MethodNotFoundError, Trailers, ValidationError, render
 from api_common.rpc.call import Call, Incoming, Layer, MessageStream
 
@@ -36,6 +36,9 @@ LayerFactory = Callable[[MethodPolicy, Any], Layer]
 
 MAX_STREAM_SECONDS: Final = 7200
 """The longest life of a stream. WATCH_MAX_AGE_SECONDS ends watches earlier, with a last message."""
+
+NOT_MODIFIED: Final = "x-ameide-not-modified"
+"""Metadata key that tells the edge that the client has the resource already (`rest.lua`)."""
 
 LAST_WORDS_SECONDS: Final = 2
 """How long the end of a stream waits for the client to read the last message."""
@@ -93,7 +96,8 @@ def unknown_method_handler() -> grpc.GenericRpcHandler:
 
 
 def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
-    has_etag = "etag" in policy.response_class.DESCRIPTOR.fields_by_name
+    is_get = policy.name.startswith("Get")
+    has_etag = is_get or "etag" in policy.response_class.DESCRIPTOR.fields_by_name
 
     # Bytes in and out: a request that does not decode must be our error, not the library's text.
     async def unary(_: object, transport: _Transport) -> bytes:
@@ -111,15 +115,21 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
         initial: tuple[tuple[str, str], ...] = (("idempotent-replayed", "true"),) if done.replayed else ()
         # HTTP expects the etag in a header. Native callers read the field, and metadata of their own would cost them a
         # tenth of an empty call's CPU (50 of 420 µs, measured).
+        response = done.response
         if has_etag and incoming.headers.from_rest:
-            initial += (("etag", message_etag(done.message or policy.response_class.FromString(done.response))),)
-        compressed = incoming.headers.accepts_gzip and len(done.response) in COMPRESSED_BYTES
+            tag = entity_tag(done.message or policy.response_class.FromString(response))
+            initial += (("etag", tag),)
+            if is_get and is_known(tag, incoming.headers.if_none_match):
+                # The edge makes 304 of it, and no JSON.
+                initial += ((NOT_MODIFIED, "true"),)
+                response = b""
+        compressed = incoming.headers.accepts_gzip and len(response) in COMPRESSED_BYTES
         if compressed:
             transport.set_compression(grpc.Compression.Gzip)
         # Without metadata of one's own, grpc.aio forgets the compression.
         if initial or compressed:
             await transport.send_initial_metadata(initial)
-        return done.response
+        return response
 
     return unary
 
