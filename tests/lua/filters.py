@@ -24,6 +24,8 @@ class Passed:
     """The status of the filter's own response, if it made one."""
     allow: str | None
     """The methods that the response says the path has."""
+    text: str | None
+    """The body of that response."""
 
 
 class Filter:
@@ -49,7 +51,7 @@ class Filter:
         table = self._runtime.table_from
         seen, handle = self._handle(table(headers), content.decode(_ENCODING), table(metadata, recursive=True))
         self._runtime.globals()[function](handle)
-        return Passed(dict(seen.headers.items()), seen.metadata, seen.status, seen.allow)
+        return Passed(dict(seen.headers.items()), seen.metadata, seen.status, seen.allow, seen.text)
 
     def _run(self, path: Path) -> Any:
         return self._runtime.execute(path.read_text(_ENCODING))

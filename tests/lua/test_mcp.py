@@ -1,0 +1,85 @@
+"""`mcp.lua` and `mcp_rest.lua`: what an AI agent sends, before and behind the bridge."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.lua.filters import Filter, Passed
+
+MESSAGE = Filter("mcp")
+REQUEST = Filter("mcp_rest")
+PATHS = Filter("paths")
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_me"}}
+
+
+def read(content: str) -> Passed:
+    return MESSAGE.request({":method": "POST", ":path": "/mcp"}, content.encode())
+
+
+class TestMessage:
+    def test_passes_as_it_is(self) -> None:
+        assert read(json.dumps(CALL)).status is None
+
+    @pytest.mark.parametrize("lacks", ["id", "method"])
+    def test_that_wants_no_answer_gets_202(self, lacks: str) -> None:
+        assert read(json.dumps({key: value for key, value in CALL.items() if key != lacks})).status == "202"
+
+    @pytest.mark.parametrize("id", [7, "a", 'a"\\b', None, {"a": [1]}])
+    def test_ping_gets_its_id_back(self, id: Any) -> None:
+        answer = read(json.dumps({"id": id, "method": "ping"}))
+        assert (answer.status, json.loads(answer.text or "")) == ("200", {"jsonrpc": "2.0", "id": id, "result": {}})
+
+    @pytest.mark.parametrize(
+        ("content", "field"),
+        [
+            ('{"id": 1, "id": 2}', "[id]"),
+            ('{"params": {"arguments": {"a": 1, "a": 2}}}', "[params][arguments][a]"),
+            ("[]", ""),
+        ],
+    )
+    def test_that_is_read_differently_by_two_is_refused(self, content: str, field: str) -> None:
+        answer = read(content)
+        assert (answer.status, answer.metadata["strict"]["field"]) == ("400", field)
+        assert answer.metadata["strict"]["reason"]
+
+    def test_leaves_nothing_of_it_for_the_next(self) -> None:
+        read(json.dumps(CALL))
+        assert read("{}").status == "202"
+
+
+class TestRequestOfTheBridge:
+    @pytest.mark.parametrize("header", ["idempotency-key", "if-match"])
+    @pytest.mark.parametrize(
+        ("value", "status"), [("a b~", None), ("k" * 255, None), ("k" * 256, "400"), ("a\nb", "400"), ("\xfc", "400")]
+    )
+    def test_has_headers_of_ascii(self, header: str, value: str, status: str | None) -> None:
+        assert REQUEST.request({":path": "/v1/me", header: value}).status == status
+
+    def test_has_a_path_of_16_kib(self) -> None:
+        assert REQUEST.request({":path": "/" * 16384}).status is None
+        assert REQUEST.request({":path": "/" * 16385}).status == "400"
+
+    def test_that_is_denied_is_an_answer_and_a_denied_message_is_not(self) -> None:
+        called = REQUEST.request({":path": "/v1/me"}).metadata
+        assert REQUEST.response({":status": "403"}, called)[":status"] == "400"
+        assert REQUEST.response({":status": "401"}, called)[":status"] == "401"
+        assert REQUEST.response({":status": "403"})[":status"] == "403"
+
+
+class TestEndpoint:
+    @staticmethod
+    def ask(method: str, content_type: str = "application/json", size: str = "10") -> Passed:
+        headers = {":method": method, ":path": "/mcp", "content-type": content_type, "x-ameide-size": size}
+        identity = {"tenant": "acme", "principal": "ada"}
+        return PATHS.request(headers, b"", {"route": {"mcp": True}, "ameide.identity": identity})
+
+    def test_takes_posts_of_json_and_counts_their_bytes(self) -> None:
+        passed = self.ask("POST", "Application/JSON; charset=utf-8")
+        assert (passed.status, passed.metadata["ameide.announced"]["bytes"]) == (None, "10")
+        assert (self.ask("GET").status, self.ask("GET").allow) == ("405", "POST")
+        assert self.ask("POST", "application/grpc").status == "415"
+
+    def test_takes_a_mebibyte(self) -> None:
+        said = {size: self.ask("POST", size=size).status for size in ("1048576", "1048577", "chunked")}
+        assert said == {"1048576": None, "1048577": "413", "chunked": None}
