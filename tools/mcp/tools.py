@@ -1,22 +1,27 @@
-"""One tool for each RPC that answers once, as `tools/list` shows it and as Envoy's bridge calls it."""
+"""One tool for each operation that answers once, as `tools/list` shows it and as Envoy's bridge calls it."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
-
-from api_common.contract import read_policies
-from google.api import annotations_pb2
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.descriptor_pb2 import MethodOptions
+from typing import Any, Final
 
 from tools.clients.api import snake
-from tools.contract.descriptors import has_route, methods_of, public_services, text_of
-from tools.mcp.arguments import Arguments, Json, in_json
+
+Json = dict[str, Any]
 
 # What these verbs do can be taken back, or takes nothing away; "" is POST to a collection.
 _ADDITIVE: Final = {"", "activate", "batchCreate", "deploy", "enable", "publish", "resume", "undelete"}
-_SENTENCES: Final = 2
+# A model reads all of this before each answer. Types and rules stay; what it cannot send, or need not know, goes.
+_DROPPED: Final = {"title", "example", "examples", "readOnly", "contentEncoding", "uniqueItems", "$ref"}
+_INT32: Final = {"format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}
+# What remains of an item of a batch: its rules stand where one is made.
+_SHAPE: Final = {"type", "properties", "required", "items", "additionalProperties", "enum"}
+_MOST_CHARACTERS: Final = 120
+_SENTENCE: Final = re.compile(r"(?<=\.)\s+(?=[A-Z`])")
+_HEADERS: Final[dict[str, tuple[str, int, str]]] = {
+    "Idempotency-Key": ("idempotencyKey", 255, "Makes the call safe to repeat: one key has one effect."),
+    "If-Match": ("ifMatch", 64, "The etag that you read: refuses to overwrite a change of others."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,66 +44,15 @@ class Tool:
         return bool(self.listed["annotations"]["readOnlyHint"])
 
 
-def tools(described: Json) -> list[Tool]:
-    """Returns a tool for each RPC with a route, but for streams: a call of a tool has one answer.
-
-    Args:
-        described: the OpenAPI document.
-    """
-    operations = {
-        operation["operationId"]: (verb, path, operation)
-        for path, verbs in described["paths"].items()
-        for verb, operation in verbs.items()
-    }
-    names = {name: snake(name) for name in operations}
-    arguments = Arguments(described["components"])
-    found = []
-    for service in public_services():
-        noun = service.name.removesuffix("Service")
-        policies = read_policies(service)
-        for method in filter(has_route, methods_of(service)):
-            if not method.server_streaming:
-                verb, path, operation = operations[method.name]
-                body = cast(Any, method.GetOptions()).Extensions[annotations_pb2.http].body
-                schema, rule = arguments.of(operation, body, single=_single(method.name, names))
-                listed = {
-                    "name": names[method.name],
-                    "title": names[method.name].replace("_", " ").capitalize(),
-                    "description": _description(method, names),
-                    "inputSchema": schema,
-                    "annotations": _annotations(method, verb, path, read_only=policies[method.name].read_only),
-                }
-                found.append(Tool(f"{noun[0].lower()}{noun[1:]}s", listed, {verb: path} | rule))
-    return found
-
-
-def _description(method: MethodDescriptor, names: dict[str, str]) -> str:
-    """Returns the first sentences of the comment, with the names that a model sees, and which tool is for less."""
-    comment = text_of(method.full_name).partition("Errors: ")[0]
-    text = " ".join(re.split(r"(?<=\.)\s+", comment.strip())[:_SENTENCES])
-    if single := _single(method.name, names):
-        text += f" For several at once: {single} takes one."
-    elif method.name.startswith("List") and (one := names.get(f"Get{method.name[4:-1]}")):
-        text += f" To find some: {one} reads one whose id you know."
-    text = re.sub(r"\b[A-Z]\w+\b", lambda word: names.get(word[0], word[0]), text)
-    return in_json(text)
-
-
-def _single(name: str, names: dict[str, str]) -> str | None:
-    """Returns the tool that does to one what a batch does to several."""
-    return names.get(name.removeprefix("Batch")[:-1]) if name.startswith("Batch") else None
-
-
-def _annotations(method: MethodDescriptor, verb: str, path: str, *, read_only: bool) -> Json:
-    custom_verb = path.rpartition("/")[2].partition(":")[2]
-    additive = verb == "post" and custom_verb in _ADDITIVE
-    repeatable = method.GetOptions().idempotency_level == MethodOptions.IDEMPOTENT or verb in {"patch", "delete"}
-    return {
-        "readOnlyHint": read_only,
-        "destructiveHint": not read_only and not additive,
-        "idempotentHint": read_only or repeatable,
-        "openWorldHint": False,
-    }
+def tools(document: Json) -> list[Tool]:
+    """Returns the tools of an OpenAPI document: streams are none, because a call has one answer."""
+    operations = [(verb, path, one) for path, verbs in document["paths"].items() for verb, one in verbs.items()]
+    names = {one["operationId"]: snake(one["operationId"]) for _, _, one in operations}
+    return [
+        _tool(verb, path, one, names, document["components"]["schemas"])
+        for verb, path, one in operations
+        if "text/event-stream" not in one["responses"]["200"]["content"]
+    ]
 
 
 def endpoints(found: list[Tool]) -> Iterator[tuple[str, list[Tool]]]:
@@ -107,3 +61,106 @@ def endpoints(found: list[Tool]) -> Iterator[tuple[str, list[Tool]]]:
     yield "/mcp/readonly", [tool for tool in found if tool.read_only]
     for collection in dict.fromkeys(tool.collection for tool in found):
         yield f"/mcp/{collection}", [tool for tool in found if tool.collection == collection]
+
+
+def _tool(verb: str, path: str, operation: Json, names: dict[str, str], schemas: Json) -> Tool:
+    name, (tag,) = operation["operationId"], operation["tags"]
+    single = names.get(name.removeprefix("Batch")[:-1]) if name.startswith("Batch") else None
+    schema, rule = _arguments(operation, schemas, single)
+    text = operation["description"].partition("\n\nRequires the permission")[0]
+    text = " ".join(_SENTENCE.split(text)[:2])
+    if single:
+        text += f" For several at once: {single} takes one."
+    elif name.startswith("List") and (one := names.get(f"Get{name[4:-1]}")):
+        text += f" To find some: {one} reads one whose id you know."
+    text = re.sub(r"\b[A-Z]\w+\b", lambda word: names.get(word[0], word[0]), text)
+    reads = not any("Idempotency-Key" in one.get("$ref", "") for one in operation["parameters"])
+    additive = verb == "post" and path.rpartition("/")[2].partition(":")[2] in _ADDITIVE
+    listed = {
+        "name": names[name],
+        "title": names[name].replace("_", " ").capitalize(),
+        "description": _in_json(text),
+        "inputSchema": schema,
+        "annotations": {
+            "readOnlyHint": reads,
+            "destructiveHint": not (reads or additive),
+            "idempotentHint": reads or verb in {"patch", "delete"},
+            "openWorldHint": False,
+        },
+    }
+    return Tool(f"{tag[0].lower()}{tag[1:]}s", listed, {verb: path} | rule)
+
+
+def _arguments(operation: Json, schemas: Json, single: str | None) -> tuple[Json, Json]:
+    """Returns the schema of the arguments, and what the `HttpRule` says besides verb and path.
+
+    Args:
+        single: the tool whose arguments each item of a batch has; its fields are described there.
+    """
+    properties: Json = {}
+    required, bindings = [], []
+    for one in operation["parameters"]:
+        if header := _HEADERS.get(one.get("$ref", "").rpartition("/")[2]):
+            name, longest, text = header
+            properties[name] = {"type": "string", "maxLength": longest, "description": text}
+            bindings.append({"type": "HEADER", "name": one["$ref"].rpartition("/")[2].lower(), "argument_path": name})
+        elif "name" in one:
+            properties[one["name"]] = _small(one["schema"] | {"description": one["description"]}, schemas)
+            required += [one["name"]] if one.get("required") else []
+    rule: Json = {"bindings": bindings} if bindings else {}
+    if "requestBody" in operation:
+        content = operation["requestBody"]["content"]["application/json"]["schema"]
+        schema = _small(content, schemas, described=not single)
+        # The body is the whole request, or a resource: `user` for `User` and `UserPatchBody`.
+        resource = re.sub("(Patch)?(Body)?$", "", content["$ref"].rpartition("/")[2])
+        rule["body"] = body = "*" if resource.endswith("Request") else resource[0].lower() + resource[1:]
+        if body != "*":
+            del schema["description"]
+            schema["properties"].pop("etag", None)
+            schema = {"properties": {body: schema}, "required": [body]}
+        properties = schema["properties"] | properties
+        required += schema.get("required", [])
+        if single:
+            properties["requests"]["description"] = f"Each is as the arguments of {single}."
+    # `ifMatch` is the one way to say it.
+    properties.pop("etag", None)
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | ({"required": required} if required else {}), rule
+
+
+def _small(schema: Json, schemas: Json, *, described: bool = True) -> Json:
+    """Returns the schema without references and without what a caller does not send."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]] | schema
+    small: Json = {}
+    for key, value in schema.items():
+        if key in _DROPPED or _INT32.get(key) == value or not (described or key in _SHAPE):
+            continue
+        if key == "description":
+            # Filters and orders (AIP-160, AIP-132) name fields as the protos do.
+            small[key] = _short(value if "AIP-1" in value else _in_json(value))
+        elif key == "properties":
+            sent = {name: inner for name, inner in value.items() if not inner.get("readOnly")}
+            small[key] = {name: _small(inner, schemas, described=described) for name, inner in sent.items()}
+        elif isinstance(value, dict):
+            small[key] = _small(value, schemas, described=described)
+        else:
+            small[key] = value
+    if "required" in small:
+        small["required"] = [name for name in small["required"] if name in small["properties"]]
+    return {key: value for key, value in small.items() if value != []}
+
+
+def _short(text: str) -> str:
+    """Returns the first sentence, and those after it that are as short."""
+    first, *others = _SENTENCE.split(text)
+    for sentence in others:
+        if len(first) + len(sentence) > _MOST_CHARACTERS:
+            break
+        first += f" {sentence}"
+    return first
+
+
+def _in_json(text: str) -> str:
+    """Returns ``text`` with the names of fields as JSON has them."""
+    return re.sub(r"`[a-z]+(_[a-z]+)+`", lambda name: re.sub("_(.)", lambda letter: letter[1].upper(), name[0]), text)
