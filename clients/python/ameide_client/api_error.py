@@ -1,7 +1,7 @@
 """The error that every failed call raises; `ameide_client.errors` has a class for each reason of the contract."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import grpc
 
@@ -18,32 +18,25 @@ class Violation:
     """The same for programs, `TOO_LONG`."""
 
 
+@dataclass(eq=False, repr=False)
 class ApiError(Exception):
     """A failed call. Reasons that are newer than this client raise this class itself."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: grpc.StatusCode,
-        reason: str = "",
-        request_id: str = "",
-        retry_after_seconds: float | None = None,
-        violations: Sequence[Violation] = (),
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(f"{reason or code.name}: {message}")
-        self.message = message
-        """The server's sentence, for people."""
-        self.code = code
-        """The gRPC status."""
-        self.reason = reason
-        """The reason of the contract, `EMAIL_TAKEN`; empty if the call failed before a server saw it."""
-        self.request_id = request_id
-        """The id by which the operators of the API find the call."""
-        self.retry_after_seconds = retry_after_seconds
-        """How long the server asks clients to wait before they repeat the call."""
-        self.violations = tuple(violations)
-        """The malformed fields."""
-        self.metadata = dict(metadata or {})
-        """Values that belong to the reason."""
+    message: str
+    """The server's sentence, for people."""
+    _: KW_ONLY
+    code: grpc.StatusCode
+    """The gRPC status."""
+    reason: str = ""
+    """The reason of the contract, `EMAIL_TAKEN`; empty if the call failed before a server saw it."""
+    request_id: str = ""
+    """The id by which the operators of the API find the call."""
+    retry_after_seconds: float | None = None
+    """How long the server asks clients to wait before they repeat the call."""
+    violations: Sequence[Violation] = ()
+    """The malformed fields."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Values that belong to the reason."""
+
+    def __str__(self) -> str:
+        return f"{self.reason or self.code.name}: {self.message}"

@@ -104,7 +104,7 @@ class Calls:
 
 
 class AsyncCalls:
-    """Calls over an asyncio channel."""
+    """Calls over an asyncio channel; its methods are those of `Calls`."""
 
     def __init__(self, channel: grpc.aio.Channel, caller: Caller, token: AsyncToken | None) -> None:
         self._channel = channel
@@ -120,11 +120,6 @@ class AsyncCalls:
         timeout: float | None,  # noqa: ASYNC109 - a deadline that is sent to the server
         idempotency_key: str | None = None,
     ) -> ResponseT:
-        """Calls ``method``, and repeats the call where that may help.
-
-        Raises:
-            ApiError: the call failed for good.
-        """
         invoke: Any = self._channel.unary_unary(
             method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
         )
@@ -142,7 +137,6 @@ class AsyncCalls:
             await asyncio.sleep(attempts.pause_seconds(error))
 
     async def stream(self, method: Method[ResponseT], request: Message) -> Any:
-        """Opens a stream of responses, which fails with gRPC's own errors."""
         invoke: Any = self._channel.unary_stream(
             method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
         )

@@ -1,7 +1,6 @@
 """Converts a failed gRPC call into the error of its reason."""
 
-from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -11,17 +10,10 @@ from ameide_client.api_error import ApiError, Violation
 from ameide_client.errors import BY_REASON
 
 
-class _Call(Protocol):
-    """The methods of an RpcError in both stacks of gRPC."""
-
-    def code(self) -> grpc.StatusCode: ...
-    def details(self) -> str | None: ...
-    def trailing_metadata(self) -> Sequence[tuple[str, str | bytes]] | None: ...
-
-
 def read_failure(failure: grpc.RpcError) -> ApiError:
     """Returns ``failure`` as the error to raise."""
-    call = cast(_Call, failure)
+    # The errors of both stacks of gRPC have these methods.
+    call = cast(grpc.Call, failure)
     code, message = call.code(), call.details() or ""
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
     retry, bad = error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
@@ -40,12 +32,12 @@ def read_failure(failure: grpc.RpcError) -> ApiError:
         reason=reason,
         request_id=request.request_id,
         retry_after_seconds=delay,
-        violations=[Violation(one.field, one.description, one.reason) for one in bad.field_violations],
-        metadata=info.metadata,
+        violations=tuple(Violation(one.field, one.description, one.reason) for one in bad.field_violations),
+        metadata=dict(info.metadata),
     )
 
 
-def _status(call: _Call) -> status_pb2.Status:
+def _status(call: grpc.Call) -> status_pb2.Status:
     packed = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     try:
         return status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")

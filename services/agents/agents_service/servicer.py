@@ -7,7 +7,7 @@ from ameide.agent.v1 import agent_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.reservations import Reservations
-from api_common.resources import Change, Quotas, map_items, with_rows
+from api_common.resources import Change, Quotas, list_response, map_items, with_rows
 from api_common.watch import Watch
 
 from agents_service.domain import State, validate_parameters, validate_tools
@@ -39,9 +39,7 @@ class AgentServicer:
 
     async def ListAgents(self, request: pb.ListAgentsRequest, ctx: RequestContext) -> pb.ListAgentsResponse:
         page = await self._agents.page(ctx.transaction, request, method="ListAgents")
-        return await with_rows(
-            pb.ListAgentsResponse(next_page_token=page.next_page_token), "agents", page.rows, agent_to_proto
-        )
+        return await list_response(pb.ListAgentsResponse, "agents", page, agent_to_proto)
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, ctx: RequestContext) -> pb.Agent:
         change = _changed(request)

@@ -36,6 +36,7 @@ class DeploymentState(StrEnum):
 LIFECYCLE: Final = Lifecycle(
     resource="IPA",
     transitions={
+        # A deployed IPA must be retired first.
         "delete": ({State.DRAFT, State.FAILED, State.RETIRED}, None),
         "deploy": ({State.DRAFT, State.FAILED}, State.DEPLOYING),
         "activate": ({State.DEPLOYING}, State.DEPLOYED),
@@ -62,15 +63,6 @@ def require_changeable(state: str, fields: Collection[str]) -> None:
             f"Cannot change {', '.join(fixed)} of the IPA: it is {state} and must be DRAFT or FAILED.",
             metadata={"verb": "update", "state": state, "allowed": "DRAFT,FAILED", "fields": ",".join(fixed)},
         )
-
-
-def require_deletable(state: str) -> None:
-    """Checks that the IPA may be deleted: a deployed one must be retired first.
-
-    Raises:
-        FailedPreconditionError: the IPA is DEPLOYING or DEPLOYED.
-    """
-    LIFECYCLE.apply("delete", state)
 
 
 def require_workflow(workflow_id: str | None) -> None:

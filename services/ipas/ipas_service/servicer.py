@@ -8,11 +8,11 @@ from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
-from api_common.resources import Change, Quotas, map_items, with_rows
+from api_common.resources import Change, Quotas, list_response, map_items, with_rows
 from api_common.watch import Watch
 
 from ipas_service.deployments import Deployments
-from ipas_service.domain import DEPLOYED_FIELDS, State, require_changeable, require_deletable
+from ipas_service.domain import DEPLOYED_FIELDS, LIFECYCLE, State, require_changeable
 from ipas_service.mapping import MUTABLE, changed_fields, deployment_to_proto, ipa_from_proto, ipa_to_proto
 from ipas_service.operations import Choice, Composition, lock_checked
 from ipas_service.repository import COLUMNS, DeploymentRepository, IpaRepository
@@ -50,9 +50,7 @@ class IpaServicer:
 
     async def ListIpas(self, request: pb.ListIpasRequest, ctx: RequestContext) -> pb.ListIpasResponse:
         page = await self._ipas.page(ctx.transaction, request, method="ListIpas")
-        return await with_rows(
-            pb.ListIpasResponse(next_page_token=page.next_page_token), "ipas", page.rows, ipa_to_proto
-        )
+        return await list_response(pb.ListIpasResponse, "ipas", page, ipa_to_proto)
 
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         change = _changed(request)
@@ -69,7 +67,7 @@ class IpaServicer:
 
     async def DeleteIpa(self, request: pb.DeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
         row = await self._ipas.lock(ctx.transaction, request.id, etag=request.etag)
-        require_deletable(row["state"])
+        LIFECYCLE.apply("delete", row["state"])
         return ipa_to_proto(await self._ipas.delete(ctx.transaction, request.id))
 
     async def UndeleteIpa(self, request: pb.UndeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -108,7 +106,7 @@ class IpaServicer:
         before = await self._ipas.lock_many(
             ctx.transaction, map_items(request.requests, Change.deletion), reading=("state",)
         )
-        map_items([row["state"] for row in before], require_deletable)
+        map_items([row["state"] for row in before], partial(LIFECYCLE.apply, "delete"))
         rows = await self._ipas.delete_many(ctx.transaction, before)
         return await with_rows(pb.BatchDeleteIpasResponse(), "ipas", rows, ipa_to_proto)
 
@@ -126,12 +124,7 @@ class IpaServicer:
     ) -> pb.ListDeploymentsResponse:
         ipa = await self._ipas.get(ctx.transaction, request.ipa_id)
         page = await self._stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
-        return await with_rows(
-            pb.ListDeploymentsResponse(next_page_token=page.next_page_token),
-            "deployments",
-            page.rows,
-            deployment_to_proto,
-        )
+        return await list_response(pb.ListDeploymentsResponse, "deployments", page, deployment_to_proto)
 
     async def ResumeDeployment(self, request: pb.ResumeDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
         return deployment_to_proto(await self._deployments.resume(ctx.transaction, request.ipa_id, request.id))

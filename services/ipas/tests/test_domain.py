@@ -10,7 +10,6 @@ from ipas_service.domain import (
     LIFECYCLE,
     State,
     require_changeable,
-    require_deletable,
     validate_bindings,
     validate_deployable,
     validate_selection,
@@ -67,12 +66,12 @@ class TestChanges:
 class TestDeletion:
     @pytest.mark.parametrize("state", [State.DRAFT, State.FAILED, State.RETIRED])
     def test_is_allowed_when_nothing_is_at_work(self, state: State) -> None:
-        require_deletable(state)
+        LIFECYCLE.apply("delete", state)
 
     @pytest.mark.parametrize("state", [State.DEPLOYING, State.DEPLOYED])
     def test_is_refused_while_it_is_at_work(self, state: State) -> None:
         with pytest.raises(FailedPreconditionError, match=f"Cannot delete the IPA: it is {state} and must be DRAFT or"):
-            require_deletable(state)
+            LIFECYCLE.apply("delete", state)
 
 
 class TestSelection:

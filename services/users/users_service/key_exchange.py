@@ -29,7 +29,7 @@ class _Exchanged:
 
 
 class KeyExchange:
-    """Exchanges keys and caches those that worked, by digest only. Keys that did not work are never cached."""
+    """The `ApiKeyAuthority` of the mesh. Caches keys that worked, by digest only, and no others."""
 
     def __init__(
         self,
@@ -50,15 +50,6 @@ class KeyExchange:
         self._exchanged: FIFOCache[bytes, _Exchanged] = FIFOCache(_CACHE_SIZE)
 
     async def exchange(self, key: str, *, address: str, timeout_seconds: float) -> str | None:
-        """Returns a token for the service account that owns ``key``; None if the key does not work, whatever the cause.
-
-        Args:
-            address: where the key came from.
-
-        Raises:
-            RateLimitError: too many keys of the address did not work, so this one is not looked up.
-            DomainError: the database does not answer.
-        """
         digest = hashlib.sha256(key.encode()).digest()
         known = self._exchanged.get(digest)
         if known is not None and self._now() < known.good_until:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from ameide.user.v1 import service_account_pb2 as pb
 from api_common.call import RequestContext
 from api_common.contract import paths_to_write
-from api_common.resources import with_rows
+from api_common.resources import list_response
 
 from users_service.domain import AccountState
 from users_service.mapping import (
@@ -41,12 +41,7 @@ class ServiceAccountServicer:
         self, request: pb.ListServiceAccountsRequest, ctx: RequestContext
     ) -> pb.ListServiceAccountsResponse:
         page = await self._accounts.page(ctx.transaction, request, method="ListServiceAccounts")
-        return await with_rows(
-            pb.ListServiceAccountsResponse(next_page_token=page.next_page_token),
-            "service_accounts",
-            page.rows,
-            service_account_to_proto,
-        )
+        return await list_response(pb.ListServiceAccountsResponse, "service_accounts", page, service_account_to_proto)
 
     async def UpdateServiceAccount(
         self, request: pb.UpdateServiceAccountRequest, ctx: RequestContext
@@ -89,9 +84,7 @@ class ServiceAccountServicer:
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, ctx: RequestContext) -> pb.ListApiKeysResponse:
         account = await self._accounts.get(ctx.transaction, request.service_account_id)
         page = await self._keys.page(ctx.transaction, account["id"], request, method="ListApiKeys")
-        return await with_rows(
-            pb.ListApiKeysResponse(next_page_token=page.next_page_token), "api_keys", page.rows, api_key_to_proto
-        )
+        return await list_response(pb.ListApiKeysResponse, "api_keys", page, api_key_to_proto)
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, ctx: RequestContext) -> pb.ApiKey:
         return api_key_to_proto(await self._keys.revoke(ctx.transaction, request.service_account_id, request.id))

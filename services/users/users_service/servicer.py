@@ -6,7 +6,7 @@ from typing import Any
 from ameide.user.v1 import user_pb2 as pb
 from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
-from api_common.resources import Change, Quotas, map_items, with_rows
+from api_common.resources import Change, Quotas, list_response, map_items, with_rows
 from api_common.watch import Watch
 
 from users_service.domain import State
@@ -34,9 +34,7 @@ class UserServicer:
 
     async def ListUsers(self, request: pb.ListUsersRequest, ctx: RequestContext) -> pb.ListUsersResponse:
         page = await self._users.page(ctx.transaction, request, method="ListUsers")
-        return await with_rows(
-            pb.ListUsersResponse(next_page_token=page.next_page_token), "users", page.rows, user_to_proto
-        )
+        return await list_response(pb.ListUsersResponse, "users", page, user_to_proto)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, ctx: RequestContext) -> pb.User:
         change = _changed(request)

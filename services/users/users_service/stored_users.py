@@ -11,18 +11,13 @@ from users_service.repository import UserRepository
 
 
 class StoredUsers:
-    """Reads stored users in a transaction of their own, because the call's transaction begins after authentication."""
+    """A `UserSource`; reads in a transaction of its own, because the call's transaction begins after authentication."""
 
     def __init__(self, users: UserRepository, database: Database) -> None:
         self._users = users
         self._database = database
 
     async def find(self, ctx: CallContext) -> StoredUser | None:
-        """Returns the stored state of the caller; None if the tenant has no such user.
-
-        Raises:
-            DomainError: the database does not answer, or not before the deadline of ``ctx``.
-        """
         try:
             async with asyncio.timeout_at(ctx.deadline):
                 return await repeat_if_stale(self._read, ctx.principal.tenant_id, ctx.principal.subject)

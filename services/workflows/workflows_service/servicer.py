@@ -8,7 +8,7 @@ from api_common.call import RequestContext, StreamContext
 from api_common.contract import paths_to_write
 from api_common.db import Row
 from api_common.reservations import Reservations
-from api_common.resources import Change, Quotas, map_items, with_rows
+from api_common.resources import Change, Quotas, list_response, map_items, with_rows
 from api_common.watch import Watch
 
 from workflows_service.domain import LIFECYCLE, State, validate_definition, validate_draft
@@ -42,9 +42,7 @@ class WorkflowServicer:
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, ctx: RequestContext) -> pb.ListWorkflowsResponse:
         page = await self._workflows.page(ctx.transaction, request, method="ListWorkflows")
-        return await with_rows(
-            pb.ListWorkflowsResponse(next_page_token=page.next_page_token), "workflows", page.rows, workflow_to_proto
-        )
+        return await list_response(pb.ListWorkflowsResponse, "workflows", page, workflow_to_proto)
 
     async def UpdateWorkflow(self, request: pb.UpdateWorkflowRequest, ctx: RequestContext) -> pb.Workflow:
         change = _changed(request)
@@ -113,12 +111,7 @@ class WorkflowServicer:
     ) -> pb.ListWorkflowRevisionsResponse:
         workflow = await self._workflows.get(ctx.transaction, request.workflow_id)
         page = await self._revisions.page(ctx.transaction, workflow["id"], request, method="ListWorkflowRevisions")
-        return await with_rows(
-            pb.ListWorkflowRevisionsResponse(next_page_token=page.next_page_token),
-            "revisions",
-            page.rows,
-            workflow_revision_to_proto,
-        )
+        return await list_response(pb.ListWorkflowRevisionsResponse, "revisions", page, workflow_revision_to_proto)
 
     def WatchWorkflows(
         self, request: pb.WatchWorkflowsRequest, ctx: StreamContext

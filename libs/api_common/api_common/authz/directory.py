@@ -63,11 +63,7 @@ class UsersService:
         self._users = siblings.open("users", pb.DESCRIPTOR.services_by_name["DirectoryService"])
 
     async def find(self, ctx: CallContext) -> StoredUser | None:
-        """Returns the stored user with the caller's subject as id; None if the tenant has no such user.
-
-        Raises:
-            DomainError: the users service does not answer.
-        """
+        """Does what `UserSource.find` says."""
         answer = await self._users.call(pb.ResolvePrincipalRequest(), pb.ResolvePrincipalResponse, ctx)
         match answer.standing:
             case pb.ResolvePrincipalResponse.UNKNOWN:

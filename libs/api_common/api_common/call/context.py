@@ -30,6 +30,11 @@ class CallContext:
     is_own_deadline: bool = False
     """The deadline is ours and not the caller's, so a sibling that exceeds it counts as unavailable."""
 
+    @property
+    def tenant_id(self) -> str:
+        """The caller's tenant, to which the call is bound."""
+        return self.principal.tenant_id
+
     async def let_go(self) -> None:
         """Gives up what others may wait for, before a call to another service."""
         self.end_turn()
@@ -47,11 +52,6 @@ class RequestContext(CallContext):
         self.end_turn()
         await self.transaction.let_go()
 
-    @property
-    def tenant_id(self) -> str:
-        """The tenant that this request is bound to."""
-        return self.principal.tenant_id
-
 
 @dataclass(frozen=True, slots=True)
 class StreamContext(CallContext):
@@ -61,8 +61,3 @@ class StreamContext(CallContext):
     """When the stream ends by itself, on the event loop's clock."""
     check: Callable[[], Awaitable[float]] = field(kw_only=True)
     """Raises a DomainError once the caller may not go on; returns after how many seconds to check again."""
-
-    @property
-    def tenant_id(self) -> str:
-        """The tenant whose rows the stream reads."""
-        return self.principal.tenant_id

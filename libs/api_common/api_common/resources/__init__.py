@@ -3,7 +3,15 @@
 from api_common.resources.batch_repository import BatchRepository
 from api_common.resources.batches import Change, batch_item, map_items
 from api_common.resources.lifecycle import Lifecycle
-from api_common.resources.message_builder import Make, fill, fill_times, make_resource, row_etag, with_rows
+from api_common.resources.message_builder import (
+    Make,
+    fill,
+    fill_times,
+    list_response,
+    make_resource,
+    row_etag,
+    with_rows,
+)
 from api_common.resources.quotas import Quotas
 from api_common.resources.repository import PartRepository, Repository
 from api_common.resources.resource_fields import resource_fields
@@ -19,6 +27,7 @@ __all__ = [
     "batch_item",
     "fill",
     "fill_times",
+    "list_response",
     "make_resource",
     "map_items",
     "resource_fields",

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from api_common.db import Row
+from api_common.listing import Page
 
 MessageT = TypeVar("MessageT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -39,6 +40,13 @@ async def with_rows(
             await asyncio.sleep(0)
             turn_ends = time.perf_counter() + _TURN_SECONDS
     return response
+
+
+async def list_response(
+    make: Callable[..., ResponseT], field: str, page: Page, to_proto: Callable[[Row, Make[MessageT]], MessageT]
+) -> ResponseT:
+    """Returns the response of a List method: the messages of a page in its list ``field``."""
+    return await with_rows(make(next_page_token=page.next_page_token), field, page.rows, to_proto)
 
 
 def make_resource(row: Row, make: Make[MessageT], **own: Any) -> MessageT:

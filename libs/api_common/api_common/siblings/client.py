@@ -102,15 +102,12 @@ class Sibling:
         tls: None on loopback in tests; then calls carry the caller's own token.
     """
 
-    def __init__(
-        self, name: str, address: str, contract: ServiceDescriptor, tls: TlsSettings | None, metrics: Metrics
-    ) -> None:
+    def __init__(self, name: str, address: str, tls: TlsSettings | None, metrics: Metrics) -> None:
         self._address = address
         self._audience = f"{TRUST_DOMAIN}{name}"
         self._facts = {"server.address": name}
         self._contracts: list[ServiceDescriptor] = []
         self._methods: dict[type[Message], MethodPolicy] = {}
-        self.learn(contract)
         self._tls = tls
         self._metrics = metrics
         self._connection: _Connection | None = None
@@ -227,7 +224,7 @@ class Siblings:
         """
         sibling = self._opened.get(service)
         if sibling is None:
-            sibling = Sibling(service, self._addresses[service], contract, self._tls, self._metrics)
+            sibling = Sibling(service, self._addresses[service], self._tls, self._metrics)
             self._opened[service] = sibling
         sibling.learn(contract)
         return sibling

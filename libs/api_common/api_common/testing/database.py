@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,15 +37,12 @@ class TestDatabase:
     @asynccontextmanager
     async def altered(self, table: str, forth: str, back: str) -> AsyncIterator[None]:
         """Changes a table for as long as the block runs, as a migration does."""
-        owner = await asyncpg.connect(self.owner_url)
-        try:
+        async with AsyncExitStack() as stack:
+            owner = await asyncpg.connect(self.owner_url)
+            stack.push_async_callback(owner.close)
             await owner.execute(f"ALTER TABLE {table} {forth}")
-            try:
-                yield
-            finally:
-                await owner.execute(f"ALTER TABLE {table} {back}")
-        finally:
-            await owner.close()
+            stack.push_async_callback(owner.execute, f"ALTER TABLE {table} {back}")
+            yield
 
 
 @contextmanager
