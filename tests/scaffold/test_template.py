@@ -18,6 +18,7 @@ OWN: Final = frozenset(
         "return agent_to_proto(await self._agents.delete(ctx.transaction, request.id, etag=request.etag))",
         'return agent_to_proto(await self._agents.move(ctx.transaction, request.id, "disable", etag=request.etag))',
         'return {**agent_from_proto(request.agent), "state": State.DRAFT}',
+        "FIELDS = resource_fields(agents, State)",
         'MUTABLE = frozenset({"display_name", "labels", "description"})',
         '\' "displayName": "Example",\'',
         '\' "labels": {"team": "a"},\'',
