@@ -21,11 +21,7 @@ class Caller:
         self._http = httpx.Client(base_url=mesh.url, headers={"authorization": f"Bearer {token}"}, timeout=10)
 
     def call(self, method: str, path: str, body: Json | None = None, *, expect: int = 200, params: Any = None) -> Json:
-        """Calls, prints one line and returns the answer.
-
-        Raises:
-            MeshError: the status is not the expected one.
-        """
+        """Calls, prints one line and returns the answer."""
         answer = self._http.request(method, path, json=body, params=params)
         shown = path if len(path) < 40 else f"{path[:12]}…{path[-22:]}"
         is_json = answer.headers.get("content-type") == "application/json"
@@ -55,11 +51,7 @@ def _gist(reply: Json) -> str:
 
 
 def tell(mesh: Mesh) -> None:
-    """Tells the story, in a tenant of its own.
-
-    Raises:
-        MeshError: an answer is not the expected one.
-    """
+    """Tells the story, in a tenant of its own."""
     tenant = f"demo-{secrets.token_hex(4)}"
     ada = Caller(mesh, tenant, "ada", "admin")
     print(f"Ada, admin of the new tenant {tenant}, invites Grace.")

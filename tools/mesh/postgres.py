@@ -71,11 +71,7 @@ def _refusal(folder: Path, error: Exception) -> MeshError:
 
 
 def stop(folder: Path) -> None:
-    """Stops the server and waits until its data is on disk; does nothing when it is not running.
-
-    Raises:
-        MeshError: it does not stop.
-    """
+    """Stops the server and waits until its data is on disk; does nothing when it is not running."""
     if pid(folder) is None:
         return
     server = PostgresServer(folder, cleanup_mode=None)

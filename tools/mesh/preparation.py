@@ -24,11 +24,7 @@ def ensure_secrets(mesh: Mesh) -> None:
 
 
 def ensure_databases(mesh: Mesh) -> Urls:
-    """Returns the databases; starts the embedded Postgres for services without `DATABASE_URL_<SERVICE>`.
-
-    Raises:
-        MeshError: Postgres does not start.
-    """
+    """Returns the databases; starts the embedded Postgres for services without `DATABASE_URL_<SERVICE>`."""
     urls = {service.name: given for service in SERVICES if (given := _given_urls(service))}
     embedded = [service.name for service in SERVICES if service.name not in urls]
     if not embedded:

@@ -54,11 +54,7 @@ def is_ready(mesh: Mesh, process: str) -> bool:
 
 
 def check_ports(mesh: Mesh) -> None:
-    """Checks that the ports of the mesh are free.
-
-    Raises:
-        MeshError: another process listens on one; the message names it.
-    """
+    """Checks that the ports of the mesh are free; the error names the process that listens on one."""
     for name, port in mesh.ports.items():
         if not is_free(port):
             raise MeshError(

@@ -31,6 +31,10 @@ class Method(Generic[ResponseT]):
     writes: bool
     """Whether it writes, so that its calls need an idempotency key."""
 
+    def on(self, kind: Callable[..., Any]) -> Any:
+        """Returns the method on a channel; ``kind`` is a function of the channel, such as `unary_unary`."""
+        return kind(self.path, request_serializer=_serialize, response_deserializer=self.response.FromString)
+
     def metadata(self, idempotency_key: str | None) -> Metadata:
         """Returns the headers that all attempts of one call share."""
         return (("idempotency-key", idempotency_key or str(uuid.uuid4())),) if self.writes else ()
@@ -46,11 +50,9 @@ class Caller:
         self._budget = RetryBudget()
 
     def attempts(self, timeout: float | None) -> Attempts:
-        """Begins a call."""
         return Attempts(self.retry, self._budget, timeout_seconds=self._timeout_seconds if timeout is None else timeout)
 
     def credential(self, token: str | None) -> Metadata:
-        """Returns the header with the credential."""
         if token is not None:
             return (("authorization", f"Bearer {token}"),)
         return (("x-api-key", self._api_key),) if self._api_key is not None else ()
@@ -78,9 +80,7 @@ class Calls:
         Raises:
             ApiError: the call failed for good.
         """
-        invoke: Any = self._channel.unary_unary(
-            method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
-        )
+        invoke: Any = method.on(self._channel.unary_unary)
         attempts, fixed = self._caller.attempts(timeout), method.metadata(idempotency_key)
         while True:
             token = self._token() if callable(self._token) else self._token
@@ -96,9 +96,7 @@ class Calls:
 
     def stream(self, method: Method[ResponseT], request: Message) -> Any:
         """Opens a stream of responses, which fails with gRPC's own errors."""
-        invoke: Any = self._channel.unary_stream(
-            method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
-        )
+        invoke: Any = method.on(self._channel.unary_stream)
         token = self._token() if callable(self._token) else self._token
         return invoke(request, metadata=self._caller.credential(token))
 
@@ -120,9 +118,7 @@ class AsyncCalls:
         timeout: float | None,  # noqa: ASYNC109 - a deadline that is sent to the server
         idempotency_key: str | None = None,
     ) -> ResponseT:
-        invoke: Any = self._channel.unary_unary(
-            method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
-        )
+        invoke: Any = method.on(self._channel.unary_unary)
         attempts, fixed = self._caller.attempts(timeout), method.metadata(idempotency_key)
         while True:
             token = self._token() if callable(self._token) else self._token
@@ -137,9 +133,7 @@ class AsyncCalls:
             await asyncio.sleep(attempts.pause_seconds(error))
 
     async def stream(self, method: Method[ResponseT], request: Message) -> Any:
-        invoke: Any = self._channel.unary_stream(
-            method.path, request_serializer=_serialize, response_deserializer=method.response.FromString
-        )
+        invoke: Any = method.on(self._channel.unary_stream)
         token = self._token() if callable(self._token) else self._token
         credential = self._caller.credential(await token if inspect.isawaitable(token) else token)
         return invoke(request, metadata=credential)

@@ -1,6 +1,6 @@
 """The two clients, which differ only in the stack of gRPC that they use."""
 
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
@@ -36,12 +36,7 @@ class Client(Services):
         retry: RetryPolicy | None = None,
     ) -> None:
         caller = _caller(token, api_key, timeout_seconds, retry)
-        target, credentials = parse_address(url, ca=ca)
-        self._channel = (
-            grpc.insecure_channel(target, options=OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options=OPTIONS)
-        )
+        self._channel: grpc.Channel = _open_channel(grpc, url, ca)
         super().__init__(Calls(self._channel, caller, token))
 
     def close(self) -> None:
@@ -69,12 +64,7 @@ class AsyncClient(AsyncServices):
         retry: RetryPolicy | None = None,
     ) -> None:
         caller = _caller(token, api_key, timeout_seconds, retry)
-        target, credentials = parse_address(url, ca=ca)
-        self._channel = (
-            grpc.aio.insecure_channel(target, options=OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=OPTIONS)
-        )
+        self._channel: grpc.aio.Channel = _open_channel(grpc.aio, url, ca)
         super().__init__(AsyncCalls(self._channel, caller, token))
 
     async def close(self) -> None:
@@ -92,3 +82,10 @@ def _caller(token: object, api_key: str | None, timeout_seconds: float, retry: R
     if token is not None and api_key is not None:
         raise ValueError("a token or an API key, not both: the edge refuses such calls")
     return Caller(api_key=api_key, timeout_seconds=timeout_seconds, retry=retry or RetryPolicy())
+
+
+def _open_channel(stack: Any, url: str, ca: bytes | None) -> Any:
+    target, credentials = parse_address(url, ca=ca)
+    if credentials is None:
+        return stack.insecure_channel(target, options=OPTIONS)
+    return stack.secure_channel(target, credentials, options=OPTIONS)

@@ -42,7 +42,6 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def earn(self) -> None:
-        """Counts a successful call."""
         with self._lock:
             self._tokens = min(self._MOST, self._tokens + self._EARNED)
 
@@ -68,7 +67,6 @@ class Attempts:
         return max(0.0, self._deadline - time.monotonic())
 
     def succeeded(self) -> None:
-        """Counts the last attempt as successful."""
         self._budget.earn()
 
     def pause_seconds(self, error: ApiError) -> float:

@@ -26,8 +26,6 @@ _META_SCHEMA: Final = Draft202012Validator({"$ref": "https://json-schema.org/dra
 
 
 class State(StrEnum):
-    """The state of an agent."""
-
     DRAFT = "DRAFT"
     ACTIVE = "ACTIVE"
     DISABLED = "DISABLED"

@@ -13,7 +13,6 @@ MUTABLE = frozenset({"display_name", "labels", "description", "model", "instruct
 
 
 def agent_to_proto(row: Row, make: Make[pb.Agent] = pb.Agent) -> pb.Agent:
-    """Returns the resource of a row."""
     return make_resource(
         row,
         make,

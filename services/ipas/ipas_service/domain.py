@@ -12,8 +12,6 @@ from ipas_service.errors import IncompleteIpaError, InvalidBindingsError
 
 
 class State(StrEnum):
-    """The state of an IPA."""
-
     DRAFT = "DRAFT"
     DEPLOYING = "DEPLOYING"
     DEPLOYED = "DEPLOYED"
@@ -22,8 +20,6 @@ class State(StrEnum):
 
 
 class DeploymentState(StrEnum):
-    """The state of a deployment."""
-
     DEPLOYING = "DEPLOYING"
     DEPLOYED = "DEPLOYED"
     COMPENSATING = "COMPENSATING"

@@ -16,7 +16,6 @@ MUTABLE = frozenset(
 
 
 def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
-    """Returns the resource of a row."""
     ipa = make_resource(
         row,
         make,
@@ -31,7 +30,6 @@ def ipa_to_proto(row: Row, make: Make[pb.Ipa] = pb.Ipa) -> pb.Ipa:
 
 
 def deployment_to_proto(row: Row, make: Make[pb.Deployment] = pb.Deployment) -> pb.Deployment:
-    """Returns the deployment of a row."""
     deployment = make(
         id=row["id"],
         tenant_id=row["tenant_id"],

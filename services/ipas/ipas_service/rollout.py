@@ -70,11 +70,7 @@ class Rollout:
         return _NOTHING
 
     async def release_workflow(self, effect: Effect) -> Mapping[str, Any]:
-        """Releases the workflow, even if it was never reserved.
-
-        Raises:
-            DomainError: the workflows service does not answer.
-        """
+        """Releases the workflow, even if it was never reserved."""
         request = workflows_pb.ReleaseWorkflowRequest(holder=_holder(effect))
         await self._workflows.call(
             request, workflows_pb.ReleaseWorkflowResponse, effect.context, idempotency_key=effect.key
@@ -82,11 +78,7 @@ class Rollout:
         return _NOTHING
 
     async def release_agents(self, effect: Effect) -> Mapping[str, Any]:
-        """Releases the agents, even if they were never reserved.
-
-        Raises:
-            DomainError: the agents service does not answer.
-        """
+        """Releases the agents, even if they were never reserved."""
         request = agents_pb.ReleaseAgentsRequest(holder=_holder(effect))
         await self._agents.call(request, agents_pb.ReleaseAgentsResponse, effect.context, idempotency_key=effect.key)
         return _NOTHING

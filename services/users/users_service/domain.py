@@ -14,8 +14,6 @@ MAX_LIVE_KEYS: Final = 10
 
 
 class State(StrEnum):
-    """The state of a user."""
-
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"
 
@@ -30,8 +28,6 @@ LIFECYCLE = Lifecycle(
 
 
 class AccountState(StrEnum):
-    """The state of a service account."""
-
     ACTIVE = "ACTIVE"
     DISABLED = "DISABLED"
 

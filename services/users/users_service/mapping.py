@@ -18,12 +18,10 @@ SERVICE_ACCOUNT_MUTABLE = frozenset({"display_name", "labels", "roles"})
 
 
 def user_to_proto(row: Row, make: Make[pb.User] = pb.User) -> pb.User:
-    """Returns the resource of a row."""
     return make_resource(row, make, email=row["email"], roles=row["roles"])
 
 
 def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str, Any]:
-    """Returns the columns of the named fields."""
     columns = {
         "display_name": user.display_name,
         "labels": dict(user.labels),
@@ -36,14 +34,12 @@ def user_from_proto(user: pb.User, fields: Iterable[str] = MUTABLE) -> dict[str,
 def service_account_to_proto(
     row: Row, make: Make[account_pb.ServiceAccount] = account_pb.ServiceAccount
 ) -> account_pb.ServiceAccount:
-    """Returns the resource of a row."""
     return make_resource(row, make, roles=row["roles"])
 
 
 def service_account_from_proto(
     account: account_pb.ServiceAccount, fields: Iterable[str] = SERVICE_ACCOUNT_MUTABLE
 ) -> dict[str, Any]:
-    """Returns the columns of the named fields."""
     columns = {
         "display_name": account.display_name,
         "labels": dict(account.labels),

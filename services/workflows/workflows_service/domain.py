@@ -25,8 +25,6 @@ _SHOWN_OF_CYCLE: Final = 5
 
 
 class State(StrEnum):
-    """The state of a workflow."""
-
     DRAFT = "DRAFT"
     PUBLISHED = "PUBLISHED"
     ARCHIVED = "ARCHIVED"

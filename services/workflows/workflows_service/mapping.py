@@ -18,7 +18,6 @@ _NODES = "workflow.definition.nodes"
 
 
 def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Workflow:
-    """Returns the resource of a row."""
     return make_resource(
         row,
         make,
@@ -29,7 +28,6 @@ def workflow_to_proto(row: Row, make: Make[pb.Workflow] = pb.Workflow) -> pb.Wor
 
 
 def workflow_revision_to_proto(row: Row, make: Make[pb.WorkflowRevision] = pb.WorkflowRevision) -> pb.WorkflowRevision:
-    """Returns the revision of a row."""
     revision = make(
         tenant_id=row["tenant_id"],
         workflow_id=row["workflow_id"],

@@ -50,12 +50,7 @@ CLAIM_MAPS: Final[Mapping[str, ClaimMap]] = {
 
 
 class OidcVerifier:
-    """Verifies the tokens of one issuer with its current public keys.
-
-    Args:
-        key_set: the issuer's current public keys.
-        kind: what the issuer's subjects are.
-    """
+    """Verifies the tokens of one issuer, whose subjects are of one ``kind``, with its current public keys."""
 
     def __init__(
         self,

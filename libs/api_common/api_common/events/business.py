@@ -24,7 +24,9 @@ def event_name(method: MethodPolicy) -> str | None:
     resource, verb = resource_of(method), _VERB.match(method.name)
     if method.read_only or method.internal or resource is None or verb is None:
         return None
-    return f"{type_of(resource)}.{_participle(verb[1].lower())}"
+    plain = verb[1].lower()
+    participle = _IRREGULAR.get(plain) or (f"{plain}d" if plain.endswith("e") else f"{plain}ed")
+    return f"{type_of(resource)}.{participle}"
 
 
 def record_business_event(
@@ -57,7 +59,3 @@ def record_business_event(
         request_id=request_id or None,
         trace_id=trace_id or None,
     )
-
-
-def _participle(verb: str) -> str:
-    return _IRREGULAR.get(verb) or (f"{verb}d" if verb.endswith("e") else f"{verb}ed")

@@ -100,11 +100,7 @@ class Query:
 
 
 class Listing:
-    """Reads one tenant's rows of ``table`` in pages.
-
-    Args:
-        page_tokens: seals the position in a list.
-    """
+    """Reads one tenant's rows of ``table`` in pages."""
 
     def __init__(self, table: Table, *, page_tokens: PageTokens) -> None:
         self._table = table

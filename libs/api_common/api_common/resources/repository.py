@@ -28,7 +28,6 @@ class Repository:
         resource: the resource's name in messages, e.g. `user`.
         fields: what lists may be filtered and ordered by.
         lifecycle: the verbs that change the state.
-        page_tokens: seals the position in a list.
     """
 
     tracked: ClassVar[frozenset[str]] = frozenset()
@@ -207,7 +206,6 @@ class PartRepository:
     Args:
         parent: the column with the parent's id.
         order: the columns that lists are ordered by, the greatest first; they identify a row of the parent.
-        page_tokens: seals the position in a list.
     """
 
     def __init__(self, table: Table, *, parent: str, order: Sequence[str], page_tokens: PageTokens) -> None:

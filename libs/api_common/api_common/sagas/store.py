@@ -135,21 +135,13 @@ async def lock(transaction: Transaction, id: str) -> Saga | None:
 
 
 async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> Sequence[Row]:
-    """Returns tenant and id of due sagas of all tenants, the longest due first.
-
-    Raises:
-        DomainError: the database does not answer.
-    """
+    """Returns tenant and id of due sagas of all tenants, the longest due first."""
     async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         return await transaction.fetch_all(_FIND_DUE, {"kinds": kinds, "limit": limit})
 
 
 async def count(database: Database) -> Sequence[Row]:
-    """Counts unfinished sagas by state, with the greatest delay of each state.
-
-    Raises:
-        DomainError: the database does not answer.
-    """
+    """Counts unfinished sagas by state, with the greatest delay of each state."""
     async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         return await transaction.fetch_all(_COUNT, {})
 

@@ -19,11 +19,7 @@ _STARTED_NS = time.time_ns()
 
 
 async def export_forever(registry: CollectorRegistry, *, service: str, endpoint: str, interval_seconds: float) -> None:
-    """Sends all of ``registry`` every ``interval_seconds``. Never returns; a missing collector costs nothing else.
-
-    Args:
-        endpoint: `http://host:port` of an OTLP collector (gRPC).
-    """
+    """Sends all of ``registry`` every ``interval_seconds``. Never returns; a missing collector costs nothing else."""
     otlp, who = exporter(OTLPMetricExporter, endpoint), resource(service)
     try:
         while True:
@@ -35,11 +31,7 @@ async def export_forever(registry: CollectorRegistry, *, service: str, endpoint:
 
 
 def snapshot(registry: CollectorRegistry, who: Resource, started_ns: int) -> export.MetricsData:
-    """Returns what ``registry`` holds now.
-
-    Args:
-        started_ns: when its counters began.
-    """
+    """Returns what ``registry`` holds now; its counters began at ``started_ns``."""
     now = time.time_ns()
     metrics = [metric for family in registry.collect() for metric in _metrics(family, started_ns, now)]
     scope = export.ScopeMetrics(SCOPE, metrics, "")

@@ -1,6 +1,6 @@
 """Package testing holds real parts for tests; imported by tests only."""
 
-from api_common.testing.database import TestDatabase, create_database, postgres_server
+from api_common.testing.database import Statements, TestDatabase, create_database, postgres_server
 from api_common.testing.error_assertions import NEVER, refused
 from api_common.testing.identity import AUDIENCE, ISSUER, KEY_ID, PEPPER, Caller, Identity
 from api_common.testing.paging import all_pages
@@ -13,7 +13,6 @@ from api_common.testing.service import (
     tls_of,
 )
 from api_common.testing.sibling import CallingProcess
-from api_common.testing.statements import Statements
 from api_common.testing.watching import watching
 
 __all__ = [

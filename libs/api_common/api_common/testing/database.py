@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import asyncpg
 import platformdirs
 
-from api_common.db import provision, upgrade_schema
+from api_common.db import Statement, provision, upgrade_schema
 
 # The services of all the tests that one process runs stay connected until its end: more than the 100 that is usual.
 # What is lost if the machine itself stops matters to no test; a service or a Postgres that is killed loses nothing.
@@ -43,6 +43,22 @@ class TestDatabase:
             await owner.execute(f"ALTER TABLE {table} {forth}")
             stack.push_async_callback(owner.execute, f"ALTER TABLE {table} {back}")
             yield
+
+
+Statements = list[str]
+"""The SQL of every statement of a handler, in order; what opens and ends the transaction is not in it."""
+
+
+def recording(seen: Statements, run: Any) -> Any:
+    """Returns ``run``, a method of `Transaction`, that notes each statement before it runs it."""
+
+    async def noted(transaction: Any, statement: Statement, values: Any) -> Any:
+        # A task, which has no tenant, is no handler and comes whenever it likes.
+        if transaction.tenant_id:
+            seen.append(statement.sql)
+        return await run(transaction, statement, values)
+
+    return noted
 
 
 @contextmanager

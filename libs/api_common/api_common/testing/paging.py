@@ -1,22 +1,14 @@
 """Walks lists as a client does."""
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
-
-class ListResponse(Protocol):
-    """What every List method answers."""
-
-    next_page_token: str
-    """Empty on the last page."""
-
-
-ResponseT = TypeVar("ResponseT", bound=ListResponse)
+ResponseT = TypeVar("ResponseT")
 
 
 async def all_pages(fetch: Callable[[str], Awaitable[ResponseT]]) -> list[ResponseT]:
     """Returns every page of a list; ``fetch`` asks for the one that a page token names."""
-    pages = [await fetch("")]
+    pages: list[Any] = [await fetch("")]
     while token := pages[-1].next_page_token:
         pages.append(await fetch(token))
     return pages

@@ -10,9 +10,8 @@ import structlog
 import uuid_utils
 
 from api_common.db import Transaction
-from api_common.testing.database import postgres_server
+from api_common.testing.database import Statements, postgres_server, recording
 from api_common.testing.identity import Caller, Identity
-from api_common.testing.statements import Statements, recording
 
 _TOKEN: Final = re.compile(r"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")
 
