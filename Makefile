@@ -223,7 +223,7 @@ $(EDGE): $(shell find proto -mindepth 1) tools/contract/generate.py $(wildcard t
 	@$(PY) -m tools.contract.generate >&2
 	@$(PY) -m tools.edge.generate >&2
 
-$(CLIENT): $(EDGE) tools/contract/descriptors.py $(wildcard tools/clients/*.py) .venv/.checks
+$(CLIENT): $(EDGE) tools/contract/descriptors.py $(wildcard tools/clients/*.py tools/clients/*.jinja) .venv/.checks
 	@$(PY) -m tools.clients python >&2
 
 $(PAGE): tools/openapi/docs_page.py | .venv/.ready

@@ -66,6 +66,10 @@ class Service:
         return f"{self.descriptor.name.removesuffix('Service')}s"
 
     @property
+    def comment(self) -> str:
+        return text_of(self.descriptor.full_name)
+
+    @property
     def methods(self) -> list[Method]:
         return [Method(rpc) for rpc in methods_of(self.descriptor)]
 
