@@ -10,7 +10,5 @@ FIELDS = resource_fields(agents, State, model=TextField(agents.c.model, sortable
 
 
 class AgentRepository(BatchRepository):
-    """The agents of a tenant."""
-
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(agents, resource="agent", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)

@@ -36,8 +36,6 @@ COLUMNS = tuple(column.name for column in ipas.columns)
 
 
 class IpaRepository(BatchRepository):
-    """The IPAs of a tenant."""
-
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(ipas, resource="ipa", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
@@ -64,7 +62,6 @@ class DeploymentRepository(PartRepository):
         return row
 
     async def update(self, transaction: Transaction, id: str, values: Mapping[str, Any]) -> Row:
-        """Writes the progress of a deployment and returns it."""
         new = {f"new_{name}": value for name, value in values.items()}
         row = await transaction.fetch_one(_change(tuple(values)), {**new, "tenant_id": transaction.tenant_id, "id": id})
         assert row is not None  # deployments are never deleted

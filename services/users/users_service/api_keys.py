@@ -25,8 +25,6 @@ _SHOWN: Final = len("ameide_") + 12
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A new key."""
-
     id: str
     secret: str = field(repr=False)
     """The whole key, which its owner sends."""
@@ -58,7 +56,6 @@ class ApiKeys:
         self._peppers = peppers
 
     def make(self, tenant_id: str) -> NewKey:
-        """Returns a new key of ``tenant_id``."""
         key_id = str(uuid_utils.uuid7())
         body = f"ameide_{key_id.replace('-', '')}{secrets.token_hex(32)}{tenant_id.encode().hex()}"
         secret = f"{body}_{_checksum(body)}"

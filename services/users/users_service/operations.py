@@ -13,8 +13,6 @@ from users_service.repository import ApiKeyRepository
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A key and its stored row."""
-
     row: Row
     secret: str = field(repr=False)
 

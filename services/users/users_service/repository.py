@@ -51,15 +51,12 @@ class _HoldsRoles(Repository):
     tracked = frozenset({"roles"})
 
     def on_change(self, transaction: Transaction, before: Row | None, after: Row) -> None:
-        """Appends a change of roles to the effects of the transaction."""
         earlier, later = (tuple(sorted(row["roles"] if row else ())) for row in (before, after))
         if earlier != later:
             transaction.effects.append(RoleChange(self._resource, after["id"], earlier, later))
 
 
 class UserRepository(_HoldsRoles, BatchRepository):
-    """The users of a tenant."""
-
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(users, resource="user", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
@@ -84,8 +81,6 @@ class UserRepository(_HoldsRoles, BatchRepository):
 
 
 class ServiceAccountRepository(_HoldsRoles):
-    """The service accounts of a tenant."""
-
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(
             service_accounts,
@@ -155,8 +150,6 @@ _TOUCH = compile_statement(
 
 
 class ApiKeyRepository(PartRepository):
-    """The API keys of a tenant's service accounts."""
-
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(api_keys, parent="service_account_id", order=("id",), page_tokens=page_tokens)
 
@@ -193,7 +186,6 @@ class ApiKeyRepository(PartRepository):
         return await transaction.fetch_one(_FIND_OWNER, {"tenant_id": transaction.tenant_id, "id": id})
 
     async def touch(self, transaction: Transaction, id: str) -> None:
-        """Stores that a key was used now."""
         await transaction.fetch_one(_TOUCH, {"tenant_id": transaction.tenant_id, "id": id})
 
 

@@ -19,8 +19,6 @@ _GET_REVISION = compile_statement(
 
 
 class WorkflowRepository(BatchRepository):
-    """The workflows of a tenant."""
-
     def __init__(self, page_tokens: PageTokens) -> None:
         super().__init__(workflows, resource="workflow", fields=FIELDS, lifecycle=LIFECYCLE, page_tokens=page_tokens)
 
