@@ -8,7 +8,7 @@ from typing import cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tools.contract.descriptors import methods_of, public_services, text_of
+from tools.contract.descriptors import ending_of, farewell, methods_of, public_services, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Method:
 
     @property
     def comment(self) -> str:
-        return text_of(self.rpc.full_name)
+        ending = ending_of(self.rpc)
+        return text_of(self.rpc.full_name) + (f"\n\n{farewell(ending)}" if ending else "")
 
     @property
     def writes(self) -> bool:

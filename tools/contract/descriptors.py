@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ameide.common.v1 import policy_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -58,6 +59,25 @@ def methods_of(service: ServiceDescriptor) -> Iterable[MethodDescriptor]:
 
 def has_route(method: MethodDescriptor) -> bool:
     return bool(method.GetOptions().HasExtension(cast(Any, annotations_pb2.http)))
+
+
+def ending_of(method: MethodDescriptor) -> policy_pb2.Ending | None:
+    """Returns when a deprecated RPC ends; None for every other.
+
+    Raises:
+        ValueError: the RPC is deprecated and its policy does not say when it ends, or says it without need.
+    """
+    options: Any = method.GetOptions()
+    ending: policy_pb2.Ending = options.Extensions[policy_pb2.policy].ending
+    complete = bool(ending.deprecated and ending.sunset and ending.link)
+    if options.deprecated != complete:
+        raise ValueError(f"{method.full_name}: `deprecated = true` and a whole `ending` in the policy belong together")
+    return ending if complete else None
+
+
+def farewell(ending: policy_pb2.Ending) -> str:
+    """Returns what the documents say of a deprecated RPC."""
+    return f"Deprecated since {ending.deprecated}, and may be gone on {ending.sunset}: see {ending.link}."
 
 
 @cache

@@ -78,7 +78,7 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
 
     def routes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
         kinds = loader.construct_mapping(node, deep=True)
-        return [_route(kinds[one["kind"]], one["match"], one["cluster"]) for one in _read(generated / "routes.yaml")]
+        return [_route(kinds[one["kind"]], **one) for one in _read(generated / "routes.yaml")]
 
     def endpoints(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
         kinds = file(loader, node)
@@ -97,8 +97,9 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
     return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
 
 
-def _route(kind: dict[str, Any], match: Any, cluster: str) -> Any:
-    return kind | {"match": match, "route": kind["route"] | {"cluster": cluster}}
+def _route(what: dict[str, Any], *, match: Any, cluster: str, headers: dict[str, str], **_: str) -> Any:
+    more = [{"header": {"key": key, "value": value}} for key, value in headers.items()]
+    return what | {"match": match, "route": what["route"] | {"cluster": cluster}, "response_headers_to_add": more}
 
 
 def _endpoint(endpoint: dict[str, Any], kinds: dict[str, Any]) -> Iterator[Any]:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
 from itertools import chain
 from typing import Any, Final
 
@@ -11,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from tools.contract.descriptors import has_route, methods_of
+from tools.contract.descriptors import ending_of, has_route, methods_of
 
 Node = dict[str, Any]
 
@@ -47,14 +49,14 @@ def public_services(descriptors: FileDescriptorSet) -> list[PublicService]:
 
 
 def routes(services: Iterable[PublicService]) -> list[Node]:
-    """Returns match, cluster and kind of each route; `envoy.yaml` says what the edge does with a kind.
+    """Returns match, cluster, kind and headers of each route; `envoy.yaml` says what the edge does with a kind.
 
     `safe` are RPCs without side effects, `stream` those that stream responses, `other` is everything else of a service.
     """
     return [
-        {"match": match, "cluster": service.cluster, "kind": kind}
+        {"match": match, "cluster": service.cluster, "kind": kind, "headers": headers}
         for service in services
-        for kind, match in _matches(service)
+        for kind, match, headers in _matches(service)
     ]
 
 
@@ -84,13 +86,30 @@ def statistics(services: Iterable[PublicService]) -> list[Node]:
     return [{"name": one.name, "method_names": [method.name for method in one.methods]} for one in services]
 
 
-def _matches(service: PublicService) -> Iterator[tuple[str, Node]]:
-    streams = [one for one in service.methods if one.server_streaming]
-    safe = [one for one in service.methods if one.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS]
-    for kind, methods in (("safe", [one for one in safe if one not in streams]), ("stream", streams)):
-        if methods:
-            yield kind, {"safe_regex": {"regex": service.paths(methods)}}
-    yield "other", {"prefix": f"/{service.name}/"}
+def _matches(service: PublicService) -> Iterator[tuple[str, Node, dict[str, str]]]:
+    for method in service.methods:
+        if ending := ending_of(method):
+            yield _kind(method), {"path": f"/{service.name}/{method.name}"}, _farewell(ending)
+    for kind in ("safe", "stream"):
+        if methods := [one for one in service.methods if _kind(one) == kind]:
+            yield kind, {"safe_regex": {"regex": service.paths(methods)}}, {}
+    yield "other", {"prefix": f"/{service.name}/"}, {}
+
+
+def _kind(method: MethodDescriptor) -> str:
+    if method.server_streaming:
+        return "stream"
+    return "safe" if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS else "other"
+
+
+def _farewell(ending: policy_pb2.Ending) -> dict[str, str]:
+    """Returns the headers that say that an RPC ends (RFC 9745, RFC 8594)."""
+    since, sunset = (datetime.fromisoformat(f"{day}T00:00:00Z") for day in (ending.deprecated, ending.sunset))
+    return {
+        "deprecation": f"@{int(since.timestamp())}",
+        "sunset": format_datetime(sunset, usegmt=True),
+        "link": f'<{ending.link}>; rel="deprecation"',
+    }
 
 
 def _in_class(name: str, paths: str, **more: bool) -> Node:

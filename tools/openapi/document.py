@@ -9,7 +9,7 @@ from api_common.contract import MethodPolicy, Precondition, read_policies
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
-from tools.contract.descriptors import has_route, methods_of, public_services, text_of
+from tools.contract.descriptors import ending_of, farewell, has_route, methods_of, public_services, text_of
 from tools.openapi import refusals
 from tools.openapi.schemas import Json, Schemas, example
 from tools.topology import ROOT
@@ -158,6 +158,9 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         "description": f"{about}\n\nRequires the permission `{policy.permission}`. Rate class: {policy.rate_class}.",
         "parameters": [*parameters, *({"$ref": f"#/components/parameters/{name}"} for name in names)],
     }
+    if ending := ending_of(method):
+        operation["deprecated"] = True
+        operation["description"] += f"\n\n{farewell(ending)}"
     if policy.users_only:
         operation["security"] = [{"bearer": []}]
     if rule.body:
