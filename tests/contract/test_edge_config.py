@@ -48,8 +48,9 @@ DISCOVERED: Final = {
 FILTERS: Final = {
     one["name"].split(".")[-1]: DISCOVERED.get(one["name"], one)["typed_config"] for one in MANAGER["http_filters"]
 }
+RESOURCE: Final = "/.well-known/oauth-protected-resource"
 OPEN: Final = (
-    *("/healthz", "/", "/.well-known/oauth-protected-resource", "/openapi.json", "/llms.txt", "/docs"),
+    *("/healthz", "/", RESOURCE, "/openapi.json", "/llms.txt", "/docs"),
     *("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
     *("/docs/live", "/docs/live.js", "/docs/live.css"),
 )
@@ -273,14 +274,17 @@ class TestFilters:
 
     def test_ask_for_a_token_everywhere_but_here(self) -> None:
         *open_paths, last = FILTERS["jwt_authn"]["rules"]
-        assert open_paths == [{"match": {"path": path}} for path in OPEN]
+        *named, agents = sorted(open_paths, key=lambda rule: "prefix" in rule["match"])
+        assert named == [{"match": {"path": path}} for path in OPEN]
+        assert agents == {"match": {"prefix": f"{RESOURCE}/mcp"}}
         either = [{"provider_name": "ameide"}, {"provider_name": "internal"}]
         assert last == {"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": either}}}
         assert json.loads((ENVOY / "local" / "edge.json").read_text())["issuers"] == [ISSUER]
         # Nobody reaches a list of tools without the bridge, which comes behind this filter.
         direct = [route["match"]["path"] for route in ROUTES if "direct_response" in route]
         pages = [path for path in direct if not path.startswith("/mcp")]
-        assert {"/healthz", *pages} == set(OPEN)
+        documents = {f"{RESOURCE}{path.removesuffix('/tools.json')}" for path in direct if path.startswith("/mcp")}
+        assert {"/healthz", *pages} == {*OPEN, *documents}
 
     def test_verify_tokens_strictly(self) -> None:
         provider = FILTERS["jwt_authn"]["providers"]["ameide"]

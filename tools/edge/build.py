@@ -6,13 +6,13 @@
 - `!decided` stands for a value of the environment's `edge.json`.
 - `!bucket` stands for a token bucket: a rate of `edge.json`, and how many seconds of it the bucket holds.
 - `!buckets` stands for such buckets of each tenant and each principal, `!sizes` for the limits that count bytes.
-- `!endpoints` stands for the routes of each endpoint for AI agents; its file says what the edge does with each.
+- `!endpoints` stands for the routes of each endpoint for AI agents; its file says what they are.
 - `!file` stands for the content of another file, which may have tags, too.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +32,6 @@ _TYPES: Final = {
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
 }
-_BRIDGE: Final = "type.googleapis.com/envoy.extensions.filters.http.mcp_json_rest_bridge.v3.McpJsonRestBridgePerRoute"
 _OFF: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 
 
@@ -81,8 +80,8 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
         return [_route(kinds[one["kind"]], **one) for one in _read(generated / "routes.yaml")]
 
     def endpoints(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        kinds = file(loader, node)
-        return [route for one in _read(generated / "mcp.yaml") for route in _endpoint(one, kinds)]
+        texts = _per_endpoint(ENVOY / str(loader.construct_scalar(node)), _read(generated / "mcp.yaml"))
+        return [route for text in texts for route in yaml.load(text, Loader)]  # noqa: S506 - as below
 
     Loader.add_constructor("!generated", part)
     Loader.add_constructor("!endpoints", endpoints)
@@ -102,18 +101,10 @@ def _route(what: dict[str, Any], *, match: Any, cluster: str, headers: dict[str,
     return what | {"match": match, "route": what["route"] | {"cluster": cluster}, "response_headers_to_add": more}
 
 
-def _endpoint(endpoint: dict[str, Any], kinds: dict[str, Any]) -> Iterator[Any]:
-    """Yields the routes to the tools of an endpoint and to their list."""
-    path, listed = endpoint["path"], f"{endpoint['path']}/tools.json"
-    served = {"default_server_info": {"path": path}, "tool_list_http_rule": {"get": listed}, "tools": endpoint["tools"]}
-    bridge = {"envoy.filters.http.mcp_json_rest_bridge": {"@type": _BRIDGE, "tool_config": [served]}}
-    for kind, place, more, filters in (
-        ("call", path, {}, bridge),
-        ("list", listed, {"direct_response": {"status": 200, "body": {"filename": f".{listed}"}}}, {}),
-    ):
-        route = kinds[kind]
-        config = route["typed_per_filter_config"] | filters
-        yield route | {"match": route["match"] | {"path": place}, "typed_per_filter_config": config} | more
+def _per_endpoint(template: Path, served: dict[str, Any]) -> list[str]:
+    """Returns the text of ``template`` with the path and the tools of each endpoint in their places."""
+    text = template.read_text()
+    return [text.replace("ENDPOINT", path).replace("TOOLS", json.dumps(tools)) for path, tools in served.items()]
 
 
 def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:

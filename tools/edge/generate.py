@@ -1,7 +1,7 @@
 """Writes `envoy/generated/`: what the edge copies from `proto/` and from the registry of errors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,14 +31,11 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "rate_limits": routes.rate_limits(services),
         "services": [one.name for one in services],
         "grpc_stats": routes.statistics(services),
-        "mcp": [
-            {"path": path, "tools": [{"name": one.name, "http_rule": one.rule} for one in found]}
-            for path, found in served
-        ],
+        "mcp": {path: [{"name": one.name, "http_rule": one.rule} for one in found] for path, found in served},
     }
     chunks = {
         "contract": strict_contract.contract(method for service in services for method in service.methods),
-        "open_paths": dict.fromkeys(_open_paths(), True),
+        "open_paths": dict.fromkeys(_open_paths(path for path, _ in served), True),
         "replies": replies.table(),
         "request_headers": dict.fromkeys(sorted(CLIENT_HEADERS), True),
     }
@@ -55,11 +52,12 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         file.write_text(json.dumps(_LISTED | {"tools": [one.listed for one in found]}, separators=(",", ":")))
 
 
-def _open_paths() -> list[str]:
-    """Returns the paths that need no token: `authentication.yaml` says which."""
+def _open_paths(endpoints: Iterable[str]) -> list[str]:
+    """Returns the paths that need no token: those that `authentication.yaml` names, and a document of each endpoint."""
     document = yaml.load((ENVOY / "local" / "authentication.yaml").read_text(), yaml.CSafeLoader)
     rules = document["resources"][0]["typed_config"]["rules"]
-    return [rule["match"]["path"] for rule in rules if "requires" not in rule]
+    named = [rule["match"]["path"] for rule in rules if "path" in rule["match"]]
+    return named + [f"/.well-known/oauth-protected-resource{path}" for path in endpoints]
 
 
 def _lua(value: Any) -> str:

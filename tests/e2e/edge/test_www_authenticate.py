@@ -56,6 +56,22 @@ async def test_names_a_document_that_names_the_issuer(edge: Edge) -> None:
         }
 
 
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/readonly", "/mcp/serviceAccounts"])
+async def test_of_an_endpoint_for_agents_names_its_own_document(edge: Edge, path: str) -> None:
+    async with edge.client() as client:
+        for credential, error in ((None, ""), ("Bearer a.b.c", 'error="invalid_token", ')):
+            headers = {"authorization": credential} if credential else {}
+            refused = await client.post(path, json={}, headers=headers)
+            expected = f'Bearer {error}resource_metadata="{edge.url}{DOCUMENT}{path}"'
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, expected)
+        document = (await client.get(f"{DOCUMENT}{path}")).json()
+        assert (document["resource"], len(document["authorization_servers"])) == (f"{edge.url}{path}", 1)
+        for odd in ('/mcp/"x', "/mcp/users/x", "/mcp?x"):
+            said = (await client.post(odd, json={})).headers["www-authenticate"]
+            assert said == f'Bearer resource_metadata="{edge.url}{DOCUMENT}{"/mcp" if odd == "/mcp?x" else ""}"'
+        assert (await client.get(f"{DOCUMENT}/mcp/nothing")).status_code == 401
+
+
 @pytest.mark.parametrize("host", ['a"b', "a b", "a\\b", "a/b", "a@b\x7f"])
 async def test_holds_no_host_that_is_none(edge: Edge, host: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
