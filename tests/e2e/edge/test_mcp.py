@@ -178,6 +178,10 @@ class TestCaller:
         assert backend.calls == []
 
     async def test_of_an_allowed_page_is_served(self, edge: Edge, backend: Backend) -> None:
+        preflight = {"origin": "http://localhost:3000", "access-control-request-method": "POST"}
+        async with edge.client() as client:
+            allowed = (await client.options("/mcp", headers=preflight)).headers["access-control-allow-headers"]
+        assert {"authorization", "content-type", "mcp-protocol-version"} <= set(allowed.split(", "))
         answer = await send(edge, calling("get_me"), origin="http://localhost:3000")
         assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
         assert "origin" not in backend.calls[0].metadata
