@@ -4,6 +4,7 @@
 -- be if it comes in chunks. HTTP/2 need not say it; then it is known when the whole body is here.
 local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
 local allowed = require("lua.allowed")
+local take_message = require("lua.connect_request").take_message
 local MAX_BYTES = 10485765
 local MAX_MCP_BYTES = 1048576
 
@@ -61,11 +62,9 @@ function envoy_on_request(handle)
     end
     return
   end
-  local metadata, route = handle:streamInfo():dynamicMetadata(), find_route(method, path)
+  local metadata, route, rpc = handle:streamInfo():dynamicMetadata(), find_route(method, path), CONTRACT.rpcs[path]
   local is_head = (metadata:get("ameide.edge") or {}).head
-  if route and not (is_head and route.stream) or method == "POST" and CONTRACT.rpcs[path] and is_grpc(headers:get("content-type")) then
-    measure(metadata, size)
-  elseif handle:metadata():get("mcp") then
+  if not route and handle:metadata():get("mcp") then
     -- An endpoint for AI agents, which the route knows. It opens no stream of its own, so GET is refused, too.
     if method ~= "POST" then
       handle:respond({[":status"] = "405", allow = "POST"}, "")
@@ -76,7 +75,20 @@ function envoy_on_request(handle)
     else
       measure(metadata, size)
     end
-  else
+    return
+  elseif not route or is_head and route.stream then
     refuse_route(handle, path)
+    return
+  end
+  local connect = rpc and metadata:get("ameide.connect")
+  if rpc and not is_grpc(headers:get("content-type")) and not (connect and (connect.shape == "stream") == rpc.stream) then
+    handle:respond({[":status"] = "415"}, "")
+  elseif not (connect and connect.get) then
+    -- The official client of Connect for Node.js always sends chunks over HTTP/1.1. They count when they are here, as over HTTP/2.
+    measure(metadata, not (connect and announced == "chunked") and size or nil)
+  elseif size and size > 0 then
+    refuse_body(handle)
+  else
+    take_message(handle, headers)
   end
 end

@@ -1,24 +1,29 @@
--- Corrects REST responses after the transcoder.
+-- Corrects responses after the transcoder, which Connect shares with REST.
+local stream = require("lua.connect_reply").stream
 local OF_GRPC = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding"}
 
 function envoy_on_response(handle)
-  local headers = handle:headers()
+  local headers, metadata = handle:headers(), handle:streamInfo():dynamicMetadata()
+  local connect, content_type = metadata:get("ameide.connect"), headers:get("content-type") or ""
   -- A JSON body of 10 MiB can be a larger message (numbers grow), which the service refuses with RESOURCE_EXHAUSTED. The transcoder
   -- makes 429 of that, and clients would repeat the request.
-  if headers:get("error-type") == "PAYLOAD_TOO_LARGE" and headers:get(":status") == "429" then
+  if not connect and headers:get("error-type") == "PAYLOAD_TOO_LARGE" and headers:get(":status") == "429" then
     headers:replace(":status", "413")
   end
-  local content_type = headers:get("content-type") or ""
-  if content_type:find("^application/json") or content_type:find("^text/event%-stream") then
-    -- The compressor drops the etag, because gzip changes the bytes. Our etag stands for the resource, which If-Match guards, and nothing
-    -- is cached: header_mutation restores it from this header.
-    local etag = headers:get("etag")
-    if etag then
-      headers:replace("x-ameide-etag", etag)
-    end
+  local is_json = content_type:find("^application/json") or content_type:find("^text/event%-stream")
+  -- The compressor drops the etag, because gzip changes the bytes. Our etag stands for the resource, which If-Match guards, and nothing
+  -- is cached: header_mutation restores it from this header.
+  local etag = (is_json or connect) and headers:get("etag")
+  if etag then
+    headers:replace("x-ameide-etag", etag)
+  end
+  local is_stream = connect and connect.shape == "stream"
+  if is_json and not is_stream then
     for _, name in ipairs(OF_GRPC) do
       headers:remove(name)
     end
+  elseif connect then
+    headers:remove("grpc-accept-encoding")
   end
   local is_known = headers:get("x-ameide-not-modified")
   if is_known then
@@ -28,7 +33,9 @@ function envoy_on_response(handle)
       headers:remove(name)
     end
   end
-  if is_known or (handle:streamInfo():dynamicMetadata():get("ameide.edge") or {}).head then
+  if is_stream and content_type:find("^text/event%-stream") then
+    stream(handle, headers)
+  elseif is_known or (metadata:get("ameide.edge") or {}).head then
     for chunk in handle:bodyChunks() do
       chunk:setBytes("")
     end

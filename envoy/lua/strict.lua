@@ -1,4 +1,4 @@
--- Refuses bodies of gRPC that are not exactly one message, for which gRPC in the service would wait until the deadline, and REST
+-- Refuses bodies of gRPC and Connect that are not exactly one message, for which gRPC in the service would wait until the deadline, and REST
 -- requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
 -- than JSON (ADR 16). `make proto` writes contract.lua, which says what a request may hold.
 --
@@ -10,6 +10,8 @@ local CONTRACT, find_route = require("contract"), require("lua.find_route")
 local MAX_DEPTH = 32
 -- Each value takes the transcoder about a microsecond, whatever its size, and its worker serves no other request meanwhile.
 local MAX_VALUES = 100000
+-- The buffer filter lets five bytes more pass for RPCs by their own paths, for the frame.
+local MAX_BYTES = 10485760
 -- More than any number needs. A number of a million digits would keep the transcoder busy for seconds.
 local MAX_DIGITS = 1000
 
@@ -462,18 +464,35 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
   local route, values = find_route(headers:get(":method"), path)
-  if not route then
-    if CONTRACT.rpcs[path] and not is_one_message(handle:body()) then
-      handle:respond({[":status"] = "400"}, "")
-    end
+  local codec = CONTRACT.rpcs[path] and (headers:get("content-type") or ""):match("^application/grpc(.*)")
+  if codec == "+proto" then
+    -- Connect in protobuf.
+    headers:replace("content-type", "application/grpc")
+  end
+  if codec and not is_one_message(handle:body()) then
+    handle:respond({[":status"] = "400"}, "")
     return
+  elseif not route or codec and codec ~= "+json" then
+    return
+  elseif codec then
+    -- A stream of Connect in JSON: what is in the frame is for the transcoder.
+    local body = handle:body()
+    body:setBytes(body:getBytes(5, body:length() - 5))
+    headers = handle:headers()
+    headers:replace("content-type", "application/json")
   end
   local is_read = is_json(headers:get("content-type") or "application/json") and not headers:get("content-encoding")
   -- The headers cannot be asked any more once the body has been waited for.
   local buffer = handle:body()
   local size = buffer and buffer:length() or 0
+  if size > MAX_BYTES then
+    handle:respond({[":status"] = "413"}, "")
+    return
+  end
   if size > 0 and not is_read then
-    handle:respond({[":status"] = "415"}, "")
+    local connect = handle:streamInfo():dynamicMetadata():get("ameide.connect")
+    -- Connect has a code for a compression that nobody reads.
+    handle:respond({[":status"] = connect and "501" or "415"}, "")
     return
   end
   depth, respelled = 0, {}

@@ -3,6 +3,7 @@
 -- service (ADR 33). What has to be refused is refused by the rbac filter, behind grpc_web.
 -- `make proto` takes the headers that services read from api_common.call.
 local READ, CONTRACT, allowed = require("request_headers"), require("contract"), require("lua.allowed")
+local recognise = require("lua.connect_request").recognise
 
 local KEPT = {
   -- What Envoy has written or checked itself.
@@ -18,6 +19,8 @@ for name in pairs(READ) do
   KEPT[name] = true
 end
 local KEPT_OF_GRPC = {["grpc-accept-encoding"] = true, ["grpc-encoding"] = true}
+-- The rbac filter refuses other versions.
+local KEPT_OF_CONNECT = {["connect-protocol-version"] = true, ["grpc-accept-encoding"] = true, ["grpc-encoding"] = true}
 
 -- Whether a value is `*` or a list of entity tags (RFC 9110, section 13.1.2). The search moves forward only.
 local function is_list_of_tags(value)
@@ -59,11 +62,12 @@ local function own(handle, headers)
   if media_type and media_type ~= content_type then
     headers:replace("content-type", media_type)
   end
+  local kept = media_type and KEPT_OF_GRPC or recognise(handle, headers) and KEPT_OF_CONNECT or {}
   local unknown, size = {}, 0
   for name, value in pairs(headers) do
     size = size + #name + #value
     local form = FORMS[name]
-    if not (KEPT[name] or media_type and KEPT_OF_GRPC[name]) or form and not value:find(form)
+    if not (KEPT[name] or kept[name]) or form and not value:find(form)
       or name == "if-none-match" and not is_list_of_tags(value) then
       unknown[#unknown + 1] = name
     end

@@ -258,6 +258,7 @@ class TestFilters:
             "paths",
             "health_check",
             "announced",
+            "connect_grpc_bridge",
             "buffer",
             "arrived",
             "mcp",
@@ -353,7 +354,9 @@ class TestCompression:
     def test_is_of_text_and_no_stream(self) -> None:
         common = FILTERS["compressor"]["response_direction_config"]["common_config"]
         assert common["content_type_matcher"] == [
-            {"prefix": name} for name in ("application/json", "text/html", "text/css", "text/javascript")
+            {"prefix": "application/json"},
+            {"exact": "application/proto"},
+            {"safe_regex": {"regex": "text/(html|css|javascript).*"}},
         ]
 
 

@@ -1,15 +1,12 @@
 """The pages /docs and /docs/live in a real browser, before the whole mesh."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support import expected_conditions as until
@@ -20,29 +17,8 @@ from tools.topology import Mesh
 
 # The start of mesh and browser is the first test's.
 pytestmark = pytest.mark.timeout(180)
-FLAGS: Final = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 LIST_USERS: Final = "#operations-User-ListUsers"
 PATIENCE_SECONDS: Final = 40
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.fail("The pages need a browser: on Debian and Ubuntu, apt install chromium chromium-driver")
-    # Nothing of it is downloaded by selenium: both programs are named.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(programs[0])
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = webdriver.Chrome(options, Service(str(programs[1])))
-        yield driver
-        driver.quit()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from tests.lua.filters import Filter, Passed
 
 PATHS: Final = Filter("paths")
 RPC: Final = "/ameide.user.v1.UserService/CreateUser"
+WATCH: Final = "/ameide.user.v1.UserService/WatchUsers"
 MAX_BYTES: Final = 10 * 1024**2 + 5
 ADA: Final = {"ameide.identity": {"tenant": "acme", "principal": "ada"}}
 
@@ -56,9 +57,22 @@ def test_what_is_served_passes(method: str, path: str) -> None:
     assert ask(method, path).status is None
 
 
-def test_an_rpc_is_asked_for_in_grpc() -> None:
-    for headers in ({}, {"content-type": "application/json"}):
-        assert PATHS.request({":method": "POST", ":path": RPC, **headers}).status == "404"
+def test_an_rpc_is_asked_for_in_grpc_or_connect() -> None:
+    for shape, path, status in (
+        (None, RPC, "415"),
+        ("unary", RPC, None),
+        ("stream", RPC, "415"),
+        ("unary", WATCH, "415"),
+        ("stream", WATCH, None),
+    ):
+        metadata = {"ameide.connect": {"shape": shape}} if shape else {}
+        assert PATHS.request({":method": "POST", ":path": path}, b"", metadata).status == status
+
+
+def test_an_rpc_has_one_method() -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        refused = ask(method, RPC)
+        assert (refused.status, refused.allow) == ("405", "POST")
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz", "/docs?x"])

@@ -21,7 +21,7 @@ _LISTED: Final = {"resultType": "complete", "ttlMs": 300000, "cacheScope": "publ
 
 
 def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
-    """Writes every part; the descriptor set itself is there already."""
+    """Writes every part."""
     services = routes.public_services(descriptors)
     described = document.build()
     served = list(endpoints(tools(described)))
@@ -40,6 +40,7 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "request_headers": dict.fromkeys(sorted(CLIENT_HEADERS), True),
     }
     folder.mkdir(exist_ok=True)
+    (folder / "transcoder.pb").write_bytes(routes.with_connect(descriptors).SerializeToString())
     for name, part in parts.items():
         text = yaml.dump(part, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
         (folder / f"{name}.yaml").write_text(f"# {_HEADER}\n{text}")

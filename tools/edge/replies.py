@@ -18,10 +18,16 @@ def rows() -> list[Node]:
     malformed = _REPLIES[400]
     transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
     strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
+    untranscoded = _all(_status(400), _details(".contains('grpc_json_transcode_failure')"))
+    # What the transcoder says about JSON of Connect is the body: errors.lua makes a detail of it.
+    said = _grpc_row(malformed, untranscoded)
+    said["headers_to_add"].append(_header("x-ameide-transcoder", "refused"))
+    del said["body"]
     return [
         *_AGENTS,
+        said,
         *(_grpc_row(reply, condition) for reply, condition in cases),
-        _rest_row(malformed, _all(_status(400), _details(".contains('grpc_json_transcode_failure')")), transcoder),
+        _rest_row(malformed, untranscoded, transcoder),
         _rest_row(malformed, _all(_status(400), _STRICT), strict),
         *(_rest_row(reply, condition) for reply, condition in cases),
     ]
@@ -55,7 +61,7 @@ def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
     """Returns a row without a body, which would travel in grpc-message; `errors.lua` adds the details."""
     headers = [_header("grpc-status", str(_code(reply))), _header("grpc-message", reply.message), *_headers(reply)]
     return {
-        "filter": _all(_GRPC, condition),
+        "filter": _all({"or_filter": {"filters": [_CONNECT, _GRPC]}}, condition),
         "status_code": 200,
         "headers_to_add": [*headers, *_SECURITY],
         "body": {"inline_string": ""},
@@ -105,6 +111,12 @@ def _status(value: int, op: str | None = None) -> Node:
     return {"status_code_filter": {"comparison": comparison | ({"op": op} if op else {})}}
 
 
+def _said(filter_: str, key: str) -> Node:
+    """Returns a condition on what a filter of ours has found out."""
+    matcher = {"filter": filter_, "path": [{"key": key}], "value": {"present_match": True}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+
+
 def _details(*tests: str) -> Node:
     """Returns a condition on why Envoy answers."""
     config = {"@type": _CEL, "expression": " || ".join(f"response.code_details{test}" for test in tests)}
@@ -128,12 +140,7 @@ _GRPC: Final = _all(
     {"header_filter": {"header": {"name": "content-type", "string_match": _GRPC_TYPE}}},
     {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
 )
-_STRICT: Final = {
-    "metadata_filter": {
-        "matcher": {"filter": "strict", "path": [{"key": "description"}], "value": {"present_match": True}},
-        "match_if_key_not_found": False,
-    }
-}
+_STRICT: Final = _said("strict", "description")
 # What the bridge answers is a message of JSON-RPC already. For a wrong version MCP asks for the status, too.
 _MESSAGE: Final[Node] = {
     "headers_to_add": _SECURITY,
@@ -146,6 +153,8 @@ _AGENTS: Final[list[Node]] = [
     {"filter": _details(" == 'mcp_json_rest_bridge_request_unsupported_mcp_version'"), "status_code": 400, **_MESSAGE},
     {"filter": _details(".startsWith('mcp_json_rest_bridge')"), **_MESSAGE},
 ]
+# `errors.lua` makes Connect of what would go to gRPC.
+_CONNECT: Final = _said("ameide.connect", "shape")
 # When the parser refuses, nothing has made a request id yet.
 _REQUEST_INFO: Final = {
     "@type": f"{_RPC}RequestInfo",

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Final
 
 from ameide.common.v1 import policy_pb2
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -17,6 +18,7 @@ from tools.contract.descriptors import ending_of, has_route, methods_of
 
 Node = dict[str, Any]
 
+_HTTP: Final[Any] = annotations_pb2.http
 _POLICY: Final[Any] = policy_pb2.policy
 
 
@@ -58,6 +60,18 @@ def routes(services: Iterable[PublicService]) -> list[Node]:
         for service in services
         for kind, match, headers in _matches(service)
     ]
+
+
+def with_connect(descriptors: FileDescriptorSet) -> FileDescriptorSet:
+    """Returns the contract with a second route for each RPC that has one: the path that Connect calls."""
+    extended = FileDescriptorSet.FromString(descriptors.SerializeToString())
+    for file in extended.file:
+        for service in file.service:
+            for method in service.method:
+                if method.options.HasExtension(_HTTP):
+                    path = f"/{file.package}.{service.name}/{method.name}"
+                    method.options.Extensions[_HTTP].additional_bindings.add(post=path, body="*")
+    return extended
 
 
 def rate_limits(services: list[PublicService]) -> list[Node]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from google.api import annotations_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
 _HTTP: Final[Any] = annotations_pb2.http
 _SCALARS: Final[dict[int, str]] = {
@@ -35,15 +35,22 @@ _WELL_KNOWN: Final = {
 def contract(methods: Iterable[MethodDescriptor]) -> dict[str, Any]:
     """Returns what RPCs with a route take: `types` by name, `routes` as a tree of path segments, `rpcs` by path.
 
+    Connect in JSON has a route, too: a POST to the RPC's own path.
+
     A node has its literal segments by name, the node of a variable under 2, and under 1 the routes that end there, by
     custom verb.
     """
     types: dict[str, Any] = {}
     routes: dict[Any, Any] = {}
-    rpcs: dict[str, bool] = {}
+    rpcs: dict[str, Any] = {}
     for method in methods:
         _add_route(routes, method, types)
-        rpcs[f"/{method.containing_service.full_name}/{method.name}"] = True
+        service, options = method.containing_service.full_name, method.GetOptions()
+        body = {"prefix": "", "type": _add_type(method.input_type, types), "bound": {}}
+        rpc = {1: {"": {"query": {}, "body": body}}}
+        routes.setdefault("POST", {}).setdefault(service, {})[method.name] = rpc
+        is_safe = options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        rpcs[f"/{service}/{method.name}"] = {"safe": is_safe, "stream": method.server_streaming}
     return {"types": types, "routes": routes, "rpcs": rpcs}
 
 

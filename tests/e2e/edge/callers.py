@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
+import grpc
 import httpx
 from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
 from google.protobuf import json_format
@@ -18,6 +19,16 @@ USERS: Final = "/ameide.user.v1.UserService"
 UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # A Python name, SQL, an address, a path on disk, a token.
 LEAKS: Final = re.compile(r"Traceback|Error:|<class|SELECT|:\d{4,5}\b|localhost|/(usr|var|etc|home|opt)/|eyJ|upstream")
+# Connect's names and HTTP statuses, by the code of gRPC (connectrpc.com/docs/protocol).
+_STATUSES: Final = (499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401)
+CONNECT: Final = {
+    code.value[0]: (
+        "canceled" if code is grpc.StatusCode.CANCELLED else code.name.lower(),
+        _STATUSES[code.value[0] - 1],
+    )
+    for code in grpc.StatusCode
+    if code is not grpc.StatusCode.OK
+}
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 
 
@@ -43,12 +54,13 @@ class Refusal:
     headers: Mapping[str, str]
     status: status_pb2.Status
     """All of it, whatever form it travelled in."""
+    is_rest: bool = False
 
     def is_row(self, reply: EdgeReply, *, http_status: int) -> None:
         """Asserts that this is ``reply``, word for word."""
         assert (self.http_status, self.code, self.reason, self.message) == (
             http_status,
-            (reply.code if http_status == 200 else reply.rest_code).value[0],
+            (reply.rest_code if self.is_rest else reply.code).value[0],
             reply.reason,
             reply.message,
         )
@@ -94,7 +106,32 @@ async def ask_grpc_web(edge: Edge, ask: Ask) -> Refusal:
     return grpc_web_refusal(response)
 
 
-CALLERS: Final = {"rest": ask_rest, "rest-h2": ask_rest_h2, "grpc": ask_grpc, "grpc-web": ask_grpc_web}
+async def ask_connect(edge: Edge, ask: Ask, codec: str = "proto", message: bytes = b"") -> Refusal:
+    headers = dict(ask.headers) | {"content-type": f"application/{codec}", "connect-protocol-version": "1"}
+    async with edge.client() as client:
+        response = await client.post(ask.rpc, headers=headers, content=message or b"\0" * ask.body_bytes)
+    return connect_refusal(response)
+
+
+async def ask_connect_json(edge: Edge, ask: Ask) -> Refusal:
+    return await ask_connect(edge, ask, "json", b" " * ask.body_bytes or b"{}")
+
+
+CALLERS: Final = {
+    "rest": ask_rest,
+    "rest-h2": ask_rest_h2,
+    "grpc": ask_grpc,
+    "grpc-web": ask_grpc_web,
+    "connect-proto": ask_connect,
+    "connect-json": ask_connect_json,
+}
+
+
+def http_status_of(reply: EdgeReply, language: str) -> int:
+    """Returns the HTTP status of a refusal: gRPC's is always 200, and Connect's follows from the code."""
+    if language.startswith("connect"):
+        return CONNECT[reply.code.value[0]][1]
+    return reply.http_status if language.startswith("rest") else 200
 
 
 def rest_refusal(response: httpx.Response) -> Refusal:
@@ -115,7 +152,30 @@ def rest_refusal(response: httpx.Response) -> Refusal:
     code, message = body["code"], body["message"]
     headers = dict(response.headers)
     status = json_format.ParseDict(body, status_pb2.Status())
-    return Refusal(response.status_code, code, message, info["reason"], request["requestId"], headers, status)
+    reason, request_id = info["reason"], request["requestId"]
+    return Refusal(response.status_code, code, message, reason, request_id, headers, status, is_rest=True)
+
+
+def connect_refusal(response: httpx.Response) -> Refusal:
+    """Reads an error of a unary call of Connect."""
+    assert response.headers["content-type"] == "application/json"
+    refusal = connect_error(response.json(), response.status_code, dict(response.headers))
+    assert CONNECT[refusal.code][1] == response.status_code
+    return refusal
+
+
+def connect_error(body: Any, http_status: int, headers: Mapping[str, str]) -> Refusal:
+    """Reads Connect's form of an error, whose details must have bare names."""
+    assert body.keys() == {"code", "message", "details"}
+    status = status_pb2.Status(message=body["message"])
+    (status.code,) = (code for code, (name, _) in CONNECT.items() if name == body["code"])
+    for detail in body["details"]:
+        assert detail.keys() == {"type", "value"}
+        assert re.fullmatch(r"google\.rpc\.\w+", detail["type"])
+        value = base64.b64decode(detail["value"] + "==")
+        status.details.add(type_url=f"type.googleapis.com/{detail['type']}", value=value)
+    assert not [name for name in headers if name.startswith(("grpc-", "x-ameide"))]
+    return _from_status(status.SerializeToString(), http_status, headers)
 
 
 def grpc_web_refusal(response: httpx.Response) -> Refusal:

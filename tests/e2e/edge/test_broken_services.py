@@ -16,7 +16,7 @@ from h2.errors import ErrorCodes
 from h2.events import RequestReceived, StreamEnded
 
 from tests.e2e.edge.backend import listening
-from tests.e2e.edge.callers import CALLERS, REPLIES, Ask
+from tests.e2e.edge.callers import CALLERS, REPLIES, Ask, http_status_of
 from tests.e2e.edge.plugin import WORKFLOWS_PORT, Edge
 
 ASK: Final = ("/v1/workflows", "/ameide.workflow.v1.WorkflowService/ListWorkflows")
@@ -140,7 +140,8 @@ async def test_no_answer_is_unavailable_in_every_language(
     broken.answer = answer
     async with asyncio.timeout(SECONDS):
         refusal = await CALLERS[language](edge, Ask(*ASK, edge.credentials))
-    status = 200 if not language.startswith("rest") else 502 if answer is garbage else 503
+    is_rest = language.startswith("rest")
+    status = 502 if is_rest and answer is garbage else http_status_of(REPLIES[503], language)
     refusal.is_row(REPLIES[503], http_status=status)
     # A read may be asked again, once.
     assert broken.asked == 2
@@ -153,7 +154,7 @@ async def test_what_is_not_grpc_is_unavailable_in_every_language(
 ) -> None:
     broken.answer = answer
     async with asyncio.timeout(SECONDS):
-        if language.startswith("rest"):
+        if language.startswith(("rest", "connect")):
             refusal = await CALLERS[language](edge, Ask(*ASK, edge.credentials))
             refusal.is_row(REPLIES[503], http_status=503)
             assert refusal.headers["content-security-policy"]

@@ -30,7 +30,7 @@ from google.rpc import error_details_pb2
 
 from tests.architecture.test_reasons import error_classes
 from tests.e2e.edge.backend import Answer, Backend
-from tests.e2e.edge.callers import CALLERS, LEAKS, USERS, Ask, Refusal
+from tests.e2e.edge.callers import CALLERS, CONNECT, LEAKS, USERS, Ask, Refusal, http_status_of
 from tests.e2e.edge.plugin import Edge, Layout, running
 
 SECRET: Final = "ValueError: SELECT secret FROM users at 10.0.0.1:5432"
@@ -95,7 +95,7 @@ async def ask_everybody(edge: Edge, headers: dict[str, str]) -> dict[str, Refusa
         assert said["error-type"] == refusal.reason, language
         # As JSON: the bytes of packed details differ with the order of a map, which is nobody's promise.
         expected = MessageToDict(refusals["grpc"].status)
-        if language.startswith("rest"):
+        if language.startswith("rest") or language == "connect-json":
             # Fields have the names of JSON there.
             expected = json.loads(json.dumps(expected).replace("user.display_name", "user.displayName"))
         if (refusal.http_status, refusal.reason) == (404, "METHOD_NOT_FOUND"):
@@ -118,11 +118,14 @@ async def test_of_a_service_is_the_same_in_every_language(
     backend.script["GetMe"] = failing(error)
     refusals = await ask_everybody(edge, {})
     row = spec_of(error)
+    in_connect = CONNECT[row.code.value[0]][1]
     assert http_statuses(refusals) == {
         "rest": row.http_status,
         "rest-h2": row.http_status,
         "grpc": 200,
         "grpc-web": 200,
+        "connect-proto": in_connect,
+        "connect-json": in_connect,
     }
     said = refusals["grpc"].status
     assert (said.code, said.message) == (row.code.value[0], "This cannot be done.")
@@ -158,7 +161,7 @@ async def test_of_the_edge_is_the_same_in_every_language(probed: Edge, reply: Ed
     for language, refusal in refusals.items():
         code = reply.rest_code if language.startswith("rest") else reply.code
         assert (refusal.code, refusal.reason, refusal.message) == (code.value[0], reply.reason, reply.message)
-    assert http_statuses(refusals) == {"rest": status, "rest-h2": status, "grpc": 200, "grpc-web": 200}
+    assert http_statuses(refusals) == {language: http_status_of(reply, language) for language in CALLERS}
 
 
 @pytest.mark.parametrize(("status", "row"), [(402, 400), (418, 400), (499, 400), (505, 500), (599, 500)])

@@ -12,7 +12,7 @@ from ameide.user.v1 import user_pb2 as pb
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.edge.backend import MIB, Backend
-from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, ask_rest
+from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, ask_rest, http_status_of
 from tests.e2e.edge.plugin import Edge, Issuer
 
 ME = Ask("/v1/me", f"{USERS}/GetMe")
@@ -24,8 +24,7 @@ def language(request: pytest.FixtureRequest) -> str:
 
 
 def http(language: str, status: int) -> int:
-    """The HTTP status of a refusal: gRPC's is always 200."""
-    return status if language.startswith("rest") else 200
+    return http_status_of(REPLIES[status], language)
 
 
 class TestRefusal:
@@ -67,7 +66,7 @@ class TestRefusal:
         refusal.is_row(REPLIES[504], http_status=http(language, 504))
 
     # Over HTTP/2 the same bucket is asked; test_error_matrix.py has its answer.
-    @pytest.mark.parametrize("language", ["rest", "grpc", "grpc-web"], indirect=True)
+    @pytest.mark.parametrize("language", ["rest", "grpc", "grpc-web", "connect-proto"], indirect=True)
     async def test_of_one_request_too_many(self, impatient: Edge, language: str) -> None:
         ask = Ask("/v1/nothing", "/no.such.Service/Method", impatient.credentials)
         refusals = await asyncio.gather(*(CALLERS[language](impatient, ask) for _ in range(200)))

@@ -18,7 +18,6 @@ OTHERS: Final = (("GET", "/v1/me"), ("DELETE", "/v1/users/x"))
 async def test_is_limited_by_its_class(layout: Layout, published: None, backend: Backend, tmp_path: Path) -> None:
     contract = contract_with_reindex(rate_class=policy_pb2.EXPENSIVE)
     generate(contract, tmp_path)
-    (tmp_path / "ameide.pb").write_bytes(contract.SerializeToString())
 
     def change(manager: Any) -> None:
         for descriptor in filter_named(manager, "identity")["descriptors"]:
