@@ -72,7 +72,7 @@ def test_an_rpc_is_asked_for_in_grpc_or_connect() -> None:
 def test_an_rpc_has_one_method() -> None:
     for method in ("GET", "PUT", "DELETE"):
         refused = ask(method, RPC)
-        assert (refused.status, refused.allow) == ("405", "POST")
+        assert (refused.status, refused.allow) == ("405", "POST, OPTIONS")
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz", "/docs?x"])

@@ -38,6 +38,11 @@ gRPC, and with `--protocol grpcweb` gRPC-Web
     buf curl http://127.0.0.1:8080/ameide.user.v1.UserService/GetMe --protocol grpc --http2-prior-knowledge \\
         --schema proto -H "Authorization: Bearer $TOKEN"
 
+Connect
+
+    curl http://127.0.0.1:8080/ameide.user.v1.UserService/GetMe -H "Authorization: Bearer $TOKEN" \\
+        -H "Content-Type: application/json" -d '{}'
+
 MCP: the list of tools for AI agents
 
     curl http://127.0.0.1:8080/mcp/users -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
