@@ -1,14 +1,16 @@
 """The contract as clients see it: their names of services, methods and errors."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
+from jinja2 import Environment, StrictUndefined
 
-from tools.contract.descriptors import ending_of, farewell, methods_of, public_services, text_of
+from tools.contract.descriptors import ending_of, farewell, methods_of, public_services, reasons, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +112,12 @@ def messages() -> list[Descriptor]:
 def snake(name: str) -> str:
     """Returns `service_account` for ServiceAccount."""
     return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def render(suffix: str, **names: object) -> Iterator[tuple[str, str]]:
+    """Yields name and text of each generated file of a client, `py` or `ts`; ``names`` are for its templates."""
+    # No HTML, so nothing is escaped.
+    environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)  # noqa: S701
+    known = {"services": services(), "messages": messages(), "reasons": reasons(), "error_name": error_name}
+    for path in Path(__file__).parent.glob(f"*.{suffix}.jinja"):
+        yield path.stem, environment.from_string(path.read_text()).render(known, **names)

@@ -5,14 +5,11 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from google.protobuf.descriptor import FileDescriptor
-
-from tools.clients.api import error_name, messages, services
-from tools.contract.descriptors import files, reasons
+from tools.clients.api import render, services
+from tools.contract.descriptors import files
 from tools.contract.generate import DESCRIPTOR_SET
 from tools.topology import ROOT
 
@@ -74,9 +71,8 @@ def _compile() -> None:
     unwanted = [f"--exclude-type={one}" for one in (*SERVER_SIDE, *ours)]
     buf = str(Path(sys.executable).with_name("buf"))
     _run([buf, "generate", ".", "--template", "clients/typescript/buf.gen.yaml", *wanted, *unwanted], ROOT)
-    modules = {"errors": _errors(), "services": _services(), "types": _types()}
-    for name, lines in modules.items():
-        (GENERATED / f"{name}.ts").write_text(HEADER + "".join(f"{line}\n" for line in lines))
+    for name, code in render("ts"):
+        (GENERATED / name).write_text(HEADER + code)
     _run(["node_modules/.bin/tsc"], PACKAGE)
 
 
@@ -86,6 +82,7 @@ def _state() -> str:
     sources = [
         path for folder in folders for path in sorted(folder.rglob("*.[tp]*[sy]")) if GENERATED not in path.parents
     ]
+    sources += sorted(Path(__file__).parent.glob("*.ts.jinja"))
     digest = hashlib.sha256(DESCRIPTOR_SET.read_bytes())
     for path in (*sources, *sorted(PACKAGE.glob("*.json")), PACKAGE / "buf.gen.yaml"):
         digest.update(path.read_bytes())
@@ -97,30 +94,3 @@ def _run(command: list[str], folder: Path) -> None:
     if done.returncode:
         print(done.stdout, done.stderr, sep="", file=sys.stderr)
         done.check_returncode()
-
-
-def _errors() -> Iterator[str]:
-    yield 'import { ApiError } from "../api-error.js";'
-    for reason, meaning in reasons().items():
-        yield f"\n/** {' '.join(meaning.split())} */\nexport class {error_name(reason)} extends ApiError {{}}"
-    yield "\nexport const byReason: Readonly<Record<string, typeof ApiError>> = {"
-    yield from (f"  {reason}: {error_name(reason)}," for reason in reasons())
-    yield "};"
-
-
-def _services() -> Iterator[str]:
-    for service in services():
-        yield f'import {{ {service.descriptor.name} }} from "{_module(service.descriptor.file)}";'
-    yield "\nexport const services = {"
-    for service in services():
-        yield f"  {service.noun[0].lower()}{service.noun[1:]}: {service.descriptor.name},"
-    yield "};"
-
-
-def _types() -> Iterator[str]:
-    """Exports every module of the API; errors stand for the enums of reasons."""
-    yield from sorted({f'export * from "{_module(message.file)}";' for message in messages()})
-
-
-def _module(file: FileDescriptor) -> str:
-    return f"./{file.name.removesuffix('.proto')}_pb.js"
