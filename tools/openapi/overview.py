@@ -5,7 +5,7 @@ from tools.openapi.schemas import Json
 _HEAD = """\
 # Ameide API
 
-> Users, workflows, agents and IPAs (a workflow bound to agents) of a tenant, over REST, gRPC, gRPC-Web, Connect and MCP.
+> Users, workflows, agents and IPAs (a workflow bound to agents) of a tenant. REST, gRPC, gRPC-Web, Connect, MCP.
 
 Send `Authorization: Bearer TOKEN`, or `X-API-Key: KEY` of a service account; the tenant comes from it. Every error has
 a `reason` for programs. An `Idempotency-Key` makes a call that writes safe to repeat; an `etag` guards an update.
