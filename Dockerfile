@@ -54,7 +54,8 @@ FROM api-base AS service
 ARG SERVICE
 COPY --from=build /app/venv /app/venv
 COPY services/${SERVICE} /app/service
-ENV SERVICE=${SERVICE} PYTHONPATH=/app/service
+# Memory of large requests goes back to the system at once: by default glibc keeps what it expects to need again.
+ENV SERVICE=${SERVICE} PYTHONPATH=/app/service MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=65536
 USER 10001:10001
 EXPOSE 50051 9101
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["python", "-c", "import os; from urllib.request import urlopen; \

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from api_common.authn import peer_of
+from api_common.authn import EDGE, peer_of
 from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext, follow_trace, read_headers
 from api_common.contract import MethodPolicy, PolicyError, entity_tag, is_known, read_policies
 from api_common.errors import DomainError, MethodNotFoundError, Trailers, ValidationError, render
@@ -86,7 +86,7 @@ def unknown_method_handler() -> grpc.GenericRpcHandler:
 
     async def refuse(_: object, transport: _Transport) -> bytes:
         headers = read_headers(transport.invocation_metadata() or ())
-        await _abort(transport, MethodNotFoundError(), headers)
+        await _abort(transport, _render(MethodNotFoundError(), headers))
 
     class UnknownMethod(grpc.GenericRpcHandler):
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -108,8 +108,11 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
             # gRPC ends the call itself when the caller's deadline passes, and this task with it. An answer that is sent
             # at the same moment reaches nobody, and grpc.aio never frees it (grpc/grpc#43360; docs/performance.md).
             await asyncio.sleep(_END_SECONDS)
-        if call.error is not None:
-            await _abort(transport, call.error, incoming.headers)
+        if error := call.take_error():
+            answer = _render(error, incoming.headers)
+            # gRPC keeps this frame until garbage is collected, and the traceback holds the request.
+            del call, error
+            await _abort(transport, answer)
         done = call.done
         assert done is not None  # or there is an error
         initial: tuple[tuple[str, str], ...] = (("idempotent-replayed", "true"),) if done.replayed else ()
@@ -139,16 +142,17 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
         stream = _Stream(transport)
         call = Call(_read(policy, transport, max_seconds=MAX_STREAM_SECONDS, stream=stream))
         await layer(call)
-        if call.error is None:
+        error = call.take_error()
+        if error is None:
             return
-        headers = call.incoming.headers
+        answer = _render(error, call.incoming.headers)
+        del call, error  # as above
         # A client that does not read hears nothing of the error; the call ends all the same.
         async with asyncio.timeout(LAST_WORDS_SECONDS):
             if stream.resume_token and not stream.is_stuck:
-                _, _, trailers = _render(call.error, headers)
-                status = status_pb2.Status.FromString(_details(trailers))
+                status = status_pb2.Status.FromString(_details(answer[2]))
                 await stream.send(policy.response_class(resume_token=stream.resume_token, error=status))
-            await _abort(transport, call.error, headers)
+            await _abort(transport, answer)
 
     return answer
 
@@ -169,8 +173,8 @@ class _Stream:
         self.resume_token = typing.cast(Any, message).resume_token
 
 
-async def _abort(transport: _Transport, error: DomainError, headers: RequestHeaders) -> NoReturn:
-    await transport.abort(*_render(error, headers))
+async def _abort(transport: _Transport, answer: tuple[grpc.StatusCode, str, Trailers]) -> NoReturn:
+    await transport.abort(*answer)
     raise AssertionError("abort raises")
 
 
@@ -182,16 +186,18 @@ def _details(trailers: Trailers) -> bytes:
     return typing.cast(bytes, dict(trailers)["grpc-status-details-bin"])
 
 
-async def _one_message(policy: MethodPolicy, transport: _Transport) -> bytes:
-    """Returns the only message of a call."""
+async def _one_message(transport: _Transport, *, is_only: bool) -> bytes:
+    """Returns the only message of a call.
+
+    Args:
+        is_only: the edge says so.
+    """
     # Objects, because the stubs do not know the end of a stream.
     payload = typing.cast(object, await transport.read())
     if not isinstance(payload, bytes):
         raise ValidationError("The body must hold one message; it holds none, or a part of one.")
-    # A second look costs a twentieth of an empty call. What only reads once more harms nobody by ignoring the rest.
-    if policy.read_only and not policy.is_stream:
-        return payload
-    if typing.cast(object, await transport.read()) is not grpc.aio.EOF:
+    # A second look costs a twentieth of an empty call.
+    if not is_only and typing.cast(object, await transport.read()) is not grpc.aio.EOF:
         raise ValidationError("The body must hold one message; it holds more.")
     return payload
 
@@ -205,14 +211,16 @@ def _read(
     headers = read_headers(transport.invocation_metadata() or ())
     deadline = asyncio.get_running_loop().time() + seconds
     trace = follow_trace(headers.traceparent, is_root=headers.begins_trace)
+    peer = peer_of(transport)
 
     def at_end(told: Callable[[], None]) -> None:
         # The stubs know no plain function there.
         typing.cast(Any, transport).add_done_callback(lambda _: told())
 
-    return Incoming(
-        policy, partial(_one_message, policy, transport), headers, deadline, trace, peer_of(transport), stream, at_end
-    )
+    # The edge lets exactly one message pass (strict.lua); what writes is looked at twice all the same.
+    is_only = policy.read_only and not policy.is_stream and peer is not None and peer.identity == EDGE
+    receive = partial(_one_message, transport, is_only=is_only)
+    return Incoming(policy, receive, headers, deadline, trace, peer, stream, at_end)
 
 
 def _check_annotations(method: Any, policy: MethodPolicy) -> None:

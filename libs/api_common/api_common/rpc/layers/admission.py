@@ -168,7 +168,10 @@ def admission(
         async with shares.turn(caller.tenant_id) as end_turn:
             request = await read(call)
             call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
-            await within(call)
+            try:
+                await within(call)
+            finally:
+                call.admitted = None  # It leads back to the call, and both would hold request and answer for long.
         # What was written must be told; what was read may be asked for again.
         if method.read_only and call.done is not None and len(call.done.response) > SMALL_BYTES:
             incoming.at_end(shares.hold(caller, {"bytes": len(call.done.response)}))
@@ -194,7 +197,10 @@ def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
         if len(call.payload) <= MAX_FIELDS:
             return read_at_once(call)
         # Python changes threads every 5 ms, so other calls go on meanwhile.
-        return await asyncio.to_thread(read_at_once, call)
+        request = await asyncio.to_thread(read_at_once, call)
+        if len(call.payload) > SMALL_BYTES:
+            call.payload = b""  # The request holds it all once more.
+        return request
 
     return read
 

@@ -91,6 +91,7 @@ def transaction(
             done = Done(replayed.stored, replayed=True)
             metrics.replays.labels(method.path[1:]).inc()
         finally:
+            work.on_begin = None  # It leads back to the work and the request.
             # The work may be committed although the caller was cancelled.
             call.done = None if done is None else done._replace(outcome=work.outcome)
 
