@@ -204,9 +204,9 @@ def _example_of(field: FieldDescriptor, *, request: bool, named: bool) -> Any:
 
 
 def _constrain(schema: Json, rules: validate_pb2.FieldRules, name: str) -> None:
-    """Adds ``rules`` to ``schema``. A rule that this function does not know stops the generator."""
+    """Adds ``rules`` to ``schema``. One that is not known here stops the generator; comments say those of CEL."""
     kind = rules.WhichOneof("type")
-    if {field.name for field, _ in rules.ListFields()} - {kind, "ignore"}:
+    if {field.name for field, _ in rules.ListFields()} - {kind, "ignore", "cel"}:
         raise SystemExit(f"{name} has a rule that tools/openapi/schemas.py cannot express: {rules}")
     for field, value in getattr(rules, kind).ListFields() if kind else ():
         rule = (kind, field.name)
