@@ -4,110 +4,27 @@ Measured is the CPU time of the loop's thread between two of its turns, which ot
 """
 
 import asyncio
+import gzip
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import cache
-from typing import Final, NamedTuple, Self
+from functools import partial
+from typing import Final, Self
 
 import grpc
+import httpx
 import pytest
-from api_common.contract import MAX_FIELDS
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from bench.attack.messages import field, varint, within
-from tests import protos
-from tests.security.world import Founding, Rpc, World, internal_rpcs, rpcs
+from libs.api_common.tests.rpc.test_bodies import raw_client
+from tests.api.fillings import fills, unknown
+from tests.security.world import Founding, Rpc, World, internal_rpcs, rpc, rpcs
 
 MAX_LAG_SECONDS: Final = 0.030
 """On a core that counts to a million in `COUNT_SECONDS`; a slower or shared one has as much longer."""
 COUNT_SECONDS: Final = 0.032
 MAX_TRIES: Final = 5
-UNKNOWN: Final = 2047
-"""The number of a field that no message has."""
-
-ROOM: Final = 10 * 1024 * 1024 - 4096
-EMOJI: Final = "😀".encode() * (ROOM // 4)
 SENT: Final = set[str]()
 """The kinds of which this process has sent 10 MiB."""
-TEXTS: Final = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES})
-
-
-class Fill(NamedTuple):
-    """What a request may be filled with."""
-
-    kind: str
-    path: tuple[int, ...]
-    """The numbers of the fields that it lies in."""
-    large: bytes
-    """10 MiB."""
-    allowed: bytes
-    """As much as no limit of ours forbids."""
-
-    def write(self, filling: bytes) -> bytes:
-        """Returns the request around a filling."""
-        return within(self.path, filling)
-
-
-def sizes(unit: bytes, fields: int) -> tuple[bytes, bytes]:
-    """Returns as many of ``unit`` as 10 MiB hold, and as many as the limit of fields allows."""
-    return unit * (ROOM // len(unit)), unit * min(ROOM // len(unit), (MAX_FIELDS - 500) // fields)
-
-
-@cache
-def entries(number: int, value: bytes, fields: int) -> tuple[bytes, bytes]:
-    """Returns a map in the field ``number``, with distinct keys."""
-    most, allowed = ROOM // (len(value) + 12), (MAX_FIELDS - 500) // fields
-    every = [field(number, field(1, b"%06x" % index) + value) for index in range(most)]
-    return b"".join(every), b"".join(every[:allowed])
-
-
-@cache
-def structs() -> dict[str, tuple[bytes, bytes]]:
-    """Returns Structs of every shape."""
-    made = {"members": entries(1, field(2, b"\x08\0"), 4)}
-    for name, value, fields in (
-        ("nulls", b"\x08\0", 2),
-        ("numbers", b"\x11" + b"\x01" * 8, 2),
-        ("objects", field(5, field(1, field(1, b"a") + field(2, b"\x08\0"))), 6),
-        ("lists", field(6, b""), 2),
-    ):
-        large, allowed = (
-            field(1, field(1, b"a") + field(2, field(6, items))) for items in sizes(field(1, value), fields)
-        )
-        made[name] = (large, allowed)
-    return made
-
-
-def fills(message: Descriptor, path: tuple[int, ...] = (), seen: frozenset[Descriptor] = frozenset()) -> Iterator[Fill]:
-    """Yields every place in a message that can be filled."""
-    for declared in message.fields:
-        number, held, within = declared.number, declared.message_type, (*path, declared.number)
-        if held is None:
-            if declared.type in TEXTS:
-                yield Fill("text", within, EMOJI, EMOJI[:200_000])
-            if declared.is_repeated:
-                yield Fill("items", path, *sizes(field(number, b"" if declared.type in TEXTS else b"\1"), 1))
-        elif protos.is_map_entry(held):
-            yield Fill("map", path, *entries(number, field(2, b"v"), 3))
-        elif held.full_name == "google.protobuf.Struct":
-            yield from (Fill(f"Struct of {shape}", within, *written) for shape, written in structs().items())
-        else:
-            if declared.is_repeated:
-                yield Fill("messages", path, *sizes(field(number, b""), 1))
-            if held not in seen:
-                yield from fills(held, within, seen | {message})
-
-
-def unknown() -> Iterator[Fill]:
-    """Yields what no message knows."""
-    for name, unit in (
-        ("varints", varint(UNKNOWN << 3) + b"\1"),
-        ("texts", field(UNKNOWN, b"")),
-        ("groups", b"\xfb\x7f\xfc\x7f"),
-    ):
-        yield Fill(f"unknown {name}", (), *sizes(unit, 2))
-    yield Fill("unknown text", (UNKNOWN,), b"x" * ROOM, b"")
 
 
 class Lag:
@@ -137,19 +54,34 @@ async def world(found: Founding) -> World:
 @pytest.mark.parametrize("rpc_", [*rpcs(), *internal_rpcs()], ids=str)
 async def test_no_request_holds_the_loop(world: World, rpc_: Rpc) -> None:
     good = b"" if rpc_.policy.internal else world.request(rpc_).SerializeToString()
-    slow = dict[str, float]()
+    seen = dict[str, float]()
     for fill in (*unknown(), *fills(rpc_.method.input_type)):
         # What is refused unread costs the same wherever it is, so 10 MiB of each kind are sent once.
         for filling in (fill.allowed,) if fill.kind in SENT else (fill.large, fill.allowed):
             payload = good + fill.write(filling)
-            seconds, tries = await lag(world, rpc_, payload), 0
-            # A busy machine is slower now and then; what is too slow, is so each time.
-            while seconds > MAX_LAG_SECONDS and tries < MAX_TRIES:
-                seconds, tries = min(seconds, await lag(world, rpc_, payload)), tries + 1
-            slow[f"{fill.kind} in {fill.path}, {len(payload)} bytes"] = seconds
+            name = f"{fill.kind} in {fill.path}, {len(payload)} bytes"
+            seen[name] = await least_lag(partial(send, world, rpc_, payload))
         SENT.add(fill.kind)
+    check(seen)
+
+
+@pytest.mark.parametrize("name", ["BatchCreateAgents", "CreateWorkflow", "BatchGetUsers"])
+async def test_no_compressed_request_holds_the_loop(world: World, name: str) -> None:
+    rpc_ = rpc(name)
+    good = world.request(rpc_).SerializeToString()
+    seen = dict[str, float]()
+    async with raw_client(world.mesh[rpc_.service].service, world.caller) as client:
+        client.headers["grpc-encoding"] = "gzip"
+        for fill in {fill.kind: fill for fill in (*unknown(), *fills(rpc_.method.input_type))}.values():
+            packed = gzip.compress(good + fill.write(fill.large), 1)
+            body = b"\1" + len(packed).to_bytes(4, "big") + packed
+            seen[f"{fill.kind} in {fill.path}"] = await least_lag(partial(post, client, rpc_.policy.path, body))
+    check(seen)
+
+
+def check(seen: Mapping[str, float]) -> None:
     bound = MAX_LAG_SECONDS * max(1.0, count_seconds() / COUNT_SECONDS)
-    assert max(slow.values()) < bound, {name: lag for name, lag in slow.items() if lag > bound}
+    assert max(seen.values()) < bound, {name: lag for name, lag in seen.items() if lag > bound}
 
 
 def count_seconds() -> float:
@@ -160,11 +92,20 @@ def count_seconds() -> float:
     return time.thread_time() - began
 
 
-async def lag(world: World, one: Rpc, payload: bytes) -> float:
+async def least_lag(send: Callable[[], Awaitable[None]]) -> float:
     """Returns the longest turn of the loop while a request is handled."""
-    async with Lag() as measured:
-        await send(world, one, payload)
-    return measured.seconds
+    least, tries = float("inf"), 0
+    # A busy machine is slower now and then; what is too slow, is so each time.
+    while least > MAX_LAG_SECONDS and tries <= MAX_TRIES:
+        async with Lag() as measured:
+            await send()
+        least, tries = min(least, measured.seconds), tries + 1
+    return least
+
+
+async def post(client: httpx.AsyncClient, path: str, body: bytes) -> None:
+    answer = await client.post(path, content=body)
+    assert answer.headers["error-type"] == "INVALID_REQUEST"
 
 
 async def send(world: World, one: Rpc, payload: bytes) -> None:
