@@ -2,8 +2,8 @@
 -- requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
 -- than JSON (ADR 16). `make proto` writes contract.lua, which says what a request may hold.
 --
--- A body is read once, from left to right, and nothing is built of it. The transcoder itself refuses numbers out of range, malformed
--- timestamps and the like, and bytes that are not UTF-8.
+-- A body is read once, from left to right, and nothing is built of it. The transcoder itself refuses days that no month
+-- has and the like.
 local CONTRACT, find_route = require("contract"), require("lua.find_route")
 
 -- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
@@ -28,10 +28,11 @@ for digit = 0, 15 do
 end
 
 -- The body and the next byte to read; how many values may still come; the path to the current value, of names and indexes; the prefix
--- of that path; the values that the request's path binds; those that the body spells differently.
+-- of that path; the values that the request's path binds; those that the body spells differently; the fields that an update may
+-- write, and those of them that the body names.
 local text, at, values_left
 local way, depth = {}, 0
-local prefix, bound, respelled
+local prefix, bound, respelled, masked, named
 -- The text of each value of the outermost object, if somebody wants to know.
 local members
 
@@ -93,6 +94,23 @@ local function pass_escape()
   at = at + 6
 end
 
+-- Returns how many bytes the character has that begins with a byte above 127, or nil if it is not UTF-8 (RFC 3629).
+local function character_size(source, position)
+  local a, b, c, d = byte(source, position, position + 3)
+  local least = a == 0xE0 and 0xA0 or a == 0xF0 and 0x90 or 0x80
+  local most = a == 0xED and 0x9F or a == 0xF4 and 0x8F or 0xBF
+  if a < 0xC2 or a > 0xF4 or not b or b < least or b > most then
+    return nil
+  elseif a < 0xE0 then
+    return 2
+  elseif not c or c < 0x80 or c > 0xBF then
+    return nil
+  elseif a < 0xF0 then
+    return 3
+  end
+  return d and d >= 0x80 and d <= 0xBF and 4 or nil
+end
+
 -- Moves behind the string that starts here, and returns where its content begins and ends.
 local function pass_string()
   local start = at + 1
@@ -107,7 +125,11 @@ local function pass_string()
     elseif not c or c < 32 then
       refuse_text()
     else
-      at = at + 1
+      local size = c < 128 and 1 or character_size(text, at)
+      if not size then
+        refuse_text()
+      end
+      at = at + size
     end
   end
 end
@@ -155,6 +177,7 @@ local function pass_word(...)
   return false
 end
 
+-- Moves behind a number, which may be in quotes, and returns its text.
 local function read_number(description, names, reason)
   if byte(text, at) == QUOTE then
     -- As a string, too: JavaScript loses digits of large ones.
@@ -162,13 +185,24 @@ local function read_number(description, names, reason)
     if not names[content] and number_end(content, 1) ~= #content then
       refuse(description, reason)
     end
-    return
+    return content
   end
-  local last = number_end(text, at)
+  local first, last = at, number_end(text, at)
   if not last then
     refuse(description, reason)
   end
   at = last + 1
+  return sub(text, first, last)
+end
+
+-- Refuses the text of a number that is no integer of 32 bits.
+local function check_integer(number)
+  local value = tonumber(number)
+  if not value or value ~= math.floor(value) then
+    refuse("must be a whole number")
+  elseif value < -2 ^ 31 or value >= 2 ^ 31 then
+    refuse("must be from -2147483648 to 2147483647", "OUT_OF_RANGE")
+  end
 end
 
 local read, read_field
@@ -221,6 +255,9 @@ local function read_object(fields, kind)
       refuse("is there twice", "DUPLICATE")
     end
     seen[name] = true
+    if depth == 1 and masked[name] then
+      named[#named + 1] = name
+    end
     if peek() ~= COLON then
       refuse_text()
     end
@@ -278,6 +315,13 @@ local function is_held(number)
   return value < math.huge and #digits < 100 and significant(("%%.%de"):format(#digits - 1):format(value)) == digits
 end
 
+-- Whether a text has the form of a time of RFC 3339; the transcoder knows the calendar.
+local function is_time(content)
+  local zone = content:match("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d(.*)$")
+  zone = zone and zone:gsub("^%.%d+", "")
+  return zone == "Z" or zone ~= nil and find(zone, "^[+-]%d%d:%d%d$") ~= nil
+end
+
 local NONE, NOT_FINITE = {}, {["NaN"] = true, ["Infinity"] = true, ["-Infinity"] = true}
 local KINDS = {
   text = function()
@@ -292,7 +336,20 @@ local KINDS = {
     end
   end,
   integer = function()
+    check_integer(read_number("must be a whole number", NONE))
+  end,
+  long = function()
     read_number("must be a whole number", NONE)
+  end,
+  timestamp = function()
+    if byte(text, at) ~= QUOTE or not is_time(read_string()) then
+      refuse('must be a time like "2030-01-31T00:00:00Z"')
+    end
+  end,
+  duration = function()
+    if byte(text, at) ~= QUOTE or not find(read_string(), "^%-?%d+%.?%d*s$") then
+      refuse('must be a duration in seconds like "3600s"')
+    end
   end,
   number = function()
     read_number("must be a number", NOT_FINITE)
@@ -391,6 +448,24 @@ local function read_body(type)
   end
 end
 
+local function is_utf8(value)
+  local position = find(value, "[\128-\255]")
+  while position do
+    local size = character_size(value, position)
+    if not size then
+      return false
+    end
+    position = find(value, "[\128-\255]", position + size)
+  end
+  return true
+end
+
+local function unescape(value)
+  return (value:gsub("%%(%x%x)", function(code)
+    return string.char(tonumber(code, 16))
+  end))
+end
+
 local function check_query(query, parameters)
   local seen = {}
   for pair in query:gmatch("[^&]+") do
@@ -403,10 +478,17 @@ local function check_query(query, parameters)
     prefix = parameter.name
     if equals == "" then
       refuse("needs a value", "REQUIRED")
-    elseif parameter.kind == "bool" and value ~= "true" and value ~= "false" then
-      refuse("must be true or false")
     elseif seen[parameter.name] and not parameter.many then
       refuse("is there twice", "DUPLICATE")
+    elseif parameter.kind == "bool" and value ~= "true" and value ~= "false" then
+      refuse("must be true or false")
+    elseif parameter.kind == "integer" then
+      if not find(value, "^-?%d+$") then
+        refuse("must be a whole number")
+      end
+      check_integer(value)
+    elseif not is_utf8(unescape(value)) then
+      refuse("is not UTF-8")
     end
     seen[parameter.name] = true
   end
@@ -423,7 +505,7 @@ local function check_body(content, body, values)
     refuse_body("must be empty: this method takes none.", "NOT_ALLOWED")
   end
   text, at, values_left = content, 1, MAX_VALUES
-  prefix, bound = body.prefix, {}
+  prefix, bound, masked = body.prefix, {}, body.masked or NONE
   for name, number in pairs(body.bound) do
     bound[name] = values[number]
   end
@@ -457,7 +539,24 @@ local function answer(handle, refusal)
   metadata:set("strict", "field", refusal.field)
   metadata:set("strict", "description", refusal.description)
   metadata:set("strict", "reason", refusal.reason)
+  metadata:set("strict", "message", refusal.field == "" and refusal.description or refusal.field .. " " .. refusal.description .. ".")
   handle:respond({[":status"] = "400"}, "")
+end
+
+-- Writes into the URL what the transcoder needs to know of the body: the ids of the path as the body spells them, because it compares
+-- texts, and for an update without a mask the fields that the body names, because it does not pass on those that are empty.
+local function pass_on(handle, path, query)
+  local before = #query
+  for said, repeated in pairs(respelled) do
+    local first, last = find(path, said, 1, true)
+    path = first and sub(path, 1, first - 1) .. repeated .. sub(path, last + 1) or path
+  end
+  if #named > 0 and not find("&" .. query, "&update_?[mM]ask=") then
+    query = query .. (query == "" and "" or "&") .. "updateMask=" .. table.concat(named, ",")
+  end
+  if next(respelled) or #query > before then
+    handle:headers():replace(":path", query == "" and path or path .. "?" .. query)
+  end
 end
 
 function envoy_on_request(handle)
@@ -495,7 +594,7 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = connect and "501" or "415"}, "")
     return
   end
-  depth, respelled = 0, {}
+  depth, respelled, named = 0, {}, {}
   local passed, refusal = true, nil
   if query ~= "" then
     passed, refusal = pcall(check_query, query, route.query)
@@ -504,13 +603,8 @@ function envoy_on_request(handle)
     passed, refusal = pcall(check_body, buffer:getBytes(0, size), route.body, values)
   end
   text = nil
-  for said, repeated in pairs(passed and respelled or {}) do
-    -- The transcoder compares the texts.
-    local first, last = find(path, said, 1, true)
-    if first then
-      path = sub(path, 1, first - 1) .. repeated .. sub(path, last + 1)
-      handle:headers():replace(":path", query == "" and path or path .. "?" .. query)
-    end
+  if passed then
+    pass_on(handle, path, query)
   end
   if not passed then
     answer(handle, refusal)

@@ -27,8 +27,8 @@ def rows() -> list[Node]:
         *_AGENTS,
         said,
         *(_grpc_row(reply, condition) for reply, condition in cases),
-        _rest_row(malformed, untranscoded, transcoder),
-        _rest_row(malformed, _all(_status(400), _STRICT), strict),
+        _rest_row(malformed, untranscoded, transcoder, more=" %LOCAL_REPLY_BODY%"),
+        _rest_row(malformed, _all(_status(400), _STRICT), strict, more=" %DYNAMIC_METADATA(strict:message)%"),
         *(_rest_row(reply, condition) for reply, condition in cases),
     ]
 
@@ -68,10 +68,11 @@ def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
     }
 
 
-def _rest_row(reply: EdgeReply, condition: Node, *more: Node) -> Node:
+def _rest_row(reply: EdgeReply, condition: Node, *found: Node, more: str = "") -> Node:
     retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "%RESP(retry-after)%s"}] if reply.http_status == 429 else []
     info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
-    body = {"code": reply.rest_code.value[0], "message": reply.message, "details": [info, _REQUEST_INFO, *retry, *more]}
+    details = [info, _REQUEST_INFO, *retry, *found]
+    body = {"code": reply.rest_code.value[0], "message": reply.message + more, "details": details}
     return {
         "filter": condition,
         "status_code": reply.http_status,

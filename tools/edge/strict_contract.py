@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from api_common.contract import has_behavior
 from google.api import annotations_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
@@ -15,12 +16,13 @@ _SCALARS: Final[dict[int, str]] = {
     FieldDescriptor.TYPE_BOOL: "bool",
     FieldDescriptor.TYPE_FLOAT: "number",
     FieldDescriptor.TYPE_DOUBLE: "number",
-    **{value: "integer" for name, value in FieldDescriptorProto.Type.items() if "INT" in name or "FIXED" in name},
+    **{value: "long" for name, value in FieldDescriptorProto.Type.items() if "INT" in name or "FIXED" in name},
+    FieldDescriptor.TYPE_INT32: "integer",
 }
 # Messages whose JSON is not an object of their fields.
 _WELL_KNOWN: Final = {
-    "google.protobuf.Timestamp": "text",
-    "google.protobuf.Duration": "text",
+    "google.protobuf.Timestamp": "timestamp",
+    "google.protobuf.Duration": "duration",
     "google.protobuf.FieldMask": "text",
     "google.protobuf.Struct": "struct",
     "google.protobuf.Value": "any",
@@ -91,6 +93,9 @@ def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str
                 if leaf in body.fields_by_name
             },
         }
+        if "update_mask" in route["query"]:
+            written = [one for one in body.fields if not has_behavior(one, "OUTPUT_ONLY") and one.name != "etag"]
+            route["body"]["masked"] = {one.json_name: True for one in written}
     node.setdefault(1, {})[custom_verb] = route
 
 

@@ -39,4 +39,6 @@ class ApiError(Exception):
     """Values that belong to the reason."""
 
     def __str__(self) -> str:
-        return f"{self.reason or self.code.name}: {self.message}"
+        said = [f"{self.reason or self.code.name}: {self.message}"]
+        said += [f"{one.field}: {one.description}" for one in self.violations]
+        return "\n  ".join([*said, f"request id: {self.request_id}"] if self.request_id else said)

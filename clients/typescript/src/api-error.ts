@@ -41,6 +41,8 @@ export class ApiError extends ConnectError implements Facts {
     this.retryAfterMs = facts.retryAfterMs;
     this.violations = facts.violations;
     this.values = facts.values;
+    const said = facts.violations.map((one) => `${one.field}: ${one.description}`);
+    this.message = [this.message, ...said, ...(facts.requestId ? [`request id: ${facts.requestId}`] : [])].join("\n  ");
   }
 
   /** Without this any ConnectError would be an instance of every class here: ConnectError checks only its name. */

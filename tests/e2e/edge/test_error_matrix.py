@@ -128,7 +128,7 @@ async def test_of_a_service_is_the_same_in_every_language(
         "connect-json": in_connect,
     }
     said = refusals["grpc"].status
-    assert (said.code, said.message) == (row.code.value[0], "This cannot be done.")
+    assert (said.code, said.message) == (row.code.value[0], "This cannot be done. user.display_name must be short.")
     assert refusals["grpc"].reason == kind.reason
     names = [detail.TypeName().removeprefix("google.rpc.") for detail in said.details]
     assert names == ["ErrorInfo", "RequestInfo", "RetryInfo", "ResourceInfo", "BadRequest"]

@@ -139,13 +139,16 @@ class TestError:
         assert (error.code, error.reason, error.message) == (
             grpc.StatusCode.INVALID_ARGUMENT,
             "INVALID_REQUEST",
-            "Malformed.",
+            "Malformed. user.email must be an address.",
         )
         assert error.request_id == "the-id"
         (found,) = error.violations
         expected = (violation.field, violation.description, violation.reason)
         assert (found.field, found.description, found.reason) == expected
-        assert str(error) == "INVALID_REQUEST: Malformed."
+        assert str(error) == (
+            "INVALID_REQUEST: Malformed. user.email must be an address.\n  user.email: must be an address\n"
+            "  request id: the-id"
+        )
 
     async def test_of_the_edge_is_of_the_same_kind(self, connect: Open, backend: Backend) -> None:
         call = connect(token="not a token")

@@ -44,6 +44,9 @@ def render(error: DomainError, *, request_id: str, json_names: bool = False) -> 
     """
     spec = spec_of(error)
     message = _cut(error.message)
+    if error.violations and (first := error.violations[0]).description not in message:
+        field = json_path(first.field) if json_names else first.field
+        message = _cut(f"{message} {field} {first.description}.")
     status = status_pb2.Status(code=spec.code.value[0], message=message)
     for detail in _details(error, request_id, json_names=json_names):
         packed = Any()

@@ -133,7 +133,7 @@ class TestDetails:
             retry_after_seconds=1.5,
         )
         status, found = details(error)
-        assert (status.code, status.message) == (8, "Too many requests.")
+        assert (status.code, status.message) == (8, "Too many requests. user.email must be an address.")
         assert list(found) == ["ErrorInfo", "RequestInfo", "RetryInfo", "ResourceInfo", "BadRequest"]
         assert (found["ErrorInfo"].domain, dict(found["ErrorInfo"].metadata)) == ("ameide.dev", {"limit": "10"})
         assert found["RetryInfo"].retry_delay.ToMilliseconds() == 1500
