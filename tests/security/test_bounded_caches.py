@@ -1,0 +1,80 @@
+"""Nothing in a process grows with the values that callers send: no list without a bound, no label of a metric."""
+
+import asyncio
+import functools
+import gc
+from collections import deque
+from typing import Any, Final
+
+import grpc
+import httpx
+from api_common.testing import Identity
+from cachetools import Cache
+
+from tests.security.world import World
+
+VALUES: Final = 500
+AT_ONCE: Final = 50
+SERVICE: Final = "/ameide.user.v1.UserService"
+
+
+async def test_nothing_grows_with_what_callers_send(world: World, identity: Identity) -> None:
+    running = world.mesh["users"].service
+    metrics = f"http://127.0.0.1:{running.server.operations_port}/metrics"
+    await send(running.channel, identity, range(-AT_ONCE, 0))
+    async with httpx.AsyncClient(verify=False) as client:
+        labels = series((await client.get(metrics)).text)
+        before = {id(one): len(one) for one in unbounded()}
+        await send(running.channel, identity, range(VALUES))
+        grown = [one for one in unbounded() if len(one) - before.get(id(one), 0) > VALUES // 2]
+        assert [(type(one), len(one), repr(one)[:200]) for one in grown] == []
+        assert series((await client.get(metrics)).text) == labels
+
+
+async def send(channel: grpc.aio.Channel, identity: Identity, numbers: range) -> None:
+    """Makes calls whose token, key, filter, order, page token, headers and method nobody has sent before."""
+
+    async def one(number: int) -> None:
+        caller = identity.caller(f"tenant-{number}", "viewer", f"role-{number}", subject=f"subject-{number}")
+        headers = (
+            *caller.metadata,
+            ("idempotency-key", f"key-{number}"),
+            ("user-agent", f"agent-{number}"),
+            ("x-forwarded-for", f"192.0.2.{number}"),
+            ("traceparent", f"00-{number & 0xFFFFFF:032x}-{number & 0xFFFFFF:016x}-00"),
+        )
+        text = f'display_name = "{number}"'.encode()
+        requests = {
+            f"{SERVICE}/ListUsers": b"\x1a" + bytes([len(text)]) + text,
+            f"{SERVICE}/GetUser": b"\x0a\x24" + f"01900000-0000-7000-8000-{number & 0xFFFFFF:012x}".encode(),
+            f"{SERVICE}/Method{number}": b"",
+            f"/service.of.{number}/Call": b"",
+        }
+        for path, payload in requests.items():
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+            await method(payload, metadata=headers).code()
+        damaged: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{SERVICE}/ListUsers")
+        await damaged(b"", metadata=(("authorization", f"Bearer a.b.{number}"),)).code()
+
+    for start in range(0, len(numbers), AT_ONCE):
+        await asyncio.gather(*(one(number) for number in numbers[start : start + AT_ONCE]))
+
+
+def unbounded() -> list[Any]:
+    """Returns every container of this process but those inside a cache that has a bound."""
+    gc.collect()
+    kinds = (dict, list, set, deque)
+    objects = gc.get_objects()
+    bounded = {
+        id(part)
+        for cache in objects
+        if isinstance(cache, Cache) or (isinstance(cache, functools._lru_cache_wrapper) and cache.cache_info().maxsize)
+        for part in (*gc.get_referents(cache), *getattr(cache, "__dict__", {}).values())
+    }
+    found = {id(part): part for one in objects for part in (one, *gc.get_referents(one)) if isinstance(part, kinds)}
+    return [one for key, one in found.items() if key not in bounded and one is not objects]
+
+
+def series(text: str) -> set[str]:
+    """Returns the names and labels that a scrape has."""
+    return {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
