@@ -117,6 +117,20 @@ async def ask_connect_json(edge: Edge, ask: Ask) -> Refusal:
     return await ask_connect(edge, ask, "json", b" " * ask.body_bytes or b"{}")
 
 
+async def ask_tool(edge: Edge, ask: Ask) -> Refusal:
+    """Asks as an AI agent does; the refusal is the answer of the tool `get_me`."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_me"}}
+    async with edge.client() as client:
+        response = await client.post("/mcp", headers=dict(ask.headers), json=message)
+    result = response.json()["result"]
+    assert result["isError"]
+    headers = [(name, value) for name, value in response.headers.items() if not name.startswith("content-")]
+    told = {"content-type": response.headers["content-type"]}
+    return rest_refusal(
+        httpx.Response(response.status_code, headers=told | dict(headers), text=result["content"][0]["text"])
+    )
+
+
 CALLERS: Final = {
     "rest": ask_rest,
     "rest-h2": ask_rest_h2,
@@ -131,6 +145,9 @@ def http_status_of(reply: EdgeReply, language: str) -> int:
     """Returns the HTTP status of a refusal: gRPC's is always 200, and Connect's follows from the code."""
     if language.startswith("connect"):
         return CONNECT[reply.code.value[0]][1]
+    if language == "mcp":
+        # To an agent a refusal is an answer, but for what its client must act on.
+        return 401 if reply.http_status == 401 else 200
     return reply.http_status if language.startswith("rest") else 200
 
 

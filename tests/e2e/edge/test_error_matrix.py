@@ -30,9 +30,10 @@ from google.rpc import error_details_pb2
 
 from tests.architecture.test_reasons import error_classes
 from tests.e2e.edge.backend import Answer, Backend
-from tests.e2e.edge.callers import CALLERS, CONNECT, LEAKS, USERS, Ask, Refusal, http_status_of
+from tests.e2e.edge.callers import CALLERS, CONNECT, LEAKS, USERS, Ask, Refusal, ask_tool, http_status_of
 from tests.e2e.edge.plugin import Edge, Layout, running
 
+LANGUAGES: Final = {**CALLERS, "mcp": ask_tool}
 SECRET: Final = "ValueError: SELECT secret FROM users at 10.0.0.1:5432"
 PROBE: Final = """
 function envoy_on_request(handle)
@@ -88,17 +89,18 @@ async def ask_everybody(edge: Edge, headers: dict[str, str]) -> dict[str, Refusa
     """Asks the same in each language, under one request id, and checks what all answers share."""
     request_id = str(uuid4())
     ask = Ask("/v1/me", f"{USERS}/GetMe", {**edge.credentials, "x-request-id": request_id, **headers})
-    refusals = dict(zip(CALLERS, await asyncio.gather(*(call(edge, ask) for call in CALLERS.values())), strict=True))
+    answers = await asyncio.gather(*(call(edge, ask) for call in LANGUAGES.values()))
+    refusals = dict(zip(LANGUAGES, answers, strict=True))
     for language, refusal in refusals.items():
         said = refusal.headers
         assert (said["x-request-id"], said["error-id"], refusal.request_id) == (request_id,) * 3, language
         assert said["error-type"] == refusal.reason, language
         # As JSON: the bytes of packed details differ with the order of a map, which is nobody's promise.
         expected = MessageToDict(refusals["grpc"].status)
-        if language.startswith("rest") or language == "connect-json":
+        if refusal.is_rest or language == "connect-json":
             # Fields have the names of JSON there.
             expected = json.loads(json.dumps(expected).replace("user.display_name", "user.displayName"))
-        if (refusal.http_status, refusal.reason) == (404, "METHOD_NOT_FOUND"):
+        if refusal.is_rest and (refusals["rest"].http_status, refusal.reason) == (404, "METHOD_NOT_FOUND"):
             expected["code"] = 5
         assert MessageToDict(refusal.status) == expected, language
         assert not LEAKS.search(str(refusal.status)), language
@@ -126,6 +128,7 @@ async def test_of_a_service_is_the_same_in_every_language(
         "grpc-web": 200,
         "connect-proto": in_connect,
         "connect-json": in_connect,
+        "mcp": 401 if row.http_status == 401 else 200,
     }
     said = refusals["grpc"].status
     assert (said.code, said.message) == (row.code.value[0], "This cannot be done. user.display_name must be short.")
@@ -158,10 +161,10 @@ async def test_with_five_hundred_long_violations_reaches_everybody(edge: Edge, b
 async def test_of_the_edge_is_the_same_in_every_language(probed: Edge, reply: EdgeReply, place: str) -> None:
     status = reply.http_status
     refusals = await ask_everybody(probed, {"idempotency-key": f"{place} {status}"})
-    for language, refusal in refusals.items():
-        code = reply.rest_code if language.startswith("rest") else reply.code
+    for refusal in refusals.values():
+        code = reply.rest_code if refusal.is_rest else reply.code
         assert (refusal.code, refusal.reason, refusal.message) == (code.value[0], reply.reason, reply.message)
-    assert http_statuses(refusals) == {language: http_status_of(reply, language) for language in CALLERS}
+    assert http_statuses(refusals) == {language: http_status_of(reply, language) for language in LANGUAGES}
 
 
 @pytest.mark.parametrize(("status", "row"), [(402, 400), (418, 400), (499, 400), (505, 500), (599, 500)])

@@ -11,16 +11,15 @@ import httpx
 import httpx2
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.errors import DomainError, UnauthenticatedError, spec_of
+from api_common.errors import UnauthenticatedError
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
-from tests.architecture.test_reasons import error_classes
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, rest_refusal
 from tests.e2e.edge.plugin import Edge, Layout, filter_named, running
-from tests.e2e.edge.test_error_matrix import an_error, failing
+from tests.e2e.edge.test_error_matrix import failing
 from tests.protos import public_methods
 from tools.clients.api import snake
 from tools.edge.build import ENVOY
@@ -188,20 +187,7 @@ class TestCaller:
 
 
 class TestRefusal:
-    """What a model can act on is the answer of the tool."""
-
-    @pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
-    async def test_of_a_service_is_what_rest_says(
-        self, edge: Edge, backend: Backend, kind: type[DomainError], rest: httpx.AsyncClient
-    ) -> None:
-        backend.script["GetMe"] = failing(an_error(kind))
-        over_rest = (await rest.get("/v1/me")).json()
-        answer = await send(edge, calling("get_me"))
-        assert answer.status_code == (401 if spec_of(an_error(kind)).http_status == 401 else 200)
-        said = json.loads(answer.json()["result"]["content"][0]["text"])
-        assert answer.json()["result"]["isError"]
-        assert without_id(said) == without_id(over_rest)
-        assert said["details"][0]["reason"] == kind.reason
+    """What a model can act on is the answer of the tool; test_error_matrix.py walks over all errors."""
 
     @pytest.mark.parametrize(
         ("name", "arguments", "field"),
@@ -312,8 +298,3 @@ async def test_a_call_counts_in_its_rate_class(layout: Layout, published: None, 
         # Lists are EXPENSIVE: the edge holds each until its caller has read it.
         for status in (True, True, False):
             assert ("result" in (await send(edge, asking("tools/list"))).json()) is status
-
-
-def without_id(error: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what names the request."""
-    return {**error, "details": [one for one in error["details"] if not one["@type"].endswith("RequestInfo")]}
