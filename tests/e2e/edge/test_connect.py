@@ -206,11 +206,11 @@ class TestJson:
         assert backend.calls == []
 
     async def test_that_the_transcoder_refuses_says_why(self, client: httpx.AsyncClient, backend: Backend) -> None:
-        body = b'{"pageSize": 99999999999}'
-        refusal = connect_refusal(await call(client, f"{USERS}/ListUsers", "json", body))
+        body = b'{"user": {"createTime": "2026-02-30T00:00:00Z"}}'
+        refusal = connect_refusal(await call(client, f"{USERS}/CreateUser", "json", body))
         violations = error_details_pb2.BadRequest()
         assert refusal.status.details[-1].Unpack(violations)
-        assert "99999999999" in violations.field_violations[0].description
+        assert "Out-of-range" in violations.field_violations[0].description
         assert backend.calls == []
 
     @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/connect+xml", None])
