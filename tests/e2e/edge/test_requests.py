@@ -209,7 +209,7 @@ class TestResponse:
     async def test_of_a_verb_that_does_not_exist_is_404(self, rest: httpx.AsyncClient, backend: Backend) -> None:
         assert (await rest.post("/v1/users/a:suspend")).status_code == 200
         assert backend.calls[0].method == "SuspendUser"
-        for method, path in (("POST", "/v1/users/a:nothing"), ("GET", "/v2/users"), ("POST", f"{USERS}/GetMe")):
+        for method, path in (("POST", "/v1/users/a:nothing"), ("GET", "/v2/users"), ("POST", f"{USERS}/DropUsers")):
             rest_refusal(await rest.request(method, path)).is_row(REPLIES[404], http_status=404)
 
     async def test_of_a_method_that_the_path_does_not_have_says_which_it_has(self, rest: httpx.AsyncClient) -> None:
