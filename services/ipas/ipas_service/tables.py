@@ -1,22 +1,9 @@
 """The tables of this service; `migrations/` creates them."""
 
+import sqlalchemy as sa
 from api_common.db import metadata, resource_table
 from api_common.sagas import saga_table
 from api_common.watch import change_tables
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    ForeignKeyConstraint,
-    Index,
-    Integer,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    Uuid,
-    func,
-    text,
-)
 from sqlalchemy.dialects.postgresql import JSONB
 
 METADATA = metadata()
@@ -24,39 +11,39 @@ METADATA = metadata()
 ipas = resource_table(
     "ipas",
     METADATA,
-    Column("description", Text, nullable=False, server_default=text("''")),
+    sa.Column("description", sa.Text, nullable=False, server_default=sa.text("''")),
     # NULL until a workflow is chosen. The workflow is in another service's database, so no foreign key guards it.
-    Column("workflow_id", Uuid(as_uuid=False)),
-    Column("workflow_revision", Integer, nullable=False, server_default=text("0")),
-    Column("agent_bindings", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("variables", JSONB),
-    Column("deployment_id", Uuid(as_uuid=False)),
+    sa.Column("workflow_id", sa.Uuid(as_uuid=False)),
+    sa.Column("workflow_revision", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("agent_bindings", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("variables", JSONB),
+    sa.Column("deployment_id", sa.Uuid(as_uuid=False)),
 )
-Index(None, ipas.c.tenant_id, ipas.c.workflow_id)
-Index(None, ipas.c.tenant_id, ipas.c.workflow_revision, ipas.c.create_time, ipas.c.id)
+sa.Index(None, ipas.c.tenant_id, ipas.c.workflow_id)
+sa.Index(None, ipas.c.tenant_id, ipas.c.workflow_revision, ipas.c.create_time, ipas.c.id)
 
-deployments = Table(
+deployments = sa.Table(
     "deployments",
     METADATA,
-    Column("tenant_id", Text, nullable=False),
-    Column("id", Uuid(as_uuid=False), nullable=False),
-    Column("ipa_id", Uuid(as_uuid=False), nullable=False),
-    Column("state", Text, nullable=False),
-    Column("workflow_id", Uuid(as_uuid=False), nullable=False),
-    Column("workflow_revision", Integer, nullable=False),
-    Column("agent_bindings", JSONB, nullable=False),
-    Column("variables", JSONB),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+    sa.Column("ipa_id", sa.Uuid(as_uuid=False), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("workflow_id", sa.Uuid(as_uuid=False), nullable=False),
+    sa.Column("workflow_revision", sa.Integer, nullable=False),
+    sa.Column("agent_bindings", JSONB, nullable=False),
+    sa.Column("variables", JSONB),
     # A copy of what the sagas store, so that one row shows a whole deployment to readers and watchers.
-    Column("steps", JSONB, nullable=False),
-    Column("retire_steps", JSONB, nullable=False, server_default=text("'[]'")),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("created_by", Text, nullable=False),
-    Column("version", BigInteger, nullable=False, server_default=text("1")),
-    PrimaryKeyConstraint("tenant_id", "id"),
-    ForeignKeyConstraint(["tenant_id", "ipa_id"], [ipas.c.tenant_id, ipas.c.id]),
+    sa.Column("steps", JSONB, nullable=False),
+    sa.Column("retire_steps", JSONB, nullable=False, server_default=sa.text("'[]'")),
+    sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    sa.ForeignKeyConstraint(["tenant_id", "ipa_id"], [ipas.c.tenant_id, ipas.c.id]),
 )
-Index(None, deployments.c.tenant_id, deployments.c.ipa_id, deployments.c.create_time, deployments.c.id)
+sa.Index(None, deployments.c.tenant_id, deployments.c.ipa_id, deployments.c.create_time, deployments.c.id)
 
 sagas = saga_table(METADATA)
 
