@@ -7,25 +7,8 @@ methods that would delete or disable the resource, and names the holder.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import sqlalchemy as sa
 from ameide.common.v1.reservation_pb2 import Holder
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Boolean,
-    Column,
-    DateTime,
-    Index,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    Uuid,
-    bindparam,
-    case,
-    delete,
-    func,
-    select,
-)
 from sqlalchemy.dialects.postgresql import insert
 
 from api_common.db import Transaction, compile_statement
@@ -33,39 +16,39 @@ from api_common.errors import AbortedError, FailedPreconditionError, ResourceInf
 from api_common.resources import batch_item
 
 
-def reservation_tables(metadata: MetaData) -> tuple[Table, Table]:
+def reservation_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
     """Declares the tables of holders and of their current reservations.
 
     Holders are kept for good, because a call may arrive late by any time.
     """
-    holders = Table(
+    holders = sa.Table(
         "reservation_holders",
         metadata,
-        Column("tenant_id", Text, nullable=False),
-        Column("id", Uuid(as_uuid=False), nullable=False),
-        Column("name", Text, nullable=False),
-        Column("fencing_token", BigInteger, nullable=False),
-        Column("release_time", DateTime(timezone=True)),
-        PrimaryKeyConstraint("tenant_id", "id"),
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("fencing_token", sa.BigInteger, nullable=False),
+        sa.Column("release_time", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("tenant_id", "id"),
     )
-    reservations = Table(
+    reservations = sa.Table(
         "reservations",
         metadata,
-        Column("tenant_id", Text, nullable=False),
-        Column("holder_id", Uuid(as_uuid=False), nullable=False),
-        Column("resource_id", Uuid(as_uuid=False), nullable=False),
-        PrimaryKeyConstraint("tenant_id", "holder_id", "resource_id"),
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("holder_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("resource_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "holder_id", "resource_id"),
     )
-    Index(None, reservations.c.tenant_id, reservations.c.resource_id)
+    sa.Index(None, reservations.c.tenant_id, reservations.c.resource_id)
     return holders, reservations
 
 
-_holders, _reservations = reservation_tables(MetaData())
+_holders, _reservations = reservation_tables(sa.MetaData())
 
 _HOLDER: Final = insert(_holders).values(
     {
-        **{name: bindparam(name) for name in ("tenant_id", "id", "name", "fencing_token")},
-        "release_time": case((bindparam("releases", type_=Boolean), func.now())),
+        **{name: sa.bindparam(name) for name in ("tenant_id", "id", "name", "fencing_token")},
+        "release_time": sa.case((sa.bindparam("releases", type_=sa.Boolean), sa.func.now())),
     }
 )
 # An older token than the stored one updates no row: another worker has replaced its worker.
@@ -74,33 +57,37 @@ _STORE_HOLDER: Final = compile_statement(
         index_elements=["tenant_id", "id"],
         set_={
             "fencing_token": _HOLDER.excluded.fencing_token,
-            "release_time": func.coalesce(_holders.c.release_time, _HOLDER.excluded.release_time),
+            "release_time": sa.func.coalesce(_holders.c.release_time, _HOLDER.excluded.release_time),
         },
         where=_holders.c.fencing_token <= _HOLDER.excluded.fencing_token,
     ).returning(_holders.c.release_time)
 )
-_ids: Final = bindparam("ids", type_=ARRAY(Uuid(as_uuid=False)))
+_ids: Final = sa.bindparam("ids", type_=sa.ARRAY(sa.Uuid(as_uuid=False)))
 _RESERVE: Final = compile_statement(
     insert(_reservations)
     .from_select(
         ["tenant_id", "holder_id", "resource_id"],
-        select(bindparam("tenant_id", type_=Text), bindparam("id", type_=Uuid(as_uuid=False)), func.unnest(_ids)),
+        sa.select(
+            sa.bindparam("tenant_id", type_=sa.Text),
+            sa.bindparam("id", type_=sa.Uuid(as_uuid=False)),
+            sa.func.unnest(_ids),
+        ),
     )
     .on_conflict_do_nothing()
     .returning(_reservations.c.resource_id)
 )
 _RELEASE: Final = compile_statement(
-    delete(_reservations)
-    .where(_reservations.c.tenant_id == bindparam("tenant_id"), _reservations.c.holder_id == bindparam("id"))
+    sa.delete(_reservations)
+    .where(_reservations.c.tenant_id == sa.bindparam("tenant_id"), _reservations.c.holder_id == sa.bindparam("id"))
     .returning(_reservations.c.resource_id)
 )
 _HELD: Final = compile_statement(
-    select(_reservations.c.resource_id, _holders.c.name)
+    sa.select(_reservations.c.resource_id, _holders.c.name)
     .join(
         _holders,
         (_holders.c.tenant_id == _reservations.c.tenant_id) & (_holders.c.id == _reservations.c.holder_id),
     )
-    .where(_reservations.c.tenant_id == bindparam("tenant_id"), _reservations.c.resource_id == func.any(_ids))
+    .where(_reservations.c.tenant_id == sa.bindparam("tenant_id"), _reservations.c.resource_id == sa.func.any(_ids))
     .order_by(_reservations.c.holder_id)
 )
 

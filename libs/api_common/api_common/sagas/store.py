@@ -3,33 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    DateTime,
-    Double,
-    Index,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    Uuid,
-    and_,
-    bindparam,
-    case,
-    extract,
-    func,
-    literal_column,
-    select,
-    text,
-    update,
-)
-from sqlalchemy import (
-    Sequence as Numbers,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from api_common.db import Database, Row, Transaction, compile_statement
@@ -42,81 +16,83 @@ _TIMEOUT_SECONDS: Final = 10
 _ENDS: Final = ("DONE", "FAILED")
 
 
-def saga_table(metadata: MetaData) -> Table:
+def saga_table(metadata: sa.MetaData) -> sa.Table:
     """Declares the table of sagas."""
-    table = Table(
+    table = sa.Table(
         "sagas",
         metadata,
-        Column("tenant_id", Text, nullable=False),
-        Column("id", Uuid(as_uuid=False), nullable=False),
-        Column("kind", Text, nullable=False),
-        Column("subject", Text, nullable=False),
-        Column("state", Text, nullable=False),
-        Column("steps", JSONB, nullable=False),
-        Column("data", JSONB, nullable=False),
-        Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("steps", JSONB, nullable=False),
+        sa.Column("data", JSONB, nullable=False),
+        sa.Column("fencing_token", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         # When a worker may claim it: in the future while it is leased or pauses; NULL when no worker may.
-        Column("due_time", DateTime(timezone=True)),
-        Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Column("end_time", DateTime(timezone=True)),
-        PrimaryKeyConstraint("tenant_id", "id"),
+        sa.Column("due_time", sa.DateTime(timezone=True)),
+        sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("end_time", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("tenant_id", "id"),
     )
-    Index("ix_sagas_due_time", table.c.due_time, postgresql_where=table.c.end_time.is_(None))
+    sa.Index("ix_sagas_due_time", table.c.due_time, postgresql_where=table.c.end_time.is_(None))
     return table
 
 
-_sagas: Final = saga_table(MetaData())
+_sagas: Final = saga_table(sa.MetaData())
 _columns: Final = _sagas.c
-_identity: Final = and_(_columns.tenant_id == bindparam("tenant_id"), _columns.id == bindparam("id"))
+_identity: Final = sa.and_(_columns.tenant_id == sa.bindparam("tenant_id"), _columns.id == sa.bindparam("id"))
 _live: Final = _columns.end_time.is_(None)
-_due: Final = and_(_live, _columns.due_time <= func.now())
-_zero: Final[ColumnElement[int]] = literal_column("0")
-_later: Final = func.now() + func.make_interval(*(_zero,) * 6, bindparam("due_seconds", type_=Double))
+_due: Final = sa.and_(_live, _columns.due_time <= sa.func.now())
+_zero: Final[sa.ColumnElement[int]] = sa.literal_column("0")
+_later: Final = sa.func.now() + sa.func.make_interval(*(_zero,) * 6, sa.bindparam("due_seconds", type_=sa.Double))
 _stored: Final = ("tenant_id", "id", "kind", "subject", "state", "steps", "data")
 
 _INSERT: Final = compile_statement(
     insert(_sagas)
-    .values({**{name: bindparam(name) for name in _stored}, "due_time": func.now()})
+    .values({**{name: sa.bindparam(name) for name in _stored}, "due_time": sa.func.now()})
     .returning(_columns.id)
 )
 _FIND_DUE: Final = compile_statement(
-    select(_columns.tenant_id, _columns.id)
-    .where(_due, _columns.kind == func.any(bindparam("kinds", type_=ARRAY(Text))))
+    sa.select(_columns.tenant_id, _columns.id)
+    .where(_due, _columns.kind == sa.func.any(sa.bindparam("kinds", type_=sa.ARRAY(sa.Text))))
     .order_by(_columns.due_time)
-    .limit(bindparam("limit", type_=BigInteger))
+    .limit(sa.bindparam("limit", type_=sa.BigInteger))
 )
 # Replicas that found the same saga do not wait for each other: one gets the row, the others none.
-_FREE: Final = select(_columns.id).where(_identity, _due).with_for_update(skip_locked=True).cte("free")
+_FREE: Final = sa.select(_columns.id).where(_identity, _due).with_for_update(skip_locked=True).cte("free")
 _CLAIM: Final = compile_statement(
-    update(_sagas)
-    .where(_columns.tenant_id == bindparam("tenant_id"), _columns.id.in_(select(_FREE.c.id)))
-    .values(fencing_token=Numbers("saga_fencing_tokens").next_value(), due_time=_later)
+    sa.update(_sagas)
+    .where(_columns.tenant_id == sa.bindparam("tenant_id"), _columns.id.in_(sa.select(_FREE.c.id)))
+    .values(fencing_token=sa.Sequence("saga_fencing_tokens").next_value(), due_time=_later)
     .returning(*_columns)
 )
-_LOCK: Final = compile_statement(select(_sagas).where(_identity).with_for_update())
-_own: Final = and_(_identity, _live, _columns.fencing_token == bindparam("token", type_=BigInteger))
+_LOCK: Final = compile_statement(sa.select(_sagas).where(_identity).with_for_update())
+_own: Final = sa.and_(_identity, _live, _columns.fencing_token == sa.bindparam("token", type_=sa.BigInteger))
 _SAVE: Final = compile_statement(
-    update(_sagas)
+    sa.update(_sagas)
     .where(_own)
     .values(
-        {name: bindparam(f"new_{name}", type_=_columns[name].type) for name in ("state", "steps", "data")}
+        {name: sa.bindparam(f"new_{name}", type_=_columns[name].type) for name in ("state", "steps", "data")}
         | {
             "due_time": _later,
-            "update_time": func.now(),
-            "end_time": case((bindparam("ended", type_=Boolean), func.now())),
+            "update_time": sa.func.now(),
+            "end_time": sa.case((sa.bindparam("ended", type_=sa.Boolean), sa.func.now())),
         }
     )
     .returning(_columns.id)
 )
 _EXTEND: Final = compile_statement(
-    update(_sagas).where(_own, _columns.due_time.is_not(None)).values(due_time=_later).returning(_columns.id)
+    sa.update(_sagas).where(_own, _columns.due_time.is_not(None)).values(due_time=_later).returning(_columns.id)
 )
 _COUNT: Final = compile_statement(
-    select(
+    sa.select(
         _columns.state,
-        func.count().label("count"),
-        func.coalesce(extract("epoch", func.max(func.now() - _columns.due_time)), _zero).label("late_seconds"),
+        sa.func.count().label("count"),
+        sa.func.coalesce(sa.extract("epoch", sa.func.max(sa.func.now() - _columns.due_time)), _zero).label(
+            "late_seconds"
+        ),
     )
     .where(_live)
     .group_by(_columns.state)
