@@ -7,7 +7,6 @@ import pytest
 from agents_service.service import SERVICE
 from api_common.authz import Directory
 from api_common.testing import (
-    CallingProcess,
     Identity,
     NoStoredUsers,
     TestDatabase,
@@ -16,6 +15,7 @@ from api_common.testing import (
     tls_of,
 )
 
+from tests.calling_process import CallingProcess
 from tools.topology import NAMED
 
 

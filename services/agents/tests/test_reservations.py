@@ -12,9 +12,10 @@ import uuid_utils
 from ameide.agent.v1 import agent_pb2
 from ameide.agent.v1 import reservation_pb2 as pb
 from ameide.common.v1.reservation_pb2 import Holder
-from api_common.testing import NEVER, Caller, CallingProcess, Identity, refused
+from api_common.testing import NEVER, Caller, Identity, refused
 
 from services.agents.tests.factories import create_agent
+from tests.calling_process import CallingProcess
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from api_common.authz import Directory
 from api_common.testing import (
-    CallingProcess,
     Identity,
     NoStoredUsers,
     TestDatabase,
@@ -16,6 +15,7 @@ from api_common.testing import (
 )
 from workflows_service.service import SERVICE
 
+from tests.calling_process import CallingProcess
 from tools.topology import NAMED
 
 

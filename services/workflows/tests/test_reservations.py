@@ -11,9 +11,10 @@ import uuid_utils
 from ameide.common.v1.reservation_pb2 import Holder
 from ameide.workflow.v1 import reservation_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.testing import NEVER, Caller, CallingProcess, refused
+from api_common.testing import NEVER, Caller, refused
 
 from services.workflows.tests.factories import a_definition, a_node, create_workflow
+from tests.calling_process import CallingProcess
 
 if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub

@@ -12,7 +12,6 @@ from api_common.testing.service import (
     settings_for,
     tls_of,
 )
-from api_common.testing.sibling import CallingProcess
 from api_common.testing.watching import watching
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "NEVER",
     "PEPPER",
     "Caller",
-    "CallingProcess",
     "Identity",
     "NoStoredUsers",
     "Statements",

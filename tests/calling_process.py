@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
-from google.protobuf.message import Message
-
 from api_common.authn import TRUST_DOMAIN, Principal, ServiceTokenSigner, channel_credentials
-from api_common.testing.service import tls_of
+from api_common.testing import tls_of
+from google.protobuf.message import Message
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
