@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.descriptor_pb2 import MethodOptions
 from jinja2 import Environment, StrictUndefined
 
-from tools.contract.descriptors import ending_of, farewell, methods_of, public_services, reasons, text_of
+from tools.contract.descriptors import ending_of, farewell, methods_of, public_services, reasons, snake, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,6 @@ def messages() -> list[Descriptor]:
         held = [message.containing_type, *(field.message_type for field in message.fields)]
         waiting += [kind for kind in held if kind is not None]
     return [message for _, message in sorted(found.items()) if message.containing_type is None]
-
-
-def snake(name: str) -> str:
-    """Returns `service_account` for ServiceAccount."""
-    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def render(suffix: str, **names: object) -> Iterator[tuple[str, str]]:

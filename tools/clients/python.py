@@ -9,7 +9,8 @@ from typing import Final
 from api_common.contract import has_behavior
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from tools.clients.api import Method, Service, render, snake
+from tools.clients.api import Method, Service, render
+from tools.contract.descriptors import snake
 from tools.topology import ROOT
 
 PACKAGE: Final = ROOT / "clients" / "python" / "ameide_client"

@@ -1,6 +1,7 @@
 """The descriptors and comments of everything below `proto/`, for tools and tests."""
 
 import importlib
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -100,3 +101,8 @@ def _name_at(file: FileDescriptorProto, path: Sequence[int]) -> str | None:
         node = getattr(node, field)[index]
         names.append(node.name)
     return ".".join(names)
+
+
+def snake(name: str) -> str:
+    """Returns `service_account` for ServiceAccount."""
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tools.clients.api import snake
+from tools.contract.descriptors import snake
 
 Json = dict[str, Any]
 
