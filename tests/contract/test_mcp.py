@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from jsonschema_rs import meta
 
 from tests.protos import public_methods
-from tools.clients.api import snake
+from tools.contract.descriptors import snake
 from tools.edge.build import GENERATED
 from tools.mcp.tools import endpoints, tools
 from tools.openapi import document

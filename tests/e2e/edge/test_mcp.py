@@ -21,7 +21,7 @@ from tests.e2e.edge.callers import REPLIES, rest_refusal
 from tests.e2e.edge.plugin import Edge, Layout, filter_named, running
 from tests.e2e.edge.test_error_matrix import failing
 from tests.protos import public_methods
-from tools.clients.api import snake
+from tools.contract.descriptors import snake
 from tools.edge.build import ENVOY
 
 VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")

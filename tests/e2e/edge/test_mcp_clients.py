@@ -14,7 +14,7 @@ from tests import node_packages
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.plugin import Edge
 from tests.protos import public_methods
-from tools.clients.api import snake
+from tools.contract.descriptors import snake
 
 SOURCE: Final = Path(__file__).with_name("mcp-clients")
 
