@@ -1,5 +1,6 @@
 """The contract as the tests see it: whatever lies below `proto/`, so that nothing has to be listed."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, cast
@@ -96,3 +97,8 @@ def _within(message: Descriptor) -> Iterator[Descriptor]:
         yield message
         for nested in message.nested_types:
             yield from _within(nested)
+
+
+def json_name(field: str) -> str:
+    """Returns a path as JSON has it: `user.displayName` for `user.display_name`."""
+    return re.sub("_([a-z])", lambda letter: letter[1].upper(), field)

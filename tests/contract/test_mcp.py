@@ -17,7 +17,7 @@ from tools.openapi import document
 
 TOOLS: Final = {tool.name: tool for tool in tools(document.build())}
 ENDPOINTS: Final = dict(endpoints(list(TOOLS.values())))
-MOST_BYTES: Final = {"/mcp": 65_000, "/mcp/readonly": 15_500}
+MOST_BYTES: Final = {"/mcp": 66_000, "/mcp/readonly": 15_500}
 MOST_BYTES_OF_A_COLLECTION: Final = 16_500
 RPCS: Final = {one.name for one in public_methods()}
 tool = pytest.mark.parametrize("name", TOOLS)

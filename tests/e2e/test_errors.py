@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.started import token
+from tests.protos import json_name
 from tools.topology import Mesh
 
 USERS: Final = "/ameide.user.v1.UserService"
@@ -116,6 +117,19 @@ LANGUAGES: Final[dict[str, Callable[[Mesh, Mistake, dict[str, str]], Awaitable[A
 }
 
 
+def as_rest_says(status: status_pb2.Status) -> status_pb2.Status:
+    """Returns the same refusal with the names of fields as JSON has them."""
+    said = status_pb2.Status.FromString(status.SerializeToString())
+    for detail in said.details:
+        found = error_details_pb2.BadRequest()
+        if detail.Unpack(found):
+            for violation in found.field_violations:
+                said.message = said.message.replace(violation.field, json_name(violation.field))
+                violation.field = json_name(violation.field)
+            detail.Pack(found)
+    return said
+
+
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda one: one.name)
 async def test_is_told_in_the_same_way_everywhere(mesh: Mesh, mistake: Mistake) -> None:
     tenant, request_id = f"t-{secrets.token_hex(8)}", str(uuid.uuid4())
@@ -127,8 +141,7 @@ async def test_is_told_in_the_same_way_everywhere(mesh: Mesh, mistake: Mistake) 
         headers["authorization"] = f"Bearer {token(mesh, tenant, *mistake.roles)}"
     answers = {language: await ask(mesh, mistake, headers) for language, ask in LANGUAGES.items()}
     for language, answer in answers.items():
-        expected = status_pb2.Status()
-        expected.CopyFrom(answers["grpc"].status)
+        expected = as_rest_says(answers["grpc"].status) if language.startswith("rest") else answers["grpc"].status
         if language.startswith("rest") and mistake.http_status == 404:
             expected.code = 5
         assert answer.status == expected, language

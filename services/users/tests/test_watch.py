@@ -267,7 +267,7 @@ class TestManyWatches:
         async with AsyncExitStack() as stack:
             everybody = []
             for number in range(40):
-                request = pb.WatchUsersRequest(filter=f'display_name = "seen*" AND NOT display_name:"{number} "')
+                request = pb.WatchUsersRequest(filter=f'display_name = "seen*" AND NOT display_name:"{number}."')
                 watch = await stack.enter_async_context(watching(users.WatchUsers, request, admin))
                 await watch.until("bookmark")
                 everybody.append(watch)
@@ -275,7 +275,7 @@ class TestManyWatches:
                 if number == 1:
                     # The first change found them at places of their own.
                     statements.clear()
-                created = await create_user(users, admin, display_name=f"seen by most {number} ")
+                created = await create_user(users, admin, display_name=f"seen by most {number}.")
                 told = everybody[:number] + everybody[number + 1 :]
                 assert [await watch.change() for watch in told] == [("created", created)] * 39
             reads = [sql for sql in statements if "pg_visible_in_snapshot" in sql]

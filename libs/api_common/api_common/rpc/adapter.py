@@ -108,10 +108,11 @@ def _adapt(policy: MethodPolicy, layer: Layer) -> Any:
             # gRPC ends the call itself when the caller's deadline passes, and this task with it. An answer that is sent
             # at the same moment reaches nobody, and grpc.aio never frees it (grpc/grpc#43360; docs/performance.md).
             await asyncio.sleep(_END_SECONDS)
-        if error := call.take_error():
-            answer = _render(error, incoming.headers)
-            # gRPC keeps this frame until garbage is collected, and the traceback holds the request.
-            del call, error
+        if call.error is not None:
+            answer = _render(call.error, incoming.headers)
+            # gRPC keeps this frame until garbage is collected, and the error's traceback holds call and request.
+            call.error = None
+            del call
             await _abort(transport, answer)
         done = call.done
         assert done is not None  # or there is an error
@@ -142,11 +143,11 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
         stream = _Stream(transport)
         call = Call(_read(policy, transport, max_seconds=MAX_STREAM_SECONDS, stream=stream))
         await layer(call)
-        error = call.take_error()
-        if error is None:
+        if call.error is None:
             return
-        answer = _render(error, call.incoming.headers)
-        del call, error  # as above
+        answer = _render(call.error, call.incoming.headers)
+        call.error = None
+        del call  # as above
         # A client that does not read hears nothing of the error; the call ends all the same.
         async with asyncio.timeout(LAST_WORDS_SECONDS):
             if stream.resume_token and not stream.is_stuck:

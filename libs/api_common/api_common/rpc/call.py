@@ -92,11 +92,6 @@ class Call:
     error: DomainError | None = None
     """What to answer instead of a response."""
 
-    def take_error(self) -> DomainError | None:
-        """Returns the error and forgets it: its traceback holds the call, and both would hold the request for long."""
-        error, self.error = self.error, None
-        return error
-
 
 Layer = Callable[[Call], Awaitable[None]]
 """Does its part of a call and awaits the next layer."""
