@@ -78,6 +78,8 @@ class _Rows:
     header: Row
     changes: Sequence[_Change]
     generation: int
+    number: int
+    """Of the read, in the order in which they began."""
     messages: FIFOCache[object, Sequence[Any]] = field(default_factory=lambda: FIFOCache(_SAME_MESSAGES))
     """Messages of the page, by what makes them equal: source and position."""
 
@@ -86,6 +88,10 @@ class _Rows:
         """Whether there was nothing more."""
         found = self.header["page_found"] or 0
         return bool(found < PAGE_SIZE and found == self.header["page_held"])
+
+    def is_older(self, after: int) -> bool:
+        """Whether it was the last page before a watch began, and may not be any more."""
+        return self.is_last and self.number <= after
 
     @property
     def cost(self) -> int:
@@ -119,9 +125,11 @@ class ChangePages(Generic[ResponseT]):
         self._kept: LRUCache[object, _Rows] = LRUCache(KEPT_BYTES, getsizeof=lambda rows: rows.cost)
         self._readings: dict[object, asyncio.Task[_Rows]] = {}
         self._turn = asyncio.Lock()
+        self.reads = 0
+        """How many reads have begun."""
 
     async def read(
-        self, source: Source, position: Position, *, generation: int, begins: bool, since: str
+        self, source: Source, position: Position, *, generation: int, begins: bool, since: str, after: int = 0
     ) -> ChangePage[ResponseT]:
         """Returns the page after ``position``.
 
@@ -129,6 +137,8 @@ class ChangePages(Generic[ResponseT]):
             generation: of the source's topic, now.
             begins: whether this is the watch's first page, which must know of all changes that were deleted.
             since: empty, or an earlier snapshot that many watches read from; what the position has seen is left out.
+            after: how many reads had begun before the watch did, until it has caught up: the last page must be of a
+                later one, and so hold what was committed before.
 
         Raises:
             OutOfRangeError: changes after the position were deleted.
@@ -140,8 +150,12 @@ class ChangePages(Generic[ResponseT]):
         rows = self._kept.get(key)
         # A page of an earlier generation is good for going on, unless the watch has read so far already.
         goes_on = rows is not None and not begins and is_later(rows.header["page_snapshot"], position.seen)
-        if rows is None or not (goes_on or rows.generation == generation):
-            rows = await self._read_once(key, partial(self._read, source, base, generation))
+        read = partial(self._read_once, key, partial(self._read, source, base, generation))
+        if rows is None or not (goes_on or rows.generation == generation) or rows.is_older(after):
+            rows = await read()
+            if rows.is_older(after):
+                # It had begun before.
+                rows = await read()
         return await self._page(source, position, rows)
 
     def message(self, source: Source, position: Position, **event: Message) -> ResponseT:
@@ -164,15 +178,17 @@ class ChangePages(Generic[ResponseT]):
             self._kept[key] = done.result()
 
     async def _read(self, source: Source, position: Position, generation: int) -> _Rows:
+        self.reads += 1
+        number = self.reads
         rows = await repeat_if_stale(partial(self._rows, source, position))
         header = rows[0]
         changes = [row for row in rows if row[EVENT] is not None]
         if position.phase is Phase.STATE:
-            return _Rows(header, [_Change(row, {}, {}) for row in changes], generation)
+            return _Rows(header, [_Change(row, {}, {}) for row in changes], generation, number)
         if changes and not position.upto:
             self._metrics.change_age.observe(float(header["page_age_seconds"]))
         sides = partial(operands_of, names=self._operands)
-        return _Rows(header, [_Change(row, sides(row, WAS), sides(row, NOW)) for row in changes], generation)
+        return _Rows(header, [_Change(row, sides(row, WAS), sides(row, NOW)) for row in changes], generation, number)
 
     async def _page(self, source: Source, position: Position, rows: _Rows) -> ChangePage[ResponseT]:
         header, generation = rows.header, rows.generation

@@ -100,6 +100,8 @@ class Watch(Generic[ResponseT]):
             OutOfRangeError: changes after the resume token were deleted.
             DomainError: the caller lost the permission, or the service stops.
         """
+        # A new watch without state begins at the snapshot of now.
+        after = self._pages.reads if request.resume_token or request.initial_state else 0
         source = await self._source(request, ctx.tenant_id, within)
         if parent is not None:
             async with reading(self._database, ctx.tenant_id) as transaction:
@@ -110,7 +112,10 @@ class Watch(Generic[ResponseT]):
         with self._notifier.follow(ctx.tenant_id, self._collection) as topic:
             while await self._seconds_left(ctx):
                 poll = self._notifier.polls
-                page = await self._pages.read(source, position, generation=topic.generation, begins=begins, since=since)
+                generation = topic.generation
+                page = await self._pages.read(
+                    source, position, generation=generation, begins=begins, since=since, after=after
+                )
                 for message in page.messages:
                     yield message
                 position, begins = page.end, False
@@ -119,7 +124,7 @@ class Watch(Generic[ResponseT]):
                 if not page.is_last:
                     continue
                 if not is_current:
-                    is_current = True
+                    is_current, after = True, 0
                     yield self._pages.message(source, position, bookmark=watch_pb2.Bookmark())
                 due = loop.time() + self._heartbeat_seconds
                 while topic.generation == page.generation and (seconds := await self._seconds_left(ctx)):

@@ -27,8 +27,6 @@ COUNTS: Final = {"page_found": PAGE_SIZE, "page_held": PAGE_SIZE, "page_bytes": 
 class Recorded(ChangePages[pb.WatchUsersResponse]):
     """Pages of changes that are read already."""
 
-    reads = 0
-
     def __init__(self) -> None:
         super().__init__(
             THINGS,
@@ -41,7 +39,6 @@ class Recorded(ChangePages[pb.WatchUsersResponse]):
         )
 
     async def _rows(self, source: Source, position: Position) -> Sequence[Any]:
-        self.reads += 1
         row = {f"{side} {name}": TEXT for side in (NOW, WAS) for name in FIELDS.operands}
         change = {EVENT: "updated", XID: 7, "id": IDS[0], "horizon_seq": None, "horizon_xid": None}
         return [{**HEADER, **COUNTS, **row, **change, SEQ: number} for number in range(PAGE_SIZE)]
@@ -55,7 +52,6 @@ class Empty(Recorded):
         self.snapshots = list(snapshots)
 
     async def _rows(self, source: Source, position: Position) -> Sequence[Any]:
-        self.reads += 1
         nothing = dict.fromkeys([EVENT, "horizon_seq", "horizon_xid", "page_found", "page_held", "page_bytes"])
         return [{**HEADER, **nothing, "page_held": 0, "page_snapshot": self.snapshots.pop(0)}]
 
@@ -106,3 +102,13 @@ async def test_a_page_of_another_watch_takes_none_back(seen: str, kept: str) -> 
     page = await pages.read(source(1), ahead, generation=2, begins=False, since="5:5:")
     assert (page.generation, page.end.seen) == (2, seen)
     assert pages.reads == 1
+
+
+async def test_a_watch_catches_up_with_what_was_committed_before_it_began() -> None:
+    """A page that another watch has read before may lack it, and nothing has announced it yet."""
+    pages, position = Empty("6:6:", "7:7:"), Position(Phase.LIVE, "d", "5:5:")
+    await pages.read(source(1), position, generation=1, begins=True, since="")
+    page = await pages.read(source(1), position, generation=1, begins=True, since="", after=pages.reads)
+    assert (page.is_last, page.end.seen) == (True, "7:7:")
+    assert (await pages.read(source(1), position, generation=1, begins=True, since="")).end.seen == "7:7:"
+    assert pages.reads == 2
