@@ -10,11 +10,12 @@ import pytest
 from ameide.agent.v1 import agent_pb2 as pb
 from api_common.contract import struct_from_json
 from api_common.listing import MAX_PAGE_BYTES
-from api_common.testing import Caller, Identity, all_pages, refused
+from api_common.testing import Caller, Identity, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct, Value
 
 from services.agents.tests.factories import a_tool, create_agent
+from tests.paging import all_pages
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

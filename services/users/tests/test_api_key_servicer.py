@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.user.v1 import service_account_pb2 as pb
-from api_common.testing import NEVER, Caller, Identity, all_pages, refused
+from api_common.testing import NEVER, Caller, Identity, refused
 from google.protobuf.timestamp_pb2 import Timestamp
 from users_service.domain import MAX_LIVE_KEYS
 
 from services.users.tests.factories import create_account, create_key
+from tests.paging import all_pages
 
 if TYPE_CHECKING:
     from ameide.user.v1.service_account_pb2_grpc import ServiceAccountServiceAsyncStub

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.user.v1 import user_pb2 as pb
-from api_common.testing import NEVER, Caller, Identity, all_pages, refused
+from api_common.testing import NEVER, Caller, Identity, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.users.tests.factories import create_user
+from tests.paging import all_pages
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub

@@ -9,9 +9,10 @@ import asyncpg
 import grpc
 import pytest
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing import Caller, Identity, TestDatabase, all_pages, refused
+from api_common.testing import Caller, Identity, TestDatabase, refused
 
 from services.workflows.tests.factories import a_definition, a_node, create_workflow, publish
+from tests.paging import all_pages
 
 if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub

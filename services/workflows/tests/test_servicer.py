@@ -9,11 +9,12 @@ import grpc
 import pytest
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.listing import MAX_PAGE_BYTES
-from api_common.testing import Caller, Identity, TestService, all_pages, refused
+from api_common.testing import Caller, Identity, TestService, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.struct_pb2 import Struct, Value
 
 from services.workflows.tests.factories import a_definition, a_node, create_workflow, publish
+from tests.paging import all_pages
 
 if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub

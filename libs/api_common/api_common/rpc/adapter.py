@@ -151,7 +151,8 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
         # A client that does not read hears nothing of the error; the call ends all the same.
         async with asyncio.timeout(LAST_WORDS_SECONDS):
             if stream.resume_token and not stream.is_stuck:
-                status = status_pb2.Status.FromString(_details(answer[2]))
+                packed = typing.cast(bytes, dict(answer[2])["grpc-status-details-bin"])
+                status = status_pb2.Status.FromString(packed)
                 await stream.send(policy.response_class(resume_token=stream.resume_token, error=status))
             await _abort(transport, answer)
 
@@ -181,10 +182,6 @@ async def _abort(transport: _Transport, answer: tuple[grpc.StatusCode, str, Trai
 
 def _render(error: DomainError, headers: RequestHeaders) -> tuple[grpc.StatusCode, str, Trailers]:
     return render(error, request_id=headers.request_id, json_names=headers.from_rest)
-
-
-def _details(trailers: Trailers) -> bytes:
-    return typing.cast(bytes, dict(trailers)["grpc-status-details-bin"])
 
 
 async def _one_message(transport: _Transport, *, is_only: bool) -> bytes:

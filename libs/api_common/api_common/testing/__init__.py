@@ -3,7 +3,6 @@
 from api_common.testing.database import Statements, TestDatabase, create_database, postgres_server
 from api_common.testing.error_assertions import NEVER, refused
 from api_common.testing.identity import AUDIENCE, ISSUER, KEY_ID, PEPPER, Caller, Identity
-from api_common.testing.paging import all_pages
 from api_common.testing.service import (
     NoStoredUsers,
     TestService,
@@ -26,7 +25,6 @@ __all__ = [
     "Statements",
     "TestDatabase",
     "TestService",
-    "all_pages",
     "create_database",
     "guarded_service",
     "postgres_server",
