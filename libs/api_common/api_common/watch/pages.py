@@ -166,16 +166,21 @@ class ChangePages(Generic[ResponseT]):
     async def _read_once(self, key: object, read: Callable[[], Awaitable[_Rows]]) -> _Rows:
         reading = self._readings.get(key)
         if reading is None:
-            reading = self._readings[key] = asyncio.ensure_future(read())
-            reading.add_done_callback(partial(self._keep, key))
+            reading = self._readings[key] = asyncio.ensure_future(self._keep(key, read))
+            # The error reaches those who await the page; if none is left, it is not needed.
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
         # A watch that is cancelled does not cancel the read of the others.
         return await asyncio.shield(reading)
 
-    def _keep(self, key: object, done: "asyncio.Task[_Rows]") -> None:
-        del self._readings[key]
-        # The error reaches those who await the page; if none is left, it is not needed.
-        if not done.cancelled() and done.exception() is None and done.result().cost <= KEPT_BYTES:
-            self._kept[key] = done.result()
+    async def _keep(self, key: object, read: Callable[[], Awaitable[_Rows]]) -> _Rows:
+        try:
+            rows = await read()
+        finally:
+            # By the task itself: nobody may find one that is done, which could be awaited for ever without a pause.
+            del self._readings[key]
+        if rows.cost <= KEPT_BYTES:
+            self._kept[key] = rows
+        return rows
 
     async def _read(self, source: Source, position: Position, generation: int) -> _Rows:
         self.reads += 1

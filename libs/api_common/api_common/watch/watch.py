@@ -136,6 +136,8 @@ class Watch(Generic[ResponseT]):
                         position = replace(position, seen=quiet) if quiet else position
                         yield self._pages.message(source, position, heartbeat=watch_pb2.Heartbeat())
                 since = topic.since(page.generation)
+                # However pages come, everybody else is served in between.
+                await asyncio.sleep(0)
 
     async def _seconds_left(self, ctx: StreamContext) -> float:
         """Returns how long the stream may go on until the next check; 0 if its time is over."""

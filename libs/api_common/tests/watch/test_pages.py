@@ -104,6 +104,16 @@ async def test_a_page_of_another_watch_takes_none_back(seen: str, kept: str) -> 
     assert pages.reads == 1
 
 
+async def test_a_read_that_is_done_is_nobodys_next_one() -> None:
+    pages, position = Empty("6:6:", "7:7:"), Position(Phase.LIVE, "d", "5:5:")
+    first = asyncio.create_task(pages.read(source(1), position, generation=1, begins=False, since=""))
+    await asyncio.sleep(0)
+    # Its read ends in the next step of the loop; this one comes right behind it.
+    ahead = Position(Phase.LIVE, "d", "6:6:")
+    second = asyncio.create_task(pages.read(source(1), ahead, generation=2, begins=False, since="5:5:"))
+    assert ((await first).generation, (await second).generation) == (1, 2)
+
+
 async def test_a_watch_catches_up_with_what_was_committed_before_it_began() -> None:
     """A page that another watch has read before may lack it, and nothing has announced it yet."""
     pages, position = Empty("6:6:", "7:7:"), Position(Phase.LIVE, "d", "5:5:")
