@@ -8,16 +8,18 @@ from typing import Any, Final
 
 import grpc
 import httpx
+import pytest
 from api_common.testing import Identity
 from cachetools import Cache
 
 from tests.security.world import World
 
-VALUES: Final = 500
+VALUES: Final = 200
 AT_ONCE: Final = 50
 SERVICE: Final = "/ameide.user.v1.UserService"
 
 
+@pytest.mark.timeout(180)
 async def test_nothing_grows_with_what_callers_send(world: World, identity: Identity) -> None:
     running = world.mesh["users"].service
     metrics = f"http://127.0.0.1:{running.server.operations_port}/metrics"
