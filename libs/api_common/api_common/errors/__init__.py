@@ -1,91 +1,48 @@
 """Package errors holds one class per canonical error, its code and status, and its details on the wire."""
 
-from api_common.errors.details import MAX_DETAILS_BYTES, Trailers, json_path, render
-from api_common.errors.domain import (
-    AbortedError,
-    AuthorizationError,
-    CallCancelledError,
-    ConflictError,
-    DataLossError,
-    DeadlineExceededError,
-    DomainError,
-    EtagMismatchError,
-    ExternalServiceError,
-    FailedPreconditionError,
-    FieldViolation,
-    IdempotencyKeyInUseError,
-    IdempotencyKeyReusedError,
-    InternalError,
-    InvalidFilterError,
-    InvalidOrderByError,
-    InvalidPageTokenError,
-    InvalidResumeTokenError,
-    InvalidUpdateMaskError,
-    MethodNotFoundError,
-    NotDeletedError,
-    NotFoundError,
-    NotImplementedError_,
-    OutOfRangeError,
-    PayloadTooLargeError,
-    QuotaExceededError,
-    RateLimitError,
-    ResourceInfo,
-    SecretShownOnceError,
-    SlowReaderError,
-    StillReferencedError,
-    TooManyCallsError,
-    TooManyWatchesError,
-    UnauthenticatedError,
-    ValidationError,
-    ViolationReason,
-)
-from api_common.errors.registry import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, EdgeReply, ErrorSpec, spec_of
-
-__all__ = [
-    "EDGE_REPLIES",
-    "ERROR_DOMAIN",
-    "MAX_DETAILS_BYTES",
-    "REGISTRY",
-    "AbortedError",
-    "AuthorizationError",
-    "CallCancelledError",
-    "ConflictError",
-    "DataLossError",
-    "DeadlineExceededError",
-    "DomainError",
-    "EdgeReply",
-    "ErrorSpec",
-    "EtagMismatchError",
-    "ExternalServiceError",
-    "FailedPreconditionError",
-    "FieldViolation",
-    "IdempotencyKeyInUseError",
-    "IdempotencyKeyReusedError",
-    "InternalError",
-    "InvalidFilterError",
-    "InvalidOrderByError",
-    "InvalidPageTokenError",
-    "InvalidResumeTokenError",
-    "InvalidUpdateMaskError",
-    "MethodNotFoundError",
-    "NotDeletedError",
-    "NotFoundError",
-    "NotImplementedError_",
-    "OutOfRangeError",
-    "PayloadTooLargeError",
-    "QuotaExceededError",
-    "RateLimitError",
-    "ResourceInfo",
-    "SecretShownOnceError",
-    "SlowReaderError",
-    "StillReferencedError",
-    "TooManyCallsError",
-    "TooManyWatchesError",
-    "Trailers",
-    "UnauthenticatedError",
-    "ValidationError",
-    "ViolationReason",
-    "json_path",
-    "render",
-    "spec_of",
-]
+from api_common.errors.details import MAX_DETAILS_BYTES as MAX_DETAILS_BYTES
+from api_common.errors.details import Trailers as Trailers
+from api_common.errors.details import json_path as json_path
+from api_common.errors.details import render as render
+from api_common.errors.domain import AbortedError as AbortedError
+from api_common.errors.domain import AuthorizationError as AuthorizationError
+from api_common.errors.domain import CallCancelledError as CallCancelledError
+from api_common.errors.domain import ConflictError as ConflictError
+from api_common.errors.domain import DataLossError as DataLossError
+from api_common.errors.domain import DeadlineExceededError as DeadlineExceededError
+from api_common.errors.domain import DomainError as DomainError
+from api_common.errors.domain import EtagMismatchError as EtagMismatchError
+from api_common.errors.domain import ExternalServiceError as ExternalServiceError
+from api_common.errors.domain import FailedPreconditionError as FailedPreconditionError
+from api_common.errors.domain import FieldViolation as FieldViolation
+from api_common.errors.domain import IdempotencyKeyInUseError as IdempotencyKeyInUseError
+from api_common.errors.domain import IdempotencyKeyReusedError as IdempotencyKeyReusedError
+from api_common.errors.domain import InternalError as InternalError
+from api_common.errors.domain import InvalidFilterError as InvalidFilterError
+from api_common.errors.domain import InvalidOrderByError as InvalidOrderByError
+from api_common.errors.domain import InvalidPageTokenError as InvalidPageTokenError
+from api_common.errors.domain import InvalidResumeTokenError as InvalidResumeTokenError
+from api_common.errors.domain import InvalidUpdateMaskError as InvalidUpdateMaskError
+from api_common.errors.domain import MethodNotFoundError as MethodNotFoundError
+from api_common.errors.domain import NotDeletedError as NotDeletedError
+from api_common.errors.domain import NotFoundError as NotFoundError
+from api_common.errors.domain import NotImplementedError_ as NotImplementedError_
+from api_common.errors.domain import OutOfRangeError as OutOfRangeError
+from api_common.errors.domain import PayloadTooLargeError as PayloadTooLargeError
+from api_common.errors.domain import QuotaExceededError as QuotaExceededError
+from api_common.errors.domain import RateLimitError as RateLimitError
+from api_common.errors.domain import ResourceInfo as ResourceInfo
+from api_common.errors.domain import SecretShownOnceError as SecretShownOnceError
+from api_common.errors.domain import SlowReaderError as SlowReaderError
+from api_common.errors.domain import StillReferencedError as StillReferencedError
+from api_common.errors.domain import TooManyCallsError as TooManyCallsError
+from api_common.errors.domain import TooManyWatchesError as TooManyWatchesError
+from api_common.errors.domain import UnauthenticatedError as UnauthenticatedError
+from api_common.errors.domain import ValidationError as ValidationError
+from api_common.errors.domain import ViolationReason as ViolationReason
+from api_common.errors.registry import EDGE_REPLIES as EDGE_REPLIES
+from api_common.errors.registry import ERROR_DOMAIN as ERROR_DOMAIN
+from api_common.errors.registry import REGISTRY as REGISTRY
+from api_common.errors.registry import EdgeReply as EdgeReply
+from api_common.errors.registry import ErrorSpec as ErrorSpec
+from api_common.errors.registry import spec_of as spec_of

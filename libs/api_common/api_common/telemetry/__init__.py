@@ -1,19 +1,12 @@
 """Package telemetry holds metrics, access lines and traces, under the names that docs/telemetry.md lists."""
 
-from api_common.telemetry.metrics import UNSILENCED, Metrics, configure_logging
-from api_common.telemetry.occupancy import Occupancy, ShareUse
-from api_common.telemetry.otlp_metrics import export_forever
-from api_common.telemetry.tracing import Attributes, SpanRecord, Trace, Tracer
-
-__all__ = [
-    "UNSILENCED",
-    "Attributes",
-    "Metrics",
-    "Occupancy",
-    "ShareUse",
-    "SpanRecord",
-    "Trace",
-    "Tracer",
-    "configure_logging",
-    "export_forever",
-]
+from api_common.telemetry.metrics import UNSILENCED as UNSILENCED
+from api_common.telemetry.metrics import Metrics as Metrics
+from api_common.telemetry.metrics import configure_logging as configure_logging
+from api_common.telemetry.occupancy import Occupancy as Occupancy
+from api_common.telemetry.occupancy import ShareUse as ShareUse
+from api_common.telemetry.otlp_metrics import export_forever as export_forever
+from api_common.telemetry.tracing import Attributes as Attributes
+from api_common.telemetry.tracing import SpanRecord as SpanRecord
+from api_common.telemetry.tracing import Trace as Trace
+from api_common.telemetry.tracing import Tracer as Tracer

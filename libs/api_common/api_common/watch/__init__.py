@@ -1,17 +1,10 @@
 """Package watch: the feed of changes, from the transaction that made them to the stream that tells them."""
 
-from api_common.watch.change_notifier import ChangeNotifier
-from api_common.watch.statements import CHANGES, HORIZONS, PAGE_SIZE
-from api_common.watch.tables import REAPER, change_tables
-from api_common.watch.watch import Watch, WatchFactory
-
-__all__ = [
-    "CHANGES",
-    "HORIZONS",
-    "PAGE_SIZE",
-    "REAPER",
-    "ChangeNotifier",
-    "Watch",
-    "WatchFactory",
-    "change_tables",
-]
+from api_common.watch.change_notifier import ChangeNotifier as ChangeNotifier
+from api_common.watch.statements import CHANGES as CHANGES
+from api_common.watch.statements import HORIZONS as HORIZONS
+from api_common.watch.statements import PAGE_SIZE as PAGE_SIZE
+from api_common.watch.tables import REAPER as REAPER
+from api_common.watch.tables import change_tables as change_tables
+from api_common.watch.watch import Watch as Watch
+from api_common.watch.watch import WatchFactory as WatchFactory
