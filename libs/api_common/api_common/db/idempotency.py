@@ -13,17 +13,11 @@ from google.protobuf.message import Message
 from sqlalchemy import LargeBinary, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from api_common import errors
 from api_common.authn import Principal
 from api_common.db.driver import compile_statement
 from api_common.db.tables import metadata
 from api_common.db.transaction import Transaction
-from api_common.errors import (
-    AbortedError,
-    FieldViolation,
-    IdempotencyKeyInUseError,
-    IdempotencyKeyReusedError,
-    ValidationError,
-)
 
 RETENTION: Final = timedelta(hours=24)
 """How long a response may be replayed."""
@@ -56,8 +50,8 @@ def read_key(values: tuple[str, ...]) -> str:
     """Returns the only value, or raises a ValidationError."""
     if len(values) != 1 or not _KEY.fullmatch(values[0]):
         description = "must be one value of 1 to 255 visible ASCII characters"
-        violation = FieldViolation("idempotency-key", description, "INVALID_FORMAT")
-        raise ValidationError("The idempotency key is malformed.", violations=[violation])
+        violation = errors.FieldViolation("idempotency-key", description, "INVALID_FORMAT")
+        raise errors.ValidationError("The idempotency key is malformed.", violations=[violation])
     return values[0]
 
 
@@ -89,17 +83,19 @@ class IdempotencyKey:
         row = {**self._identity, "request_hash": request_hash, "expire_time": datetime.now(UTC) + RETENTION}
         try:
             claimed = await transaction.fetch_one(_CLAIM, row)
-        except AbortedError as error:
-            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.") from error
+        except errors.AbortedError as error:
+            raise errors.IdempotencyKeyInUseError(
+                "The first call with this idempotency key has not ended yet."
+            ) from error
         # Claiming the key is not a write of the handler.
         transaction.wrote = False
         if claimed is not None:
             return None
         stored = await transaction.fetch_one(_FIND, self._identity)
         if stored is None or stored["response"] is None:
-            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
+            raise errors.IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
         if stored["request_hash"] != request_hash:
-            raise IdempotencyKeyReusedError("This idempotency key was used for another request.")
+            raise errors.IdempotencyKeyReusedError("This idempotency key was used for another request.")
         response: bytes = stored["response"]
         return response
 

@@ -3,27 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Column,
-    ColumnElement,
-    DateTime,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-    Uuid,
-    cast,
-    func,
-    literal_column,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.schema import SchemaItem
 
 # The constraint's name is the key of a service's error map.
 _NAMING_CONVENTION: Final = {
@@ -37,59 +18,59 @@ _NAMING_CONVENTION: Final = {
 _LONGEST_NUMBER: Final = 40
 
 
-def metadata() -> MetaData:
+def metadata() -> sa.MetaData:
     """Returns the tables of a service: at first those that every service has."""
-    tables = MetaData(naming_convention=_NAMING_CONVENTION)
-    Table(
+    tables = sa.MetaData(naming_convention=_NAMING_CONVENTION)
+    sa.Table(
         "idempotency_keys",
         tables,
-        Column("tenant_id", Text, nullable=False),
-        Column("principal", Text, nullable=False),
-        Column("method", Text, nullable=False),
-        Column("key", Text, nullable=False),
-        Column("request_hash", LargeBinary, nullable=False),
-        Column("response", LargeBinary),
-        Column("expire_time", DateTime(timezone=True), nullable=False),
-        PrimaryKeyConstraint("tenant_id", "principal", "method", "key"),
-        Index(None, "expire_time"),
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("principal", sa.Text, nullable=False),
+        sa.Column("method", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("request_hash", sa.LargeBinary, nullable=False),
+        sa.Column("response", sa.LargeBinary),
+        sa.Column("expire_time", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "principal", "method", "key"),
+        sa.Index(None, "expire_time"),
     )
     # The trigger on each counted table writes it (ADR 37).
-    Table(
+    sa.Table(
         "quota_counts",
         tables,
-        Column("tenant_id", Text, nullable=False),
-        Column("collection", Text, nullable=False),
-        Column("shard", Integer, nullable=False),
-        Column("live", BigInteger, nullable=False),
-        PrimaryKeyConstraint("tenant_id", "collection", "shard"),
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("collection", sa.Text, nullable=False),
+        sa.Column("shard", sa.Integer, nullable=False),
+        sa.Column("live", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "collection", "shard"),
     )
     return tables
 
 
-def resource_table(name: str, metadata: MetaData, *own: SchemaItem) -> Table:
+def resource_table(name: str, metadata: sa.MetaData, *own: sa.schema.SchemaItem) -> sa.Table:
     """Declares the table of a resource: the standard columns around its ``own``, and the indexes of lists over them."""
-    return Table(
+    return sa.Table(
         name,
         metadata,
-        Column("tenant_id", Text, nullable=False),
-        Column("id", Uuid(as_uuid=False), nullable=False),
-        Column("display_name", Text, nullable=False),
-        Column("labels", JSONB, nullable=False, server_default=text("'{}'")),
-        Column("state", Text, nullable=False),
+        sa.Column("tenant_id", sa.Text, nullable=False),
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("display_name", sa.Text, nullable=False),
+        sa.Column("labels", JSONB, nullable=False, server_default=sa.text("'{}'")),
+        sa.Column("state", sa.Text, nullable=False),
         *own,
-        Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Column("update_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Column("delete_time", DateTime(timezone=True)),
-        Column("created_by", Text, nullable=False),
-        Column("version", BigInteger, nullable=False, server_default=text("1")),
-        PrimaryKeyConstraint("tenant_id", "id"),
-        *(Index(None, "tenant_id", name, "id") for name in ("create_time", "update_time", "display_name")),
-        *(Index(None, "tenant_id", name, "create_time", "id") for name in ("state", "created_by")),
-        Index(None, "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+        sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+        sa.Column("delete_time", sa.DateTime(timezone=True)),
+        sa.Column("created_by", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
+        sa.PrimaryKeyConstraint("tenant_id", "id"),
+        *(sa.Index(None, "tenant_id", name, "id") for name in ("create_time", "update_time", "display_name")),
+        *(sa.Index(None, "tenant_id", name, "create_time", "id") for name in ("state", "created_by")),
+        sa.Index(None, "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
     )
 
 
-def text_bytes(columns: Iterable[ColumnElement[Any]]) -> ColumnElement[int]:
+def text_bytes(columns: Iterable[sa.ColumnElement[Any]]) -> sa.ColumnElement[int]:
     """Returns how many bytes a row has as texts, or a few more.
 
     Postgres knows the size of a text without reading it; it has to write out documents and lists. Writing out the other
@@ -97,9 +78,12 @@ def text_bytes(columns: Iterable[ColumnElement[Any]]) -> ColumnElement[int]:
     """
     columns = list(columns)
     sizes = [
-        func.coalesce(func.octet_length(one if isinstance(one.type, Text) else cast(one, Text)), literal_column("0"))
+        sa.func.coalesce(
+            sa.func.octet_length(one if isinstance(one.type, sa.Text) else sa.cast(one, sa.Text)),
+            sa.literal_column("0"),
+        )
         for one in columns
-        if isinstance(one.type, Text | JSONB | ARRAY)
+        if isinstance(one.type, sa.Text | JSONB | sa.ARRAY)
     ]
     others = (len(columns) - len(sizes)) * _LONGEST_NUMBER
-    return sum(sizes, start=literal_column(str(others), Integer))
+    return sum(sizes, start=sa.literal_column(str(others), sa.Integer))

@@ -10,15 +10,8 @@ from typing import Any
 
 import uuid_utils
 
+from api_common import errors
 from api_common.db import Row, Transaction
-from api_common.errors import (
-    AbortedError,
-    ConflictError,
-    FieldViolation,
-    NotFoundError,
-    PayloadTooLargeError,
-    ResourceInfo,
-)
 from api_common.resources.batch_statements import MAX_ROWS_BYTES, POSITION, TAKE_TURN, WRITTEN, BatchStatements, named
 from api_common.resources.batches import Change, batch_item, refuse_twice
 from api_common.resources.repository import Repository
@@ -64,7 +57,7 @@ class BatchRepository(Repository):
         rows = await transaction.fetch_all(self._batches.insert(names), {"items": documents})
         if len(rows) < len(documents):
             await self._refuse_taken(transaction, documents, names)
-            raise AbortedError(f"Another request changed a {self._resource}; try again.")
+            raise errors.AbortedError(f"Another request changed a {self._resource}; try again.")
         ordered = _in_order(rows, [str(document["id"]) for document in documents])
         if self.tracks(names):
             for row in ordered:
@@ -137,9 +130,9 @@ class BatchRepository(Repository):
         values = {"tenant_id": transaction.tenant_id, "items": documents}
         try:
             after = await transaction.fetch_all(self._batches.update(names), values)
-        except ConflictError as error:
+        except errors.ConflictError as error:
             # The value was free a moment ago. Under row-level security Postgres does not name the row that took it.
-            raise AbortedError(f"Another request changed a {self._resource}; try again.") from error
+            raise errors.AbortedError(f"Another request changed a {self._resource}; try again.") from error
         ordered = self._fitting(after, before)
         for earlier, later, change in zip(before, ordered, changes, strict=True):
             if self.tracks(change.values):
@@ -172,15 +165,17 @@ class BatchRepository(Repository):
                 with batch_item(taken[POSITION]):
                     raise transaction.refusal(str(key.name))
 
-    def _missing(self, ids: Sequence[str], known: set[str]) -> NotFoundError | PayloadTooLargeError:
+    def _missing(self, ids: Sequence[str], known: set[str]) -> errors.NotFoundError | errors.PayloadTooLargeError:
         places = [index for index, id in enumerate(ids) if id.lower() not in known]
         if not places:
             return self._too_large()
-        violations = [FieldViolation(f"ids[{place}]", f"names no {self._resource}", "NOT_FOUND") for place in places]
-        return NotFoundError(
+        violations = [
+            errors.FieldViolation(f"ids[{place}]", f"names no {self._resource}", "NOT_FOUND") for place in places
+        ]
+        return errors.NotFoundError(
             f"There is no {self._resource} with this id.",
             metadata={"item": violations[0].field},
-            resource=ResourceInfo(self._resource, ids[places[0]]),
+            resource=errors.ResourceInfo(self._resource, ids[places[0]]),
             violations=violations,
         )
 
@@ -189,8 +184,8 @@ class BatchRepository(Repository):
             raise self._too_large()
         return _in_order(after, [row["id"] for row in before])
 
-    def _too_large(self) -> PayloadTooLargeError:
-        return PayloadTooLargeError(
+    def _too_large(self) -> errors.PayloadTooLargeError:
+        return errors.PayloadTooLargeError(
             f"The answer would hold more than {MAX_ROWS_BYTES} bytes; name fewer at once.",
             metadata={"max_bytes": str(MAX_ROWS_BYTES)},
         )

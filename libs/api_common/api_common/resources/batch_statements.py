@@ -8,30 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Column,
-    ColumnElement,
-    FromClause,
-    Index,
-    Integer,
-    Table,
-    TableValuedAlias,
-    Text,
-    and_,
-    bindparam,
-    case,
-    cast,
-    column,
-    func,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from sqlalchemy.types import TypeEngine
 
 from api_common.db import Statement, compile_statement, text_bytes
 
@@ -44,11 +22,15 @@ WRITTEN: Final = "written"
 """The names of the columns that an item writes; items may write different columns."""
 
 TAKE_TURN: Final = compile_statement(
-    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject", type_=Text), literal_column("0"))))
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(sa.bindparam("subject", type_=sa.Text), sa.literal_column("0"))
+        )
+    )
 )
 """Locks `subject` until the transaction ends."""
 
-_ONE: Final[ColumnElement[int]] = literal_column("1", Integer)
+_ONE: Final[sa.ColumnElement[int]] = sa.literal_column("1", sa.Integer)
 _NAME: Final = re.compile(r"\w+")
 
 
@@ -64,38 +46,41 @@ def named(tenant_id: str, ids: Sequence[str]) -> dict[str, str]:
 class BatchStatements:
     """The statements of `BatchRepository` on ``table``, each compiled once."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: sa.Table) -> None:
         self._table = table
         columns = table.c
-        ids = cast(func.string_to_array(bindparam("ids", type_=Text), literal_column("','")), ARRAY(columns.id.type))
-        self._named = and_(columns.tenant_id == bindparam("tenant_id"), columns.id == func.any(ids))
+        ids = sa.cast(
+            sa.func.string_to_array(sa.bindparam("ids", type_=sa.Text), sa.literal_column("','")),
+            sa.ARRAY(columns.id.type),
+        )
+        self._named = sa.and_(columns.tenant_id == sa.bindparam("tenant_id"), columns.id == sa.func.any(ids))
         self._keys = sorted((key for key in table.indexes if key.unique), key=lambda key: str(key.name))
-        self.get: Final = self._fit(select(table).where(self._named).subquery("found"))
-        self.find: Final = compile_statement(select(columns.id).where(self._named))
+        self.get: Final = self._fit(sa.select(table).where(self._named).subquery("found"))
+        self.find: Final = compile_statement(sa.select(columns.id).where(self._named))
         self.delete: Final = self._compile_delete()
         self.lock: Final = lru_cache(maxsize=8)(self._compile_lock)
         self.insert: Final = lru_cache(maxsize=8)(self._compile_insert)
         self.update: Final = lru_cache(maxsize=64)(self._compile_update)
         self.taken: Final = lru_cache(maxsize=8)(self._compile_taken)
 
-    def keys_written(self, names: Sequence[str]) -> list[Index]:
+    def keys_written(self, names: Sequence[str]) -> list[sa.Index]:
         """Returns the unique indexes that values of the columns ``names`` may break; generated ids break none."""
         return [key for key in self._keys if not self._sources(key).isdisjoint(names)]
 
     def _compile_delete(self) -> Statement:
         columns = self._table.c
-        values = {"version": columns.version + _ONE, "update_time": func.now(), "delete_time": func.now()}
-        return self._fit(update(self._table).where(self._named).values(values).returning(*columns).cte("found"))
+        values = {"version": columns.version + _ONE, "update_time": sa.func.now(), "delete_time": sa.func.now()}
+        return self._fit(sa.update(self._table).where(self._named).values(values).returning(*columns).cte("found"))
 
     def _compile_lock(self, names: Sequence[str]) -> Statement:
         columns = [self._table.c[name] for name in dict.fromkeys(("id", "version", "delete_time", *names))]
         # All batches lock in this order: two batches over the same rows never wait for each other.
-        return compile_statement(select(*columns).where(self._named).order_by(self._table.c.id).with_for_update())
+        return compile_statement(sa.select(*columns).where(self._named).order_by(self._table.c.id).with_for_update())
 
     def _compile_insert(self, names: Sequence[str]) -> Statement:
         items = self._items(names)
         # In no order: sorting large rows took as long as storing them, and ids are made in the order of the request.
-        rows = select(*(items.c[name] for name in names))
+        rows = sa.select(*(items.c[name] for name in names))
         # A row that is refused does not come back; an error would end the transaction and name no row.
         statement = insert(self._table).from_select(list(names), rows).on_conflict_do_nothing()
         return compile_statement(statement.returning(*self._table.c))
@@ -103,60 +88,62 @@ class BatchStatements:
     def _compile_update(self, names: Sequence[str]) -> Statement:
         columns, items = self._table.c, self._items(("id", *names, WRITTEN))
         values: dict[str, Any] = {
-            name: case((_writes(items, name), items.c[name]), else_=columns[name]) for name in names
+            name: sa.case((_writes(items, name), items.c[name]), else_=columns[name]) for name in names
         }
-        any_change = func.cardinality(items.c[WRITTEN]) > literal_column("0")
-        values["version"] = columns.version + cast(any_change, Integer)
-        values["update_time"] = case((any_change, func.now()), else_=columns.update_time)
-        statement = update(self._table).where(columns.tenant_id == bindparam("tenant_id"), columns.id == items.c.id)
+        any_change = sa.func.cardinality(items.c[WRITTEN]) > sa.literal_column("0")
+        values["version"] = columns.version + sa.cast(any_change, sa.Integer)
+        values["update_time"] = sa.case((any_change, sa.func.now()), else_=columns.update_time)
+        statement = sa.update(self._table).where(
+            columns.tenant_id == sa.bindparam("tenant_id"), columns.id == items.c.id
+        )
         return self._fit(statement.values(values).returning(*columns).cte("found"))
 
-    def _compile_taken(self, key: Index) -> Statement:
+    def _compile_taken(self, key: sa.Index) -> Statement:
         """Finds the first item whose values of ``key`` belong to another live row or to an earlier item."""
         columns, sources = self._table.c, sorted(self._sources(key))
         items = self._items(("id", *sources, POSITION, WRITTEN))
         parts = {part.name: _computed(part, items) for part in key.columns if part.name != "tenant_id"}
-        place = func.row_number().over(partition_by=list(parts.values()), order_by=items.c[POSITION])
+        place = sa.func.row_number().over(partition_by=list(parts.values()), order_by=items.c[POSITION])
         own = [value.label(name) for name, value in parts.items()]
         wanted = (
-            select(items.c.id, items.c[POSITION], place.label("place"), *own)
-            .where(or_(items.c[WRITTEN].is_(None), *(_writes(items, name) for name in sources)))
+            sa.select(items.c.id, items.c[POSITION], place.label("place"), *own)
+            .where(sa.or_(items.c[WRITTEN].is_(None), *(_writes(items, name) for name in sources)))
             .subquery("wanted")
         )
-        rival = select(_ONE).where(
-            columns.tenant_id == bindparam("tenant_id"),
+        rival = sa.select(_ONE).where(
+            columns.tenant_id == sa.bindparam("tenant_id"),
             key.dialect_options["postgresql"]["where"],
             columns.id != wanted.c.id,
             *(columns[name] == wanted.c[name] for name in parts),
         )
-        taken = or_(wanted.c.place > _ONE, rival.exists())
-        return compile_statement(select(wanted.c[POSITION]).where(taken).order_by(wanted.c[POSITION]).limit(_ONE))
+        taken = sa.or_(wanted.c.place > _ONE, rival.exists())
+        return compile_statement(sa.select(wanted.c[POSITION]).where(taken).order_by(wanted.c[POSITION]).limit(_ONE))
 
-    def _items(self, names: Sequence[str]) -> TableValuedAlias:
+    def _items(self, names: Sequence[str]) -> sa.TableValuedAlias:
         """Returns the documents of the parameter `items` as rows with these columns."""
-        special: dict[str, TypeEngine[Any]] = {POSITION: Integer(), WRITTEN: ARRAY(Text)}
-        typed = [column(name, special.get(name) or self._table.c[name].type) for name in names]
-        documents = func.jsonb_to_recordset(bindparam("items", type_=JSONB))
+        special: dict[str, sa.types.TypeEngine[Any]] = {POSITION: sa.Integer(), WRITTEN: sa.ARRAY(sa.Text)}
+        typed = [sa.column(name, special.get(name) or self._table.c[name].type) for name in names]
+        documents = sa.func.jsonb_to_recordset(sa.bindparam("items", type_=JSONB))
         return documents.table_valued(*typed).render_derived("item", with_types=True)
 
-    def _fit(self, found: FromClause) -> Statement:
+    def _fit(self, found: sa.FromClause) -> Statement:
         """Returns all rows of ``found``, or none if they are too large together."""
-        measured = select(found, func.sum(text_bytes(found.c)).over().label("total_bytes")).subquery("measured")
+        measured = sa.select(found, sa.func.sum(text_bytes(found.c)).over().label("total_bytes")).subquery("measured")
         rows = [measured.c[one.name] for one in self._table.c]
-        limit = bindparam("max_rows_bytes", MAX_ROWS_BYTES, type_=BigInteger)
-        return compile_statement(select(*rows).where(measured.c.total_bytes <= limit))
+        limit = sa.bindparam("max_rows_bytes", MAX_ROWS_BYTES, type_=sa.BigInteger)
+        return compile_statement(sa.select(*rows).where(measured.c.total_bytes <= limit))
 
-    def _sources(self, key: Index) -> set[str]:
+    def _sources(self, key: sa.Index) -> set[str]:
         """Returns the columns that callers write and that ``key`` is computed from."""
         written = [part for part in key.columns if part.name != "tenant_id"]
         texts = [str(part.computed.sqltext) if part.computed is not None else part.name for part in written]
         return {name for text in texts for name in _NAME.findall(text) if name in self._table.c}
 
 
-def _writes(items: TableValuedAlias, name: str) -> ColumnElement[bool]:
-    return literal_column(f"'{name}'", Text) == func.any(items.c[WRITTEN])
+def _writes(items: sa.TableValuedAlias, name: str) -> sa.ColumnElement[bool]:
+    return sa.literal_column(f"'{name}'", sa.Text) == sa.func.any(items.c[WRITTEN])
 
 
-def _computed(part: Column[Any], items: TableValuedAlias) -> ColumnElement[Any]:
+def _computed(part: sa.Column[Any], items: sa.TableValuedAlias) -> sa.ColumnElement[Any]:
     """Returns the value of a column for an item, by the same expression if the table computes it."""
-    return items.c[part.name] if part.computed is None else literal_column(str(part.computed.sqltext), part.type)
+    return items.c[part.name] if part.computed is None else sa.literal_column(str(part.computed.sqltext), part.type)

@@ -11,19 +11,10 @@ from typing import Any, Final
 
 import structlog
 
+from api_common import errors
 from api_common.authn import Principal
 from api_common.call import CallContext
 from api_common.db import Database, Transaction
-from api_common.errors import (
-    AbortedError,
-    CallCancelledError,
-    DeadlineExceededError,
-    DomainError,
-    ExternalServiceError,
-    InternalError,
-    RateLimitError,
-    UnauthenticatedError,
-)
 from api_common.sagas import store as saga_store
 from api_common.sagas.metrics import SagaMetrics
 from api_common.sagas.plan import Effect, LocalWrite, Plan, Saga, SagaState, Step, StepAction, StepState
@@ -45,16 +36,16 @@ _WRITE_SECONDS: Final = 5.0
 
 # Errors that a retry may cure.
 _TRANSIENT: Final = (
-    AbortedError,
-    CallCancelledError,
-    DeadlineExceededError,
-    ExternalServiceError,
-    InternalError,
-    RateLimitError,
-    UnauthenticatedError,
+    errors.AbortedError,
+    errors.CallCancelledError,
+    errors.DeadlineExceededError,
+    errors.ExternalServiceError,
+    errors.InternalError,
+    errors.RateLimitError,
+    errors.UnauthenticatedError,
 )
 
-_NEVER_ENDED: Final = InternalError("No attempt came to an end.")
+_NEVER_ENDED: Final = errors.InternalError("No attempt came to an end.")
 
 _log: Final = structlog.get_logger()
 
@@ -66,7 +57,7 @@ class LeaseLostError(Exception):
 class _RefusedError(Exception):
     """A step's local write was refused; unlike a failure of the database, this ends the plan."""
 
-    def __init__(self, error: DomainError) -> None:
+    def __init__(self, error: errors.DomainError) -> None:
         super().__init__(error.message)
         self.error = error
 
@@ -137,7 +128,7 @@ class SagaWorker:
             await self._run_until_pause(saga, self._plans[saga.kind], heartbeat)
         except LeaseLostError:
             _log.warning("saga was taken over", **_log_fields(saga))
-        except DomainError as error:
+        except errors.DomainError as error:
             # The database does not answer. The next worker reads whether the last write was committed.
             _log.warning("saga waits for its lease to end", error=error.message, **_log_fields(saga))
         finally:
@@ -202,7 +193,7 @@ class SagaWorker:
         await self._note_attempt(saga, plan, note)
         try:
             await self._perform(saga, step, note, step.run)
-        except DomainError as error:
+        except errors.DomainError as error:
             return await self._handle_failure(saga, plan, note, error)
         if index == len(saga.steps) - 1:
             saga.state = SagaState.DONE
@@ -227,7 +218,7 @@ class SagaWorker:
             await self._note_attempt(saga, plan, undo)
             try:
                 await self._perform(saga, step, undo, step.compensate)
-            except DomainError as error:
+            except errors.DomainError as error:
                 return await self._handle_failure(saga, plan, undo, error)
             await self._save(saga, plan)
             return 0.0
@@ -246,12 +237,12 @@ class SagaWorker:
                 async with asyncio.timeout(self._step_seconds):
                     found = await effect(self._effect(saga, step))
             except TimeoutError as error:
-                raise DeadlineExceededError("The step took too long.") from error
-            except DomainError:
+                raise errors.DeadlineExceededError("The step took too long.") from error
+            except errors.DomainError:
                 raise
             except Exception as error:
                 _log.exception("saga met a defect", step=step.name, **_log_fields(saga))
-                raise InternalError("Something went wrong on our side.") from error
+                raise errors.InternalError("Something went wrong on our side.") from error
             saga.data |= found
         note.update(state=StepState.DONE, error=None, end_time=_now())
 
@@ -263,7 +254,9 @@ class SagaWorker:
         context = CallContext(principal, saga.id, deadline, trace)
         return Effect(saga, f"{saga.id}/{step.name}/{saga.fencing_token}", context)
 
-    async def _handle_failure(self, saga: Saga, plan: Plan, note: dict[str, Any], error: DomainError) -> float | None:
+    async def _handle_failure(
+        self, saga: Saga, plan: Plan, note: dict[str, Any], error: errors.DomainError
+    ) -> float | None:
         """Stores a failure and decides: retry after a pause, compensate, or wait for an operator."""
         compensating = saga.state is SagaState.COMPENSATING
         retry = plan.compensation_retry if compensating else plan.retry
@@ -304,7 +297,7 @@ class SagaWorker:
     async def _release_lease(self, saga: Saga, heartbeat: "asyncio.Task[None]") -> None:
         # A later heartbeat would claim the saga again.
         heartbeat.cancel()
-        with suppress(DomainError):
+        with suppress(errors.DomainError):
             async with self._transaction(saga.tenant_id) as transaction:
                 await saga_store.extend(transaction, saga, due_seconds=0)
 
@@ -323,7 +316,7 @@ class SagaWorker:
 async def _commit(commit: LocalWrite, transaction: Transaction, saga: Saga) -> None:
     try:
         await commit(transaction, saga)
-    except DomainError as error:
+    except errors.DomainError as error:
         if isinstance(error, _TRANSIENT):
             raise
         raise _RefusedError(error) from error

@@ -16,23 +16,10 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import SpanKind
 
+from api_common import errors
 from api_common.authn import TRUST_DOMAIN, ServiceTokenSigner, channel_credentials, file_versions
 from api_common.call import MAX_CALL_SECONDS, CallContext, outgoing_headers
 from api_common.contract import MethodPolicy, read_policies
-from api_common.errors import (
-    AbortedError,
-    AuthorizationError,
-    DeadlineExceededError,
-    DomainError,
-    ExternalServiceError,
-    FailedPreconditionError,
-    FieldViolation,
-    InternalError,
-    NotFoundError,
-    PayloadTooLargeError,
-    RateLimitError,
-    UnauthenticatedError,
-)
 from api_common.settings import TlsSettings
 from api_common.siblings.circuit_breaker import CircuitBreaker
 from api_common.telemetry import Metrics
@@ -62,21 +49,26 @@ _OPTIONS: Final = (
 )
 
 _S = grpc.StatusCode
-_MEANING: Final[Mapping[grpc.StatusCode, type[DomainError]]] = {
-    _S.NOT_FOUND: NotFoundError,
-    _S.FAILED_PRECONDITION: FailedPreconditionError,
-    _S.PERMISSION_DENIED: AuthorizationError,
-    _S.UNAUTHENTICATED: UnauthenticatedError,
-    _S.ABORTED: AbortedError,
-    _S.RESOURCE_EXHAUSTED: RateLimitError,
-    _S.DEADLINE_EXCEEDED: DeadlineExceededError,
-    _S.UNAVAILABLE: ExternalServiceError,
+_MEANING: Final[Mapping[grpc.StatusCode, type[errors.DomainError]]] = {
+    _S.NOT_FOUND: errors.NotFoundError,
+    _S.FAILED_PRECONDITION: errors.FailedPreconditionError,
+    _S.PERMISSION_DENIED: errors.AuthorizationError,
+    _S.UNAUTHENTICATED: errors.UnauthenticatedError,
+    _S.ABORTED: errors.AbortedError,
+    _S.RESOURCE_EXHAUSTED: errors.RateLimitError,
+    _S.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+    _S.UNAVAILABLE: errors.ExternalServiceError,
     # The sibling stopped while it worked: our own cancellation does not arrive here.
-    _S.CANCELLED: ExternalServiceError,
+    _S.CANCELLED: errors.ExternalServiceError,
 }
 """The meaning of a sibling's status to our caller; every other status is a defect of one of the two services."""
-_RETRY_AFTER_SECONDS: Final = {RateLimitError: 1.0, ExternalServiceError: 1.0}
-_ORDINARY: Final = (NotFoundError, FailedPreconditionError, AuthorizationError, PayloadTooLargeError)
+_RETRY_AFTER_SECONDS: Final = {errors.RateLimitError: 1.0, errors.ExternalServiceError: 1.0}
+_ORDINARY: Final = (
+    errors.NotFoundError,
+    errors.FailedPreconditionError,
+    errors.AuthorizationError,
+    errors.PayloadTooLargeError,
+)
 
 _log = structlog.get_logger()
 
@@ -183,7 +175,7 @@ class Sibling:
         if answer is None:
             # gRPC returns None for an answer that it cannot decode.
             _log_failure(request, ctx, code=_S.OK.name, details="the response does not decode")
-            raise InternalError
+            raise errors.InternalError
         return answer
 
     def _connected(self) -> _Connection:
@@ -234,16 +226,16 @@ class Siblings:
         await asyncio.gather(*(sibling.close() for sibling in self._opened.values()))
 
 
-def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> DomainError:
+def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> errors.DomainError:
     code = failure.code()
     if code is _S.DEADLINE_EXCEEDED and not in_a_hurry:
         code = _S.UNAVAILABLE
-    error = _MEANING.get(code, InternalError)
+    error = _MEANING.get(code, errors.InternalError)
     trailers = dict(failure.trailing_metadata() or ())
-    if error is RateLimitError and trailers.get("error-type") == PayloadTooLargeError.reason:
-        return PayloadTooLargeError("The answer would be too large; ask for less at once.")
-    fields = _fields(trailers) if error in {NotFoundError, FailedPreconditionError} else ()
-    violations = [FieldViolation(field, "names nothing", "NOT_FOUND") for field in fields]
+    if error is errors.RateLimitError and trailers.get("error-type") == errors.PayloadTooLargeError.reason:
+        return errors.PayloadTooLargeError("The answer would be too large; ask for less at once.")
+    fields = _fields(trailers) if error in {errors.NotFoundError, errors.FailedPreconditionError} else ()
+    violations = [errors.FieldViolation(field, "names nothing", "NOT_FOUND") for field in fields]
     return error(violations=violations, retry_after_seconds=_RETRY_AFTER_SECONDS.get(error))
 
 

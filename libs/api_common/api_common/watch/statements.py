@@ -3,29 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    Integer,
-    MetaData,
-    Select,
-    Table,
-    Text,
-    and_,
-    bindparam,
-    cast,
-    column,
-    func,
-    literal_column,
-    not_,
-    null,
-    or_,
-    select,
-    true,
-)
-from sqlalchemy import types as sql_types
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.visitors import replacement_traverse
 
@@ -39,7 +17,7 @@ PAGE_SIZE: Final = 100
 MAX_PAGE_BYTES: Final = 1_000_000
 """The most bytes of rows in one page, as stored; a page holds at least one change."""
 
-CHANGES, HORIZONS = change_tables(MetaData())
+CHANGES, HORIZONS = change_tables(sa.MetaData())
 
 EVENT: Final = "change_event"
 """The column with the kind of a change; NULL in the only row of an empty page."""
@@ -51,7 +29,7 @@ NOW, WAS = "now", "was"
 """The row after a change and the row before it."""
 
 
-class _PostgresType(sql_types.UserDefinedType[str]):
+class _PostgresType(sa.types.UserDefinedType[str]):
     """A type that SQLAlchemy does not know."""
 
     cache_ok = True
@@ -63,49 +41,51 @@ class _PostgresType(sql_types.UserDefinedType[str]):
         return self.name
 
 
-SNAPSHOT: Final = cast(func.pg_current_snapshot(), Text)
+SNAPSHOT: Final = sa.cast(sa.func.pg_current_snapshot(), sa.Text)
 """The snapshot of the statement."""
 
 # A server that was restored to an earlier time, or that replaced another, has another timeline; a restored dump is
 # another database.
-_DATABASE: Final = func.concat(
-    select(literal_column("system_identifier")).select_from(func.pg_control_system()).scalar_subquery(),
+_DATABASE: Final = sa.func.concat(
+    sa.select(sa.literal_column("system_identifier")).select_from(sa.func.pg_control_system()).scalar_subquery(),
     "/",
-    literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())", Text),
+    sa.literal_column("(SELECT oid FROM pg_database WHERE datname = current_database())", sa.Text),
     "/",
-    func.left(func.pg_walfile_name(func.pg_current_wal_insert_lsn()), 8),
+    sa.func.left(sa.func.pg_walfile_name(sa.func.pg_current_wal_insert_lsn()), 8),
 )
 
-CURRENT: Final = compile_statement(select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
+CURRENT: Final = compile_statement(sa.select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
 """Selects the current snapshot of the database."""
 
 
-def unseen(seen: str) -> ColumnElement[bool]:
+def unseen(seen: str) -> sa.ColumnElement[bool]:
     """Returns the condition for changes that the snapshot in parameter ``seen`` does not see; needs `xmin`, too."""
-    return and_(CHANGES.c.xid >= bindparam("xmin", type_=BigInteger), not_(_visible(seen)))
+    return sa.and_(CHANGES.c.xid >= sa.bindparam("xmin", type_=sa.BigInteger), sa.not_(_visible(seen)))
 
 
-def state_page(table: Table, where: Filter) -> Select[Any]:
+def state_page(table: sa.Table, where: Filter) -> sa.Select[Any]:
     """Selects live rows of ``table`` in the order of their ids, after `id`."""
     columns = table.c
     clauses = [
-        columns.tenant_id == bindparam("tenant_id", type_=Text),
-        columns.id > bindparam("id", type_=columns.id.type),
+        columns.tenant_id == sa.bindparam("tenant_id", type_=sa.Text),
+        columns.id > sa.bindparam("id", type_=columns.id.type),
     ]
     if "delete_time" in columns:
         clauses.append(columns.delete_time.is_(None))
     if where.clause is not None:
         clauses.append(where.clause)
-    found = select(table, text_bytes(columns).label("row_bytes")).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
-    fitting = _fitting(found.subquery("found"), "id")
-    event = literal_column("'created'", Text).label(EVENT)
-    held = select(event, null().label(SEQ), null().label(XID), *(fitting.c[one.name] for one in columns)).subquery(
-        "page"
+    found = (
+        sa.select(table, text_bytes(columns).label("row_bytes")).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
     )
+    fitting = _fitting(found.subquery("found"), "id")
+    event = sa.literal_column("'created'", sa.Text).label(EVENT)
+    held = sa.select(
+        event, sa.null().label(SEQ), sa.null().label(XID), *(fitting.c[one.name] for one in columns)
+    ).subquery("page")
     return _with_header(fitting, held, order_by="id")
 
 
-def change_page(table: Table, fields: Fields, *, phase: Phase, goes_on: bool) -> Select[Any]:
+def change_page(table: sa.Table, fields: Fields, *, phase: Phase, goes_on: bool) -> sa.Select[Any]:
     """Selects changes of ``table`` in a window, after `seq`, with the row after each change.
 
     What filters need of the rows before and after is in columns of their own (`operands_of`).
@@ -116,36 +96,40 @@ def change_page(table: Table, fields: Fields, *, phase: Phase, goes_on: bool) ->
     """
     columns = CHANGES.c
     window = [
-        columns.tenant_id == bindparam("tenant_id", type_=Text),
-        columns.collection == literal_column(f"'{table.name}'"),
+        columns.tenant_id == sa.bindparam("tenant_id", type_=sa.Text),
+        columns.collection == sa.literal_column(f"'{table.name}'"),
         unseen("seen"),
     ]
     if goes_on:
         window.append(_visible("upto"))
-    later = CHANGES.c.seq > bindparam("seq", type_=BigInteger)
+    later = CHANGES.c.seq > sa.bindparam("seq", type_=sa.BigInteger)
     if phase is Phase.LIVE:
-        found = select(CHANGES).where(*window, later)
+        found = sa.select(CHANGES).where(*window, later)
     else:
         newest_first = (columns.id, columns.seq.desc())
-        last = select(CHANGES).where(*window).order_by(*newest_first).ext(distinct_on(columns.id))
+        last = sa.select(CHANGES).where(*window).order_by(*newest_first).ext(distinct_on(columns.id))
         inner = last.subquery("last")
-        found = select(inner).where(inner.c.seq > bindparam("seq", type_=BigInteger))
+        found = sa.select(inner).where(inner.c.seq > sa.bindparam("seq", type_=sa.BigInteger))
     seq = found.selected_columns.seq
     # Ordering by the key alone makes Postgres scan its index from the start; only a later page begins far into it.
-    found = found.order_by(seq if goes_on else seq + literal_column("0", Integer)).limit(PAGE_SIZE)
+    found = found.order_by(seq if goes_on else seq + sa.literal_column("0", sa.Integer)).limit(PAGE_SIZE)
     chosen = found.subquery("chosen")
-    sized = select(chosen, func.octet_length(cast(chosen.c.after, Text)).label("row_bytes")).subquery("sized")
+    sized = sa.select(chosen, sa.func.octet_length(sa.cast(chosen.c.after, sa.Text)).label("row_bytes")).subquery(
+        "sized"
+    )
     fitting = _fitting(sized, "seq")
     now = _row(table, fitting.c.after, "now")
-    was = _row(table, fitting.c.after.op("||")(func.coalesce(fitting.c.before, literal_column("'{}'::jsonb"))), "was")
-    held = select(
+    was = _row(
+        table, fitting.c.after.op("||")(sa.func.coalesce(fitting.c.before, sa.literal_column("'{}'::jsonb"))), "was"
+    )
+    held = sa.select(
         fitting.c.kind.label(EVENT),
         fitting.c.seq.label(SEQ),
         fitting.c.xid.label(XID),
         *(now.c[one.name] for one in table.c),
         *(_about(operand, table, now).label(f"{NOW} {name}") for name, operand in fields.operands.items()),
         *(_about(operand, table, was).label(f"{WAS} {name}") for name, operand in fields.operands.items()),
-    ).select_from(fitting.join(now, true()).join(was, true()))
+    ).select_from(fitting.join(now, sa.true()).join(was, sa.true()))
     return _with_header(fitting, held.subquery("page"), order_by=SEQ)
 
 
@@ -154,65 +138,67 @@ def operands_of(row: Row, side: str, names: Sequence[str]) -> Mapping[str, Any]:
     return {name: row[f"{side} {name}"] for name in names}
 
 
-def _visible(parameter: str) -> ColumnElement[bool]:
-    xid = cast(cast(CHANGES.c.xid, Text), _PostgresType("XID8"))
-    snapshot = cast(bindparam(parameter, type_=Text), _PostgresType("PG_SNAPSHOT"))
-    return func.pg_visible_in_snapshot(xid, snapshot, type_=Boolean)
+def _visible(parameter: str) -> sa.ColumnElement[bool]:
+    xid = sa.cast(sa.cast(CHANGES.c.xid, sa.Text), _PostgresType("XID8"))
+    snapshot = sa.cast(sa.bindparam(parameter, type_=sa.Text), _PostgresType("PG_SNAPSHOT"))
+    return sa.func.pg_visible_in_snapshot(xid, snapshot, type_=sa.Boolean)
 
 
 def _fitting(found: Any, order_by: str) -> Any:
     """Keeps the rows that fit into a page, at least one, each with the number of rows found."""
     by = found.c[order_by]
-    measured = select(
+    measured = sa.select(
         found,
-        func.count().over().label("found"),
-        func.row_number().over(order_by=by).label("place"),
-        func.sum(found.c.row_bytes).over(order_by=by, rows=(None, 0)).label("total_bytes"),
+        sa.func.count().over().label("found"),
+        sa.func.row_number().over(order_by=by).label("place"),
+        sa.func.sum(found.c.row_bytes).over(order_by=by, rows=(None, 0)).label("total_bytes"),
     ).subquery("measured")
-    fits = or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
-    return select(measured).where(fits).cte("fitting")
+    fits = sa.or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
+    return sa.select(measured).where(fits).cte("fitting")
 
 
-def _with_header(fitting: Any, held: Any, *, order_by: str) -> Select[Any]:
+def _with_header(fitting: Any, held: Any, *, order_by: str) -> sa.Select[Any]:
     """Joins the facts about the page to every row, or to no row: all from one snapshot."""
     horizon = HORIZONS.alias("horizon")
-    mine = horizon.c.tenant_id == bindparam("tenant_id", type_=Text)
-    header = select(
+    mine = horizon.c.tenant_id == sa.bindparam("tenant_id", type_=sa.Text)
+    header = sa.select(
         SNAPSHOT.label("page_snapshot"),
         _DATABASE.label("page_database"),
-        select(horizon.c.seq).where(mine).scalar_subquery().label("horizon_seq"),
-        select(horizon.c.xid).where(mine).scalar_subquery().label("horizon_xid"),
+        sa.select(horizon.c.seq).where(mine).scalar_subquery().label("horizon_seq"),
+        sa.select(horizon.c.xid).where(mine).scalar_subquery().label("horizon_xid"),
         _age(fitting).label("page_age_seconds"),
-        select(func.max(fitting.c.total_bytes)).scalar_subquery().label("page_bytes"),
-        select(func.max(fitting.c.found)).scalar_subquery().label("page_found"),
-        select(func.count()).select_from(fitting).scalar_subquery().label("page_held"),
-        select(func.max(fitting.c["seq" if "seq" in fitting.c else "place"])).scalar_subquery().label("page_last"),
+        sa.select(sa.func.max(fitting.c.total_bytes)).scalar_subquery().label("page_bytes"),
+        sa.select(sa.func.max(fitting.c.found)).scalar_subquery().label("page_found"),
+        sa.select(sa.func.count()).select_from(fitting).scalar_subquery().label("page_held"),
+        sa.select(sa.func.max(fitting.c["seq" if "seq" in fitting.c else "place"]))
+        .scalar_subquery()
+        .label("page_last"),
     ).subquery("header")
     told = held.c[EVENT].is_not(None)
-    return select(header, held).select_from(header.outerjoin(held, told)).order_by(held.c[order_by])
+    return sa.select(header, held).select_from(header.outerjoin(held, told)).order_by(held.c[order_by])
 
 
-def _age(fitting: Any) -> ColumnElement[Any]:
+def _age(fitting: Any) -> sa.ColumnElement[Any]:
     """Returns the age of the oldest change in the page, in seconds; NULL for existing rows."""
-    oldest = select(func.min(fitting.c.create_time)).scalar_subquery()
-    return func.extract("epoch", func.clock_timestamp() - oldest)
+    oldest = sa.select(sa.func.min(fitting.c.create_time)).scalar_subquery()
+    return sa.func.extract("epoch", sa.func.clock_timestamp() - oldest)
 
 
-def _row(table: Table, value: ColumnElement[Any], name: str) -> Any:
+def _row(table: sa.Table, value: sa.ColumnElement[Any], name: str) -> Any:
     """Returns ``value``, the JSON that the trigger stored, as a row of ``table``."""
-    columns: Sequence[Any] = [column(one.name, one.type) for one in table.c]
+    columns: Sequence[Any] = [sa.column(one.name, one.type) for one in table.c]
     return (
-        func.jsonb_populate_record(literal_column(f"NULL::{table.name}", Text), value)
+        sa.func.jsonb_populate_record(sa.literal_column(f"NULL::{table.name}", sa.Text), value)
         .table_valued(*columns, name=name)
         .lateral(name)
     )
 
 
-def _about(operand: ColumnElement[Any], table: Table, row: Any) -> ColumnElement[Any]:
+def _about(operand: sa.ColumnElement[Any], table: sa.Table, row: Any) -> sa.ColumnElement[Any]:
     """Returns ``operand`` with the columns of ``row`` in place of those of ``table``."""
 
     def replace(element: Any, **_: Any) -> Any:
-        return row.c[element.name] if isinstance(element, Column) and element.table is table else None
+        return row.c[element.name] if isinstance(element, sa.Column) and element.table is table else None
 
-    replaced: ColumnElement[Any] = replacement_traverse(operand, {}, replace)
+    replaced: sa.ColumnElement[Any] = replacement_traverse(operand, {}, replace)
     return replaced

@@ -10,21 +10,12 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 from protovalidate import Validator, Violation
 
+from api_common import errors
 from api_common.authn import Authenticator, Principal, bearer_token
 from api_common.authz import Directory
 from api_common.call import CallContext
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
 from api_common.db import TenantSemaphore
-from api_common.errors import (
-    AuthorizationError,
-    DomainError,
-    FieldViolation,
-    PayloadTooLargeError,
-    TooManyCallsError,
-    TooManyWatchesError,
-    ValidationError,
-    ViolationReason,
-)
 from api_common.rpc.call import Admitted, Call, Incoming, Layer
 from api_common.settings import SharesSettings
 from api_common.telemetry import ShareUse
@@ -39,7 +30,7 @@ SMALL_BYTES: Final = 64 * 1024
 """Messages up to this size do not count by their bytes: the share of calls bounds them."""
 
 _validator: Final = Validator()
-REASONS_BY_RULE: Final[Mapping[str, ViolationReason]] = {
+REASONS_BY_RULE: Final[Mapping[str, errors.ViolationReason]] = {
     "required": "REQUIRED",
     "unique": "DUPLICATE",
     **dict.fromkeys(("max_len", "max_bytes", "max_items", "max_pairs"), "TOO_LONG"),
@@ -49,7 +40,7 @@ REASONS_BY_RULE: Final[Mapping[str, ViolationReason]] = {
 """By the last part of a rule's id; all other rules are about the form."""
 
 
-Check = Callable[[Message, Incoming], Sequence[FieldViolation]]
+Check = Callable[[Message, Incoming], Sequence[errors.FieldViolation]]
 """Returns the violations of one rule; it may change the request, as clearing output-only fields does."""
 
 
@@ -117,10 +108,10 @@ class Shares:
         most = {share: max(held.copy().values(), default=0) for share, held in self._held.items()}
         return [ShareUse(*share, most[share], limit, self._refusals[share]) for share, limit in self._limits.items()]
 
-    def _refusal(self, resource: str, holder: str) -> DomainError:
+    def _refusal(self, resource: str, holder: str) -> errors.DomainError:
         limit = self._limits[resource, holder]
         self._refusals[resource, holder] += 1
-        return (TooManyWatchesError if resource == "watches" else TooManyCallsError)(
+        return (errors.TooManyWatchesError if resource == "watches" else errors.TooManyCallsError)(
             f"This {holder} holds its share of {limit} {resource}; try again when some have ended.",
             metadata={"holder": holder, "resource": resource, "limit": str(limit)},
             retry_after_seconds=1,
@@ -189,7 +180,7 @@ def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
             scan.check(payload)
         request = _decode(method, payload)
         if violations := [violation for check in checks for violation in check(request, call.incoming)]:
-            raise ValidationError(violations=violations)
+            raise errors.ValidationError(violations=violations)
         return request
 
     async def read(call: Call) -> Message:
@@ -208,14 +199,14 @@ def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
 def _check_permission(method: MethodPolicy, principal: Principal) -> None:
     permission = method.permission
     if not is_granted(permission, principal.roles):
-        raise AuthorizationError(f"This needs the permission {permission}.", metadata={"permission": permission})
+        raise errors.AuthorizationError(f"This needs the permission {permission}.", metadata={"permission": permission})
     if method.users_only and principal.kind != "user":
-        raise AuthorizationError("This is for users, not for service accounts.")
+        raise errors.AuthorizationError("This is for users, not for service accounts.")
 
 
 def _check_size(payload: bytes) -> None:
     if len(payload) > MAX_MESSAGE_BYTES:
-        raise PayloadTooLargeError(
+        raise errors.PayloadTooLargeError(
             f"A request may hold {MAX_MESSAGE_BYTES} bytes at most.", metadata={"max_bytes": str(MAX_MESSAGE_BYTES)}
         )
 
@@ -224,7 +215,7 @@ def _decode(method: MethodPolicy, payload: bytes) -> Message:
     try:
         return method.request_class.FromString(payload)
     except (DecodeError, RecursionError) as error:
-        raise ValidationError("The request does not decode as the method's message.") from error
+        raise errors.ValidationError("The request does not decode as the method's message.") from error
 
 
 def _request_checks(method: MethodPolicy) -> tuple[Check, ...]:
@@ -232,15 +223,15 @@ def _request_checks(method: MethodPolicy) -> tuple[Check, ...]:
     behavior = FieldBehavior(method.request_class.DESCRIPTOR)
     precondition = Precondition(method.request_class.DESCRIPTOR)
 
-    def if_match(request: Message, incoming: Incoming) -> Sequence[FieldViolation]:
+    def if_match(request: Message, incoming: Incoming) -> Sequence[errors.FieldViolation]:
         values = incoming.headers.if_match
         return precondition.bind(request, values) if values else ()
 
-    def output_only(request: Message, _: Incoming) -> Sequence[FieldViolation]:
+    def output_only(request: Message, _: Incoming) -> Sequence[errors.FieldViolation]:
         behavior.strip_output_only(request)
         return ()
 
-    def required(request: Message, _: Incoming) -> Sequence[FieldViolation]:
+    def required(request: Message, _: Incoming) -> Sequence[errors.FieldViolation]:
         return behavior.check(request)
 
     checks: list[Check] = [if_match]
@@ -251,7 +242,7 @@ def _request_checks(method: MethodPolicy) -> tuple[Check, ...]:
     return (*checks, _rules)
 
 
-def _rules(request: Message, _: Incoming) -> Sequence[FieldViolation]:
+def _rules(request: Message, _: Incoming) -> Sequence[errors.FieldViolation]:
     return [_field_violation(found) for found in _broken_rules(request)]
 
 
@@ -275,7 +266,7 @@ def _parts(message: Message) -> Iterator[object]:
                 yield from _parts(inner)
 
 
-def _field_violation(violation: Violation) -> FieldViolation:
+def _field_violation(violation: Violation) -> errors.FieldViolation:
     proto = violation.proto
     path = ""
     for element in proto.field.elements if proto.field else ():
@@ -284,4 +275,4 @@ def _field_violation(violation: Violation) -> FieldViolation:
         if subscript is not None:
             path += f"[{subscript.value}]"
     reason = REASONS_BY_RULE.get(proto.rule_id.rpartition(".")[2], "INVALID_FORMAT")
-    return FieldViolation(path[1:], proto.message or "is malformed", reason)
+    return errors.FieldViolation(path[1:], proto.message or "is malformed", reason)
