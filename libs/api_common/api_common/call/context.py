@@ -57,7 +57,5 @@ class RequestContext(CallContext):
 class StreamContext(CallContext):
     """What a servicer method that streams gets beside its request. It reads in short transactions of its own."""
 
-    ends_at: float = field(kw_only=True)
-    """When the stream ends by itself, on the event loop's clock."""
     check: Callable[[], Awaitable[float]] = field(kw_only=True)
     """Raises a DomainError once the caller may not go on; returns after how many seconds to check again."""

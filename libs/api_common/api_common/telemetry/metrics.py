@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -39,56 +40,35 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
-        self.duration = Histogram(
-            "rpc_server_call_duration_seconds",
-            "Duration of calls that were answered.",
-            ("rpc_method", "rpc_status_code"),
-            buckets=DURATION_BUCKETS_SECONDS,
-            registry=registry,
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        durations = partial(Histogram, buckets=DURATION_BUCKETS_SECONDS, registry=registry)
+        by_status = ("rpc_method", "rpc_status_code")
+        self.duration = durations(
+            "rpc_server_call_duration_seconds", "Duration of calls that were answered.", by_status
         )
-        self.active = Gauge("rpc_server_active_requests", "Calls in progress.", registry=registry)
-        self.streams = Gauge("rpc_server_open_streams", "Streams that are open.", registry=registry)
-        self.streams_ended = Counter(
-            "rpc_server_streams_ended", "Streams that ended.", ("rpc_method", "rpc_status_code"), registry=registry
-        )
-        self.stream_messages = Counter(
-            "rpc_server_stream_messages", "Messages of streams.", ("rpc_method", "event"), registry=registry
-        )
-        self.change_age = Histogram(
+        self.active = gauge("rpc_server_active_requests", "Calls in progress.")
+        self.streams = gauge("rpc_server_open_streams", "Streams that are open.")
+        self.streams_ended = counter("rpc_server_streams_ended", "Streams that ended.", by_status)
+        self.stream_messages = counter("rpc_server_stream_messages", "Messages of streams.", ("rpc_method", "event"))
+        self.change_age = durations(
             "watch_change_age_seconds",
             "From the beginning of a transaction to when its changes were read for current watches.",
-            buckets=DURATION_BUCKETS_SECONDS,
-            registry=registry,
         )
-        self.changes_reaped = Counter(
-            "changes_reaped", "Changes that were deleted when their time was up.", registry=registry
-        )
-        self.replays = Counter(
-            "idempotent_replays", "Calls answered from a stored response.", ("rpc_method",), registry=registry
-        )
-        self.reaped = Counter(
-            "idempotency_keys_reaped", "Expired idempotency keys that were deleted.", registry=registry
-        )
-        self.quota_fullest = Gauge(
+        self.changes_reaped = counter("changes_reaped", "Changes that were deleted when their time was up.")
+        self.replays = counter("idempotent_replays", "Calls answered from a stored response.", ("rpc_method",))
+        self.reaped = counter("idempotency_keys_reaped", "Expired idempotency keys that were deleted.")
+        self.quota_fullest = gauge(
             "quota_fullest_ratio",
             "Stored resources of the tenant that is nearest to its quota, as a part of the quota.",
             ("collection",),
-            registry=registry,
         )
-        self._breakers = Gauge(
-            "circuit_breaker_state",
-            "1 for the state that the breaker of a dependency is in.",
-            ("target", "state"),
-            registry=registry,
+        self._breakers = gauge(
+            "circuit_breaker_state", "1 for the state that the breaker of a dependency is in.", ("target", "state")
         )
-        self._client_duration = Histogram(
-            "rpc_client_call_duration_seconds",
-            "Duration of calls to other services.",
-            ("rpc_method", "rpc_status_code"),
-            buckets=DURATION_BUCKETS_SECONDS,
-            registry=registry,
+        self._client_duration = durations(
+            "rpc_client_call_duration_seconds", "Duration of calls to other services.", by_status
         )
-        self._lag = Gauge("event_loop_lag_seconds", "How late the event loop was at worst lately.", registry=registry)
+        self._lag = gauge("event_loop_lag_seconds", "How late the event loop was at worst lately.")
         ProcessCollector(registry=registry)
 
     def watch_pool(self, occupancy: Callable[[], Occupancy]) -> None:

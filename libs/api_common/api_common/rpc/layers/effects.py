@@ -5,19 +5,11 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from api_common import events
 from api_common.authz import Directory
 from api_common.contract import MethodPolicy, resources_in, type_of
 from api_common.db import TransactionOutcome
 from api_common.errors import AuthorizationError, ResourceInfo
-from api_common.events import (
-    Outcome,
-    RoleChange,
-    event_name,
-    is_audited,
-    record_audit_event,
-    record_business_event,
-    subjects,
-)
 from api_common.rpc.call import Call, Done, Layer
 
 # A denied request is decoded for the id that it names only while that costs next to nothing.
@@ -32,7 +24,7 @@ def effects(method: MethodPolicy, within: Layer, *, directory: Directory) -> Lay
     """
     if method.read_only:
         return within
-    report = partial(_report, directory=directory, event=event_name(method), audited=is_audited(method))
+    report = partial(_report, directory=directory, event=events.event_name(method), audited=events.is_audited(method))
 
     async def layer(call: Call) -> None:
         try:
@@ -49,20 +41,20 @@ def effects(method: MethodPolicy, within: Layer, *, directory: Directory) -> Lay
 def record_denial(call: Call, error: AuthorizationError) -> None:
     """Audits that a call was denied."""
     incoming, permission = call.incoming, error.metadata.get("permission")
-    _audit(call, incoming.method.path[1:], Outcome.DENIED, _named_resource(call), permission=permission)
+    _audit(call, incoming.method.path[1:], events.Outcome.DENIED, _named_resource(call), permission=permission)
 
 
 def _report(call: Call, done: Done, *, directory: Directory, event: str | None, audited: bool) -> None:
     incoming, principal, message = call.incoming, call.principal, done.message
     assert principal is not None and message is not None  # or nothing was done
     committed = done.outcome is TransactionOutcome.COMMITTED
-    outcome, action = Outcome.DONE if committed else Outcome.UNKNOWN, incoming.method.path[1:]
+    outcome, action = events.Outcome.DONE if committed else events.Outcome.UNKNOWN, incoming.method.path[1:]
     found = [(ResourceInfo(type_of(one.DESCRIPTOR), one.id), getattr(one, "etag", "")) for one in resources_in(message)]
     for resource, etag in found:
         if resource.type == "user":
             directory.forget(principal.tenant_id, resource.id)
         if event and committed and done.wrote:
-            record_business_event(
+            events.record_business_event(
                 event,
                 resource,
                 etag=etag,
@@ -77,7 +69,7 @@ def _report(call: Call, done: Done, *, directory: Directory, event: str | None, 
     if audited and not found:
         _audit(call, action, outcome, None)
     for change in done.effects:
-        if not isinstance(change, RoleChange):
+        if not isinstance(change, events.RoleChange):
             continue
         changed = ResourceInfo(change.resource, change.id)
         _audit(call, f"{change.resource}.roles", outcome, changed, before=change.before, after=change.after)
@@ -89,14 +81,14 @@ def _named_resource(call: Call) -> ResourceInfo | None:
     if len(payload) > _MAX_READ_BYTES:
         return None
     try:
-        return next(subjects(method, method.request_class.FromString(payload)), None)
+        return next(events.subjects(method, method.request_class.FromString(payload)), None)
     except (DecodeError, RecursionError):
         return None
 
 
-def _audit(call: Call, action: str, outcome: Outcome, subject: ResourceInfo | None, **facts: Any) -> None:
+def _audit(call: Call, action: str, outcome: events.Outcome, subject: ResourceInfo | None, **facts: Any) -> None:
     incoming = call.incoming
-    record_audit_event(
+    events.record_audit_event(
         action=action,
         outcome=outcome,
         principal=call.principal,

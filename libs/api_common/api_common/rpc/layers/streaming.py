@@ -124,7 +124,6 @@ def _context(incoming: Incoming, admitted: Admitted, settings: WatchSettings) ->
         incoming.trace,
         admitted.token,
         admitted.end_turn,
-        ends_at=ends_at,
         check=check,
     )
 
