@@ -2,10 +2,12 @@
 
 import ast
 import importlib
+import pkgutil
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import api_common
 from api_common.errors import EDGE_REPLIES, REGISTRY, DomainError, ViolationReason
 from api_common.rpc import REASONS_BY_RULE
 from buf.validate import validate_pb2
@@ -28,7 +30,9 @@ OF_THE_FORM = {"pattern", "uuid", "email", "uri"}
 
 def error_classes() -> list[type[DomainError]]:
     """Every DomainError of api_common and the services."""
-    importlib.import_module("api_common.errors")
+    # An error that one room alone raises stands in that room.
+    for room in pkgutil.iter_modules(api_common.__path__):
+        importlib.import_module(f"api_common.{room.name}")
     for path in sorted(ROOT.glob("services/*/*_service/errors.py")):
         importlib.import_module(f"{path.parent.name}.errors")
     return sorted(_derived(DomainError), key=lambda error: error.__name__)

@@ -8,7 +8,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from api_common.contract.field_behavior import has_behavior
-from api_common.errors import FieldViolation, InvalidUpdateMaskError, ViolationReason
+from api_common.errors import FieldViolation, ValidationError, ViolationReason
+
+
+class InvalidUpdateMaskError(ValidationError):
+    """The update mask names an unknown or immutable field."""
+
+    reason = "INVALID_UPDATE_MASK"
+    sentence = "The update mask is malformed."
 
 
 def paths_to_write(message: Message, mask: FieldMask, *, mutable: frozenset[str]) -> tuple[str, ...]:

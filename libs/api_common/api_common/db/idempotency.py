@@ -13,11 +13,11 @@ from google.protobuf.message import Message
 from sqlalchemy import LargeBinary, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from api_common import errors
 from api_common.authn import Principal
 from api_common.db.driver import compile_statement
 from api_common.db.tables import metadata
 from api_common.db.transaction import Transaction
+from api_common.errors import AbortedError, FieldViolation, ValidationError
 
 RETENTION: Final = timedelta(hours=24)
 """How long a response may be replayed."""
@@ -46,12 +46,25 @@ _STORE: Final = compile_statement(
 )
 
 
+class IdempotencyKeyReusedError(ValidationError):
+    """The idempotency key was used for another request."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+
+class IdempotencyKeyInUseError(AbortedError):
+    """The first call with this idempotency key has not ended yet."""
+
+    reason = "IDEMPOTENCY_KEY_IN_USE"
+    sentence = "The first call with this idempotency key has not ended yet."
+
+
 def read_key(values: tuple[str, ...]) -> str:
     """Returns the only value, or raises a ValidationError."""
     if len(values) != 1 or not _KEY.fullmatch(values[0]):
         description = "must be one value of 1 to 255 visible ASCII characters"
-        violation = errors.FieldViolation("idempotency-key", description, "INVALID_FORMAT")
-        raise errors.ValidationError("The idempotency key is malformed.", violations=[violation])
+        violation = FieldViolation("idempotency-key", description, "INVALID_FORMAT")
+        raise ValidationError("The idempotency key is malformed.", violations=[violation])
     return values[0]
 
 
@@ -83,19 +96,17 @@ class IdempotencyKey:
         row = {**self._identity, "request_hash": request_hash, "expire_time": datetime.now(UTC) + RETENTION}
         try:
             claimed = await transaction.fetch_one(_CLAIM, row)
-        except errors.AbortedError as error:
-            raise errors.IdempotencyKeyInUseError(
-                "The first call with this idempotency key has not ended yet."
-            ) from error
+        except AbortedError as error:
+            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.") from error
         # Claiming the key is not a write of the handler.
         transaction.wrote = False
         if claimed is not None:
             return None
         stored = await transaction.fetch_one(_FIND, self._identity)
         if stored is None or stored["response"] is None:
-            raise errors.IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
+            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
         if stored["request_hash"] != request_hash:
-            raise errors.IdempotencyKeyReusedError("This idempotency key was used for another request.")
+            raise IdempotencyKeyReusedError("This idempotency key was used for another request.")
         response: bytes = stored["response"]
         return response
 

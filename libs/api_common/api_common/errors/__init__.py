@@ -15,16 +15,7 @@ from api_common.errors.domain import EtagMismatchError as EtagMismatchError
 from api_common.errors.domain import ExternalServiceError as ExternalServiceError
 from api_common.errors.domain import FailedPreconditionError as FailedPreconditionError
 from api_common.errors.domain import FieldViolation as FieldViolation
-from api_common.errors.domain import IdempotencyKeyInUseError as IdempotencyKeyInUseError
-from api_common.errors.domain import IdempotencyKeyReusedError as IdempotencyKeyReusedError
 from api_common.errors.domain import InternalError as InternalError
-from api_common.errors.domain import InvalidFilterError as InvalidFilterError
-from api_common.errors.domain import InvalidOrderByError as InvalidOrderByError
-from api_common.errors.domain import InvalidPageTokenError as InvalidPageTokenError
-from api_common.errors.domain import InvalidResumeTokenError as InvalidResumeTokenError
-from api_common.errors.domain import InvalidUpdateMaskError as InvalidUpdateMaskError
-from api_common.errors.domain import MethodNotFoundError as MethodNotFoundError
-from api_common.errors.domain import NotDeletedError as NotDeletedError
 from api_common.errors.domain import NotFoundError as NotFoundError
 from api_common.errors.domain import NotImplementedError_ as NotImplementedError_
 from api_common.errors.domain import OutOfRangeError as OutOfRangeError
@@ -32,9 +23,7 @@ from api_common.errors.domain import PayloadTooLargeError as PayloadTooLargeErro
 from api_common.errors.domain import QuotaExceededError as QuotaExceededError
 from api_common.errors.domain import RateLimitError as RateLimitError
 from api_common.errors.domain import ResourceInfo as ResourceInfo
-from api_common.errors.domain import SecretShownOnceError as SecretShownOnceError
 from api_common.errors.domain import SlowReaderError as SlowReaderError
-from api_common.errors.domain import StillReferencedError as StillReferencedError
 from api_common.errors.domain import TooManyCallsError as TooManyCallsError
 from api_common.errors.domain import TooManyWatchesError as TooManyWatchesError
 from api_common.errors.domain import UnauthenticatedError as UnauthenticatedError

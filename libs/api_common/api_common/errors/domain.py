@@ -1,7 +1,7 @@
 """The errors that callers may see, without transport and SQL.
 
-Each class is one canonical case; `registry` maps it to the wire. A service derives its own reasons from these, three
-lines each:
+Each class is one canonical case; `registry` maps it to the wire. Services and rooms derive the reasons that they alone
+send from these, three lines each:
 
     class EmailTakenError(ConflictError):
         \"\"\"A live user of the tenant has this e-mail address.\"\"\"
@@ -131,12 +131,6 @@ class ConflictError(DomainError):
     sentence = "A resource with this identity exists."
 
 
-class SecretShownOnceError(ConflictError):
-    """The call was made before; its answer held a secret, which is not kept."""
-
-    reason = "SECRET_SHOWN_ONCE"
-
-
 class AbortedError(DomainError):
     """Another writer won; read again and decide again."""
 
@@ -149,12 +143,6 @@ class FailedPreconditionError(DomainError):
 
     reason = "INVALID_STATE"
     sentence = "The state of a resource does not allow this."
-
-
-class StillReferencedError(FailedPreconditionError):
-    """Another resource still needs this one."""
-
-    reason = "STILL_REFERENCED"
 
 
 class OutOfRangeError(DomainError):
@@ -226,13 +214,6 @@ class NotImplementedError_(DomainError):  # noqa: N801 - the plain name is a bui
     reason = "NOT_IMPLEMENTED"
 
 
-class MethodNotFoundError(NotImplementedError_):
-    """There is no such method."""
-
-    reason = "METHOD_NOT_FOUND"
-    sentence = "There is no such method."
-
-
 class DataLossError(DomainError):
     """Stored data cannot be read back."""
 
@@ -249,53 +230,3 @@ class EtagMismatchError(AbortedError):
     """The etag names an older version of the resource."""
 
     reason = "ETAG_MISMATCH"
-
-
-class NotDeletedError(ConflictError):
-    """The resource is live, so there is nothing to restore."""
-
-    reason = "NOT_DELETED"
-
-
-class InvalidPageTokenError(ValidationError):
-    """The page token was not issued for this call."""
-
-    reason = "INVALID_PAGE_TOKEN"
-
-
-class InvalidResumeTokenError(ValidationError):
-    """The resume token was not issued for this watch."""
-
-    reason = "INVALID_RESUME_TOKEN"
-
-
-class InvalidFilterError(ValidationError):
-    """The filter cannot be parsed or names an unknown field."""
-
-    reason = "INVALID_FILTER"
-
-
-class InvalidOrderByError(ValidationError):
-    """The order cannot be parsed or names an unknown field."""
-
-    reason = "INVALID_ORDER_BY"
-
-
-class InvalidUpdateMaskError(ValidationError):
-    """The update mask names an unknown or immutable field."""
-
-    reason = "INVALID_UPDATE_MASK"
-    sentence = "The update mask is malformed."
-
-
-class IdempotencyKeyReusedError(ValidationError):
-    """The idempotency key was used for another request."""
-
-    reason = "IDEMPOTENCY_KEY_REUSED"
-
-
-class IdempotencyKeyInUseError(AbortedError):
-    """The first call with this idempotency key has not ended yet."""
-
-    reason = "IDEMPOTENCY_KEY_IN_USE"
-    sentence = "The first call with this idempotency key has not ended yet."

@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeAlias
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from sqlalchemy import Column, ColumnElement, and_, not_, or_
 
-from api_common.errors import FieldViolation, InvalidFilterError, InvalidOrderByError
+from api_common.errors import FieldViolation, ValidationError
 from api_common.listing.filterable_fields import Fields, Literal, MismatchError
 
 MAX_FILTER_BYTES: Final = 2048
@@ -60,6 +60,18 @@ _EXPECTED: Final = {
     "COMPARATOR": "one of = != < <= > >= :",
     "WORD": "a value, in quotes if it holds spaces or signs",
 }
+
+
+class InvalidFilterError(ValidationError):
+    """The filter cannot be parsed or names an unknown field."""
+
+    reason = "INVALID_FILTER"
+
+
+class InvalidOrderByError(ValidationError):
+    """The order cannot be parsed or names an unknown field."""
+
+    reason = "INVALID_ORDER_BY"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import ColumnElement, and_, bindparam, or_, tuple_
 
-from api_common.errors import FieldViolation, InvalidPageTokenError, ValidationError
+from api_common.errors import FieldViolation, ValidationError
 from api_common.listing.filtering import OrderTerm
 
 DEFAULT_PAGE_SIZE: Final = 50
@@ -19,6 +19,12 @@ MAX_PAGE_SIZE: Final = 1000
 
 CursorValue: TypeAlias = str | int
 """The value of a column in the order of a list; UUIDs are texts, times microseconds."""
+
+
+class InvalidPageTokenError(ValidationError):
+    """The page token was not issued for this call."""
+
+    reason = "INVALID_PAGE_TOKEN"
 
 
 def clamp_page_size(requested: int) -> int:

@@ -12,8 +12,14 @@ from ameide.common.v1.reservation_pb2 import Holder
 from sqlalchemy.dialects.postgresql import insert
 
 from api_common.db import Transaction, compile_statement
-from api_common.errors import AbortedError, FailedPreconditionError, ResourceInfo, StillReferencedError
+from api_common.errors import AbortedError, FailedPreconditionError, ResourceInfo
 from api_common.resources import batch_item
+
+
+class StillReferencedError(FailedPreconditionError):
+    """Another resource still needs this one."""
+
+    reason = "STILL_REFERENCED"
 
 
 def reservation_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:

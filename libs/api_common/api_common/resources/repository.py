@@ -12,13 +12,19 @@ import uuid_utils
 from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from api_common.db import Row, Statement, Transaction, compile_statement
-from api_common.errors import AbortedError, EtagMismatchError, NotDeletedError, NotFoundError, ResourceInfo
+from api_common.errors import AbortedError, ConflictError, EtagMismatchError, NotFoundError, ResourceInfo
 from api_common.listing import Fields, Listing, ListRequest, Order, Page, PageRequest, PageTokens, Query
 from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import row_etag
 
 _NO_VERSION: Final = 0
 _ETAG: Final = re.compile(r'"([0-9]{1,18})"')
+
+
+class NotDeletedError(ConflictError):
+    """The resource is live, so there is nothing to restore."""
+
+    reason = "NOT_DELETED"
 
 
 class Repository:

@@ -19,7 +19,7 @@ from google.rpc import status_pb2
 from api_common.authn import EDGE, peer_of
 from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext, follow_trace, read_headers
 from api_common.contract import MethodPolicy, PolicyError, entity_tag, is_known, read_policies
-from api_common.errors import DomainError, MethodNotFoundError, Trailers, ValidationError, render
+from api_common.errors import DomainError, NotImplementedError_, Trailers, ValidationError, render
 from api_common.rpc.call import Call, Incoming, Layer, MessageStream
 
 _Transport = grpc.aio.ServicerContext[bytes, bytes]
@@ -52,6 +52,13 @@ not be compressed; larger ones would block the event loop for more than 30 ms.
 
 Source: ADR 17, 14 ms and a seventh of the bytes per MiB of a list.
 """
+
+
+class MethodNotFoundError(NotImplementedError_):
+    """There is no such method."""
+
+    reason = "METHOD_NOT_FOUND"
+    sentence = "There is no such method."
 
 
 def service_handler(descriptor: ServiceDescriptor, servicer: object, *, layers: LayerFactory) -> grpc.GenericRpcHandler:

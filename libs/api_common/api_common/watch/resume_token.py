@@ -4,11 +4,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from api_common.errors import FieldViolation, InvalidPageTokenError, InvalidResumeTokenError, OutOfRangeError
-from api_common.listing import PageTokens
+from api_common.errors import FieldViolation, OutOfRangeError, ValidationError
+from api_common.listing import InvalidPageTokenError, PageTokens
 
 NOWHERE: Final = ""
 """The value of a snapshot or id that is not known yet."""
+
+
+class InvalidResumeTokenError(ValidationError):
+    """The resume token was not issued for this watch."""
+
+    reason = "INVALID_RESUME_TOKEN"
 
 
 class Phase(StrEnum):

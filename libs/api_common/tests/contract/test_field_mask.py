@@ -3,8 +3,7 @@
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.contract.field_mask import paths_to_write
-from api_common.errors import InvalidUpdateMaskError
+from api_common.contract.field_mask import InvalidUpdateMaskError, paths_to_write
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 import asyncpg
 import pytest
-from api_common.errors import InvalidFilterError, InvalidOrderByError
 from api_common.listing.filterable_fields import Fields, IdField, TextField
 from api_common.listing.filtering import (
     MAX_FILTER_BYTES,
     MAX_FILTER_DEPTH,
     MAX_FILTER_TERMS,
+    InvalidFilterError,
+    InvalidOrderByError,
     parse_filter,
     parse_order_by,
 )

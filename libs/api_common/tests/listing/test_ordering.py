@@ -1,8 +1,7 @@
 """Orders: what they mean and what they refuse."""
 
 import pytest
-from api_common.errors import InvalidOrderByError
-from api_common.listing.filtering import parse_order_by
+from api_common.listing.filtering import InvalidOrderByError, parse_order_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

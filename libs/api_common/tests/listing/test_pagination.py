@@ -10,7 +10,8 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from api_common.errors import InvalidPageTokenError, ValidationError
+from api_common.errors import ValidationError
+from api_common.listing import InvalidPageTokenError
 from api_common.listing.filtering import Order, OrderTerm
 from api_common.listing.pagination import CursorValue, PageTokens, binding, clamp_page_size, keyset_clause
 from cryptography.fernet import Fernet

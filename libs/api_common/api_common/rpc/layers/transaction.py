@@ -10,13 +10,19 @@ from google.protobuf.message import Message
 from api_common.call import RequestContext
 from api_common.contract import MethodPolicy
 from api_common.db import ConstraintErrors, Database, IdempotencyKey, Transaction
-from api_common.errors import PayloadTooLargeError, SecretShownOnceError
+from api_common.errors import ConflictError, PayloadTooLargeError
 from api_common.rpc.adapter import Handler
 from api_common.rpc.call import Call, Done, Layer
 from api_common.telemetry import Metrics
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """The largest response; a request of 10 MiB is echoed with a little more."""
+
+
+class SecretShownOnceError(ConflictError):
+    """The call was made before; its answer held a secret, which is not kept."""
+
+    reason = "SECRET_SHOWN_ONCE"
 
 
 class _ReplayedError(Exception):
