@@ -7,7 +7,7 @@ import pytest
 from api_common.testing import refused
 from structlog.testing import capture_logs
 
-from tests.security.world import Founding, Rpc, World, rpcs, snake
+from tests.security.world import Ground, Rpc, World, rpcs, snake
 
 S: Final = grpc.StatusCode
 KEY: Final = ("idempotency-key", "once")
@@ -29,9 +29,8 @@ def changed(answer: Any) -> list[Any]:
 
 
 @every_write
-async def test_a_second_call_changes_nothing_and_gets_the_same_answer(found: Founding, rpc_: Rpc) -> None:
-    world = await found()
-    await world.prepare(rpc_)
+async def test_a_second_call_changes_nothing_and_gets_the_same_answer(ground: Ground, rpc_: Rpc) -> None:
+    world = await ground(rpc_)
     request, metadata = world.request(rpc_), (*world.caller.metadata, KEY, REQUEST_ID)
     with capture_logs() as lines:
         first = world.start(rpc_, request, metadata)

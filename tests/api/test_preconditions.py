@@ -8,7 +8,7 @@ from api_common.contract import entity_tag
 from api_common.rpc import NOT_MODIFIED
 from api_common.testing import refused
 
-from tests.security.world import Founding, Rpc, World, rpc, rpcs
+from tests.security.world import Ground, Rpc, World, rpc, rpcs
 
 S: Final = grpc.StatusCode
 
@@ -49,9 +49,8 @@ async def send(world: World, one: Rpc, request: Any, *if_match: str) -> Any:
 
 class TestIfMatch:
     @every_conditional
-    async def test_is_the_etag_that_the_rpc_expects(self, found: Founding, rpc_: Rpc) -> None:
-        world = await found()
-        await world.prepare(rpc_)
+    async def test_is_the_etag_that_the_rpc_expects(self, ground: Ground, rpc_: Rpc) -> None:
+        world = await ground(rpc_)
         request, etag = world.request(rpc_), await current(world, rpc_)
         with refused(S.ABORTED, "ETAG_MISMATCH"):
             await send(world, rpc_, request, '"999"')
@@ -106,9 +105,8 @@ class TestIfMatch:
 
 class TestEtagHeader:
     @pytest.mark.parametrize("rpc_", ANSWERED, ids=str)
-    async def test_is_that_of_the_resource_and_for_rest(self, found: Founding, rpc_: Rpc) -> None:
-        world = await found()
-        await world.prepare(rpc_)
+    async def test_is_that_of_the_resource_and_for_rest(self, ground: Ground, rpc_: Rpc) -> None:
+        world = await ground(rpc_)
         request = world.request(rpc_)
         # The second answer of a mutation is a replay.
         for header in ((), (("x-envoy-original-path", "/v1/x"),)):
@@ -121,9 +119,8 @@ class TestEtagHeader:
 
 class TestIfNoneMatch:
     @pytest.mark.parametrize("rpc_", [one for one in ANSWERED if one.method.name.startswith("Get")], ids=str)
-    async def test_spares_those_who_have_the_resource_its_bytes(self, found: Founding, rpc_: Rpc) -> None:
-        world = await found()
-        await world.prepare(rpc_)
+    async def test_spares_those_who_have_the_resource_its_bytes(self, ground: Ground, rpc_: Rpc) -> None:
+        world = await ground(rpc_)
         request = world.request(rpc_)
         tag = entity_tag(await world.send(rpc_, request, world.caller.metadata))
         known = (tag, f"W/{tag.removeprefix('W/')}", f'"x" , {tag}', "*")

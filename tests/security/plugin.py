@@ -6,7 +6,7 @@ import pytest
 import uuid_utils
 from api_common.testing import Identity
 
-from tests.security.world import Founding, Running, World, make_world
+from tests.security.world import PREPARATIONS, Founding, Ground, Rpc, Running, World, make_world
 from tests.services import built_services
 
 
@@ -34,6 +34,20 @@ def found(mesh: Mapping[str, Running], identity: Identity) -> Founding:
 async def world(found: Founding) -> World:
     """A tenant that tests may read, and add to."""
     return await found()
+
+
+@pytest.fixture(scope="session")
+def ground(found: Founding, world: World) -> Ground:
+    """Returns a tenant on which an RPC works: a new one, unless the RPC only reads what every tenant has."""
+
+    async def choose(rpc: Rpc) -> World:
+        if rpc.policy.read_only and rpc.method.name not in PREPARATIONS:
+            return world
+        new = await found()
+        await new.prepare(rpc)
+        return new
+
+    return choose
 
 
 @pytest.fixture(scope="session")

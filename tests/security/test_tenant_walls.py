@@ -18,7 +18,18 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from tests import protos
-from tests.security.world import MADE_BY, Founding, Program, Rpc, Running, World, internal_rpcs, make_program, rpcs
+from tests.security.world import (
+    MADE_BY,
+    Founding,
+    Ground,
+    Program,
+    Rpc,
+    Running,
+    World,
+    internal_rpcs,
+    make_program,
+    rpcs,
+)
 from tests.services import built_services, owner_of
 
 S: Final = grpc.StatusCode
@@ -108,9 +119,8 @@ async def answer(call: Awaitable[Any], *, without: str) -> Answer:
 
 class TestEveryRpc:
     @every_rpc
-    async def test_serves_its_own_tenant(self, rpc: Rpc, found: Founding, identity: Identity) -> None:
-        world = await found()
-        await world.prepare(rpc)
+    async def test_serves_its_own_tenant(self, rpc: Rpc, ground: Ground, identity: Identity) -> None:
+        world = await ground(rpc)
         # Only a user has a profile; and what is stored of a user counts, not the token's roles.
         subject = world.ids["user"] if rpc.policy.users_only else "ada"
         caller = identity.caller(world.caller.tenant_id, "admin", subject=subject)
@@ -118,9 +128,8 @@ class TestEveryRpc:
         assert isinstance(response, rpc.policy.response_class)
 
     @every_rpc
-    async def test_serves_an_api_key_of_its_tenant_or_users_only(self, rpc: Rpc, found: Founding) -> None:
-        world = await found()
-        await world.prepare(rpc)
+    async def test_serves_an_api_key_of_its_tenant_or_users_only(self, rpc: Rpc, ground: Ground) -> None:
+        world = await ground(rpc)
         program = await (await make_program(world, "admin")).caller()
         got = await answer(world.call(rpc, world.request(rpc), caller=program), without=NEVER)
         assert got.code is (S.PERMISSION_DENIED if rpc.policy.users_only else S.OK)
@@ -184,11 +193,10 @@ class TestEveryRpc:
 class TestIds:
     @every_rpc
     async def test_of_another_tenant_are_as_if_they_never_existed(
-        self, rpc: Rpc, found: Founding, attacker: World, accomplice: Caller, checksum: Checksum
+        self, rpc: Rpc, ground: Ground, attacker: World, accomplice: Caller, checksum: Checksum
     ) -> None:
         """The victim's resources are where the RPC would work on them, were there no wall."""
-        victim = await found()
-        await victim.prepare(rpc)
+        victim = await ground(rpc)
         etags = ("", '"1"', '"2"') if list(_with_etag(attacker.request(rpc))) else ("",)
         before = await checksum(victim)
         for field in rpc.ids():
@@ -304,11 +312,10 @@ class TestIds:
 class TestIdempotencyKeys:
     @every_write
     async def test_of_another_tenant_replay_nothing(
-        self, rpc: Rpc, found: Founding, attacker: World, checksum: Checksum
+        self, rpc: Rpc, ground: Ground, attacker: World, checksum: Checksum
     ) -> None:
         """The same key, subject, method and request."""
-        victim = await found()
-        await victim.prepare(rpc)
+        victim = await ground(rpc)
         request = victim.request(rpc)
         await victim.call(rpc, request, key="the-same")
         before = await checksum(victim)

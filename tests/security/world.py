@@ -8,6 +8,7 @@ import importlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import grpc
@@ -165,14 +166,16 @@ class IdField:
         return ".".join(self.path)
 
 
-def rpcs() -> list[Rpc]:
+@cache
+def rpcs() -> tuple[Rpc, ...]:
     """Every RPC that clients may call."""
-    return [_rpc(method) for method in protos.public_methods()]
+    return tuple(_rpc(method) for method in protos.public_methods())
 
 
-def internal_rpcs() -> list[Rpc]:
+@cache
+def internal_rpcs() -> tuple[Rpc, ...]:
     """Every RPC that only services of the mesh may call."""
-    return [_rpc(method) for method in protos.internal_methods()]
+    return tuple(_rpc(method) for method in protos.internal_methods())
 
 
 def rpc(name: str) -> Rpc:
@@ -286,6 +289,9 @@ async def make_program(world: World, *roles: str) -> Program:
 
 Founding = Callable[[], Awaitable[World]]
 """Makes a tenant."""
+
+Ground = Callable[[Rpc], Awaitable[World]]
+"""Returns a tenant on which an RPC works."""
 
 
 async def make_world(mesh: Mapping[str, Running], caller: Caller) -> World:
