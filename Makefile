@@ -15,6 +15,9 @@ CHECKS := $(READY) .venv/.checks $(CLIENT)
 EDITABLE := .venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation
 LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 
+# Compiled modules are kept, wherever make runs: the tests start a hundred processes of ours.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # Parts of a run read better one after the other, also under `make -j`.

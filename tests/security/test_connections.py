@@ -47,10 +47,10 @@ class TestIdleConnections:
         """An edge with as many connections as it allows, all of one client."""
         laid = layout("full", 2)
         path = laid.folder / "envoy.yaml"
-        config = yaml.safe_load(path.read_text())
+        config = yaml.load(path.read_text(), yaml.CSafeLoader)
         _, most = config["overload_manager"]["resource_monitors"]
         most["typed_config"]["max_active_downstream_connections"] = LIMIT
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
         async with running(laid) as edge, connected(edge, LIMIT) as connections:
             for one in connections:
                 await one.send(head("GET", "/v1/me", ()))

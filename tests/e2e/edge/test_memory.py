@@ -27,9 +27,9 @@ async def small(layout: Layout, published: None) -> AsyncIterator[Edge]:
     """An edge with a heap that a test can fill."""
     laid = layout("small", 2)
     path = laid.folder / "envoy.yaml"
-    config = yaml.safe_load(path.read_text())
+    config = yaml.load(path.read_text(), yaml.CSafeLoader)
     config["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"] = HEAP
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
     async with running(laid) as edge:
         yield edge
 
