@@ -392,7 +392,7 @@ for name, type in pairs(CONTRACT.types) do
           refuse("must be a value of its enum", "INVALID_VALUE")
         end
       else
-        read_number("must be a value of its enum", NONE, "INVALID_VALUE")
+        check_integer(read_number("must be a value of its enum", NONE, "INVALID_VALUE"))
       end
     end
   end

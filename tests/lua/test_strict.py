@@ -216,6 +216,22 @@ def test_is_stricter_here(path: str, text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("99999999999999991611392", "must be from -2147483648 to 2147483647"),
+        ("1.5", "must be a whole number"),
+        ("7", None),
+    ],
+)
+def test_takes_the_numbers_that_an_enum_may_have(number: str, reason: str | None) -> None:
+    body, text = (
+        next(body for body in BODIES if (body.verb, body.path) == ("POST", "/v1/users")),
+        f'{{"state": {number}}}',
+    )
+    assert refused_by_strict(body, text) == reason
+
+
+@pytest.mark.parametrize(
     ("path", "text"),
     [
         ("/v1/users", '{"createTime": "2026-02-30T00:00:00Z"}'),
