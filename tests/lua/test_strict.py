@@ -188,7 +188,7 @@ def refused_by_protobuf(body: Body, text: str) -> str | None:
     return None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(requests())
 def test_bodies_are_read_as_protobuf_reads_them(request: tuple[Body, str]) -> None:
     ours, theirs = refused_by_strict(*request), refused_by_protobuf(*request)

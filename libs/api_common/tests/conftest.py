@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Run = Callable[..., list[asyncpg.Record]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def older_postgres_url() -> Iterator[str]:
     """A superuser's URL of the oldest server that the wheel carries."""
     with tempfile.TemporaryDirectory(prefix="pg") as folder:

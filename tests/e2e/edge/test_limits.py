@@ -110,10 +110,10 @@ class TestRequestBody:
 
 
 class TestResponseBody:
-    @pytest.fixture(params=[1, 3, 8, 10])
+    @pytest.fixture
     def name(self, request: pytest.FixtureRequest, backend: Backend) -> str:
-        """What the service answers with, in a message of so many mebibytes."""
-        mebibytes: int = request.param
+        """What the service answers with, in a message of ten mebibytes, or of as many as the test says."""
+        mebibytes: int = getattr(request, "param", 10)
         name = "x" * (mebibytes * MIB - 5)
 
         async def answer(_request: Any, _context: Any) -> pb.User:
@@ -122,6 +122,8 @@ class TestResponseBody:
         backend.script["GetMe"] = answer
         return name
 
+    # A buffer that is too small shows at another size over REST, where the answer is written anew.
+    @pytest.mark.parametrize("name", [1, 3, 8, 10], indirect=True)
     @pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
     async def test_arrives_in_full_over_rest(self, edge: Edge, name: str, http2: bool) -> None:
         async with edge.client(headers=edge.credentials, http1=not http2, http2=http2) as client:

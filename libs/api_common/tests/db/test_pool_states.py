@@ -197,4 +197,4 @@ class PoolStates(RuleBasedStateMachine):
 
 
 TestPoolStates = PoolStates.TestCase
-TestPoolStates.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPoolStates.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

@@ -47,7 +47,7 @@ LETTERS = st.text(alphabet="aAİIıißẞΣσςǅÅK\N{COMBINING DOT ABOVE}%_*\\
 
 # Shrinking a counter-example through the database would take minutes.
 THROUGH_SQL = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -113,7 +113,7 @@ class TestMeaning:
             expected = [number for number, thing in enumerate(things) if meaning(thing)]
             assert matching(run, written) == expected, written
 
-    @settings(THROUGH_SQL, max_examples=60)
+    @THROUGH_SQL
     @given(
         things=st.lists(THING, min_size=1, max_size=5),
         filters=st.lists(FILTERS, min_size=4, max_size=4),
@@ -128,7 +128,7 @@ class TestMeaning:
             run(f"UPDATE things SET {column} = NULL")
         assert_agreement(run, [written for _, written, _ in filters])
 
-    @settings(THROUGH_SQL, max_examples=60)
+    @THROUGH_SQL
     @given(texts=st.lists(LETTERS, min_size=1, max_size=5), value=LETTERS)
     def test_a_watch_folds_letters_as_the_database_does(self, run: Run, texts: list[str], value: str) -> None:
         store(run, [Thing(IDS[0], text, text, State.ACTIVE, 1, None, EPOCH, {}, []) for text in texts])

@@ -37,7 +37,7 @@ ROWS = Table(
 )
 # Shrinking a counter-example through the database would take minutes.
 THROUGH_SQL = settings(
-    max_examples=100,
+    max_examples=50,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -275,7 +275,7 @@ class TestKeyset:
         assert len(walk.seen) == len(set(walk.seen))
         assert lasting <= set(walk.seen)
 
-    @settings(THROUGH_SQL, max_examples=50)
+    @THROUGH_SQL
     @given(rows=st.lists(VALUES, max_size=12), order=ORDERS, page_size=st.integers(1, 5))
     def test_the_pages_are_the_ordered_list_cut_up(
         self, run: Run, rows: list[Values], order: Order, page_size: int
