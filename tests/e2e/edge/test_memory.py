@@ -17,8 +17,8 @@ from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import USERS
 from tests.e2e.edge.plugin import Edge, Layout, running
 
-STREAMS: Final = 30
-HEAP: Final = 160 * MIB
+STREAMS: Final = 18
+HEAP: Final = 96 * MIB
 FRAME: Final = b"\0" * 5
 
 
@@ -104,7 +104,7 @@ class TestUnreadAnswers:
             while (response := await somebody.get("/v1/users/a")).status_code != 200:
                 assert (response.status_code, time.monotonic() < deadline) == (503, True)
                 await asyncio.sleep(0.05)
-            # Of the answers nobody reads, 300 MiB.
+            # Of the answers nobody reads, 180 MiB.
             assert await allocated(small) < HEAP
 
     async def test_of_pages_are_few(self, edge: Edge) -> None:
