@@ -16,13 +16,11 @@ import httpx
 import pytest
 
 from libs.api_common.tests.rpc.test_bodies import raw_client
+from libs.api_common.tests.turns import least
 from tests.api.fillings import fills, unknown
 from tests.security.world import Founding, Rpc, World, internal_rpcs, rpc, rpcs
 
 MAX_LAG_SECONDS: Final = 0.030
-"""On a core that counts to a million in `COUNT_SECONDS`; a slower or shared one has as much longer."""
-COUNT_SECONDS: Final = 0.032
-MAX_TRIES: Final = 8
 SENT: Final = set[str]()
 """The kinds of which this process has sent 10 MiB."""
 
@@ -83,27 +81,15 @@ def check(seen: Mapping[str, float]) -> None:
     assert max(seen.values()) < MAX_LAG_SECONDS, {name: lag for name, lag in seen.items() if lag > MAX_LAG_SECONDS}
 
 
-def slowness() -> float:
-    """Returns by how much this core is slower just now than the one of the bound."""
-    began = time.thread_time()
-    for _ in range(1_000_000):
-        pass
-    return max(1.0, (time.thread_time() - began) / COUNT_SECONDS)
-
-
 async def least_lag(send: Callable[[], Awaitable[None]]) -> float:
-    """Returns the longest turn of the loop while a request is handled, as the core of the bound would have taken it."""
-    least = float("inf")
-    # A busy machine is slower now and then; what is too slow, is so each time.
-    for _ in range(MAX_TRIES):
+    """Returns the longest turn of the loop while a request is handled."""
+
+    async def lag() -> float:
         async with Lag() as measured:
             await send()
-        if measured.seconds < MAX_LAG_SECONDS:
-            return measured.seconds
-        least = min(least, measured.seconds / slowness())
-        if least < MAX_LAG_SECONDS:
-            break
-    return least
+        return measured.seconds
+
+    return await least(lag, MAX_LAG_SECONDS)
 
 
 async def post(client: httpx.AsyncClient, path: str, body: bytes) -> None:

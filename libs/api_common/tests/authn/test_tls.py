@@ -72,7 +72,7 @@ def opened(port: int, credentials: grpc.ChannelCredentials | None, *options: tup
 
 async def check(channel: grpc.aio.Channel) -> None:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

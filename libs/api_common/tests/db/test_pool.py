@@ -46,7 +46,7 @@ async def pool(server: Server) -> AsyncIterator[Pool]:
     """Two connections."""
     pool = Pool(server.connect, size=2)
     yield pool
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await pool.close()
 
 

@@ -279,7 +279,7 @@ class TestDrain:
             go_on.set()
             assert (await in_flight).id == NEVER
             watch.cancel()
-            await asyncio.wait_for(drain, 2)
+            await asyncio.wait_for(drain, 20)
 
     async def test_ends_what_does_not_end_by_itself(self, settings: Settings, admin: Caller) -> None:
         async with held(with_server(settings, drain_seconds=0.3)) as (service, entered, _):

@@ -112,7 +112,7 @@ async def test_a_key_that_is_taken_over_at_this_moment_stays(
             *(tenants[0], "again"),
         )
         # Without waiting for the call, either.
-        assert await asyncio.wait_for(reap(database, metrics), 5) == 1
+        assert await asyncio.wait_for(reap(database, metrics), 20) == 1
     await claiming.close()
     assert await kept(observer, tenants) == {"again"}
 
