@@ -1,6 +1,5 @@
 """The contract as the tests see it: whatever lies below `proto/`, so that nothing has to be listed."""
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -107,8 +106,3 @@ def _within(message: Descriptor) -> Iterator[Descriptor]:
         yield message
         for nested in message.nested_types:
             yield from _within(nested)
-
-
-def json_name(field: str) -> str:
-    """Returns a path as JSON has it: `user.displayName` for `user.display_name`."""
-    return re.sub("_([a-z])", lambda letter: letter[1].upper(), field)

@@ -10,7 +10,6 @@ for _, status in ipairs({504, 413, 404, 503}) do
 end
 local DEFECT = REPLIES.replies[500]
 local CANCELLED, UNAVAILABLE = "1", "14"
-local MAX_DESCRIPTION = 1024
 
 local JSON = '{"code":%s,"message":"%s","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"%s","domain":"%s",'
   .. '"metadata":{}},{"@type":"type.googleapis.com/google.rpc.RequestInfo","requestId":"%s","servingData":""}]}'
@@ -87,16 +86,7 @@ function envoy_on_response(handle)
       -- The service cancelled the call before our code saw it. If the caller had, it would read no response.
       say(headers, PLAIN[code == CANCELLED and UNAVAILABLE or code] or DEFECT)
     end
-    local refused = metadata:get("strict")
-    if headers:get("x-ameide-transcoder") then
-      headers:remove("x-ameide-transcoder")
-      local body = handle:body()
-      local description = body:getBytes(0, math.min(body:length(), MAX_DESCRIPTION))
-      refused = {field = "", description = description, reason = "INVALID_FORMAT"}
-      -- The headers cannot be asked any more once the body has been waited for.
-      headers = handle:headers()
-    end
-    packed = complete(headers, connect and refused)
+    packed = complete(headers, connect and metadata:get("strict"))
     if not connect then
       headers:replace("grpc-status-details-bin", handle:base64Escape(packed))
     end

@@ -2,8 +2,8 @@
 -- requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
 -- than JSON (ADR 16). `make proto` writes contract.lua, which says what a request may hold.
 --
--- A body is read once, from left to right, and nothing is built of it. The transcoder itself refuses days that no month
--- has and the like.
+-- A body is read once, from left to right, and nothing is built of it. Nothing is left for the transcoder to refuse, because its
+-- refusals name no field.
 local CONTRACT, find_route = require("contract"), require("lua.find_route")
 
 -- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
@@ -195,13 +195,39 @@ local function read_number(description, names, reason)
   return sub(text, first, last)
 end
 
--- Refuses the text of a number that is no integer of 32 bits.
-local function check_integer(number)
-  local value = tonumber(number)
-  if not value or value ~= math.floor(value) then
+-- The least and the most of each kind of integer.
+local INTEGERS = {
+  int32 = {least = "-2147483648", most = "2147483647"},
+  uint32 = {least = "0", most = "4294967295"},
+  int64 = {least = "-9223372036854775808", most = "9223372036854775807"},
+  uint64 = {least = "0", most = "18446744073709551615"},
+}
+
+-- Returns the digits of a whole number, without the zeros before them; nil for every other number.
+local function whole(number)
+  if not find(number, "^-?%d+$") then
+    local value = tonumber(number)
+    if not value or value ~= math.floor(value) or math.abs(value) > 2 ^ 64 then
+      return nil
+    end
+    number = ("%.0f"):format(value)
+  end
+  return number:match("^-?0*(%d+)$"), byte(number) == MINUS
+end
+
+-- Whether digits are no integer of a kind. They are compared as texts, because a double does not hold 64 bits.
+local function is_beyond(digits, is_negative, range)
+  local bound = (is_negative and range.least or range.most):match("%d+")
+  return #digits > #bound or #digits == #bound and digits > bound
+end
+
+-- Refuses the text of a number that is no integer of a kind.
+local function check_integer(number, range)
+  local digits, is_negative = whole(number)
+  if not digits then
     refuse("must be a whole number")
-  elseif value < -2 ^ 31 or value >= 2 ^ 31 then
-    refuse("must be from -2147483648 to 2147483647", "OUT_OF_RANGE")
+  elseif is_beyond(digits, is_negative, range) then
+    refuse(("must be from %s to %s"):format(range.least, range.most), "OUT_OF_RANGE")
   end
 end
 
@@ -254,7 +280,11 @@ local function read_object(fields, kind)
     if seen[name] then
       refuse("is there twice", "DUPLICATE")
     end
-    seen[name] = true
+    local group = field and field.oneof
+    if group and seen[group] then
+      refuse("is there beside another field that excludes it", "CONFLICT")
+    end
+    seen[name], seen[group or name] = true, true
     if depth == 1 and masked[name] then
       named[#named + 1] = name
     end
@@ -315,16 +345,48 @@ local function is_held(number)
   return value < math.huge and #digits < 100 and significant(("%%.%de"):format(#digits - 1):format(value)) == digits
 end
 
--- Whether a text has the form of a time of RFC 3339; the transcoder knows the calendar.
-local function is_time(content)
-  local zone = content:match("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d(.*)$")
-  zone = zone and zone:gsub("^%.%d+", "")
-  return zone == "Z" or zone ~= nil and find(zone, "^[+-]%d%d:%d%d$") ~= nil
+local MONTHS = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
+
+local function days_of(year, month)
+  local is_leap = year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
+  return month == 2 and is_leap and 29 or MONTHS[month] or 0
+end
+
+local function numbers(first, ...)
+  if first then
+    return tonumber(first), numbers(...)
+  end
+end
+
+-- Refuses a text that is no time of RFC 3339, or is none that google.protobuf.Timestamp holds.
+local function check_time(content)
+  local date, fraction, zone = content:match("^(%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d)(%.?%d*)(.*)$")
+  local sign, ahead = (zone == "Z" and "+00:00" or zone or ""):match("^([+-])(%d%d:%d%d)$")
+  if not sign or #fraction > 10 or fraction ~= "" and not find(fraction, "^%.%d") then
+    refuse('must be a time like "2030-01-31T00:00:00Z"')
+  end
+  local year, month, day, hour, minute, second = numbers(date:match("^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)$"))
+  local hours_ahead, minutes_ahead = numbers(ahead:match("^(%d+):(%d+)$"))
+  -- Of the same day in UTC.
+  local minutes = hour * 60 + minute - (hours_ahead * 60 + minutes_ahead) * (sign == "+" and 1 or -1)
+  if year < 1 or day < 1 or day > days_of(year, month) or hour > 23 or minute > 59 or second > 59
+    or hours_ahead > 23 or minutes_ahead > 59
+    or date:sub(1, 10) == "0001-01-01" and minutes < 0 or date:sub(1, 10) == "9999-12-31" and minutes >= 1440 then
+    refuse("must be a time of the calendar, from year 1 to year 9999", "OUT_OF_RANGE")
+  end
+end
+
+-- What google.protobuf.Duration holds.
+local MAX_SECONDS = 315576000000
+local MASK = "must be names of fields with commas between them"
+
+local function is_mask(content)
+  return find(content, "^[%w_.,* ]*$") ~= nil
 end
 
 local NONE, NOT_FINITE = {}, {["NaN"] = true, ["Infinity"] = true, ["-Infinity"] = true}
 local KINDS = {
-  text = function()
+  string = function()
     if byte(text, at) ~= QUOTE then
       refuse("must be a string")
     end
@@ -335,24 +397,29 @@ local KINDS = {
       refuse("must be true or false")
     end
   end,
-  integer = function()
-    check_integer(read_number("must be a whole number", NONE))
-  end,
-  long = function()
-    read_number("must be a whole number", NONE)
-  end,
   timestamp = function()
-    if byte(text, at) ~= QUOTE or not is_time(read_string()) then
-      refuse('must be a time like "2030-01-31T00:00:00Z"')
-    end
+    check_time(byte(text, at) == QUOTE and read_string() or "")
   end,
   duration = function()
-    if byte(text, at) ~= QUOTE or not find(read_string(), "^%-?%d+%.?%d*s$") then
+    local content = byte(text, at) == QUOTE and read_string() or ""
+    local seconds, fraction = content:match("^%-?(%d+)(%.?%d*)s$")
+    if not seconds or #fraction > 10 or fraction ~= "" and not find(fraction, "^%.%d") then
       refuse('must be a duration in seconds like "3600s"')
+    elseif tonumber(seconds) > MAX_SECONDS or tonumber(seconds) == MAX_SECONDS and find(fraction, "[1-9]") then
+      refuse(("must be at most %.0f seconds"):format(MAX_SECONDS), "OUT_OF_RANGE")
     end
   end,
-  number = function()
-    read_number("must be a number", NOT_FINITE)
+  bytes = function()
+    local digits, padding = (byte(text, at) == QUOTE and read_string() or "-"):match("^([%w+/_-]*)(=?=?)$")
+    if not digits or #digits % 4 == 1 or find(digits, "[+/]") and find(digits, "[_-]")
+      or padding ~= "" and (#digits + #padding) % 4 ~= 0 then
+      refuse("must be bytes in base64")
+    end
+  end,
+  mask = function()
+    if byte(text, at) ~= QUOTE or not is_mask(read_string()) then
+      refuse(MASK)
+    end
   end,
   struct = function()
     read_object(nil, "any")
@@ -380,6 +447,23 @@ local KINDS = {
     end
   end,
 }
+for kind, range in pairs(INTEGERS) do
+  KINDS[kind] = function()
+    local is_text = byte(text, at) == QUOTE
+    local number = read_number("must be a whole number", NONE)
+    -- In quotes the transcoder takes digits only.
+    check_integer(is_text and find(number, "[^-%d]") and "" or number, range)
+  end
+end
+-- The numbers that round to no float or double begin here.
+for kind, least in pairs({float = 2 ^ 128 - 2 ^ 103, double = math.huge}) do
+  KINDS[kind] = function()
+    local number = read_number("must be a number", NOT_FINITE)
+    if not NOT_FINITE[number] and math.abs(tonumber(number) or math.huge) >= least then
+      refuse("is too large", "OUT_OF_RANGE")
+    end
+  end
+end
 for name, type in pairs(CONTRACT.types) do
   if type.fields then
     KINDS[name] = function()
@@ -392,7 +476,10 @@ for name, type in pairs(CONTRACT.types) do
           refuse("must be a value of its enum", "INVALID_VALUE")
         end
       else
-        check_integer(read_number("must be a value of its enum", NONE, "INVALID_VALUE"))
+        local digits, is_negative = whole(read_number("must be a value of its enum", NONE, "INVALID_VALUE"))
+        if not digits or is_beyond(digits, is_negative, INTEGERS.int32) then
+          refuse("must be a value of its enum", "INVALID_VALUE")
+        end
       end
     end
   end
@@ -482,15 +569,25 @@ local function check_query(query, parameters)
       refuse("is there twice", "DUPLICATE")
     elseif parameter.kind == "bool" and value ~= "true" and value ~= "false" then
       refuse("must be true or false")
-    elseif parameter.kind == "integer" then
-      if not find(value, "^-?%d+$") then
-        refuse("must be a whole number")
-      end
-      check_integer(value)
+    elseif INTEGERS[parameter.kind] then
+      check_integer(find(value, "^-?%d+$") and value or "", INTEGERS[parameter.kind])
+    elseif CONTRACT.types[parameter.kind] and not CONTRACT.types[parameter.kind].values[value] then
+      refuse("must be a value of its enum", "INVALID_VALUE")
     elseif not is_utf8(unescape(value)) then
       refuse("is not UTF-8")
+    elseif parameter.kind == "mask" and not is_mask(unescape(value)) then
+      refuse(MASK)
     end
     seen[parameter.name] = true
+  end
+end
+
+local function check_path(values, names)
+  for number, value in ipairs(values) do
+    prefix = names[number]
+    if not is_utf8(value) then
+      refuse("is not UTF-8")
+    end
   end
 end
 
@@ -595,8 +692,8 @@ function envoy_on_request(handle)
     return
   end
   depth, respelled, named = 0, {}, {}
-  local passed, refusal = true, nil
-  if query ~= "" then
+  local passed, refusal = pcall(check_path, values, route.variables)
+  if passed and query ~= "" then
     passed, refusal = pcall(check_query, query, route.query)
   end
   if passed and size > 0 then

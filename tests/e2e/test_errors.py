@@ -14,12 +14,12 @@ import grpc
 import httpx
 import pytest
 from ameide.user.v1 import user_pb2 as pb
+from api_common.errors import json_path
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.started import token
-from tests.protos import json_name
 from tools.topology import Mesh
 
 USERS: Final = "/ameide.user.v1.UserService"
@@ -124,8 +124,8 @@ def as_rest_says(status: status_pb2.Status) -> status_pb2.Status:
         found = error_details_pb2.BadRequest()
         if detail.Unpack(found):
             for violation in found.field_violations:
-                said.message = said.message.replace(violation.field, json_name(violation.field))
-                violation.field = json_name(violation.field)
+                said.message = said.message.replace(violation.field, json_path(violation.field))
+                violation.field = json_path(violation.field)
             detail.Pack(found)
     return said
 

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
+from api_common.errors import json_path
 from api_common.testing import refused
 
 from tests.e2e.started import token
 from tests.e2e.test_stories import grpc_channel
-from tests.protos import json_name
 from tools.topology import Mesh
 
 Rest = Callable[..., httpx.Client]
@@ -107,8 +107,8 @@ class TestQueries:
         details = {detail["@type"].rpartition(".")[2]: detail for detail in answer.json()["details"]}
         assert details["ErrorInfo"]["reason"] == reason
         violations = {each["field"]: each["description"] for each in details["BadRequest"]["fieldViolations"]}
-        assert violations == {json_name(field): said for field, said in refusal.violations.items()}
-        assert list(violations) == [json_name(name) for name in parameters]
+        assert violations == {json_path(field): said for field, said in refusal.violations.items()}
+        assert list(violations) == [json_path(name) for name in parameters]
 
     def test_of_a_hundred_kilobytes_are_refused_by_the_edge(self, mesh: Mesh, tenant: str) -> None:
         connection = http.client.HTTPConnection(

@@ -30,14 +30,12 @@ STRICTER: Final[Mapping[str, str]] = {
     "is a number that a double does not hold: send it as a string": "The parser rounds it.",
     "must be a whole number": 'The parser takes what Python\'s int() takes: "1_0".',
     'must be a time like "2030-01-31T00:00:00Z"': "The parser takes months and days of one digit.",
+    "must be a time of the calendar, from year 1 to year 9999": "The parser takes any offset.",
+    "must be names of fields with commas between them": "The parser takes any text.",
 }
 """Why `strict.lua` refuses what protobuf's parser takes, by its own words."""
-LEFT_TO_THE_TRANSCODER: Final[Mapping[str, str]] = {
-    r"timestamp|time data|TimestampValue|Timestamp|out of range for month|invalid literal": "days that no month has",
-    r"[Dd]uration": "ranges of durations",
-    r"FieldMask|path name": "paths of field masks",
-}
-"""What `strict.lua` lets pass and the transcoder refuses, by the words of protobuf's parser."""
+LAXER: Final = r"FieldMask|path name"
+"""The names of fields in a mask may have underscores, as services and the transcoder read them."""
 
 SCRAPS: Final = (
     *(
@@ -80,8 +78,10 @@ class Body:
 
 
 def bodies() -> Iterator[Body]:
-    """Every body there is."""
+    """Every body there is, of REST and of Connect."""
     for method in public_methods():
+        if method.input_type.fields:
+            yield Body("POST", f"/{method.containing_service.full_name}/{method.name}", method.input_type, frozenset())
         rule = option(method, annotations_pb2.http)
         if rule.body:
             verb = rule.WhichOneof("pattern")
@@ -195,7 +195,7 @@ def test_bodies_are_read_as_protobuf_reads_them(request: tuple[Body, str]) -> No
     if ours is not None and theirs is None:
         assert ours in STRICTER
     elif ours is None and theirs is not None:
-        assert re.search("|".join(LEFT_TO_THE_TRANSCODER), theirs)
+        assert re.search(LAXER, theirs)
 
 
 @pytest.mark.parametrize(
@@ -207,19 +207,21 @@ def test_bodies_are_read_as_protobuf_reads_them(request: tuple[Body, str]) -> No
         ("/v1/agents", '{"parameters": {"a": 9007199254740993}}', list(STRICTER)[3]),
         (f"/v1/serviceAccounts/{ID}/keys/{ID}:rotate", '{"overlapSeconds": "1_0"}', "must be a whole number"),
         ("/v1/users", '{"createTime": "2026-1-2T3:4:5Z"}', 'must be a time like "2030-01-31T00:00:00Z"'),
+        ("/v1/users", '{"createTime": "2026-01-02T03:04:05+24:00"}', list(STRICTER)[6]),
+        ("/ameide.user.v1.UserService/UpdateUser", '{"updateMask": "a b(c"}', list(STRICTER)[7]),
     ],
     ids=list(STRICTER),
 )
 def test_is_stricter_here(path: str, text: str, reason: str) -> None:
-    body = next(body for body in BODIES if (body.verb, body.path) == ("POST", path))
+    body = next(body for body in BODIES if body.path == path and body.verb == "POST")
     assert (refused_by_strict(body, text), refused_by_protobuf(body, text)) == (reason, None)
 
 
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        ("99999999999999991611392", "must be from -2147483648 to 2147483647"),
-        ("1.5", "must be a whole number"),
+        ("99999999999999991611392", "must be a value of its enum"),
+        ("1.5", "must be a value of its enum"),
         ("7", None),
     ],
 )
@@ -229,18 +231,6 @@ def test_takes_the_numbers_that_an_enum_may_have(number: str, reason: str | None
         f'{{"state": {number}}}',
     )
     assert refused_by_strict(body, text) == reason
-
-
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [
-        ("/v1/users", '{"createTime": "2026-02-30T00:00:00Z"}'),
-    ],
-)
-def test_leaves_to_the_transcoder(path: str, text: str) -> None:
-    body = next(body for body in BODIES if (body.verb, body.path) == ("POST", path))
-    assert refused_by_strict(body, text) is None
-    assert re.search("|".join(LEFT_TO_THE_TRANSCODER), refused_by_protobuf(body, text) or "")
 
 
 def test_finds_a_way_to_both_verdicts() -> None:

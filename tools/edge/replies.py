@@ -18,14 +18,10 @@ def rows() -> list[Node]:
     malformed = _REPLIES[400]
     transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
     strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
+    # strict.lua leaves nothing for the transcoder to refuse. If it did, its words would be better than none.
     untranscoded = _all(_status(400), _details(".contains('grpc_json_transcode_failure')"))
-    # What the transcoder says about JSON of Connect is the body: errors.lua makes a detail of it.
-    said = _grpc_row(malformed, untranscoded)
-    said["headers_to_add"].append(_header("x-ameide-transcoder", "refused"))
-    del said["body"]
     return [
         *_AGENTS,
-        said,
         *(_grpc_row(reply, condition) for reply, condition in cases),
         _rest_row(malformed, untranscoded, transcoder, more=" %LOCAL_REPLY_BODY%"),
         _rest_row(malformed, _all(_status(400), _STRICT), strict, more=" %DYNAMIC_METADATA(strict:message)%"),

@@ -4,31 +4,36 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from api_common.contract import has_behavior
+from api_common.errors import json_path
 from google.api import annotations_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 _HTTP: Final[Any] = annotations_pb2.http
-_SCALARS: Final[dict[int, str]] = {
-    FieldDescriptor.TYPE_STRING: "text",
-    FieldDescriptor.TYPE_BYTES: "text",
-    FieldDescriptor.TYPE_BOOL: "bool",
-    FieldDescriptor.TYPE_FLOAT: "number",
-    FieldDescriptor.TYPE_DOUBLE: "number",
-    **{value: "long" for name, value in FieldDescriptorProto.Type.items() if "INT" in name or "FIXED" in name},
-    FieldDescriptor.TYPE_INT32: "integer",
+_SCALARS: Final = {
+    getattr(FieldDescriptor, f"CPPTYPE_{name.upper()}"): name
+    for name in ("int32", "int64", "uint32", "uint64", "float", "double", "bool", "string")
 }
+
+
+def _plain_kind(field: FieldDescriptor) -> str | None:
+    """Returns the kind of a scalar or of a message whose JSON is no object of its fields."""
+    if field.message_type is not None:
+        return _WELL_KNOWN.get(field.message_type.full_name)
+    return "bytes" if field.type == FieldDescriptor.TYPE_BYTES else _SCALARS.get(field.cpp_type)
+
+
 # Messages whose JSON is not an object of their fields.
 _WELL_KNOWN: Final = {
     "google.protobuf.Timestamp": "timestamp",
     "google.protobuf.Duration": "duration",
-    "google.protobuf.FieldMask": "text",
+    "google.protobuf.FieldMask": "mask",
     "google.protobuf.Struct": "struct",
     "google.protobuf.Value": "any",
     "google.protobuf.ListValue": "array",
     **{
-        wrapper.full_name: _SCALARS[wrapper.fields_by_name["value"].type]
+        wrapper.full_name: _plain_kind(wrapper.fields_by_name["value"])
         for wrapper in wrappers_pb2.DESCRIPTOR.message_types_by_name.values()
     },
 }
@@ -76,7 +81,8 @@ def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str
     request = method.input_type
     whole = rule.body == "*"
     taken = {rule.body, *(name.partition(".")[0] for name in variables)}
-    route: dict[str, Any] = {"query": {} if whole else _parameters(request, taken)}
+    route: dict[str, Any] = {"query": {} if whole else _parameters(request, taken, types)}
+    route["variables"] = {number: json_path(name) for number, name in enumerate(variables, 1)}
     if method.server_streaming:
         route["stream"] = True
     if rule.body:
@@ -99,15 +105,15 @@ def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str
     node.setdefault(1, {})[custom_verb] = route
 
 
-def _parameters(message: Descriptor, taken: set[str]) -> dict[str, Any]:
+def _parameters(message: Descriptor, taken: set[str], types: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields that are query parameters, under both spellings of their names."""
     found = {}
     for field in message.fields:
         if field.name in taken:
             continue
-        kind = "enum" if field.enum_type is not None else _plain_kind(field)
-        if kind not in {"enum", *_SCALARS.values()}:
-            raise ValueError(f"{field.full_name}: no query parameter is a message")
+        kind = _add_type(field.enum_type, types) if field.enum_type else _plain_kind(field)
+        if kind not in {*types, "string", "bool", "mask", "int32", "uint32", "int64", "uint64"}:
+            raise ValueError(f"{field.full_name}: strict.lua checks no query parameter of this type")
         found[field.name] = found[field.json_name] = {"name": field.json_name, "kind": kind, "many": field.is_repeated}
     return found
 
@@ -129,11 +135,7 @@ def _add_type(described: Descriptor | EnumDescriptor, types: dict[str, Any]) -> 
         inner = value.message_type or value.enum_type
         kind = _plain_kind(value) or (_add_type(inner, types) if inner else None)
         fields[field.name] = fields[field.json_name] = {"name": field.json_name, "form": form, "kind": kind}
+        # The oneof of a field that is `optional` holds nothing else.
+        if field.containing_oneof and len(field.containing_oneof.fields) > 1:
+            fields[field.name]["oneof"] = field.containing_oneof.name
     return name
-
-
-def _plain_kind(field: FieldDescriptor) -> str | None:
-    """Returns the kind of a scalar or of a message whose JSON is no object of its fields."""
-    if field.message_type is not None:
-        return _WELL_KNOWN.get(field.message_type.full_name)
-    return _SCALARS.get(field.type)

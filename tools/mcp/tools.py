@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api_common.errors import json_path
+
 from tools.contract.descriptors import snake
 
 Json = dict[str, Any]
@@ -163,4 +165,4 @@ def _short(text: str) -> str:
 
 def _in_json(text: str) -> str:
     """Returns ``text`` with the names of fields as JSON has them."""
-    return re.sub(r"`[a-z]+(_[a-z]+)+`", lambda name: re.sub("_(.)", lambda letter: letter[1].upper(), name[0]), text)
+    return re.sub(r"`[a-z]+(_[a-z]+)+`", lambda name: json_path(name[0]), text)

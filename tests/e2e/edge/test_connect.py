@@ -205,12 +205,15 @@ class TestJson:
             assert refusal is refusals[1] or violations.field_violations[0].field == field
         assert backend.calls == []
 
-    async def test_that_the_transcoder_refuses_says_why(self, client: httpx.AsyncClient, backend: Backend) -> None:
+    async def test_names_the_field_of_a_day_that_no_month_has(
+        self, client: httpx.AsyncClient, backend: Backend
+    ) -> None:
         body = b'{"user": {"createTime": "2026-02-30T00:00:00Z"}}'
         refusal = connect_refusal(await call(client, f"{USERS}/CreateUser", "json", body))
         violations = error_details_pb2.BadRequest()
         assert refusal.status.details[-1].Unpack(violations)
-        assert "Out-of-range" in violations.field_violations[0].description
+        (found,) = violations.field_violations
+        assert (found.field, found.reason) == ("user.createTime", "OUT_OF_RANGE")
         assert backend.calls == []
 
     @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/connect+xml", None])

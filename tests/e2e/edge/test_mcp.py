@@ -194,6 +194,7 @@ class TestRefusal:
         [
             ("create_user", {"user": {"displayName": "x", "colour": "red"}}, "user.colour"),
             ("create_user", {"user": {"displayName": 7}}, "user.display"),
+            ("create_user", {"user": {"createTime": "2026-02-30T00:00:00Z"}}, "user.createTime"),
             ("get_user", {"id": "x", "colour": "red"}, "colour"),
             ("create_user", {"user": {}, "idempotencyKey": "ü"}, "idempotencyKey"),
             ("create_user", {"user": {}, "idempotencyKey": "k" * 256}, "idempotencyKey"),

@@ -28,6 +28,7 @@ REASONS: Final = {
     "of its enum": "INVALID_VALUE",
     "a double does not hold": "OUT_OF_RANGE",
     "must be from": "OUT_OF_RANGE",
+    "of the calendar": "OUT_OF_RANGE",
     "what the path says": "CONFLICT",
     "needs a value": "REQUIRED",
     "must be empty": "NOT_ALLOWED",
@@ -36,6 +37,7 @@ REASONS: Final = {
 }
 """What programs learn beside the words; all else is INVALID_FORMAT."""
 TIME: Final = 'must be a time like "2030-01-31T00:00:00Z"'
+NO_TIME: Final = "must be a time of the calendar, from year 1 to year 9999"
 VERBS: Final = ("get", "post", "patch", "delete")
 
 
@@ -126,6 +128,7 @@ class TestField:
             ("/v1/users", '{"createTime": 5}', "user.createTime", TIME),
             ("/v1/users", '{"createTime": "2030-01-31"}', "user.createTime", TIME),
             ("/v1/users", '{"createTime": "2030-01-31T00:00:00"}', "user.createTime", TIME),
+            ("/v1/users", '{"createTime": "2030-02-31T00:00:00Z"}', "user.createTime", NO_TIME),
             ("/v1/ipas", '{"workflowRevision": "5x"}', "ipa.workflowRevision", "must be a whole number"),
             ("/v1/ipas", '{"workflowRevision": ""}', "ipa.workflowRevision", "must be a whole number"),
             ("/v1/ipas", '{"workflowRevision": true}', "ipa.workflowRevision", "must be a whole number"),
@@ -397,6 +400,11 @@ class TestParameter:
     ) -> None:
         response = await rest.get(f"/v1/users?{query}")
         assert violation(response) == (field, description)
+        assert backend.calls == []
+
+    async def test_in_the_path_is_utf8(self, rest: httpx.AsyncClient, backend: Backend) -> None:
+        for verb, path, field in (("GET", "/v1/users/%FF", "id"), ("PATCH", "/v1/users/a%C0%80", "user.id")):
+            assert violation(await rest.request(verb, path, json={})) == (field, "is not UTF-8")
         assert backend.calls == []
 
     @pytest.mark.parametrize("value", ["%C3%A9", "%E2%82%AC", "%F0%9F%98%80", "a+b"])
