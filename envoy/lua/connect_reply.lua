@@ -10,7 +10,9 @@ local CODES = {
 }
 local OF_GRPC = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding"}
 
-local function quoted(text)
+local connect_reply = {}
+
+function connect_reply.quoted(text)
   return '"' .. text:gsub('[%c"\\]', function(character)
     return ("\\u%04x"):format(character:byte())
   end) .. '"'
@@ -23,7 +25,7 @@ local function envelope(flags, message)
   return string.char(flags, math.floor(high / 256), high % 256, math.floor(low / 256), low % 256) .. message
 end
 
-local connect_reply = {}
+local quoted = connect_reply.quoted
 
 -- Answers with an error in place of what the response is; `packed` is its google.rpc.Status.
 function connect_reply.refuse(handle, headers, request, packed)

@@ -33,8 +33,8 @@ end
 local text, at, values_left
 local way, depth = {}, 0
 local prefix, bound, respelled, masked, named
--- The text of each value of the outermost object, if somebody wants to know.
-local members
+-- For each of the three outermost levels the text and the members of the values of its current object, if somebody wants to know.
+local captured
 
 local function refuse(description, reason)
   local field = prefix
@@ -293,14 +293,17 @@ local function read_object(fields, kind)
     end
     at = at + 1
     peek()
-    local start = at
+    local start, level = at, captured and captured[depth]
+    if level then
+      captured[depth + 1] = depth < 3 and {} or nil
+    end
     if field then
       read_field(field)
     else
       read(kind)
     end
-    if members and depth == 1 then
-      members[name] = sub(text, start, at - 1)
+    if level then
+      level[name] = {text = sub(text, start, at - 1), members = captured[depth + 1]}
     end
     more = another(CLOSE_OBJECT)
   end
@@ -710,16 +713,27 @@ end
 
 -- For mcp.lua.
 return {
-  -- Reads a body that is any object, and returns the text of each of its values, or refuses the request.
+  -- Reads a body that is any object, and returns the text of each of its values, and the members of those that are objects themselves,
+  -- or refuses the request.
   read_members = function(handle)
     local buffer = handle:body()
-    depth, respelled, members = 0, {}, {}
+    local found = {}
+    depth, respelled, captured = 0, {}, {found}
     local passed, refusal = pcall(check_body, buffer and buffer:getBytes(0, buffer:length()) or "", ANY_OBJECT, {})
-    local found = members
-    text, members = nil, nil
+    text, captured = nil, nil
     if passed then
       return found
     end
     answer(handle, refusal)
+  end,
+
+  -- Returns the content of a string that has been read, or nil if it was something else.
+  content_of = function(value)
+    if byte(value) == QUOTE then
+      text, at = value, 1
+      local content = read_string()
+      text = nil
+      return content
+    end
   end,
 }

@@ -57,6 +57,11 @@ for _, name in ipairs({"application/grpc", "application/grpc-web", "application/
 end
 
 local function own(handle, headers)
+  local path = headers:get(":path"):match("^[^?]*")
+  if path == "/mcp" or path:find("^/mcp/%a+$") then
+    -- A 401 names the document of this endpoint, also when the bridge has made another request of the call.
+    handle:streamInfo():dynamicMetadata():set("ameide.edge", "endpoint", path)
+  end
   local content_type = headers:get("content-type")
   local media_type = content_type and MEDIA_TYPES[content_type:lower():match("^[^%s;]*")]
   if media_type and media_type ~= content_type then

@@ -10,6 +10,7 @@ from tests.lua.filters import Filter, Passed
 MESSAGE = Filter("mcp")
 REQUEST = Filter("mcp_rest")
 PATHS = Filter("paths")
+IDS: list[Any] = [7, {}, [], True, "..", "a/../b", "./a"]
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_me"}}
 
 
@@ -48,20 +49,59 @@ class TestMessage:
         assert read("{}").status == "202"
 
 
-class TestRequestOfTheBridge:
-    @pytest.mark.parametrize("header", ["idempotency-key", "if-match"])
-    @pytest.mark.parametrize(
-        ("value", "status"), [("a b~", None), ("k" * 255, None), ("k" * 256, "400"), ("a\nb", "400"), ("\xfc", "400")]
-    )
-    def test_has_headers_of_ascii(self, header: str, value: str, status: str | None) -> None:
-        assert REQUEST.request({":path": "/v1/me", header: value}).status == status
+def call(name: str, **arguments: Any) -> Passed:
+    message = {"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+    return MESSAGE.request({":path": "/mcp", "x-request-id": "r"}, json.dumps(message).encode())
 
+
+class TestArguments:
+    def test_that_are_good_pass(self) -> None:
+        assert call("update_user", id="a.b..c/d", user={}, ifMatch='"1"', idempotencyKey="k" * 255).status is None
+        assert call("list_users", id="..").status is None
+        assert call("nothing").status is None
+
+    @pytest.mark.parametrize(
+        ("arguments", "field", "reason"),
+        [
+            ({"user": {}}, "id", "REQUIRED"),
+            ({"id": None, "user": {}}, "id", "REQUIRED"),
+            ({"id": "", "user": {}}, "id", "REQUIRED"),
+            *(({"id": said, "user": {}}, "id", "INVALID_FORMAT") for said in IDS),
+            ({"id": "a"}, "user", "REQUIRED"),
+            *(
+                ({"id": "a", "user": {}, "ifMatch": one}, "ifMatch", "INVALID_FORMAT")
+                for one in ("", 1, "\xfc", "k" * 256)
+            ),
+            ({"id": "a", "user": {}, "idempotencyKey": "a\r\nb: c"}, "idempotencyKey", "INVALID_FORMAT"),
+        ],
+    )
+    def test_that_the_bridge_cannot_use_are_an_answer(self, arguments: Any, field: str, reason: str) -> None:
+        answer = json.loads(call("update_user", **arguments).text or "")
+        assert (answer["id"], answer["result"]["isError"]) == ("a", True)
+        said = json.loads(answer["result"]["content"][0]["text"])
+        (violation,) = said["details"][2]["fieldViolations"]
+        assert (violation["field"], violation["reason"]) == (field, reason)
+        assert said["message"].endswith(f"{field} {violation['description']}.")
+
+    def test_that_are_missing_are_missing(self) -> None:
+        message = {"id": 1, "method": "tools/call", "params": {"name": "get_user"}}
+        assert "id is missing" in (read(json.dumps(message)).text or "")
+
+
+class TestRequestOfTheBridge:
     def test_has_a_path_of_16_kib(self) -> None:
-        assert REQUEST.request({":path": "/" * 16384}).status is None
-        assert REQUEST.request({":path": "/" * 16385}).status == "400"
+        start = "/v1/users/"
+        assert REQUEST.request({":method": "GET", ":path": start + "x" * (16384 - len(start))}).status is None
+        assert REQUEST.request({":method": "GET", ":path": start + "x" * (16385 - len(start))}).status == "400"
+
+    def test_has_a_path_of_the_contract(self) -> None:
+        """The transcoder finds ListUsers at the first."""
+        for path in ("/v1/users/", "/v1/users//suspend"):
+            assert REQUEST.request({":method": "GET", ":path": path}).status == "404"
+        assert REQUEST.request({":method": "GET", ":path": "/mcp/users/tools.json"}).status is None
 
     def test_that_is_denied_is_an_answer_and_a_denied_message_is_not(self) -> None:
-        called = REQUEST.request({":path": "/v1/me"}).metadata
+        called = REQUEST.request({":method": "GET", ":path": "/v1/me"}).metadata
         assert REQUEST.response({":status": "403"}, called)[":status"] == "400"
         assert REQUEST.response({":status": "401"}, called)[":status"] == "401"
         assert REQUEST.response({":status": "403"})[":status"] == "403"

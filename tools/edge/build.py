@@ -140,13 +140,8 @@ def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
 
 def _source(file: str) -> Path:
     """Returns where a file of the edge's working directory comes from (`layout.py`)."""
-    places = (
-        ROOT / "docs" / file,
-        GENERATED / file,
-        ENVOY / file,
-        ROOT / "third_party" / "swagger-ui" / Path(file).name,
-    )
-    return next(place for place in places if place.exists())
+    folders = (ROOT / "docs", GENERATED, ENVOY, ROOT / "third_party" / "swagger-ui")
+    return next(path for folder in folders for path in (folder / file, folder / Path(file).name) if path.exists())
 
 
 def _parts(classes: list[str] | None) -> list[tuple[str, list[Any]]]:

@@ -37,6 +37,7 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "contract": strict_contract.contract(method for service in services for method in service.methods),
         "open_paths": dict.fromkeys(_open_paths(path for path, _ in served), True),
         "replies": replies.table(),
+        "tools": {one.name: one.needed for one in served[0][1]},
         "request_headers": dict.fromkeys(sorted(CLIENT_HEADERS), True),
     }
     folder.mkdir(exist_ok=True)

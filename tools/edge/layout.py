@@ -37,12 +37,7 @@ def lay_out(
         decided: False leaves places for what `edge.json` decides, for the image.
     """
     target.mkdir(parents=True, exist_ok=True)
-    files = (
-        generated / "transcoder.pb",
-        generated / "llms.txt",
-        *generated.glob("*.lua"),
-        ROOT / "docs" / "openapi.json",
-    )
+    files = (generated / "transcoder.pb", generated / "llms.txt", *generated.glob("*.lua"), ROOT / "docs/openapi.json")
     decisions = environment / "edge.json"
     for source in (*files, environment / "authentication.yaml", environment / "audience.lua", decisions):
         shutil.copyfile(source, target / source.name)

@@ -42,6 +42,12 @@ class Tool:
         return str(self.listed["name"])
 
     @property
+    def needed(self) -> Json:
+        """The arguments without which the bridge makes no request, and where it puts each."""
+        path, body = next(iter(self.rule.values())), self.rule.get("body", "*")
+        return dict.fromkeys(re.findall(r"{(\w+)}", path), "path") | ({} if body == "*" else {body: "body"})
+
+    @property
     def read_only(self) -> bool:
         return bool(self.listed["annotations"]["readOnlyHint"])
 
@@ -69,8 +75,9 @@ def _tool(verb: str, path: str, operation: Json, names: dict[str, str], schemas:
     name, (tag,) = operation["operationId"], operation["tags"]
     single = names.get(name.removeprefix("Batch")[:-1]) if name.startswith("Batch") else None
     schema, rule = _arguments(operation, schemas, single)
-    text = operation["description"].partition("\n\nRequires the permission")[0]
-    text = " ".join(_SENTENCE.split(text)[:2])
+    about, _, ending = operation["description"].partition("\n\nRequires the permission")
+    # What is behind the permission says when a deprecated operation ends.
+    text = " ".join((*_SENTENCE.split(about)[:2], *ending.split("\n\n")[1:]))
     if single:
         text += f" For several at once: {single} takes one."
     elif name.startswith("List") and (one := names.get(f"Get{name[4:-1]}")):

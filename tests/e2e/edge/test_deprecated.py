@@ -14,13 +14,14 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from tests.e2e.edge.backend import SERVICE, Backend
-from tests.e2e.edge.callers import CALLERS, USERS, Ask
+from tests.e2e.edge.callers import CALLERS, USERS, Ask, ask_tool
 from tests.e2e.edge.plugin import Edge, Layout, running
 from tests.e2e.edge.test_error_matrix import failing
 from tools.clients.api import Method
 from tools.contract.descriptors import ending_of
 from tools.edge.build import GENERATED
 from tools.edge.generate import generate
+from tools.mcp.tools import tools
 from tools.openapi.document import _operation
 from tools.openapi.schemas import Schemas
 
@@ -64,6 +65,23 @@ async def test_says_so_with_every_answer(ending: Edge, backend: Backend) -> None
     async with ending.client(headers=ending.credentials) as client:
         answer = await client.get("/v1/me")
         other = await client.get("/v1/users")
+        for content_type, content in (
+            ("application/proto", b""),
+            ("application/json", b"{}"),
+            ("application/grpc-web+proto", b"\0" * 5),
+        ):
+            said = await client.post(f"{USERS}/GetMe", content=content, headers={"content-type": content_type})
+            assert (said.status_code, said.headers.get("grpc-status")) == (200, None), content_type
+            assert {name: said.headers[name] for name in HEADERS} == HEADERS, content_type
+        for codec, message in (("proto", ""), ("json", "{}")):
+            parameters = {"connect": "v1", "encoding": codec, "message": message}
+            said = await client.get(f"{USERS}/GetMe", params=parameters)
+            assert said.status_code == 200
+            assert {name: said.headers[name] for name in HEADERS} == HEADERS, f"GET {codec}"
+        call_of_tool = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_me"}}
+        said = await client.post("/mcp", json=call_of_tool)
+        assert said.json()["result"]["isError"] is False
+        assert {name: said.headers[name] for name in HEADERS} == HEADERS
     assert (answer.status_code, other.status_code) == (200, 200)
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert not HEADERS.keys() & set(other.headers)
@@ -73,7 +91,7 @@ async def test_says_so_with_every_answer(ending: Edge, backend: Backend) -> None
         assert await call.code() == grpc.StatusCode.OK
         assert HEADERS.items() <= dict(await call.initial_metadata()).items()
     backend.script["GetMe"] = failing(NotFoundError())
-    for language, ask in CALLERS.items():
+    for language, ask in {**CALLERS, "mcp": ask_tool}.items():
         refusal = await ask(ending, Ask("/v1/me", f"{USERS}/GetMe", ending.credentials))
         assert {name: refusal.headers[name] for name in HEADERS} == HEADERS, language
 
@@ -85,6 +103,8 @@ def test_says_so_in_the_documents() -> None:
     assert operation["deprecated"] is True
     assert operation["description"].endswith(words)
     assert Method(method).comment.endswith(words)
+    (tool,) = tools({"paths": {"/v1/me": {"get": operation}}, "components": {"schemas": {}}})
+    assert tool.listed["description"].endswith(words)
 
 
 @pytest.mark.parametrize(
