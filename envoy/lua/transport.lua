@@ -67,7 +67,8 @@ local function own(handle, headers)
   if media_type and media_type ~= content_type then
     headers:replace("content-type", media_type)
   end
-  local kept = media_type and KEPT_OF_GRPC or recognise(handle, headers) and KEPT_OF_CONNECT or {}
+  local speaks_connect = not media_type and handle:virtualHost():metadata():get("connect") and recognise(handle, headers)
+  local kept = media_type and KEPT_OF_GRPC or speaks_connect and KEPT_OF_CONNECT or {}
   local unknown, size = {}, 0
   for name, value in pairs(headers) do
     size = size + #name + #value

@@ -285,8 +285,8 @@ class TestEdge:
     )
     def test_trusts_the_hops_of_a_gateway_and_no_origin_of_its_own(self, gateway: dict[str, Any], hops: int) -> None:
         files = Release({"edge": {"gateway": gateway}}).of_kind("ConfigMap")["edge"]["data"]
-        decided = LOCAL | {"trusted_hops": hops, "origins": [], "mcp": False, "issuers": ["https://login.example.com/"]}
-        assert json.loads(files["edge.json"]) == decided
+        decided = {"trusted_hops": hops, "origins": [], "issuers": ["https://login.example.com/"]}
+        assert json.loads(files["edge.json"]) == LOCAL | decided | {"connect": False, "mcp": False}
 
     def test_takes_the_rates_of_this_environment(self) -> None:
         files = Release({"edge": {"rates": {"READ": {"principal": 7}}}}).of_kind("ConfigMap")["edge"]["data"]

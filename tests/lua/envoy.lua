@@ -60,6 +60,13 @@ return function(headers, content, metadata)
     streamInfo = function()
       return info
     end,
+    virtualHost = function()
+      return {metadata = function()
+        return {get = function(_, name)
+          return (metadata.host or {connect = true})[name]
+        end}
+      end}
+    end,
     -- Of the route.
     metadata = function()
       return {get = function(_, name)

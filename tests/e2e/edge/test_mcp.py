@@ -1,10 +1,8 @@
 """The API as tools for AI agents: what an agent may send, and what it gets back (ADR 41)."""
 
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -22,7 +20,6 @@ from tests.e2e.edge.plugin import Edge, Layout, filter_named, running
 from tests.e2e.edge.test_error_matrix import failing
 from tests.protos import public_methods
 from tools.contract.descriptors import snake
-from tools.edge.build import ENVOY
 
 VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 INVALID_PARAMS: Final = -32602
@@ -144,17 +141,6 @@ class TestEndpoint:
         async with edge.client(headers=edge.credentials) as client:
             for method in ("GET", "POST"):
                 assert (await client.request(method, path, json={})).status_code == 404
-
-    async def test_is_not_there_unless_it_is_switched_on(
-        self, layout: Layout, published: None, backend: Backend, tmp_path: Path
-    ) -> None:
-        environment = shutil.copytree(ENVOY / "local", tmp_path / "local")
-        decided = json.loads((environment / "edge.json").read_text())
-        (environment / "edge.json").write_text(json.dumps(decided | {"mcp": False}))
-        async with running(layout("agentless", 3, environment=environment)) as edge:
-            rest_refusal(await send(edge, calling("get_me"))).is_row(REPLIES[404], http_status=404)
-            async with edge.client(headers=edge.credentials) as client:
-                assert (await client.get("/v1/me")).status_code == 200
 
 
 class TestCaller:
