@@ -340,6 +340,17 @@ class TestFailedAttempts:
         assert statuses == {401, 429}
         assert (await check("192.0.2.8", x_api_key="wrong")).denied_response.status.code == 401
 
+    def test_succeed_after_the_time_that_their_refusal_names(self) -> None:
+        clock = Clock()
+        attempts = FailedAttempts(now=clock)
+        for _ in range(AT_ONCE):
+            attempts.take("first")
+        with pytest.raises(RateLimitError) as refusal:
+            attempts.take("first")
+        assert refusal.value.retry_after_seconds is not None
+        clock.seconds += refusal.value.retry_after_seconds
+        attempts.take("first")
+
     def test_are_remembered_for_so_many_addresses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(failed_attempts, "_ADDRESSES", 2)
         attempts = FailedAttempts(now=lambda: 0.0)

@@ -15,7 +15,7 @@ import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.authn import Principal
-from api_common.errors import TooManyCallsError
+from api_common.errors import DomainError, TooManyCallsError, TooManyWatchesError
 from api_common.rpc import Shares
 from api_common.settings import SharesSettings
 from api_common.testing import refused, running_service, settings_for, watching
@@ -150,6 +150,32 @@ async def test_a_tenant_has_a_share_of_the_connections(
         with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"):
             await exhausted[0]
         assert (await shown(port, "share_used_ratio"))["connections", "tenant"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind"),
+    [
+        ({"calls": 1}, TooManyCallsError),
+        ({"watches": 1}, TooManyWatchesError),
+        ({"calls": 0, "bytes": 2**24}, TooManyCallsError),
+    ],
+)
+@pytest.mark.parametrize("holder", ["tenant", "principal"])
+def test_a_share_is_free_when_one_of_its_calls_has_ended(
+    wanted: dict[str, int], kind: type[DomainError], holder: str
+) -> None:
+    """No time frees it, so a refusal names the shortest: a second."""
+    least = {"calls": 1, "watches": 1, "bytes": 2**24}
+    shares = Shares(SharesSettings.model_validate({f"{holder}_{name}": value for name, value in least.items()}))
+    ada, other = Principal("ada", "a", frozenset()), Principal("other", "a", frozenset())
+    release = shares.hold(ada, wanted)
+    asking = ada if holder == "principal" else other
+    for _ in range(2):
+        with pytest.raises(kind) as refusal:
+            shares.hold(asking, wanted)
+        assert (refusal.value.metadata["holder"], refusal.value.retry_after_seconds) == (holder, 1)
+    release()
+    shares.hold(asking, wanted)()
 
 
 def test_a_principal_has_a_share_of_the_bytes() -> None:
