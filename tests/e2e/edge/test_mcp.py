@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
@@ -16,7 +17,7 @@ from mcp.types import TextContent
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, rest_refusal
-from tests.e2e.edge.plugin import Edge, Layout, filter_named, running
+from tests.e2e.edge.plugin import Edge, Issuer, Layout, filter_named, running
 from tests.e2e.edge.test_error_matrix import failing
 from tests.protos import public_methods
 from tools.contract.descriptors import snake
@@ -285,3 +286,29 @@ async def test_a_call_counts_in_its_rate_class(layout: Layout, published: None, 
         # Lists are EXPENSIVE: the edge holds each until its caller has read it.
         for status in (True, True, False):
             assert ("result" in (await send(edge, asking("tools/list"))).json()) is status
+
+
+async def test_a_token_as_keycloak_makes_them_calls_tools(
+    layout: Layout, published: None, backend: Backend, issuer: Issuer
+) -> None:
+    """It has several audiences, and its roles in another place; the service reads those, not the edge."""
+    shaped = issuer.token(
+        aud=["account", "ameide-api"],
+        typ="Bearer",
+        azp="agent",
+        acr="1",
+        scope="openid profile email",
+        sid="0190a1b2-0000-7000-8000-000000000000",
+        roles=None,
+        realm_access={"roles": ["offline_access", "admin"]},
+        resource_access={"account": {"roles": ["view-profile"]}},
+        preferred_username="ada",
+        email_verified=True,
+    )
+    async with running(layout("keycloak", 3, claims="keycloak")) as edge:
+        said = replace(edge, token=shaped)
+        async with connected(said, "/mcp/users") as client:
+            assert not (await client.call_tool("get_me", {})).is_error
+        elsewhere = replace(edge, token=issuer.token(roles=None, realm_access={"roles": "admin"}))
+        assert (await send(elsewhere, calling("get_me"))).status_code == 401
+    assert [one.metadata["authorization"] for one in backend.calls] == [f"Bearer {shaped}"]
