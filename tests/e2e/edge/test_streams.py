@@ -10,7 +10,9 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 
 from tests.e2e.edge.backend import Backend
+from tests.e2e.edge.callers import REPLIES, USERS
 from tests.e2e.edge.plugin import STREAMS, Edge
+from tests.e2e.edge.test_connect import envelope, stream_refusal
 from tools.topology import NAMED
 
 S = grpc.StatusCode
@@ -68,6 +70,9 @@ class TestBreaker:
                 await asyncio.sleep(0.01)
             beyond = watch(channel, impatient, "silent")
             assert await beyond.code() is S.UNAVAILABLE
+            connect = {"content-type": "application/connect+proto", "connect-protocol-version": "1"}
+            refused = await rest.post(f"{USERS}/WatchUsers", content=envelope(b""), headers=connect)
+            stream_refusal(refused, "proto").is_row(REPLIES[503], http_status=200)
             # This edge gives a call 0.3 s, which a busy machine may need for itself.
             while (answer := await rest.get("/v1/me")).status_code == 504:
                 pass
