@@ -1,4 +1,4 @@
-"""What a migrated database has beside its tables: functions, triggers, policies and grants, as SQL.
+"""What a migrated database has beside its tables: functions, triggers, views, policies and grants, as SQL.
 
 `python -m tests.contract.catalog` writes what the services' migrations make of an empty database into `schema/`, with
 which `test_schema` compares; do that only for a change that you want.
@@ -24,6 +24,10 @@ _QUERIES: Final = (
     """
     SELECT format('trigger %s on %s', tgname, tgrelid::regclass) AS name, pg_get_triggerdef(oid) AS definition
     FROM pg_trigger WHERE NOT tgisinternal
+    """,
+    """
+    SELECT 'view ' || viewname AS name, 'CREATE VIEW ' || viewname || E' AS\n' || rtrim(definition, ';') AS definition
+    FROM pg_views WHERE schemaname = 'public'
     """,
     """
     SELECT format('policy %s on %s', policyname, tablename) AS name,

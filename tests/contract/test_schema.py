@@ -19,6 +19,13 @@ from tests.services import Built, built_services
 
 OURS, THEIRS = "t-ours", "t-theirs"
 REFUSED: Final = "refused"
+SEEN_BY_TASK: Final = {
+    "follow": {"changes"},
+    "reap": {"changes", "change_horizons", "idempotency_keys", "quota_counts"},
+    "work": {"sagas"},
+    "another": set[str](),
+}
+"""What a background task sees of other tenants, by its name in `app.task`."""
 
 Client: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -86,11 +93,10 @@ async def test_every_table_of_the_database_is_declared_and_protected(built: Buil
         " AND relkind IN ('r', 'p', 'v', 'm', 'f')"
     )
     kinds = {row["relname"]: row["relkind"] for row in rows}
-    assert set(kinds) == {*built.metadata.tables, "alembic_version"}
-    assert set(kinds.values()) == {"r"}, (
-        "a view runs with its owner's eyes: make it WITH (security_invoker) and test it"
-    )
-    unprotected = {row["relname"] for row in rows if not row["protected"]} - {"alembic_version"}
+    assert set(kinds) == {*built.metadata.tables, "alembic_version", "changes"}
+    views = {name for name, kind in kinds.items() if kind != "r"}
+    assert views == {"changes"}, "a view runs with its owner's eyes: make it WITH (security_invoker) and test it"
+    unprotected = {row["relname"] for row in rows if not row["protected"]} - {"alembic_version", *views}
     assert not unprotected, (
         "let the migration that creates the table ENABLE and FORCE ROW LEVEL SECURITY, and create its policy"
     )
@@ -110,7 +116,7 @@ def test_what_services_have_in_common_is_the_same_in_all() -> None:
         for block in (catalog.FOLDER / f"{built}.sql").read_text().replace(application, "app").split("\n\n-- "):
             name, _, definition = block.removeprefix("-- ").partition("\n")
             found.setdefault(name, {}).setdefault(definition.strip(), []).append(str(built))
-    assert {"function record_change", "policy changes_reap on changes"} <= set(found)
+    assert {"function record_change", "policy changes_reap on recorded_changes"} <= set(found)
     different = {name: list(definitions.values()) for name, definitions in found.items() if len(definitions) > 1}
     assert not different, "write migrations that make these the same in all services"
 
@@ -139,13 +145,13 @@ async def test_the_application_sees_which_revision_the_schema_has(application: C
 
 
 async def test_without_a_tenant_there_are_no_rows_and_no_errors(filled: Built, application: Client) -> None:
-    for table in filled.metadata.tables:
+    for table in _readable(filled):
         assert await application.fetch(f"SELECT tenant_id FROM {table}") == [], table
         assert await _attempt(application, f"DELETE FROM {table}") in ("DELETE 0", REFUSED), table
 
 
 async def test_a_tenant_sees_its_own_rows_only(filled: Built, application: Client) -> None:
-    for table in filled.metadata.tables:
+    for table in _readable(filled):
         async with application.transaction():
             await _bind(application, OURS)
             rows = await application.fetch(f"SELECT tenant_id FROM {table}")
@@ -162,12 +168,36 @@ async def test_a_tenant_changes_its_own_rows_only(filled: Built, application: Cl
             assert await _attempt(application, others) in ("UPDATE 0", REFUSED), table.name
 
 
+@pytest.mark.parametrize("task", SEEN_BY_TASK)
+async def test_a_task_sees_of_all_tenants_what_it_needs(
+    filled: Built, application: Client, superuser: Client, task: str
+) -> None:
+    if "sagas" in filled.metadata.tables:
+        await superuser.execute("UPDATE sagas SET end_time = NULL")
+    async with application.transaction():
+        await application.execute("SELECT set_config('app.task', $1, true)", task)
+        rows = {table: await application.fetch(f"SELECT * FROM {table}") for table in _readable(filled)}
+        assert await _attempt(application, "SELECT * FROM recorded_changes") == REFUSED
+        deleted = await _attempt(application, "DELETE FROM changes")
+    seen = {table: {row["tenant_id"] for row in found} for table, found in rows.items() if found}
+    assert set(seen) == SEEN_BY_TASK[task] & set(rows)
+    assert all(tenants >= {OURS, THEIRS} for tenants in seen.values())
+    # Where the changes are, and not what they hold.
+    assert not [row for row in rows["changes"] if row["after"] or row["before"]]
+    assert (deleted != "DELETE 0") == (task == "reap")
+
+
 async def test_every_key_starts_with_the_tenant(built: Built) -> None:
     """A key without it would tell by its conflict that another tenant has the value, and foreign keys see every row."""
     for table in built.metadata.tables.values():
         keys = [list(table.primary_key.columns), *(list(index.columns) for index in table.indexes if index.unique)]
         keys += [list(constraint.columns) for constraint in table.foreign_key_constraints]
         assert all(columns[0].name == "tenant_id" for columns in keys), table.name
+
+
+def _readable(built: Built) -> list[str]:
+    """Returns what the application reads: of the changes their view."""
+    return [name.replace("recorded_changes", "changes") for name in built.metadata.tables]
 
 
 async def _attempt(connection: Client, statement: str, *arguments: Any) -> str:

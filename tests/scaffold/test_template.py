@@ -23,6 +23,14 @@ OWN: Final = frozenset(
         '\' "displayName": "Example",\'',
         '\' "labels": {"team": "a"},\'',
         '\' "description": "The first one"}\';',
+        # A later version gave the real table this name.
+        "CREATE TABLE recorded_changes (",
+        "CONSTRAINT pk_recorded_changes PRIMARY KEY (tenant_id, seq)",
+        "CREATE INDEX ix_recorded_changes_xid_tenant_id ON recorded_changes (xid, tenant_id);",
+        "CREATE POLICY changes_reap ON recorded_changes",
+        "USING (current_setting('app.task', true) = 'reap' AND true) WITH CHECK (false);",
+        "CREATE POLICY changes_tenant ON recorded_changes",
+        "ALTER TABLE recorded_changes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;",
     }
 )
 """The lines that agents has in another form, because it has more to do in them."""

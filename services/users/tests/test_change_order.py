@@ -129,7 +129,7 @@ class TestWhatIsRecorded:
         user = await create_user(users, admin, display_name="Old", labels={"team": "a"})
         renamed = pb.UpdateUserRequest(user=pb.User(id=user.id, display_name="New"))
         await users.UpdateUser(renamed, metadata=admin.metadata)
-        created, updated = await recorded.fetch("SELECT * FROM changes WHERE id = $1 ORDER BY seq", user.id)
+        created, updated = await recorded.fetch("SELECT * FROM recorded_changes WHERE id = $1 ORDER BY seq", user.id)
         assert (created["kind"], created["before"]) == ("created", None)
         assert (updated["kind"], updated["collection"]) == ("updated", "users")
         after, before = json.loads(updated["after"]), json.loads(updated["before"])
@@ -148,5 +148,7 @@ class TestWhatIsRecorded:
     async def test_cannot_be_changed_by_the_service(self, users_database: TestDatabase, tenant_id: str) -> None:
         async with writing(users_database, tenant_id) as writer:
             await writer.create()
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await writer._connection.execute("UPDATE changes SET kind = 'updated'")
+            for table in ("changes", "recorded_changes"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with writer._connection.transaction():
+                        await writer._connection.execute(f"UPDATE {table} SET kind = 'updated'")

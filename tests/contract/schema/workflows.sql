@@ -108,7 +108,7 @@ BEGIN
         SELECT jsonb_object_agg(key, value) INTO was
             FROM jsonb_each(was_is) WHERE value IS DISTINCT FROM now_is -> key;
     END IF;
-    INSERT INTO changes (tenant_id, xid, collection, id, kind, after, before) VALUES (
+    INSERT INTO recorded_changes (tenant_id, xid, collection, id, kind, after, before) VALUES (
         one.tenant_id, pg_current_xact_id()::text::bigint, TG_TABLE_NAME, one.id,
         CASE WHEN NOT was_live THEN 'created' WHEN is_live THEN 'updated' ELSE 'deleted' END, now_is, was
     );
@@ -123,13 +123,16 @@ GRANT SELECT ON alembic_version TO workflows_app;
 GRANT INSERT, SELECT, UPDATE ON change_horizons TO workflows_app;
 
 -- grants on changes to workflows_app
-GRANT DELETE, INSERT, SELECT ON changes TO workflows_app;
+GRANT DELETE, SELECT ON changes TO workflows_app;
 
 -- grants on idempotency_keys to workflows_app
 GRANT DELETE, INSERT, SELECT, UPDATE ON idempotency_keys TO workflows_app;
 
 -- grants on quota_counts to workflows_app
 GRANT INSERT, SELECT, UPDATE ON quota_counts TO workflows_app;
+
+-- grants on recorded_changes to workflows_app
+GRANT INSERT ON recorded_changes TO workflows_app;
 
 -- grants on reservation_holders to workflows_app
 GRANT DELETE, INSERT, SELECT, UPDATE ON reservation_holders TO workflows_app;
@@ -153,18 +156,18 @@ CREATE POLICY change_horizons_tenant ON change_horizons AS PERMISSIVE FOR ALL TO
  USING ((tenant_id = current_setting('app.tenant_id'::text, true)))
  WITH CHECK ((tenant_id = current_setting('app.tenant_id'::text, true)));
 
--- policy changes_follow on changes
-CREATE POLICY changes_follow ON changes AS PERMISSIVE FOR ALL TO public
+-- policy changes_follow on recorded_changes
+CREATE POLICY changes_follow ON recorded_changes AS PERMISSIVE FOR SELECT TO public
  USING (((current_setting('app.task'::text, true) = 'follow'::text) AND true))
- WITH CHECK (false);
+ WITH CHECK ();
 
--- policy changes_reap on changes
-CREATE POLICY changes_reap ON changes AS PERMISSIVE FOR ALL TO public
+-- policy changes_reap on recorded_changes
+CREATE POLICY changes_reap ON recorded_changes AS PERMISSIVE FOR ALL TO public
  USING (((current_setting('app.task'::text, true) = 'reap'::text) AND true))
  WITH CHECK (false);
 
--- policy changes_tenant on changes
-CREATE POLICY changes_tenant ON changes AS PERMISSIVE FOR ALL TO public
+-- policy changes_tenant on recorded_changes
+CREATE POLICY changes_tenant ON recorded_changes AS PERMISSIVE FOR ALL TO public
  USING ((tenant_id = current_setting('app.tenant_id'::text, true)))
  WITH CHECK ((tenant_id = current_setting('app.tenant_id'::text, true)));
 
@@ -225,3 +228,22 @@ CREATE TRIGGER count_undeleted AFTER UPDATE ON public.workflows FOR EACH ROW WHE
 
 -- trigger record_change on workflows
 CREATE TRIGGER record_change AFTER INSERT OR DELETE OR UPDATE ON public.workflows FOR EACH ROW EXECUTE FUNCTION record_change();
+
+-- view changes
+CREATE VIEW changes AS
+ SELECT tenant_id,
+    seq,
+    xid,
+    collection,
+    id,
+    kind,
+        CASE
+            WHEN (tenant_id = current_setting('app.tenant_id'::text, true)) THEN after
+            ELSE NULL::jsonb
+        END AS after,
+        CASE
+            WHEN (tenant_id = current_setting('app.tenant_id'::text, true)) THEN before
+            ELSE NULL::jsonb
+        END AS before,
+    create_time
+   FROM recorded_changes;

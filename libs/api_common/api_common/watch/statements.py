@@ -17,7 +17,7 @@ PAGE_SIZE: Final = 100
 MAX_PAGE_BYTES: Final = 1_000_000
 """The most bytes of rows in one page, as stored; a page holds at least one change."""
 
-CHANGES, HORIZONS = change_tables(sa.MetaData())
+CHANGES, HORIZONS = change_tables(sa.MetaData(), "changes")
 
 EVENT: Final = "change_event"
 """The column with the kind of a change; NULL in the only row of an empty page."""

@@ -11,14 +11,17 @@ FOLLOWER: Final = "follow"
 """The task that finds which tenants have new changes."""
 
 
-def change_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
+def change_tables(metadata: sa.MetaData, changes: str = "recorded_changes") -> tuple[sa.Table, sa.Table]:
     """Declares the tables of changes and of horizons, of a service with watched resources.
 
     A change has its own number and that of its transaction. Neither is the order in which changes become visible,
     because transactions commit in another order. A horizon says up to which number a tenant's changes were deleted.
+
+    Args:
+        changes: the table, or the view of it that queries use: `changes` hides the rows of other tenants from tasks.
     """
-    changes = sa.Table(
-        "changes",
+    recorded = sa.Table(
+        changes,
         metadata,
         sa.Column("tenant_id", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger, sa.Identity(), nullable=False),
@@ -41,4 +44,4 @@ def change_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("xid", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id"),
     )
-    return changes, horizons
+    return recorded, horizons
