@@ -156,13 +156,17 @@ class TestEveryRpc:
             "other audience": identity.sign(claims | {"aud": "elsewhere"}),
             "without tenant": identity.sign({key: value for key, value in claims.items() if key != "tenant_id"}),
             "expired, of an API key": of_api_key(int(time.time()) - 2 * LIFETIME_SECONDS),
-            "forged, of an API key": identity.sign(claims | {"iss": INTERNAL_ISSUER}),
+            "unknown key, of an API key": identity.sign(claims | {"iss": INTERNAL_ISSUER}),
         }
-        answers = set()
-        for token in tokens.values():
+        answers: dict[str, set[Answer]] = {"": set()}
+        for name, token in tokens.items():
             metadata = (("authorization", f"Bearer {token}"),)
-            answers.add(await answer(world.send(rpc, world.request(rpc), metadata), without=NEVER))
-        (one,) = answers
+            found = await answer(world.send(rpc, world.request(rpc), metadata), without=NEVER)
+            # Who has a token sees these, too.
+            visible = next((fault for fault in ("expired", "unknown key") if name.startswith(fault)), "")
+            answers.setdefault(visible, set()).add(found)
+        assert [len(same) for same in answers.values()] == [1, 1, 1]
+        (one,) = answers[""]
         assert one.code is S.UNAUTHENTICATED
         with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
             await world.send(rpc, world.request(rpc), ())

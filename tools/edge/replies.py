@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, EdgeReply
+from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, CredentialFault, EdgeReply
 
 Node = dict[str, Any]
 
@@ -15,6 +15,7 @@ _REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 def rows() -> list[Node]:
     """Returns the rows of `local_reply_config`: the first that matches counts; rows for gRPC precede rows for REST."""
     cases = [(_REPLIES[status], condition) for status, condition in _cases()]
+    faults = [(f" {fault}", _all(_UNAUTHENTICATED, _cel(found))) for fault, found in _FAULTS.items()]
     malformed = _REPLIES[400]
     transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
     strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
@@ -22,9 +23,11 @@ def rows() -> list[Node]:
     untranscoded = _all(_status(400), _details(".contains('grpc_json_transcode_failure')"))
     return [
         *_AGENTS,
+        *(_grpc_row(_REPLIES[401], condition, more=more) for more, condition in faults),
         *(_grpc_row(reply, condition) for reply, condition in cases),
         _rest_row(malformed, untranscoded, transcoder, more=" %LOCAL_REPLY_BODY%"),
         _rest_row(malformed, _all(_status(400), _STRICT), strict, more=" %DYNAMIC_METADATA(strict:message)%"),
+        *(_rest_row(_REPLIES[401], condition, more=more) for more, condition in faults),
         *(_rest_row(reply, condition) for reply, condition in cases),
     ]
 
@@ -45,17 +48,17 @@ def _cases() -> Iterator[tuple[int, Node]]:
     yield 405, _details(".contains('wrong_method')")
     yield 415, _details(".contains('unknown_codec')")
     yield 501, _details(".contains('unknown_encoding')")
-    # A wrong audience, which Envoy itself answers with 403, and two credentials.
-    yield 401, _details(".startsWith('jwt_authn_access_denied')", ".contains('ambiguous_credential')")
+    yield 401, _REFUSED
     yield 431, _details(".contains('headers_too_large')")
     yield from ((status, _status(status)) for status in _REPLIES if status not in (400, 500))
     yield 400, _all(_status(400, "GE"), _status(499, "LE"))
     yield 500, _status(500, "GE")
 
 
-def _grpc_row(reply: EdgeReply, condition: Node) -> Node:
+def _grpc_row(reply: EdgeReply, condition: Node, *, more: str = "") -> Node:
     """Returns a row without a body, which would travel in grpc-message; `errors.lua` adds the details."""
-    headers = [_header("grpc-status", str(_code(reply))), _header("grpc-message", reply.message), *_headers(reply)]
+    said = {"grpc-status": str(_code(reply)), "grpc-message": reply.message + more}
+    headers = [*(_header(*one) for one in said.items()), *_headers(reply)]
     return {
         "filter": _all({"or_filter": {"filters": [_CONNECT, _GRPC]}}, condition),
         "status_code": 200,
@@ -116,7 +119,11 @@ def _said(filter_: str, key: str) -> Node:
 
 def _details(*tests: str) -> Node:
     """Returns a condition on why Envoy answers."""
-    config = {"@type": _CEL, "expression": " || ".join(f"response.code_details{test}" for test in tests)}
+    return _cel(" || ".join(f"response.code_details{test}" for test in tests))
+
+
+def _cel(expression: str) -> Node:
+    config = {"@type": _CEL, "expression": expression}
     return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}}
 
 
@@ -138,6 +145,21 @@ _GRPC: Final = _all(
     {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
 )
 _STRICT: Final = _said("strict", "description")
+# A wrong audience, which Envoy itself answers with 403, and two credentials.
+_REFUSED: Final = _details(".startsWith('jwt_authn_access_denied')", ".contains('ambiguous_credential')")
+_UNAUTHENTICATED: Final[Node] = {"or_filter": {"filters": [_REFUSED, _status(401)]}}
+# What jwt_authn says is Envoy's text with underscores. Of a wrong signature and of wrong claims nothing is said.
+_FAULTS: Final = {
+    CredentialFault.SEVERAL: "'authorization' in request.headers"
+    " && ('x-api-key' in request.headers || request.headers['authorization'].contains(','))",
+    CredentialFault.API_KEY: "'x-api-key' in request.headers",
+    CredentialFault.SCHEME: "'authorization' in request.headers"
+    " && !request.headers['authorization'].matches('^Bearer [^ ]+$')",
+    CredentialFault.MALFORMED: "response.code_details.matches('[{]Jwt_(is_not_in|header|payload|signature)')",
+    CredentialFault.EXPIRED: "response.code_details.contains('{Jwt_is_expired')",
+    CredentialFault.ISSUER: "response.code_details.contains('{Jwt_issuer_is_not_configured')",
+    CredentialFault.KEY: "response.code_details.contains('_key_to_match_kid_')",
+}
 # What the bridge answers is a message of JSON-RPC already. For a wrong version MCP asks for the status, too.
 _MESSAGE: Final[Node] = {
     "headers_to_add": _SECURITY,

@@ -52,7 +52,7 @@ class TestToken:
         ],
     )
     async def test_that_does_not_hold_is_rejected(
-        self, anonymous: httpx.AsyncClient, backend: Backend, issuer: Issuer, claims: dict[str, object]
+        self, anonymous: httpx.AsyncClient, backend: Backend, issuer: Issuer, claims: dict[str, Any]
     ) -> None:
         headers = {"authorization": f"Bearer {issuer.token(**claims)}"}
         rest_refusal(await anonymous.get("/v1/me", headers=headers)).is_row(REPLIES[401], http_status=401)

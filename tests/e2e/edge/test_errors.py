@@ -9,11 +9,13 @@ import grpc
 import httpx
 import pytest
 from ameide.user.v1 import user_pb2 as pb
+from api_common.errors import CredentialFault
 from google.rpc import error_details_pb2, status_pb2
 
 from tests.e2e.edge.backend import MIB, Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, ask_grpc, ask_rest, http_status_of
 from tests.e2e.edge.plugin import Edge, Issuer
+from tests.e2e.edge.test_api_keys import refusing
 
 ME = Ask("/v1/me", f"{USERS}/GetMe")
 
@@ -31,7 +33,33 @@ class TestRefusal:
     async def test_rejects_anonymous(self, edge: Edge, language: str) -> None:
         refusal = await CALLERS[language](edge, ME)
         refusal.is_row(REPLIES[401], http_status=http(language, 401))
+        assert refusal.message == REPLIES[401].message
         assert refusal.headers["www-authenticate"].startswith("Bearer resource_metadata=")
+
+    @pytest.mark.parametrize("fault", [*CredentialFault, None], ids=lambda fault: fault.name if fault else "secret")
+    async def test_says_what_the_bearer_can_find_out_alone(
+        self, edge: Edge, issuer: Issuer, backend: Backend, language: str, fault: CredentialFault | None
+    ) -> None:
+        backend.script["Check"] = refusing(401)
+        good = f"Bearer {edge.token}"
+        headers = {
+            CredentialFault.SEVERAL: [{"authorization": f"{good},Bearer x"}, {"authorization": good, "x-api-key": "x"}],
+            CredentialFault.API_KEY: [{"x-api-key": "x"}],
+            CredentialFault.SCHEME: [{"authorization": f"Basic {edge.token}"}, {"authorization": f"{good} x"}],
+            CredentialFault.MALFORMED: [{"authorization": "Bearer a.b.c"}, {"authorization": "Bearer x"}],
+            CredentialFault.EXPIRED: [{"authorization": f"Bearer {issuer.token(exp=issuer.now() - 60)}"}],
+            CredentialFault.ISSUER: [{"authorization": f"Bearer {issuer.token(iss='https://elsewhere.example/')}"}],
+            CredentialFault.KEY: [{"authorization": f"Bearer {issuer.token(key_id='unknown')}"}],
+            None: [
+                {"authorization": f"{good[:-9]}AAAAAAAAA"},
+                {"authorization": f"Bearer {issuer.token(tenant_id=None)}"},
+                {"authorization": f"Bearer {issuer.token(aud='somebody-else')}"},
+            ],
+        }
+        for each in headers[fault]:
+            refusal = await CALLERS[language](edge, Ask(ME.rest, ME.rpc, each))
+            refusal.is_row(REPLIES[401], http_status=http(language, 401))
+            assert refusal.message == " ".join(filter(None, (REPLIES[401].message, fault))), each
 
     async def test_of_a_wrong_audience_is_unauthenticated(self, edge: Edge, issuer: Issuer, language: str) -> None:
         headers = {"authorization": f"Bearer {issuer.token(aud='somebody-else')}"}

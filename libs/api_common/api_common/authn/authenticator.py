@@ -18,7 +18,7 @@ from api_common.authn.key_sets import KeySet
 from api_common.authn.oidc import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, OidcVerifier, read_issuer
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import Peer, spiffe_id, verify_service_token
-from api_common.errors import AuthorizationError, UnauthenticatedError
+from api_common.errors import AuthorizationError, CredentialFault, UnauthenticatedError
 
 TRUST_DOMAIN: Final = "spiffe://ameide.local/"
 """The prefix of the names of all our processes."""
@@ -82,7 +82,7 @@ class Authenticator:
 
         Raises:
             AuthorizationError: this service does not serve the peer.
-            UnauthenticatedError: the token does not verify. The message never says which check failed.
+            UnauthenticatedError: the token does not verify. The message never says what is wrong with its claims.
         """
         if internal:
             if peer is None or peer.identity not in self._internal_callers:
@@ -100,7 +100,7 @@ class Authenticator:
         if known is None or known.generation != known.key_set.generation:
             verifier = self._verifiers.get(read_issuer(token))
             if verifier is None:
-                raise UnauthenticatedError
+                raise UnauthenticatedError(CredentialFault.ISSUER)
             known = _Verified(await verifier.verify(token), verifier.key_set, verifier.key_set.generation)
             self._users[digest] = known
         return self._unexpired(known.principal)
@@ -116,7 +116,7 @@ class Authenticator:
 
     def _unexpired(self, principal: Principal) -> Principal:
         if principal.expires_at + CLOCK_SKEW_SECONDS <= self._now():
-            raise UnauthenticatedError
+            raise UnauthenticatedError(CredentialFault.EXPIRED)
         return principal
 
 
@@ -126,8 +126,12 @@ def bearer_token(authorization: tuple[str, ...]) -> str:
     Raises:
         UnauthenticatedError: there is none, more than one, or it is not exactly `Bearer <token>`.
     """
-    if len(authorization) != 1 or not authorization[0].startswith("Bearer "):
+    if not authorization:
         raise UnauthenticatedError("A bearer token is required.")
+    if len(authorization) > 1:
+        raise UnauthenticatedError(CredentialFault.SEVERAL)
+    if not authorization[0].startswith("Bearer "):
+        raise UnauthenticatedError(CredentialFault.SCHEME)
     return authorization[0][len("Bearer ") :]
 
 

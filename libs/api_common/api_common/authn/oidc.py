@@ -15,7 +15,7 @@ import jwt
 
 from api_common.authn.key_sets import ALGORITHMS, KeySet, UnknownKeyError
 from api_common.authn.principal import TENANT_PATTERN, Kind, Principal
-from api_common.errors import UnauthenticatedError
+from api_common.errors import CredentialFault, UnauthenticatedError
 
 MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
 """The longest accepted time from `iat` to `exp`, so that a stolen token ends within a day."""
@@ -26,6 +26,10 @@ CLOCK_SKEW_SECONDS: Final = 5
 
 _REFUSED: Final = (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
 """What a token raises that does not verify."""
+_FAULTS: Final[Mapping[type, str]] = {
+    UnknownKeyError: CredentialFault.KEY,
+    jwt.ExpiredSignatureError: CredentialFault.EXPIRED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +75,10 @@ class OidcVerifier:
         """Returns the bearer of ``token``.
 
         Raises:
-            UnauthenticatedError: it does not verify. The message never says which check failed.
+            UnauthenticatedError: it does not verify. The message never says what is wrong with its claims.
         """
+        key_id = _read_key_id(token)
         try:
-            if len(token) > MAX_TOKEN_BYTES or "=" in token:
-                raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
-            header, payload, _ = token.split(".")
-            key_id = _object(header).get("kid")
-            if not isinstance(key_id, str | None):
-                raise TypeError("the key's id must be a text")
-            _object(payload)
             key = await self.key_set.find(key_id)
             claims = jwt.decode(
                 token,
@@ -93,7 +91,7 @@ class OidcVerifier:
             )
             return self._principal(claims)
         except _REFUSED as error:
-            raise UnauthenticatedError from error
+            raise UnauthenticatedError(_FAULTS.get(type(error), "")) from error
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         expires_at, issued_at = claims["exp"], claims["iat"]
@@ -123,12 +121,26 @@ def read_issuer(token: str) -> str:
         UnauthenticatedError: it names none.
     """
     try:
-        issuer = _object(token.split(".")[1])["iss"]
-    except (ValueError, LookupError, RecursionError) as error:
-        raise UnauthenticatedError from error
+        issuer = _object(token.split(".")[1]).get("iss")
+    except (ValueError, IndexError, RecursionError) as error:
+        raise UnauthenticatedError(CredentialFault.MALFORMED) from error
     if not isinstance(issuer, str):
-        raise UnauthenticatedError
+        raise UnauthenticatedError(CredentialFault.ISSUER)
     return issuer
+
+
+def _read_key_id(token: str) -> str | None:
+    try:
+        if len(token) > MAX_TOKEN_BYTES or "=" in token:
+            raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
+        header, payload, _ = token.split(".")
+        key_id = _object(header).get("kid")
+        if not isinstance(key_id, str | None):
+            raise TypeError("the key's id must be a text")
+        _object(payload)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UnauthenticatedError(CredentialFault.MALFORMED) from error
+    return key_id
 
 
 def _object(segment: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from api_common.errors.domain import ViolationReason as ViolationReason
 from api_common.errors.registry import EDGE_REPLIES as EDGE_REPLIES
 from api_common.errors.registry import ERROR_DOMAIN as ERROR_DOMAIN
 from api_common.errors.registry import REGISTRY as REGISTRY
+from api_common.errors.registry import CredentialFault as CredentialFault
 from api_common.errors.registry import EdgeReply as EdgeReply
 from api_common.errors.registry import ErrorSpec as ErrorSpec
 from api_common.errors.registry import spec_of as spec_of

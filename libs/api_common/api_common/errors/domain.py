@@ -78,7 +78,8 @@ class DomainError(Exception):
         resource: ResourceInfo | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
-        self.message = message or self.sentence
+        # gRPC takes no text of another class, such as an enum's.
+        self.message = str(message or self.sentence)
         super().__init__(self.message)
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)

@@ -4,6 +4,7 @@ Source: google/rpc/code.proto for the pairs of gRPC code and HTTP status, AIP-19
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import grpc
@@ -89,6 +90,25 @@ EDGE_REPLIES: Final = (
     EdgeReply(504, _S.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "The deadline passed before the work was done."),
 )
 """One row per HTTP status that the edge answers with by itself."""
+
+
+class CredentialFault(StrEnum):
+    """What a 401 says of the credential: what its bearer can find out alone, and needs to know to mend it."""
+
+    SEVERAL = "The request has more than one credential."
+    """Two tokens, or a token and an API key."""
+    API_KEY = "The API key is not valid."
+    """Whatever the cause is."""
+    SCHEME = "The header authorization must be the word Bearer, a space and a JSON Web Token."
+    """Another scheme or spelling (RFC 6750, section 2.1)."""
+    MALFORMED = "The token is no JSON Web Token."
+    """It cannot be read (RFC 7519)."""
+    EXPIRED = "The token has expired."
+    """Its signature is right, and its `exp` has passed."""
+    ISSUER = "The token's issuer is unknown here."
+    """Its `iss` is none of those that are configured."""
+    KEY = "The token names a key that its issuer does not have."
+    """Its `kid` is not in the issuer's key set."""
 
 
 _ROWS: Final[dict[type, ErrorSpec]] = {spec.error: spec for spec in REGISTRY}

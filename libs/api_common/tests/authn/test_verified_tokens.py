@@ -11,14 +11,47 @@ from api_common.authn import authenticator
 from api_common.authn.authenticator import Authenticator
 from api_common.authn.key_sets import FileKeySet
 from api_common.authn.oidc import CLOCK_SKEW_SECONDS, OidcVerifier
-from api_common.errors import UnauthenticatedError
+from api_common.errors import CredentialFault, UnauthenticatedError
 from api_common.testing import AUDIENCE, ISSUER, Identity
 
-from libs.api_common.tests.authn.test_oidc import HOUR, claims, header, signed, verifier
+from libs.api_common.tests.authn.test_oidc import GONE, HOUR, claims, header, signed, verifier
 
 
 def authenticator_of(one: OidcVerifier, **options: Any) -> Authenticator:
     return Authenticator({ISSUER: one}, service="users", callers=(), **options)
+
+
+class TestMessage:
+    @pytest.mark.parametrize(
+        ("header_changes", "changes", "said"),
+        [
+            ({}, {"iat": 1, "exp": 2}, CredentialFault.EXPIRED),
+            ({"kid": "unknown"}, {}, CredentialFault.KEY),
+            ({}, {"iss": "https://elsewhere.example/"}, CredentialFault.ISSUER),
+            ({}, {"iss": GONE}, CredentialFault.ISSUER),
+            ({"kid": 1}, {}, CredentialFault.MALFORMED),
+            # Nothing of what is wrong with a claim.
+            ({}, {"aud": "elsewhere"}, UnauthenticatedError.sentence),
+            ({}, {"tenant_id": GONE}, UnauthenticatedError.sentence),
+        ],
+    )
+    async def test_says_what_the_bearer_can_find_out_alone(
+        self, identity: Identity, header_changes: dict[str, Any], changes: dict[str, Any], said: str
+    ) -> None:
+        token = signed(identity, header(**header_changes), claims(identity, **changes))
+        assert await self.said_of(identity, token) == said
+
+    async def test_says_nothing_of_a_wrong_signature(self, identity: Identity) -> None:
+        start, payload, signature = signed(identity, header(), claims(identity, iat=1, exp=2)).split(".")
+        assert await self.said_of(identity, f"{start}.{payload}.{signature[::-1]}") == UnauthenticatedError.sentence
+        for token in ("x", "a.b.c", f"{start}.{payload}"):
+            assert await self.said_of(identity, token) == CredentialFault.MALFORMED
+
+    @staticmethod
+    async def said_of(identity: Identity, token: str) -> str:
+        with pytest.raises(UnauthenticatedError) as caught:
+            await authenticator_of(verifier(identity)).authenticate(token, peer=None, method="")
+        return caught.value.message
 
 
 class TestMemory:
@@ -28,8 +61,9 @@ class TestMemory:
         token = signed(identity, header(), claims(identity, exp=int(now) + HOUR))
         assert (await callers.authenticate(token, peer=None, method="")).subject == "ada"
         now += HOUR + CLOCK_SKEW_SECONDS + 1
-        with pytest.raises(UnauthenticatedError):
+        with pytest.raises(UnauthenticatedError) as caught:
             await callers.authenticate(token, peer=None, method="")
+        assert caught.value.message == CredentialFault.EXPIRED
 
     async def test_saves_the_verification(self, identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
         callers = authenticator_of(verifier(identity))
