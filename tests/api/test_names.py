@@ -9,7 +9,21 @@ from api_common.testing import refused
 from tests.security.world import Founding, Rpc, World, rpcs
 
 GOOD: Final = ("Ada Lovelace", "é", "O’Brien & 1/2 €", "नमस्ते", "می\u200cخواهم", "👩\u200d💻 at work", "x" * 200)
-BAD: Final = (" ", "\u00a0", " a", "a ", "a\nb", "a\tb", "\x7f", "a\u0085", "a\u202eb", "\ufeffa", "a\u2028b", "\u200d")
+BAD: Final = (
+    " ",
+    "\u00a0",
+    " a",
+    "a ",
+    "a\nb",
+    "a\tb",
+    "\x7f",
+    "a\u0085",
+    "a\u202eb",
+    "\ufeffa",
+    "a\u2028b",
+    "\u200d",
+    "e\u0301",
+)
 
 
 def field_of(rpc_: Rpc) -> str | None:
@@ -40,3 +54,20 @@ async def test_is_what_people_can_read(world: World, rpc_: Rpc) -> None:
         request = world.request(rpc_)
         getattr(request, field).display_name = name
         await world.call(rpc_, request)
+
+
+async def test_is_told_apart_wherever_it_is(world: World) -> None:
+    """Two names that look the same must be the same: form C of Unicode, in batches and in nodes of a workflow, too."""
+    decomposed, composed = "Cafe\u0301", "Caf\u00e9"
+    (batch,) = (one for one in rpcs() if one.method.name == "BatchCreateWorkflows")
+    (create,) = (one for one in rpcs() if one.method.name == "CreateWorkflow")
+    request: Any = batch.policy.request_class()
+    for name in (composed, decomposed):
+        item: Any = request.requests.add()
+        item.CopyFrom(world.request(create))
+        item.workflow.definition.nodes[0].display_name = name
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        await world.call(batch, request)
+    assert list(refusal.violations) == ["requests[1].workflow.definition.nodes[0].display_name"]
+    request.requests[1].workflow.definition.nodes[0].display_name = composed
+    await world.call(batch, request)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Final
+from unicodedata import is_normalized
 
 from google.protobuf.message import DecodeError, Message
 from protovalidate import Validator, Violation
@@ -179,7 +180,10 @@ def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
         if len(payload) > MAX_FIELDS or b"\0" in payload:
             scan.check(payload)
         request = _decode(method, payload)
-        if violations := [violation for check in checks for violation in check(request, call.incoming)]:
+        violations = [violation for check in checks for violation in check(request, call.incoming)]
+        if not payload.isascii():
+            violations += islice(_decomposed_names(request), MAX_EXPLAINED_PARTS)
+        if violations:
             raise errors.ValidationError(violations=violations)
         return request
 
@@ -264,6 +268,19 @@ def _parts(message: Message) -> Iterator[object]:
         elif field.message_type is not None:
             for inner in value if field.is_repeated else (value,):
                 yield from _parts(inner)
+
+
+def _decomposed_names(message: Message, within: str = "") -> Iterator[errors.FieldViolation]:
+    """Yields display names that are not in Normalization Form C: names that look the same must be the same."""
+    for declared, value in message.ListFields():
+        path, held = f"{within}{declared.name}", declared.message_type
+        if declared.name == "display_name" and not is_normalized("NFC", value):
+            yield errors.FieldViolation(path, "must be in Unicode's Normalization Form C", "INVALID_FORMAT")
+        # Google's own messages and maps hold no names.
+        if held is None or not held.full_name.startswith("ameide.") or held.GetOptions().map_entry:
+            continue
+        for where, inner in enumerate(value) if declared.is_repeated else (("", value),):
+            yield from _decomposed_names(inner, f"{path}[{where}]." if declared.is_repeated else f"{path}.")
 
 
 def _field_violation(violation: Violation) -> errors.FieldViolation:
