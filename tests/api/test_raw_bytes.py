@@ -21,7 +21,7 @@ changes: Final = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)),
 
 
 @pytest.mark.parametrize("rpc_", rpcs(), ids=str)
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.lists(random_bytes, max_size=4), damaged=st.lists(changes, min_size=4, max_size=8))
 async def test_is_the_callers_mistake(world: World, rpc_: Rpc, garbage: list[bytes], damaged: list[Changes]) -> None:
     good = world.request(rpc_).SerializeToString() or b"\0"

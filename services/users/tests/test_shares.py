@@ -246,7 +246,7 @@ async def test_watches_that_are_opened_and_dropped_leave_nothing(
                 if number % 2:
                     await watch.next()
 
-        for hundred in range(10):
+        for hundred in range(3):
             await asyncio.gather(*(drop(hundred * 100 + number) for number in range(100)))
         await until_shown(port, "share_used_ratio", ("watches", "principal"), 0)
         assert set((await shown(port, "share_used_ratio")).values()) == {0}
