@@ -40,10 +40,10 @@ class Release:
         return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in chosen}
 
     def pods(self) -> Iterator[tuple[str, Object]]:
-        """Yields the pod template of everything that runs."""
-        for kind in ("Deployment", "Job"):
+        """Yields the pod, or its template, of everything that runs."""
+        for kind in ("Deployment", "Job", "Pod"):
             for component, one in self.of_kind(kind).items():
-                yield component, one["spec"]["template"]
+                yield component, one if kind == "Pod" else one["spec"]["template"]
 
 
 @cache

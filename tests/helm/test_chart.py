@@ -33,13 +33,15 @@ def service(name: str) -> Service:
     return found
 
 
+def cores(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
+
+
 class TestForm:
     @pytest.mark.parametrize("environment", ENVIRONMENTS)
     def test_helm_finds_nothing_to_say(self, environment: str) -> None:
         report = helm_python.lint(CHART, values_of(environment), strict=True, namespace=NAMESPACE)
-        # It recommends an icon.
-        messages = [message for message in report["messages"] if "icon is recommended" not in message["error"]]
-        assert (messages, report["errors"]) == ([], [])
+        assert (report["messages"], report["errors"]) == ([], [])
 
     @pytest.mark.parametrize(("environment", "version"), [("defaults", "1.30"), ("large", "1.30"), ("large", "1.37")])
     def test_every_object_is_one_of_kubernetes(self, environment: str, version: str) -> None:
@@ -56,6 +58,8 @@ class TestForm:
             {"auth": {"issuer": "http://plain.example.com"}},
             {"certificates": {"mode": "issuer"}},
             {"defaults": {"resources": {"requests": {"cpu": "much", "memory": "1Gi"}}}},
+            {"services": {"users": None}},
+            {"telemetry": {"otlpEndpoint": "http://collector"}},
         ],
     )
     def test_values_that_mean_nothing_are_refused(self, wrong: dict[str, Any]) -> None:
@@ -67,6 +71,15 @@ class TestForm:
     def test_values_of_a_service_that_there_is_not_are_refused(self) -> None:
         with pytest.raises(helm_python.HelmError, match=r"services\.fifth: there is no such service"):
             Release({"services": {"fifth": {}}})
+
+    @pytest.mark.parametrize("part", ["defaults", "edge"])
+    def test_more_pods_at_least_than_at_most_are_refused(self, part: str) -> None:
+        with pytest.raises(helm_python.HelmError, match=r"minReplicas 9 is more than maxReplicas 3"):
+            Release({part: {"autoscaling": {"minReplicas": 9, "maxReplicas": 3}}})
+
+    def test_the_page_of_the_chart_names_every_value(self) -> None:
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        assert re.findall(r"^\| `(\w+)` \|", (CHART / "README.md").read_text(), re.MULTILINE) == list(values)
 
     def test_names_are_unique(self, release: Release) -> None:
         names = [(one["kind"], one["metadata"]["name"]) for one in release.objects]
@@ -115,6 +128,59 @@ class TestWorkloads:
             assert {one["topologyKey"] for one in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
             for one in spread:
                 assert one["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+                # The pods that a rollout replaces do not count, nor do the nodes of a zone that is drained.
+                assert (one["matchLabelKeys"], one["nodeTaintsPolicy"]) == (["pod-template-hash"], "Honor")
+
+    @pytest.mark.parametrize("environment", ["defaults", "production", "large"])
+    def test_pods_are_added_before_they_use_up_what_they_may(self, environment: str) -> None:
+        release = Release(values_of(environment))
+        for component, scaler in release.of_kind("HorizontalPodAutoscaler").items():
+            # A share of what the pod requests would say something else for each request.
+            target = scaler["spec"]["metrics"][0]["resource"]["target"]
+            assert target["type"] == "AverageValue"
+            (container,) = release.of_kind("Deployment")[component]["spec"]["template"]["spec"]["containers"]
+            assert 0.5 < cores(target["averageValue"]) / cores(container["resources"]["limits"]["cpu"]) < 0.8
+
+    def test_the_runbook_names_the_chart_s_target(self) -> None:
+        said = f"above {cores(chart().merge_values({})['defaults']['autoscaling']['targetCPU']):g} of a core"
+        assert said in " ".join((ROOT / "docs" / "runbook.md").read_text().split())
+
+    def test_priority_classes_are_made_before(self) -> None:
+        named = {
+            spec["priorityClassName"]
+            for environment in ENVIRONMENTS
+            for _, pod in Release(values_of(environment)).pods()
+            if "priorityClassName" in (spec := pod["spec"])
+        }
+        text = (ROOT / "docs" / "runbook.md").read_text()
+        assert named == set(re.findall(r"kubectl create priorityclass (\S+)", text)) == {"business-critical"}
+
+    def test_migrations_run_where_their_service_may(self) -> None:
+        placement: dict[str, Any] = {
+            "nodeSelector": {"pool": "api"},
+            "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {}},
+            "priorityClassName": "business-critical",
+        }
+        release = Release({"defaults": placement, "services": {"users": {"nodeSelector": {"disk": "fast"}}}})
+        jobs = release.of_kind("Job")
+        for component, pod in release.of_kind("Deployment").items():
+            if component != "edge":
+                job = jobs[f"{component}-migration"]["spec"]["template"]["spec"]
+                of_service = {name: pod["spec"]["template"]["spec"][name] for name in placement}
+                assert {name: job[name] for name in placement} == of_service
+        assert jobs["users-migration"]["spec"]["template"]["spec"]["nodeSelector"] == {"pool": "api", "disk": "fast"}
+
+    def test_no_job_runs_before_its_network_policy(self, release: Release) -> None:
+        policies = release.of_kind("NetworkPolicy")
+        for component, job in release.of_kind("Job").items():
+            first, then = (one["metadata"]["annotations"] for one in (policies[component], job))
+            assert first["helm.sh/hook"] == then["helm.sh/hook"]
+            assert int(first["helm.sh/hook-weight"]) < int(then["helm.sh/hook-weight"])
+            # It is the only one when the chart is installed, so it has to say everything.
+            spec = policies[component]["spec"]
+            assert spec["policyTypes"] == ["Ingress", "Egress"]
+            assert spec["egress"][0] == policies["network"]["spec"]["egress"][0]
 
     def test_large_scales_by_requests_too(self) -> None:
         metrics = Release(values_of("large")).of_kind("HorizontalPodAutoscaler")["users"]["spec"]["metrics"]
@@ -239,6 +305,7 @@ class TestNetwork:
         assert networks == {
             "network": [],
             "edge": [issuer],
+            "test": [],
             **{name: [database, issuer] for name in NAMES},
             **{f"{name}-migration": [database] for name in NAMES},
         }
@@ -322,13 +389,52 @@ class TestEdge:
         assert mounted == set(left.split())
         assert "envoy.yaml" not in mounted
 
-    def test_a_changed_file_replaces_the_pods(self) -> None:
-        def checksum(values: dict[str, Any]) -> str:
-            template = Release(values).of_kind("Deployment")["edge"]["spec"]["template"]
-            found: str = template["metadata"]["annotations"]["checksum/config"]
-            return found
+    def test_a_changed_file_replaces_the_pods_and_leaves_the_old_ones_theirs(self) -> None:
+        def files(values: dict[str, Any]) -> str:
+            release = Release(values)
+            spec = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]
+            (name,) = (volume["configMap"]["name"] for volume in spec["volumes"] if volume["name"] == "config")
+            assert release.of_kind("ConfigMap")["edge"]["metadata"]["name"] == name
+            assert release.of_kind("ConfigMap")["edge"]["immutable"] is True
+            return str(name)
 
-        assert checksum({}) != checksum({"auth": {"audience": "another"}})
+        assert files({}) == files({"edge": {"replicas": 7}}) != files({"auth": {"audience": "another"}})
+
+
+class TestHandOver:
+    """Turning autoscaling on keeps the pods that there are. In a cluster `lookup` tells how many; here the test does."""
+
+    def test_of_pods(self, tmp_path: Path) -> None:
+        scaler, remembered = {"spec": {"minReplicas": 3}}, {"annotations": {"ameide/replicas": "handed over"}}
+
+        def live(replicas: int, **metadata: Any) -> dict[str, Any]:
+            return {"metadata": metadata, "spec": {"replicas": replicas}}
+
+        cases: list[tuple[bool, dict[str, Any], dict[str, Any], int | None]] = [
+            (False, {}, {}, 2),
+            (False, live(7), scaler, 2),
+            # Installed with an autoscaler, or long with one: the count is the autoscaler's.
+            (True, {}, {}, None),
+            (True, live(7), scaler, None),
+            # Switched on now, and in every release after that.
+            (True, live(7), {}, 7),
+            (True, live(1), {}, 3),
+            (True, live(9, **remembered), scaler, 9),
+        ]
+        copy = tmp_path / "ameide"
+        shutil.copytree(CHART, copy)
+        template = ""
+        for enabled, deployment, found, _ in cases:
+            values = {"replicas": 2, "autoscaling": {"enabled": enabled, "minReplicas": 3}}
+            asked = json.dumps({"values": values, "live": deployment, "scaler": found})
+            include = f'include "ameide.replicas" (fromJson `{asked}`) | nindent 2'
+            template += f"---\nkind: Asked\ncount: {{{{- {include} }}}}\n"
+        (copy / "templates" / "asked.yaml").write_text(template)
+        answers = [one for one in Release({}, of=helm_python.Chart.load(copy)).objects if one["kind"] == "Asked"]
+        counts = [answer["count"] or {} for answer in answers]
+        assert [count.get("replicas") for count in counts] == [expected for *_, expected in cases]
+        # The next release knows by it that the count stays.
+        assert ["annotation" in count for count in counts] == [False] * 4 + [True] * 3
 
 
 class TestFifthService:

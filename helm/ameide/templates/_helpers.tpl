@@ -68,11 +68,57 @@ capabilities: {drop: [ALL]}
 - maxSkew: 1
   topologyKey: {{ .root.Values.topologySpread.zoneKey }}
   whenUnsatisfiable: {{ .root.Values.topologySpread.whenZoneUnsatisfiable }}
+  # Each rollout is spread by itself, and a node that takes no pods, as in a drained zone, does not count.
+  matchLabelKeys: [pod-template-hash]
+  nodeTaintsPolicy: Honor
   labelSelector: {matchLabels: {{ include "ameide.selector" . | fromYaml | toJson }}}
 - maxSkew: 1
   topologyKey: {{ .root.Values.topologySpread.hostKey }}
   whenUnsatisfiable: ScheduleAnyway
+  matchLabelKeys: [pod-template-hash]
+  nodeTaintsPolicy: Honor
   labelSelector: {matchLabels: {{ include "ameide.selector" . | fromYaml | toJson }}}
+{{- end }}
+
+{{/* Where pods may run, of a service or the edge; give its values. */}}
+{{- define "ameide.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* DNS, without which nothing else is found: a rule of a NetworkPolicy. */}}
+{{- define "ameide.dns" -}}
+- to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]
+  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+{{- end }}
+
+{{/* How many pods a Deployment names; give (dict "values" … "live" its Deployment in the cluster, or nothing "scaler" its autoscaler there).
+
+With autoscaling it names none, or each upgrade would undo what the autoscaler did. But what an earlier release named and this one leaves
+out, Kubernetes sets to 1. So after autoscaling is switched on, a Deployment goes on to name what it has, and an annotation remembers that. */}}
+{{- define "ameide.replicas" -}}
+{{- if not .values.autoscaling.enabled }}
+{{- dict "replicas" .values.replicas | toYaml }}
+{{- else if and .live (or (not .scaler) (hasKey (.live.metadata.annotations | default dict) "ameide/replicas")) }}
+{{- dict "replicas" (max .live.spec.replicas .values.autoscaling.minReplicas) "annotation" "handed over to the autoscaler" | toYaml }}
+{{- end }}
+{{- end }}
+
+{{/* Stops at values that the schema cannot compare; give (dict "name" "users" "autoscaling" $service.autoscaling). */}}
+{{- define "ameide.checkScaling" -}}
+{{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) }}
+{{- fail (printf "%s.autoscaling: minReplicas %v is more than maxReplicas %v" .name .autoscaling.minReplicas .autoscaling.maxReplicas) }}
+{{- end }}
 {{- end }}
 
 {{/* Where a sibling is; headless, so that callers see every pod. */}}

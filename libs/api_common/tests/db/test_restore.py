@@ -36,7 +36,11 @@ WALLS: Final = (
 
 def commands(database: str) -> str:
     """Returns what the runbook tells to type, for ``database`` in place of `users` and the example's roles."""
-    (block,) = re.findall(r"(?:^    .+\n)*^    pg_restore .+\n(?:^    .+\n)*", RUNBOOK.read_text(), re.MULTILINE)
+    (section,) = re.findall(r"^## Back up and restore\n(.+?)^## ", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^    .+\n", section, re.MULTILINE)
+    # Nobody serves from the database when it gets another name: the pods end between the copy and its restoration.
+    assert [line.split()[0] for line in lines[:4]] == ["pg_dump", "kubectl", "kubectl", "createdb"]
+    block = "".join(line for line in lines if not line.startswith("    kubectl"))
     own_roles = re.sub(r"\busers_(?=owner\b|app\b)", f"{SERVICE.name}_", textwrap.dedent(block))
     return re.sub(r"\busers(?=_restored|_before|\b)", database, own_roles)
 
