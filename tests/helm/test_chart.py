@@ -402,7 +402,7 @@ class TestEdge:
 
 
 class TestHandOver:
-    """Turning autoscaling on keeps the pods that there are. In a cluster `lookup` tells how many; here the test does."""
+    """Turning autoscaling on keeps the pods that there are. A cluster's `lookup` tells how many; here the test does."""
 
     def test_of_pods(self, tmp_path: Path) -> None:
         scaler, remembered = {"spec": {"minReplicas": 3}}, {"annotations": {"ameide/replicas": "handed over"}}

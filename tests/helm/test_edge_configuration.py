@@ -1,6 +1,8 @@
 """The edge's files as the chart renders them, in a real Envoy."""
 
 import asyncio
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +31,8 @@ async def test_envoy_takes_them(tmp_path: Path, offset: int) -> None:
     # A key set that nobody serves: Envoy gives up on it and opens its listeners.
     values["edge"] |= {"corsOrigins": [ORIGIN], "gateway": {"enabled": True, "trustedHops": 2}}
     values["auth"]["jwks"] = {"host": "127.0.0.1", "port": 9, "path": "/keys"}
-    files = Release(values).of_kind("ConfigMap")["edge"]["data"]
+    release = Release(values)
+    files = release.of_kind("ConfigMap")["edge"]["data"]
     certs = tmp_path / "certs"
     certificates.ensure(certs)
     environment = tmp_path / "environment"
@@ -66,6 +69,20 @@ async def test_envoy_takes_them(tmp_path: Path, offset: int) -> None:
             while not (lines := [line for line in edge.log() if line["user_agent"] == "forwarded"]):
                 await asyncio.sleep(0.05)
         assert lines[0]["client"] == "198.51.100.7"
+        assert await smoke_test(release, edge.secure_url) == (0, 3)
+        assert await smoke_test(release, edge.secure_url, ISSUER="https://another.example.com/") == (1, 2)
+
+
+async def smoke_test(release: Release, url: str, **changes: str) -> tuple[int | None, int]:
+    """Runs what `helm test` runs; returns its exit code, and how many answers were as expected."""
+    (container,) = release.of_kind("Pod")["test"]["spec"]["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]} | {"EDGE": url} | changes
+    *_, script = container["command"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said.decode().count("as expected")
 
 
 def here(text: str, folder: Path) -> str:
