@@ -68,7 +68,7 @@ class Program:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as response:
             families = text_string_to_metric_families(response.read().decode())
         samples = (sample for one in families for sample in one.samples)
-        wanted = {"rpc_method": method, "rpc_status_code": "OK"}
+        wanted = {"rpc_method": method, "rpc_response_status_code": "OK"}
         name = "rpc_server_call_duration_seconds_count"
         return sum(int(sample.value) for sample in samples if sample.name == name and sample.labels == wanted)
 

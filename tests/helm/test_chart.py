@@ -18,6 +18,7 @@ from api_common.authn import TRUST_DOMAIN
 from api_common.server import Service
 from api_common.settings import Settings
 from cryptography.fernet import Fernet
+from opentelemetry.sdk.resources import Resource
 
 from tests.helm.release import CHART, ENVIRONMENTS, NAMESPACE, Release, chart, values_of
 from tools.topology import NAMED, ROOT, SERVICES
@@ -257,6 +258,13 @@ class TestSettings:
         for path in (settings.tls.certificate_path, settings.tls.ca_path, settings.auth.internal_jwks_path):
             assert path is not None
             assert str(path.parent) in mounts
+
+    def test_tell_traces_and_metrics_the_version(self, production: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+        (container,) = production.of_kind("Deployment")["users"]["spec"]["template"]["spec"]["containers"]
+        (told,) = (one for one in container["env"] if one["name"].startswith("OTEL_"))
+        monkeypatch.setenv(told["name"], told["value"])
+        version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+        assert Resource.create().attributes["service.version"] == version
 
 
 class TestNetwork:

@@ -16,9 +16,11 @@ from tools.topology import NAMED
 RULES: Final = CHART / "files" / "rules.yaml"
 TESTS: Final = Path(__file__).with_name("rules_test.yaml")
 DASHBOARDS: Final = sorted((CHART / "files" / "dashboards").glob("*.json"))
-ALERTS: Final[list[dict[str, Any]]] = [
-    rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
+_ALL: Final[list[dict[str, Any]]] = [
+    rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
 ]
+ALERTS: Final = [rule for rule in _ALL if "alert" in rule]
+RECORDED: Final = [rule for rule in _ALL if "record" in rule]
 
 
 def rules_of(release: Release) -> dict[str, Any]:
@@ -41,9 +43,9 @@ class TestRules:
         cases = yaml.safe_load(TESTS.read_text())
         # Every service is up where agents are.
         for series in (case["input_series"] for case in cases["tests"]):
-            agents = [one for one in series if one["series"].startswith('up{job="agents"')]
-            told = {one["series"] for one in series}
-            new = [(one, name) for one in agents for name in NAMED if f'up{{job="{name}"' not in "".join(told)]
+            agents = [one for one in series if one["series"].startswith('up{namespace="mesh",job="agents"')]
+            told = "".join(one["series"] for one in series)
+            new = [(one, name) for one in agents for name in NAMED if f'up{{namespace="mesh",job="{name}"' not in told]
             series += [one | {"series": one["series"].replace("agents", name)} for one, name in new]
         (tmp_path / TESTS.name).write_text(yaml.safe_dump(cases))
         assert "SUCCESS" in promtool("test", "rules", str(tmp_path / TESTS.name))
@@ -63,9 +65,23 @@ class TestRules:
     def test_name_every_service(self, production: Release) -> None:
         text = str(rules_of(production))
         for name in NAMED:
-            assert f'absent(up{{job="{name}"}})' in text
+            assert f'absent(up{{namespace="mesh",job="{name}"}})' in text
         assert text.count("|".join(sorted(NAMED))) == RULES.read_text().count("SERVICES")
-        assert not re.search("SERVICES|ABSENT", text)
+        assert not re.search("SERVICES|ABSENT|NAMESPACE", text)
+
+    def test_and_dashboards_ask_only_for_what_is_of_the_release(self) -> None:
+        asked = [(rule["expr"], 'namespace="NAMESPACE"') for rule in RECORDED + ALERTS]
+        for path in DASHBOARDS:
+            panels = json.loads(path.read_text())["panels"]
+            asked += [
+                (target["expr"], 'namespace=~"$namespace"') for panel in panels for target in panel.get("targets", ())
+            ]
+        for expression, selects in asked:
+            assert all(selector.startswith(selects) for selector in re.findall(r"\{([^}]*)\}", expression)), expression
+            # What is summed keeps its namespace; a dashboard's viewer has chosen one.
+            if "NAMESPACE" in selects:
+                assert not re.search(r"\b(sum|max|min)\((?!_over)", expression), expression
+                assert all(by.startswith("namespace") for by in re.findall(r"by \(([^)]*)\)", expression)), expression
 
     def test_and_dashboards_stay_away_where_nobody_reads_them(self) -> None:
         kinds = {one["kind"] for one in Release(values_of("development")).objects}
@@ -78,7 +94,7 @@ class TestDashboards:
         panels = [panel for panel in json.loads(path.read_text())["panels"] if panel["type"] != "row"]
         queries = [target["expr"] for panel in panels for target in panel["targets"]]
         # Grafana's variables become what Grafana puts there.
-        known = {"$__rate_interval": "5m", "$job": "users"}
+        known = {"$__rate_interval": "5m", "$job": "users", "$namespace": "mesh"}
         for variable, value in known.items():
             queries = [query.replace(variable, value) for query in queries]
         rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]

@@ -152,6 +152,8 @@ out, Kubernetes sets to 1. So after autoscaling is switched on, a Deployment goe
 {{- end }}
 {{- if $values.telemetry.otlpEndpoint }}
 - {name: {{ $prefix }}_TELEMETRY_OTLP_ENDPOINT, value: {{ $values.telemetry.otlpEndpoint | quote }}}
+# OpenTelemetry's own variable.
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: "service.version={{ $values.image.tag | default .root.Chart.AppVersion }}"}
 {{- end }}
 {{- range $name, $value := .service.environment }}
 - {name: {{ $name }}, value: {{ $value | quote }}}

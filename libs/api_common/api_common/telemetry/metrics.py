@@ -42,7 +42,7 @@ class Metrics:
         self.registry = registry
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         durations = partial(Histogram, buckets=DURATION_BUCKETS_SECONDS, registry=registry)
-        by_status = ("rpc_method", "rpc_status_code")
+        by_status = ("rpc_method", "rpc_response_status_code")
         self.duration = durations(
             "rpc_server_call_duration_seconds", "Duration of calls that were answered.", by_status
         )

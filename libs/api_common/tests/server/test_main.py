@@ -198,7 +198,7 @@ class TestOperations:
             assert (await http.get("/readyz?verbose")).status_code == 200
             assert (await http.get("/")).status_code == 404
             metrics = (await http.get("/metrics")).text
-        labels = f'rpc_method="{CONTRACT.full_name}/GetUser",rpc_status_code="NOT_FOUND"'
+        labels = f'rpc_method="{CONTRACT.full_name}/GetUser",rpc_response_status_code="NOT_FOUND"'
         assert f"rpc_server_call_duration_seconds_count{{{labels}}}" in metrics
         assert "rpc_server_active_requests 0.0" in metrics
 
