@@ -1,5 +1,7 @@
 """Creates a service's database and its roles: an owner for migrations, an application role that owns nothing.
 
+Migrations grant to the application role, which cannot log in. Logins are its members, so that one can be replaced.
+
 The local runner and tests call it; an administrator calls it once for a managed server.
 """
 
@@ -30,7 +32,7 @@ class DatabaseUrls:
     """The URLs of a service's database."""
 
     application: str
-    """For the role `<service>_app`, which requests use."""
+    """For a login of the role `<service>_app`, which requests use."""
     owner: str
     """For the role `<service>_owner`, which migrations use."""
 
@@ -40,6 +42,7 @@ async def provision(
     service: str,
     *,
     database: str | None = None,
+    login: str | None = None,
     application_password: str | None = None,
     owner_password: str | None = None,
 ) -> DatabaseUrls:
@@ -51,12 +54,13 @@ async def provision(
         admin_url: the URL of another database of the server, for a superuser or, on a managed server, for a role with
             CREATEDB and CREATEROLE.
         service: for example `users`; the prefix of the roles, and the name of the database unless ``database`` is set.
+        login: the login of the application, `<service>_login` by default; another one replaces it, after a leak.
 
     Raises:
         UnsafeRoleError: a role of that name exists and is a superuser or bypasses row-level security.
     """
     database = database or service
-    owner, application = f"{service}_owner", f"{service}_app"
+    owner, application, login = f"{service}_owner", f"{service}_app", login or f"{service}_login"
     admin = await asyncpg.connect(admin_url)
     try:
         await admin.execute("SELECT pg_advisory_lock($1)", _LOCK)
@@ -65,7 +69,9 @@ async def provision(
             await admin.execute("SET createrole_self_grant = 'set, inherit'")
         await _close_common_databases(admin)
         await _ensure_role(admin, owner, owner_password)
-        await _ensure_role(admin, application, application_password)
+        await _ensure_role(admin, application, None, can="NOLOGIN")
+        await _ensure_role(admin, login, application_password)
+        await admin.execute(f"GRANT {_quoted(application)} TO {_quoted(login)}")
         if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", database):
             locale = _locale(admin.get_server_version().major)
             await admin.execute(
@@ -77,22 +83,21 @@ async def provision(
         try:
             await inside.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             await inside.execute(f"GRANT USAGE ON SCHEMA public TO {_quoted(application)}")
-            await _let_filters_use_indexes(inside)
-            await _refuse_large_objects(inside)
+            await _say_as_superuser(inside)
         finally:
             await inside.close()
     finally:
         await admin.close()
     return DatabaseUrls(
-        application=_url_as(admin_url, application, application_password, database),
+        application=_url_as(admin_url, login, application_password, database),
         owner=_url_as(admin_url, owner, owner_password, database),
     )
 
 
-async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | None) -> None:
+async def _ensure_role(admin: asyncpg.Connection, role: str, password: str | None, *, can: str = "LOGIN") -> None:
     found = await admin.fetchrow("SELECT rolsuper OR rolbypassrls AS unsafe FROM pg_roles WHERE rolname = $1", role)
     if found is None:
-        await admin.execute(f"CREATE ROLE {_quoted(role)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS")
+        await admin.execute(f"CREATE ROLE {_quoted(role)} {can} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS")
     elif found["unsafe"]:
         raise UnsafeRoleError(f"role {role} is a superuser or bypasses row-level security: ALTER it or DROP it")
     if password is not None:
@@ -109,22 +114,15 @@ async def _close_common_databases(admin: asyncpg.Connection) -> None:
             await admin.execute(f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC")
 
 
-async def _refuse_large_objects(inside: asyncpg.Connection) -> None:
-    """Leaves the making of large objects, which no policy or quota covers, to superusers.
+async def _say_as_superuser(inside: asyncpg.Connection) -> None:
+    """Leaves the making of large objects, which no policy or quota covers, to superusers, and lets filters use indexes.
 
-    Runs every time, because neither a dump nor `pg_upgrade` keeps it. Only a superuser may do it.
+    A filter by label uses its index behind row-level security only if its function is leakproof. Runs every time,
+    because neither a dump nor `pg_upgrade` keeps it. Only a superuser may say it, so on a managed server filters by
+    label read all rows of the tenant.
     """
     with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
         await inside.execute(f"REVOKE EXECUTE ON FUNCTION {', '.join(_LARGE_OBJECTS)} FROM PUBLIC")
-
-
-async def _let_filters_use_indexes(inside: asyncpg.Connection) -> None:
-    """Declares the function behind filters by label leakproof; otherwise row-level security prevents use of the index.
-
-    Runs every time, because neither a dump nor `pg_upgrade` keeps it. Only a superuser may do it, so on a managed
-    server these filters read all rows of the tenant.
-    """
-    with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
         await inside.execute(f"ALTER FUNCTION pg_catalog.{_LEAKPROOF} LEAKPROOF")
 
 

@@ -18,7 +18,7 @@ async def name(postgres_url: str) -> AsyncIterator[str]:
     yield result
     admin = await asyncpg.connect(postgres_url)
     await admin.execute(f"DROP DATABASE IF EXISTS {result} WITH (FORCE)")
-    await admin.execute(f"DROP ROLE IF EXISTS {result}_owner, {result}_app")
+    await admin.execute(f"DROP ROLE IF EXISTS {result}_owner, {result}_app, {result}_login, {result}_second")
     await admin.close()
 
 
@@ -69,8 +69,25 @@ class TestProvision:
         rights = await admin.fetch(
             "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname LIKE $1", f"{name}%"
         )
+        logins = await admin.fetchval(
+            "SELECT array_agg(rolname ORDER BY rolname) FROM pg_roles WHERE rolcanlogin AND rolname LIKE $1", f"{name}%"
+        )
         await admin.close()
-        assert [set(row.values()) for row in rights] == [{False}, {False}]
+        assert [set(row.values()) for row in rights] == [{False}] * 3
+        assert logins == [f"{name}_login", f"{name}_owner"]
+
+    async def test_replaces_a_login_and_migrations_grant_as_before(self, postgres_url: str, name: str) -> None:
+        """As docs/security.md says, after a password has leaked."""
+        before = await provision(postgres_url, name, application_password="leaked")
+        await execute(before.owner, "CREATE TABLE things (id int)", f"GRANT SELECT ON things TO {name}_app")
+        after = await provision(postgres_url, name, login=f"{name}_second", application_password="new")
+        await execute(before.application, "SELECT * FROM things")
+        await execute(after.application, "SELECT * FROM things")
+        await execute(postgres_url, f"DROP ROLE {name}_login")
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+            await execute(before.application, "SELECT 1")
+        await execute(after.owner, "CREATE TABLE more (id int)", f"GRANT SELECT ON more TO {name}_app")
+        await execute(after.application, "SELECT * FROM things, more")
 
     async def test_keeps_other_services_out(self, postgres_url: str, name: str) -> None:
         ours, theirs = await provision(postgres_url, name), await provision(postgres_url, "users", database=f"{name}_u")
@@ -140,11 +157,11 @@ class TestProvision:
                 postgres_url,
                 f"DROP DATABASE IF EXISTS {name}",
                 f"DROP OWNED BY {admin}",
-                f"DROP ROLE IF EXISTS {name}_owner, {name}_app, {admin}",
+                f"DROP ROLE IF EXISTS {name}_owner, {name}_app, {name}_login, {admin}",
             )
 
     async def test_quotes_what_it_is_given(self, postgres_url: str, name: str) -> None:
         urls = await provision(postgres_url, name, application_password="p'@:/?", owner_password="o")
-        assert f"//{name}_app:p%27%40%3A%2F%3F@" in urls.application
+        assert f"//{name}_login:p%27%40%3A%2F%3F@" in urls.application
         await execute(urls.application, "SELECT 1")
         assert isinstance(urls, DatabaseUrls)
