@@ -59,6 +59,7 @@ MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 # What is said where Envoy's own status is not what we mean; see the comments there.
 BY_DETAILS: Final = {
+    "Jwks_remote_fetch": 503,
     "malformed_header": 400,
     "jwt_authn_access_denied": 401,
     "wrong_method": 405,

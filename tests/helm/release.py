@@ -1,5 +1,7 @@
 """The chart, rendered by real Helm (its Go library, from PyPI) as `helm install` would."""
 
+import asyncio
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -66,3 +68,13 @@ def merge(into: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         else:
             into[name] = value
     return into
+
+
+async def startup_probe(admin: str, release: Release) -> int | None:
+    """Runs the edge's startup probe against an admin page; returns its exit code."""
+    (container,) = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]["containers"]
+    *_, script = container["startupProbe"]["exec"]["command"]
+    asked = script.replace("http://127.0.0.1:9901", admin)
+    assert asked != script
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", asked, stderr=asyncio.subprocess.DEVNULL)
+    return await process.wait()

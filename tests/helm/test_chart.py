@@ -103,7 +103,7 @@ class TestWorkloads:
             assert spec["automountServiceAccountToken"] is False, component
             assert spec["securityContext"]["runAsNonRoot"] is True
             assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            for container in spec["containers"]:
+            for container in (*spec["containers"], *spec.get("initContainers", ())):
                 assert container["securityContext"] == {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -370,8 +370,8 @@ class TestEdge:
 
     def test_is_ready_by_the_operations_port(self, release: Release) -> None:
         (container,) = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]["containers"]
-        for name in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert next(iter(container[name].values()))["port"] == "operations"
+        for name, kind in {"livenessProbe": "tcpSocket", "readinessProbe": "httpGet"}.items():
+            assert container[name][kind]["port"] == "operations"
 
     def test_its_audience_is_that_of_the_services(self) -> None:
         files = Release({"auth": {"audience": "another"}}).of_kind("ConfigMap")["edge"]["data"]
@@ -457,7 +457,7 @@ class TestFifthService:
         for kind in kinds:
             assert "fifth" in release.of_kind(kind), kind
         clusters = yaml.safe_load(release.of_kind("ConfigMap")["edge"]["data"]["clusters.yaml"])["resources"]
-        assert {"fifth", *NAMES, "issuer", "collector"} == {cluster["name"] for cluster in clusters}
+        assert {"fifth", *NAMES, "issuer", "collector", "keys"} == {cluster["name"] for cluster in clusters}
         (environment,) = release.of_kind("Deployment")["users"]["spec"]["template"]["spec"]["containers"]
         told = {one["name"]: one.get("value") for one in environment["env"]}
         assert set(told["USERS_SERVER_INTERNAL_CALLERS"].split(",")) == {"fifth", *NAMED["users"].callers}

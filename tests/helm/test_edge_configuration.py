@@ -1,16 +1,25 @@
 """The edge's files as the chart renders them, in a real Envoy."""
 
 import asyncio
+import json
 import os
+import ssl
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
+import yaml
+from api_common.authn import DiscoveredKeySet, InternalTokenSigner, public_jwk
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from libs.api_common.tests.issuer import Issuer
 from tests.e2e.edge.plugin import Edge, running
-from tests.helm.release import NAMESPACE, Release, values_of
+from tests.helm.release import NAMESPACE, Release, startup_probe, values_of
 from tests.ports import mesh_offset
 from tools.edge import layout as edge_tool
 from tools.edge.start import decided, fill
@@ -53,7 +62,7 @@ async def test_envoy_takes_them(tmp_path: Path, offset: int) -> None:
         clusters = {one["name"]: one for one in answer.json()["cluster_statuses"]}
         # That one is in envoy.yaml itself.
         del clusters["admin"]
-        assert set(clusters) == {*(service.name for service in SERVICES), "issuer", "collector"}
+        assert set(clusters) == {*(service.name for service in SERVICES), "issuer", "collector", "keys"}
         assert all(one["added_via_api"] for one in clusters.values())
         assert '"error_state"' not in (await client.get(f"{edge.admin}/config_dump")).text
         refused = await client.get(f"{edge.url}/v1/users")
@@ -69,8 +78,95 @@ async def test_envoy_takes_them(tmp_path: Path, offset: int) -> None:
             while not (lines := [line for line in edge.log() if line["user_agent"] == "forwarded"]):
                 await asyncio.sleep(0.05)
         assert lines[0]["client"] == "198.51.100.7"
+        # The issuer has told no keys: the pod is not ready, and nobody is told that a token is bad.
+        assert await startup_probe(edge.admin, release) == 1
+        for headers in ({}, {"content-type": "application/grpc", "te": "trailers"}):
+            answer = await client.post(
+                f"{edge.url}/v1/users", headers=headers | {"authorization": f"Bearer {foreign()}"}
+            )
+            assert (answer.status_code, answer.headers["error-type"]) == (200 if headers else 503, "UNAVAILABLE")
+        await rotate_internal_keys(release, edge, client, tmp_path)
         assert await smoke_test(release, edge.secure_url) == (0, 3)
         assert await smoke_test(release, edge.secure_url, ISSUER="https://another.example.com/") == (1, 2)
+
+
+def test_a_private_authority_signs_for_the_issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = Release({"auth": {"jwks": {"authority": "company-ca"}}})
+    clusters = yaml.safe_load(release.of_kind("ConfigMap")["edge"]["data"]["clusters.yaml"])["resources"]
+    (issuer,) = (cluster for cluster in clusters if cluster["name"] == "issuer")
+    assert issuer["dns_lookup_family"] == "V4_PREFERRED"
+    validation = issuer["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"]
+    assert validation["trusted_ca"] == {"filename": "/run/issuer/ca.crt"}
+    for component, deployment in release.of_kind("Deployment").items():
+        spec = deployment["spec"]["template"]["spec"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        sources = {volume["name"]: volume.get("configMap") for volume in spec["volumes"]}
+        assert (mounts["issuer"], sources["issuer"]["name"]) == ("/run/issuer", "company-ca")
+        told = {one["name"]: one["value"] for one in spec["containers"][0].get("env", ())}
+        assert told.get("SSL_CERT_FILE") == (None if component == "edge" else "/run/issuer/ca.crt")
+    # The variable is OpenSSL's; the services' client takes it.
+    certificates.ensure(tmp_path)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(tmp_path / "edge.pem", tmp_path / "edge.key")
+    with Issuer.running() as one:
+        one.server.socket = server.wrap_socket(one.server.socket, server_side=True)
+        one.named = url = f"https://localhost:{one.server.server_port}/"
+        one.jwks_uri = f"{url}jwks"
+
+        async def told_keys() -> bool:
+            keys = DiscoveredKeySet(url)
+            await keys.refresh()
+            await keys.close()
+            return keys.generation == 1
+
+        assert not asyncio.run(told_keys())
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert asyncio.run(told_keys())
+
+
+def foreign() -> str:
+    """Returns a token that names the issuer of the values."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = int(time.time())
+    claims = {"iss": "https://login.example.com/", "aud": "ameide-api", "sub": "ada", "iat": now, "exp": now + 60}
+    return jwt.encode(claims, key, "ES256", headers={"kid": "one"})
+
+
+async def rotate_internal_keys(release: Release, edge: Edge, client: httpx.AsyncClient, folder: Path) -> None:
+    """Replaces the key of the tokens in place of API keys, as docs/security.md says, while the edge runs."""
+    (served,) = release.of_kind("Deployment")["edge"]["spec"]["template"]["spec"]["initContainers"]
+    ports = {"9106": str(9106 + edge.offset), "/run/internal": str(folder)}
+    words = [sys.executable, *(ports.get(word, word) for word in served["command"][1:])]
+    old = (folder / "internal.pem").read_bytes()
+    new = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def believe(*keys: bytes) -> None:
+        draft = folder / "draft"
+        draft.write_text(json.dumps({"keys": [public_jwk(key) for key in keys]}))
+        draft.replace(folder / "internal-jwks.json")
+
+    async def until(key: bytes, status: int) -> None:
+        signer = InternalTokenSigner(key, audience="ameide-api")
+        async with asyncio.timeout(20):
+            while True:
+                headers = {"authorization": f"Bearer {signer.token(subject='ci', tenant_id='acme', roles=[])}"}
+                if (await client.get(f"{edge.url}/v1/users", headers=headers)).status_code == status:
+                    return
+                await asyncio.sleep(0.05)
+
+    process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        # No service is there; a token that is believed gets as far as to notice.
+        await until(old, 503)
+        await until(new, 401)
+        believe(old, new)
+        await until(new, 503)
+        await until(old, 503)
+        believe(new)
+        await until(old, 401)
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def smoke_test(release: Release, url: str, **changes: str) -> tuple[int | None, int]:
@@ -95,6 +191,9 @@ def here(text: str, folder: Path) -> str:
         "/run/public/tls.key": "./certs/edge.key",
         "/run/public": "./certs",
         "/etc/ssl/certs/ca-certificates.crt": "./certs/ca.pem",
+        # Half a minute, as tests count it.
+        "cache_duration: 30s": "cache_duration: 0.5s",
+        "failed_refetch_duration: 5s": "failed_refetch_duration: 0.5s",
     }
     for there, place in replacements.items():
         text = text.replace(there, place)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.e2e.edge.backend import Answer, Backend
 from tests.e2e.edge.plugin import Edge, Layout, publishing, running
+from tests.helm.release import Release, startup_probe
 from tools.secrets import identity
 from tools.secrets.issuer import IssuerServer
 from tools.topology import AUDIENCE, ISSUER
@@ -179,6 +180,9 @@ class TestRotation:
 
 
 class TestIssuer:
+    async def test_that_has_told_its_keys_lets_the_chart_s_pod_be_ready(self, publisher: Publisher) -> None:
+        assert await startup_probe(publisher.edge.admin, Release({})) == 0
+
     async def test_that_is_down_locks_nobody_out(self, publisher: Publisher) -> None:
         token = publisher.token()
         publisher.stop()

@@ -48,6 +48,8 @@ def _cases() -> Iterator[tuple[int, Node]]:
     yield 405, _details(".contains('wrong_method')")
     yield 415, _details(".contains('unknown_codec')")
     yield 501, _details(".contains('unknown_encoding')")
+    # The issuer has never told its keys.
+    yield 503, _details(".contains('Jwks_remote_fetch')")
     yield 401, _REFUSED
     yield 431, _details(".contains('headers_too_large')")
     yield from ((status, _status(status)) for status in _REPLIES if status not in (400, 500))

@@ -143,6 +143,10 @@ out, Kubernetes sets to 1. So after autoscaling is switched on, a Deployment goe
 - {name: {{ $prefix }}_AUTH_AUDIENCE, value: {{ $values.auth.audience | quote }}}
 - {name: {{ $prefix }}_AUTH_CLAIMS, value: {{ $values.auth.claims }}}
 - {name: {{ $prefix }}_AUTH_INTERNAL_JWKS_PATH, value: /run/internal/internal-jwks.json}
+{{- if $values.auth.jwks.authority }}
+# OpenSSL's own variable; the services ask nobody else but the issuer over HTTPS.
+- {name: SSL_CERT_FILE, value: /run/issuer/ca.crt}
+{{- end }}
 - {name: {{ $prefix }}_LOG_LEVEL, value: {{ $values.telemetry.logLevel }}}
 {{- if .service.issues_api_keys }}
 - {name: {{ $prefix }}_APIKEYS_SIGNING_KEY_PATH, value: /run/internal/internal.pem}

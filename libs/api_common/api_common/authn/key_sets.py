@@ -12,11 +12,13 @@ import httpx
 import jwt
 import structlog
 
+from api_common.errors import ExternalServiceError
+
 MIN_FETCH_INTERVAL_SECONDS: Final = 10
 """Between two fetches of a key set, however many tokens name unknown keys: nobody floods the issuer through us."""
 
 MAX_AGE_SECONDS: Final = 30
-"""A key set is asked for again after this; with the edge's own cache it bounds how long a removed key still works."""
+"""A key set is asked for again after this, so that a removed key works no longer than this and the time of a fetch."""
 
 ALGORITHMS: Final = ("RS256", "ES256")
 """The only signature algorithms accepted; asymmetric, so that a public key can never act as a secret."""
@@ -38,7 +40,7 @@ class KeySet(ABC):
 
     def __init__(self, source: str) -> None:
         self.generation = 0
-        """Grows whenever the keys change, so that what was verified with an older set can be forgotten."""
+        """Grows whenever the keys change, so that what was verified with older ones can be forgotten; 0 before any."""
         self._source = source
         self._document: Mapping[str, Any] | None = None
         self._keys: dict[str, jwt.PyJWK] = {}
@@ -48,18 +50,19 @@ class KeySet(ABC):
 
         Raises:
             UnknownKeyError: there is no such key, or no name and more than one key.
+            ExternalServiceError: the issuer has never told its keys, so nobody can say what the token is.
         """
         found = self._known(key_id)
         if found is None:
             await self._renew(MIN_FETCH_INTERVAL_SECONDS)
             found = self._known(key_id)
         if found is None:
-            raise UnknownKeyError
+            raise UnknownKeyError if self.generation else ExternalServiceError
         return found
 
     async def refresh(self) -> None:
-        """Looks for newer keys if it is time to; never fails: the old keys stay."""
-        await self._renew(MAX_AGE_SECONDS)
+        """Looks for newer keys; never fails: the old keys stay."""
+        await self._renew(0)
 
     async def close(self) -> None:  # noqa: B027 - a file has none
         """Closes the connections to the issuer, if there are any."""

@@ -37,10 +37,10 @@ def open_key_sets(service: Service, settings: AuthSettings, stack: contextlib.As
 
 
 async def refresh_forever(key_sets: Collection[KeySet]) -> None:
-    """Refreshes ``key_sets`` regularly. Never returns."""
+    """Refreshes ``key_sets`` every `MAX_AGE_SECONDS`, six times as often until each has keys. Never returns."""
     while True:
-        await asyncio.sleep(MAX_AGE_SECONDS)
         await asyncio.gather(*(key_set.refresh() for key_set in key_sets))
+        await asyncio.sleep(MAX_AGE_SECONDS / (1 if all(key_set.generation for key_set in key_sets) else 6))
 
 
 def open_authenticator(service: Service, settings: Settings, key_sets: Mapping[str, KeySet]) -> Authenticator:

@@ -160,6 +160,7 @@ def _start_background_tasks(
     supervisor = Supervisor(metrics.registry)
     stack.push_async_callback(supervisor.close)
     # While readiness is not watched, it is off.
-    supervisor.start("readiness", server.watch_readiness, on_death=partial(server.set_ready, False))
+    watch_readiness = partial(server.watch_readiness, key_sets.values())
+    supervisor.start("readiness", watch_readiness, on_death=partial(server.set_ready, False))
     for name, run in tasks.items():
         supervisor.start(name, run)

@@ -1,7 +1,7 @@
 """A service that answers: its gRPC server, its operations port, whether it is ready, and how it stops."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import grpc
@@ -9,6 +9,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry
 
+from api_common.authn import KeySet
 from api_common.db import Database
 from api_common.server.operations import OperationsServer
 from api_common.settings import ServerSettings
@@ -60,11 +61,11 @@ class RunningServer:
         await self.set_ready(False)
         await self._server.start()
 
-    async def watch_readiness(self) -> None:
-        """Asks the database regularly: the service is ready while it answers. Never returns."""
+    async def watch_readiness(self, key_sets: Collection[KeySet]) -> None:
+        """Sets readiness: the database answers, and each issuer has told its keys at least once. Never returns."""
         while True:
             alive = await self._database.ping(timeout_seconds=_READINESS_INTERVAL_SECONDS)
-            await self.set_ready(alive and not self._draining)
+            await self.set_ready(alive and not self._draining and all(one.generation for one in key_sets))
             await asyncio.sleep(_READINESS_INTERVAL_SECONDS)
 
     async def drain(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from api_common.authn.key_sets import DiscoveredKeySet, FileKeySet, UnknownKeyError
+from api_common.errors import ExternalServiceError
 
 from libs.api_common.tests.issuer import Issuer, key
 
@@ -73,10 +74,32 @@ class TestDiscoveredKeySet:
         assert (await keys.find("k1")).key_id == "k1"
         await keys.close()
 
+    async def test_blames_no_token_before_the_issuer_has_told_its_keys(self, issuer: Issuer, clock: Clock) -> None:
+        keys = DiscoveredKeySet(f"{issuer.url}/nobody", now=clock)
+        with pytest.raises(ExternalServiceError):
+            await keys.find("k1")
+        assert keys.generation == 0
+        await keys.close()
+
+    async def test_forgets_a_removed_key_at_the_next_refresh_whoever_asked_before(
+        self, issuer: Issuer, clock: Clock
+    ) -> None:
+        keys = DiscoveredKeySet(issuer.url, now=clock)
+        await keys.refresh()
+        clock.now += 20
+        with pytest.raises(UnknownKeyError):
+            await keys.find("unknown")
+        issuer.keys = [key("k2")]
+        clock.now += 10
+        await keys.refresh()
+        with pytest.raises(UnknownKeyError):
+            await keys.find("k1")
+        await keys.close()
+
     async def test_refuses_the_document_of_another_issuer(self, issuer: Issuer, clock: Clock) -> None:
         issuer.named = "https://evil.example/"
         keys = DiscoveredKeySet(issuer.url, now=clock)
-        with pytest.raises(UnknownKeyError):
+        with pytest.raises(ExternalServiceError):
             await keys.find("k1")
         assert issuer.fetches == 0
         await keys.close()

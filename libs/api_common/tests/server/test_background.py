@@ -141,18 +141,22 @@ class TestDiscoveredKeys:
     def caller(self, issuer: Issuer, identity: Identity, tenant_id: str) -> Caller:
         return identity.caller(tenant_id, "admin", iss=issuer.url)
 
-    async def test_that_cannot_be_fetched_make_tokens_unknown_and_are_found_once_they_can(
+    async def test_that_cannot_be_fetched_keep_a_service_unready_and_are_found_once_they_can(
         self, service: TestService, issuer: Issuer, caller: Caller
     ) -> None:
         users: UserServiceAsyncStub = UserServiceStub(service.channel)
         asked = issuer.discoveries
-        with refused(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"):
+        # Nobody is told that a token is bad which nobody can look at.
+        with refused(StatusCode.UNAVAILABLE, "UNAVAILABLE"):
             await users.ListUsers(pb.ListUsersRequest(), metadata=caller.metadata)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while issuer.discoveries < asked + 3:
                 await asyncio.sleep(0.01)
         assert (await restarts(service))["key refresh"] == 0
+        async with operations(service.server) as http:
+            assert (await http.get("/readyz")).status_code == 503
         issuer.jwks_uri = f"{issuer.url}jwks"
+        await until_health(service, SERVING)
         await users.ListUsers(pb.ListUsersRequest(), metadata=caller.metadata)
 
     async def test_are_closed_with_the_service(
