@@ -106,14 +106,15 @@ programs: ## install what the tests need from Debian, or say what is missing
 test-%: $(CHECKS) ## the tests of one part: a service, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
 
-lint-fast: $(CHECKS) ## the part of lint that takes a second or two, as before each commit: ruff, buf, hadolint
+lint-fast: $(CHECKS) ## the part of lint that takes a second or two, as before each commit: ruff, buf, hadolint, squawk
 	@.venv/bin/ruff check --quiet --output-format=concise .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/buf lint
 	@.venv/bin/buf format -d --exit-code proto
 	@.venv/bin/hadolint Dockerfile .devcontainer/Dockerfile
+	@.venv/bin/squawk --reporter gcc services/*/migrations/versions/*.sql
 
-lint: lint-fast ## ruff, buf, hadolint, import contracts, the edge's configuration
+lint: lint-fast ## ruff, buf, hadolint, squawk, import contracts, the edge's configuration
 	@$(PY) -m tools.imports
 	@$(PY) -m tools.edge.validate
 
