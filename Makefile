@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images chart sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -122,8 +122,10 @@ types: $(CHECKS) ## mypy --strict
 	@.venv/bin/mypy $(addprefix -p ,$(PACKAGES))
 	@.venv/bin/mypy $(LOOSE)
 
-breaking: $(CHECKS) ## compare the contract with the main branch
+breaking: $(CHECKS) ## compare the contract with the main branch, and with the last release
 	@$(PY) -m tools.contract.breaking
+	@last=$$(git tag --list 'v*' --sort=-version:refname | head -n 1); \
+	test -z "$$last" || AGAINST=$$last $(PY) -m tools.contract.breaking
 
 # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -181,6 +183,11 @@ check-images: $(CHECKS) ## build users and edge and start them as a cluster does
 chart: $(CHECKS) ## package the chart into .local/dist
 	@mkdir -p $(DIST)
 	@$(PY) -c 'import helm_python; print(helm_python.Chart.load("helm/ameide").save("$(DIST)"))'
+
+release: breaking release-migrations ## make a release: VERSION=0.2.0 writes versions and changelog, commits, tags, packages the chart, lists what images contain
+	@tools/release.sh "$(VERSION)"
+	@$(MAKE) --no-print-directory chart sbom
+	@echo "Then: make images TAG=$(VERSION), push them, and put their digests into the values."
 
 SCAN := .venv/bin/trivy filesystem --quiet --skip-dirs .venv --skip-dirs .local --skip-dirs tests --skip-dirs '**/node_modules' \
     --file-patterns 'pip:requirements-services\.lock$$'

@@ -64,3 +64,16 @@ def test_an_addition_passes_and_so_does_what_is_unstable(checkout: Path, capfd: 
     unstable.unlink()
     assert breaking.main() == 0
     assert capfd.readouterr().out == "No breaking change of the contract against main.\n"
+
+
+def test_a_release_is_compared_with_by_its_tag(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the main branch has left its contract behind."""
+    git(checkout, "tag", "v0.1.0")
+    edit(checkout, "rpc GetMe(", "rpc GetMyself(")
+    git(checkout, "-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet", "-am", "Break it")
+    assert breaking.main() == 0
+    monkeypatch.setattr(breaking, "REFERENCES", ["v0.1.0"])
+    assert breaking.main() != 0
+    assert "GetMe" in "".join(capfd.readouterr())

@@ -1,5 +1,6 @@
-"""Compares the protos of the working tree with those of the main branch (`buf breaking`)."""
+"""Compares the protos of the working tree with those of the main branch, or of `AGAINST` (`buf breaking`)."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tools.topology import ROOT
 
-REFERENCES = ("origin/main", "main")
+REFERENCES = os.environ.get("AGAINST", "origin/main main").split()
 BUF = Path(sys.executable).with_name("buf")
 
 
