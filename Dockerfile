@@ -35,6 +35,9 @@ RUN export PYTHONPATH=libs/api_common:libs/ameide_protos \
 # -- what every process of ours stands on
 FROM ${BASE} AS api-base
 RUN groupadd --gid 10001 ameide && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin ameide
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="Ameide API mesh" org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.description="A service of the mesh, or its edge: users, workflows, agents and IPAs behind Envoy"
 ENV PATH=/app/venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 

@@ -172,7 +172,7 @@ images: ## build the images IMAGE-edge, IMAGE-users, … with BUILDER (docker or
 	@test -n "$(BUILDER)" || { echo "There is no docker and no podman here. On Debian and Ubuntu: apt install podman"; exit 1; }
 	@set -e; for name in $(IMAGES); do \
 	    case $$name in edge) what="--target edge";; *) what="--build-arg SERVICE=$$name";; esac; \
-	    $(BUILDER) build $$what $(OPTIONS) --tag $(IMAGE)-$$name:$(TAG) .; \
+	    $(BUILDER) build $$what --build-arg VERSION=$(TAG) $(OPTIONS) --tag $(IMAGE)-$$name:$(TAG) .; \
 	done
 
 check-images: $(CHECKS) ## build users and edge and start them as a cluster does: not root, nothing to write to; RUN= for each run

@@ -87,3 +87,14 @@ def test_a_release_without_a_new_version_is_refused(checkout: Path, version: str
 def test_a_release_of_what_is_not_committed_is_refused(checkout: Path) -> None:
     (checkout / "CHANGELOG.md").write_text("")
     assert "not committed" in release(checkout, "9.9.9").stderr
+
+
+def test_images_say_which_release_they_are() -> None:
+    """As far as it shows without building: both stand on the stage with the labels, and `make images` names it."""
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    (labelled,) = (stage for stage in stages if 'org.opencontainers.image.version="${VERSION}"' in stage)
+    base = labelled.split()[2]
+    assert {stage.split()[2] for stage in stages if stage.startswith(f"{base} AS ")} == {"edge", "service"}
+    run = ["make", "--dry-run", "images", "TAG=9.9.9", "BUILDER=docker", "IMAGES=users"]
+    said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--build-arg VERSION=9.9.9" in said
