@@ -154,7 +154,7 @@ _UNAUTHENTICATED: Final[Node] = {"or_filter": {"filters": [_REFUSED, _status(401
 _FAULTS: Final = {
     CredentialFault.SEVERAL: "'authorization' in request.headers"
     " && ('x-api-key' in request.headers || request.headers['authorization'].contains(','))",
-    CredentialFault.API_KEY: "'x-api-key' in request.headers",
+    CredentialFault.API_KEY: "'x-api-key' in request.headers && !response.code_details.contains('Jwks_remote_fetch')",
     CredentialFault.SCHEME: "'authorization' in request.headers"
     " && !request.headers['authorization'].matches('^Bearer [^ ]+$')",
     CredentialFault.MALFORMED: "response.code_details.matches('[{]Jwt_(is_not_in|header|payload|signature)')",
