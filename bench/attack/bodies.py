@@ -6,9 +6,9 @@ from typing import Final
 
 from bench.attack.attacker import Attack, Attacker
 from bench.attack.http1 import Http1, bearer, head
-from bench.attack.http2 import Http2, get
+from bench.attack.http2 import Http2, get, grpc, message
 from bench.attack.http2 import bearer as bearer_h2
-from bench.attack.services import COLLECTIONS
+from bench.attack.services import COLLECTIONS, rpc
 
 _LARGE: Final = 9 * 1024 * 1024
 _OPEN: Final = (("OPTIONS", "/v1/users"), ("POST", "/docs"), ("GET", "/openapi.json"), ("POST", "/healthz"))
@@ -65,6 +65,16 @@ async def slow_readers(attacker: Attacker) -> None:
     await attacker.hold()
 
 
+async def unread_answers(attacker: Attacker) -> None:
+    """Asks for pages over gRPC with a window of nothing: the edge leaves them in its connections to the service."""
+    await _fill(attacker)
+    headers = grpc(rpc(COLLECTIONS[0], "List"), bearer_h2(attacker.token()))
+    opened = [await Http2.open(attacker, window=0) for _ in range(4)]
+    async for number in attacker.paced(attacker.share(200), rate=100):
+        await opened[number % len(opened)].begin(headers, message(b"\x08\xe8\x07"))
+    await attacker.hold()
+
+
 async def unread_pages(attacker: Attacker) -> None:
     """Asks for the largest open page without a credential and reads none of it."""
     opened = [await Http2.open(attacker, window=0) for _ in range(4)]
@@ -112,6 +122,7 @@ ATTACKS: Final = (
     Attack("unfinished bodies, with a token", unfinished_known),
     Attack("slow bodies", slow_bodies),
     Attack("slow readers", slow_readers),
+    Attack("unread answers, gRPC", unread_answers),
     Attack("unread pages, nobody", unread_pages),
     Attack("bodies in tiny chunks", tiny_chunks),
     Attack("pages of the largest rows", large_pages),

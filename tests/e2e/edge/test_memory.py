@@ -94,6 +94,19 @@ class TestUnreadAnswers:
             # 64 KiB of window on either side, and what is on its way between them.
             assert await allocated(edge) - before < STREAMS * MIB // 4
 
+    async def test_of_grpc_leave_room_for_the_answers_of_others(self, edge: Edge, large: Backend) -> None:
+        """What one stream holds of the window of the edge's connection to a service, all others of it lack."""
+        unread = {"content-type": "application/grpc", "te": "trailers"}
+        async with asking(edge, "POST", f"{USERS}/GetMe", unread, streams=100):
+            deadline = time.monotonic() + 30
+            while len(large.calls) < 100:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            # A worker of the edge has a connection of its own to the service, and a client stays with a worker.
+            for _ in range(10):
+                async with edge.client(headers=edge.credentials) as somebody:
+                    assert (await somebody.get("/v1/users/a")).status_code == 200
+
     async def test_of_rest_are_dropped_so_that_others_are_served(self, small: Edge, large: Backend) -> None:
         deadline = time.monotonic() + 30
         async with asking(small, "GET", "/v1/me"), small.client(headers=small.credentials) as somebody:
