@@ -140,8 +140,9 @@ class TestExistingToken:
         guarded.clock.seconds += MAX_AGE_SECONDS
         with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED") as dead:
             await agents.ListAgents(LIST, metadata=grace.metadata)
+        signed = dict(grace.metadata)["authorization"].rpartition(".")[0]
         with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED") as forged:
-            await agents.ListAgents(LIST, metadata=(("authorization", "Bearer a.b.c"),))
+            await agents.ListAgents(LIST, metadata=(("authorization", f"{signed}.{'A' * 342}"),))
         assert dead.payload == forged.payload
         await do({"Suspend": "Activate", "Delete": "Undelete"}[verb])
         guarded.clock.seconds += MAX_AGE_SECONDS

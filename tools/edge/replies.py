@@ -16,6 +16,8 @@ def rows() -> list[Node]:
     """Returns the rows of `local_reply_config`: the first that matches counts; rows for gRPC precede rows for REST."""
     cases = [(_REPLIES[status], condition) for status, condition in _cases()]
     faults = [(f" {fault}", _all(_UNAUTHENTICATED, _cel(found))) for fault, found in _FAULTS.items()]
+    # The issuer has never told its keys, so nobody knows whether a credential is good.
+    unknown = (_REPLIES[503], _details(".contains('Jwks_remote_fetch')"))
     malformed = _REPLIES[400]
     transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
     strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
@@ -23,10 +25,12 @@ def rows() -> list[Node]:
     untranscoded = _all(_status(400), _details(".contains('grpc_json_transcode_failure')"))
     return [
         *_AGENTS,
+        _grpc_row(*unknown),
         *(_grpc_row(_REPLIES[401], condition, more=more) for more, condition in faults),
         *(_grpc_row(reply, condition) for reply, condition in cases),
         _rest_row(malformed, untranscoded, transcoder, more=" %LOCAL_REPLY_BODY%"),
         _rest_row(malformed, _all(_status(400), _STRICT), strict, more=" %DYNAMIC_METADATA(strict:message)%"),
+        _rest_row(*unknown),
         *(_rest_row(_REPLIES[401], condition, more=more) for more, condition in faults),
         *(_rest_row(reply, condition) for reply, condition in cases),
     ]
@@ -48,8 +52,6 @@ def _cases() -> Iterator[tuple[int, Node]]:
     yield 405, _details(".contains('wrong_method')")
     yield 415, _details(".contains('unknown_codec')")
     yield 501, _details(".contains('unknown_encoding')")
-    # The issuer has never told its keys.
-    yield 503, _details(".contains('Jwks_remote_fetch')")
     yield 401, _REFUSED
     yield 431, _details(".contains('headers_too_large')")
     yield from ((status, _status(status)) for status in _REPLIES if status not in (400, 500))
@@ -154,7 +156,7 @@ _UNAUTHENTICATED: Final[Node] = {"or_filter": {"filters": [_REFUSED, _status(401
 _FAULTS: Final = {
     CredentialFault.SEVERAL: "'authorization' in request.headers"
     " && ('x-api-key' in request.headers || request.headers['authorization'].contains(','))",
-    CredentialFault.API_KEY: "'x-api-key' in request.headers && !response.code_details.contains('Jwks_remote_fetch')",
+    CredentialFault.API_KEY: "'x-api-key' in request.headers",
     CredentialFault.SCHEME: "'authorization' in request.headers"
     " && !request.headers['authorization'].matches('^Bearer [^ ]+$')",
     CredentialFault.MALFORMED: "response.code_details.matches('[{]Jwt_(is_not_in|header|payload|signature)')",

@@ -1,0 +1,107 @@
+"""Measures what one GetUser costs in each language of the edge: `python -m bench.languages`, against `make up`.
+
+It makes the calls over one HTTP/1.1 connection, in rounds of all languages in turn, and reads the CPU time of the edge,
+of the users service and of Postgres. The client's own is not counted.
+"""
+
+import argparse
+import json
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+from ameide.user.v1 import user_pb2 as pb
+
+from bench.attack.samples import Sampler
+from tools.mesh.commands import running_mesh
+from tools.secrets import identity
+from tools.topology import Mesh
+
+BASE: Final = "REST"
+PROCESSES: Final = ("edge", "users", "postgres")
+_RPC: Final = "/ameide.user.v1.UserService/GetUser"
+_CONNECT: Final = {"connect-protocol-version": "1"}
+_RESAMPLES: Final = 2000
+
+
+def requests_for(user: str, etag: str) -> Mapping[str, tuple[int, Mapping[str, Any]]]:
+    """Returns the request of each language, and the status that it is answered with."""
+    message = pb.GetUserRequest(id=user).SerializeToString()
+    framed = b"\0" + len(message).to_bytes(4, "big") + message
+
+    def post(media_type: str, content: bytes, **headers: str) -> tuple[int, Mapping[str, Any]]:
+        return 200, {
+            "method": "POST",
+            "url": _RPC,
+            "content": content,
+            "headers": {"content-type": media_type, **headers},
+        }
+
+    rest = {"method": "GET", "url": f"/v1/users/{user}"}
+    return {
+        BASE: (200, rest),
+        "REST, 304": (304, {**rest, "headers": {"if-none-match": etag}}),
+        "gRPC-Web": post("application/grpc-web+proto", framed, **{"x-grpc-web": "1"}),
+        "Connect, protobuf": post("application/proto", message, **_CONNECT),
+        "Connect, JSON": post("application/json", json.dumps({"id": user}).encode(), **_CONNECT),
+    }
+
+
+def measure(mesh: Mesh, *, rounds: int, calls: int) -> Mapping[str, Sequence[Mapping[str, float]]]:
+    """Returns microseconds of CPU time per call, by language, round and process."""
+    token = identity.mint(mesh.issuer, sub="ada", tenant="bench", roles=["admin"], ttl_seconds=3600)
+    sampler, chance = Sampler(mesh), random.Random(1)
+    found: dict[str, list[Mapping[str, float]]] = {}
+    with httpx.Client(base_url=mesh.url, headers={"authorization": f"Bearer {token}"}, verify=False) as client:
+        made = client.post("/v1/users", json={"displayName": "Ada", "email": f"{random.random()}@example.com"})
+        made.raise_for_status()
+        languages = requests_for(made.json()["id"], made.headers["etag"])
+        for number in range(rounds + 1):
+            for name in chance.sample(list(languages), len(languages)):
+                status, request = languages[name]
+                before = sampler.take().cpu
+                for _ in range(calls):
+                    answer = client.request(**request)
+                    assert answer.status_code == status, (name, answer.status_code, answer.text)
+                after = sampler.take().cpu
+                # The first round warms everything up.
+                if number:
+                    used = {process: (after[process] - before[process]) / calls * 1e6 for process in PROCESSES}
+                    found.setdefault(name, []).append(used)
+    return found
+
+
+def _ratio(mine: Sequence[float], base: Sequence[float]) -> str:
+    """Returns the ratio of two series of rounds with its 95 % interval, by resampling rounds."""
+    chance, pairs = random.Random(1), list(zip(mine, base, strict=True))
+    drawn = sorted(
+        sum(a for a, _ in some) / sum(b for _, b in some)
+        for some in (chance.choices(pairs, k=len(pairs)) for _ in range(_RESAMPLES))
+    )
+    low, high = drawn[_RESAMPLES // 40], drawn[-_RESAMPLES // 40]
+    return f"{sum(mine) / sum(base):.2f} ({low:.2f} – {high:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.languages", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--calls", type=int, default=400, help="of each language in a round")
+    given = parser.parse_args()
+    mesh = running_mesh(Mesh.from_environment())
+    if mesh is None:
+        raise SystemExit("No mesh is running: make up.")
+    found = measure(mesh, rounds=given.rounds, calls=given.calls)
+    print(
+        "| GetUser | edge, µs | users | Postgres | all ÷ REST (95 %) | edge ÷ REST (95 %) |\n|---|---|---|---|---|---|"
+    )
+    edge = {name: [one["edge"] for one in rounds] for name, rounds in found.items()}
+    every = {name: [sum(one.values()) for one in rounds] for name, rounds in found.items()}
+    for name, rounds in found.items():
+        each = " | ".join(f"{statistics.mean(one[process] for one in rounds):.0f}" for process in PROCESSES)
+        print(f"| {name} | {each} | {_ratio(every[name], every[BASE])} | {_ratio(edge[name], edge[BASE])} |")
+
+
+if __name__ == "__main__":
+    main()
