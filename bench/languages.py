@@ -1,7 +1,7 @@
-"""Measures what one GetUser costs in each language of the edge: `python -m bench.languages`, against `make up`.
+"""Measures what one GetAgent costs in each language of the edge: `python -m bench.languages`, against `make up`.
 
 It makes the calls over one HTTP/1.1 connection, in rounds of all languages in turn, and reads the CPU time of the edge,
-of the users service and of Postgres. The client's own is not counted.
+of the agents service and of Postgres. The client's own is not counted. `--bytes` is the size of the agent.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import httpx
-from ameide.user.v1 import user_pb2 as pb
+from ameide.agent.v1 import agent_pb2 as pb
 
 from bench.attack.samples import Sampler
 from tools.mesh.commands import running_mesh
@@ -20,15 +20,15 @@ from tools.secrets import identity
 from tools.topology import Mesh
 
 BASE: Final = "REST"
-PROCESSES: Final = ("edge", "users", "postgres")
-_RPC: Final = "/ameide.user.v1.UserService/GetUser"
+PROCESSES: Final = ("edge", "agents", "postgres")
+_RPC: Final = "/ameide.agent.v1.AgentService/GetAgent"
 _CONNECT: Final = {"connect-protocol-version": "1"}
 _RESAMPLES: Final = 2000
 
 
-def requests_for(user: str, etag: str) -> Mapping[str, tuple[int, Mapping[str, Any]]]:
+def requests_for(agent: str, etag: str) -> Mapping[str, tuple[int, Mapping[str, Any]]]:
     """Returns the request of each language, and the status that it is answered with."""
-    message = pb.GetUserRequest(id=user).SerializeToString()
+    message = pb.GetAgentRequest(id=agent).SerializeToString()
     framed = b"\0" + len(message).to_bytes(4, "big") + message
 
     def post(media_type: str, content: bytes, **headers: str) -> tuple[int, Mapping[str, Any]]:
@@ -39,23 +39,24 @@ def requests_for(user: str, etag: str) -> Mapping[str, tuple[int, Mapping[str, A
             "headers": {"content-type": media_type, **headers},
         }
 
-    rest = {"method": "GET", "url": f"/v1/users/{user}"}
+    rest = {"method": "GET", "url": f"/v1/agents/{agent}"}
     return {
         BASE: (200, rest),
         "REST, 304": (304, {**rest, "headers": {"if-none-match": etag}}),
         "gRPC-Web": post("application/grpc-web+proto", framed, **{"x-grpc-web": "1"}),
         "Connect, protobuf": post("application/proto", message, **_CONNECT),
-        "Connect, JSON": post("application/json", json.dumps({"id": user}).encode(), **_CONNECT),
+        "Connect, JSON": post("application/json", json.dumps({"id": agent}).encode(), **_CONNECT),
     }
 
 
-def measure(mesh: Mesh, *, rounds: int, calls: int) -> Mapping[str, Sequence[Mapping[str, float]]]:
+def measure(mesh: Mesh, *, rounds: int, calls: int, size: int) -> Mapping[str, Sequence[Mapping[str, float]]]:
     """Returns microseconds of CPU time per call, by language, round and process."""
     token = identity.mint(mesh.issuer, sub="ada", tenant="bench", roles=["admin"], ttl_seconds=3600)
     sampler, chance = Sampler(mesh), random.Random(1)
     found: dict[str, list[Mapping[str, float]]] = {}
     with httpx.Client(base_url=mesh.url, headers={"authorization": f"Bearer {token}"}, verify=False) as client:
-        made = client.post("/v1/users", json={"displayName": "Ada", "email": f"{random.random()}@example.com"})
+        agent = {"displayName": "Ada", "model": "m", "instructions": random.Random(1).randbytes(size // 2).hex()}
+        made = client.post("/v1/agents", json=agent)
         made.raise_for_status()
         languages = requests_for(made.json()["id"], made.headers["etag"])
         for number in range(rounds + 1):
@@ -88,14 +89,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.languages", description=__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--calls", type=int, default=400, help="of each language in a round")
+    parser.add_argument("--bytes", type=int, default=0, help="of the agent's instructions (default: none)")
     given = parser.parse_args()
     mesh = running_mesh(Mesh.from_environment())
     if mesh is None:
         raise SystemExit("No mesh is running: make up.")
-    found = measure(mesh, rounds=given.rounds, calls=given.calls)
-    print(
-        "| GetUser | edge, µs | users | Postgres | all ÷ REST (95 %) | edge ÷ REST (95 %) |\n|---|---|---|---|---|---|"
-    )
+    found = measure(mesh, rounds=given.rounds, calls=given.calls, size=given.bytes)
+    print("| GetAgent | edge, µs | agents | Postgres | all ÷ REST (95 %) | edge ÷ REST (95 %) |")
+    print("|---|---|---|---|---|---|")
     edge = {name: [one["edge"] for one in rounds] for name, rounds in found.items()}
     every = {name: [sum(one.values()) for one in rounds] for name, rounds in found.items()}
     for name, rounds in found.items():
