@@ -15,6 +15,7 @@ import httpx
 from ameide.agent.v1 import agent_pb2 as pb
 
 from bench.attack.samples import Sampler
+from bench.rounds import Ratio, paired
 from tools.mesh.commands import running_mesh
 from tools.secrets import identity
 from tools.topology import Mesh
@@ -23,7 +24,6 @@ BASE: Final = "REST"
 PROCESSES: Final = ("edge", "agents", "postgres")
 _RPC: Final = "/ameide.agent.v1.AgentService/GetAgent"
 _CONNECT: Final = {"connect-protocol-version": "1"}
-_RESAMPLES: Final = 2000
 
 
 def requests_for(agent: str, etag: str) -> Mapping[str, tuple[int, Mapping[str, Any]]]:
@@ -74,15 +74,8 @@ def measure(mesh: Mesh, *, rounds: int, calls: int, size: int) -> Mapping[str, S
     return found
 
 
-def _ratio(mine: Sequence[float], base: Sequence[float]) -> str:
-    """Returns the ratio of two series of rounds with its 95 % interval, by resampling rounds."""
-    chance, pairs = random.Random(1), list(zip(mine, base, strict=True))
-    drawn = sorted(
-        sum(a for a, _ in some) / sum(b for _, b in some)
-        for some in (chance.choices(pairs, k=len(pairs)) for _ in range(_RESAMPLES))
-    )
-    low, high = drawn[_RESAMPLES // 40], drawn[-_RESAMPLES // 40]
-    return f"{sum(mine) / sum(base):.2f} ({low:.2f} – {high:.2f})"
+def _ratio(rounds: Mapping[str, Sequence[float]], name: str) -> Ratio:
+    return paired(enumerate(rounds[name]), enumerate(rounds[BASE]))
 
 
 def main() -> None:
@@ -101,7 +94,7 @@ def main() -> None:
     every = {name: [sum(one.values()) for one in rounds] for name, rounds in found.items()}
     for name, rounds in found.items():
         each = " | ".join(f"{statistics.mean(one[process] for one in rounds):.0f}" for process in PROCESSES)
-        print(f"| {name} | {each} | {_ratio(every[name], every[BASE])} | {_ratio(edge[name], edge[BASE])} |")
+        print(f"| {name} | {each} | {_ratio(every, name)} | {_ratio(edge, name)} |")
 
 
 if __name__ == "__main__":
