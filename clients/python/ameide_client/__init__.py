@@ -2,9 +2,9 @@
 
 from ameide_client import errors, types
 from ameide_client.api_error import ApiError, Violation
-from ameide_client.client import AsyncClient, Client
-from ameide_client.paging import AsyncPager, Pager
 from ameide_client.retries import RetryPolicy
+from ameide_client.services import AsyncClient, Client
+from ameide_client.stacks import AsyncPager, Pager
 from ameide_client.watching import AsyncWatch, Change, Watch
 
 __all__ = [

@@ -1,7 +1,7 @@
 """The address of the API, and the credential of the caller."""
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import grpc
@@ -38,6 +38,18 @@ def parse_address(url: str, *, ca: bytes | None) -> tuple[str, grpc.ChannelCrede
     if parts.scheme == "http":
         return f"{host}:{parts.port or 80}", None
     return f"{host}:{parts.port or 443}", grpc.ssl_channel_credentials(ca)
+
+
+def open_channel(stack: Any, url: str, ca: bytes | None) -> Any:
+    """Returns a channel of ``stack``, `grpc` or `grpc.aio`.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+    target, credentials = parse_address(url, ca=ca)
+    if credentials is None:
+        return stack.insecure_channel(target, options=OPTIONS)
+    return stack.secure_channel(target, credentials, options=OPTIONS)
 
 
 def _is_this_machine(host: str) -> bool:

@@ -13,10 +13,11 @@ import grpc
 from google.protobuf.message import Message
 
 from ameide_client.api_error import ApiError
-from ameide_client.calls import AsyncCalls, Calls, Method
+from ameide_client.calls import Method
 from ameide_client.errors import UnavailableError
 from ameide_client.failures import read_failure
 from ameide_client.retries import RetryPolicy, is_retryable
+from ameide_client.stacks import AsyncCalls, Calls
 
 ResourceT = TypeVar("ResourceT", bound=Message)
 Request = Callable[[str], Message]
