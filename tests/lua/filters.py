@@ -31,11 +31,11 @@ class Passed:
 class Filter:
     """One file, in a runtime of its own, as a worker of Envoy has it."""
 
-    def __init__(self, name: str, generated: Path = GENERATED) -> None:
+    def __init__(self, name: str, generated: Path = GENERATED, claims: str = "generic") -> None:
         self._runtime: Any = LuaRuntime(encoding=_ENCODING)
         package = self._runtime.globals().package
         package.path = f"{generated}/?.lua;{ENVOY}/local/?.lua;{ENVOY}/?.lua"
-        package.loaded["claims"] = self._run(ENVOY / "claims" / "generic.lua")
+        package.loaded["claims"] = self._run(ENVOY / "claims" / f"{claims}.lua")
         self._handle = self._run(Path(__file__).with_name("envoy.lua"))
         self._run(ENVOY / "lua" / f"{name}.lua")
 
