@@ -40,7 +40,7 @@ class Proxy:
     @property
     def url(self) -> str:
         """The way through the door."""
-        netloc = f"{self._target.username}@127.0.0.1:{self.port}"
+        netloc = f"{self._target.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}"
         return self._target._replace(netloc=netloc, query="").geturl()
 
     async def cut(self) -> None:

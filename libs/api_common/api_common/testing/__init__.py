@@ -4,6 +4,7 @@ from api_common.testing.database import Statements as Statements
 from api_common.testing.database import TestDatabase as TestDatabase
 from api_common.testing.database import create_database as create_database
 from api_common.testing.database import postgres_server as postgres_server
+from api_common.testing.database import provisioned as provisioned
 from api_common.testing.error_assertions import NEVER as NEVER
 from api_common.testing.error_assertions import refused as refused
 from api_common.testing.identity import AUDIENCE as AUDIENCE

@@ -1,4 +1,7 @@
-"""A real Postgres: at `TEST_DATABASE_URL`, in a container if `TEST_DATABASE=container`, else the embedded one."""
+"""A real Postgres: at `TEST_DATABASE_URL`, in a container if `TEST_DATABASE=container`, else the embedded one.
+
+`TEST_POSTGRES` is the version in the container.
+"""
 
 import asyncio
 import os
@@ -9,12 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import platformdirs
 
-from api_common.db import Statement, provision, upgrade_schema
+from api_common.db import DatabaseUrls, Statement, provision, upgrade_schema
 
 # The services of all the tests that one process runs stay connected until its end: more than the 100 that is usual.
 # What is lost if the machine itself stops matters to no test; a service or a Postgres that is killed loses nothing.
@@ -70,7 +73,8 @@ def postgres_server() -> Iterator[str]:
         from testcontainers.postgres import PostgresContainer
 
         settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-        with PostgresContainer("postgres:18", driver=None).with_command(settings) as container:
+        image, password = f"postgres:{os.environ.get('TEST_POSTGRES', '18')}", "a:b/c@d%20é?#"
+        with PostgresContainer(image, password=password, driver=None).with_command(settings) as container:
             yield container.get_connection_url()
     else:
         # Where this folder does not exist it locks a file in /tmp, which another user of the machine may own.
@@ -89,12 +93,19 @@ def postgres_server() -> Iterator[str]:
                 server.cleanup()
 
 
+async def provisioned(admin_url: str, service: str, **options: Any) -> DatabaseUrls:
+    """Calls `provision`; each role gets the password in ``admin_url``, because a server may ask all of them for one."""
+    password = unquote(urlsplit(admin_url).password or "") or None
+    options = {"application_password": password, "owner_password": password} | options
+    return await provision(admin_url, service, **options)
+
+
 @cache
 def create_database(admin_url: str, service: str, migrations_folder: Path) -> TestDatabase:
     """Makes a database for this process of the tests, and migrates it; later calls return the same one."""
     name = f"{service}_test_{os.getpid()}"
     asyncio.run(_drop(admin_url, name))
-    urls = asyncio.run(provision(admin_url, service, database=name))
+    urls = asyncio.run(provisioned(admin_url, service, database=name))
     upgrade_schema(migrations_folder, urls.owner)
     return TestDatabase(urls.application, urls.owner, urlsplit(admin_url)._replace(path=f"/{name}").geturl())
 

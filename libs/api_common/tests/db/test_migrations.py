@@ -15,10 +15,10 @@ import asyncpg
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
-from api_common.db import DatabaseUrls, provision, schema_head, upgrade_schema
+from api_common.db import DatabaseUrls, schema_head, upgrade_schema
 from api_common.server import Service, StartError, run_service, running
 from api_common.settings import DatabaseSettings, Settings
-from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for, watching
+from api_common.testing import Caller, Identity, TestDatabase, provisioned, running_service, settings_for, watching
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -50,7 +50,7 @@ async def next_urls(postgres_url: str, tmp_path: Path) -> AsyncIterator[Database
     shutil.copytree(SERVICE.migrations, folder)
     (folder / "versions" / f"{NEXT_REVISION}_next_release.py").write_text(NEXT_RELEASE)
     name = f"example_next_{os.getpid()}"
-    urls = await provision(postgres_url, SERVICE.name, database=name)
+    urls = await provisioned(postgres_url, SERVICE.name, database=name)
     await asyncio.to_thread(upgrade_schema, folder, urls.owner)
     yield urls
     server = await asyncpg.connect(postgres_url)

