@@ -24,14 +24,14 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # -- running -----------------------------------------------------------------------------------------------------
 
-up: $(READY) ## run the mesh here; DETACH=1 returns when it answers, PORT_OFFSET=100 moves every port
+up: $(READY) ## run the mesh here; DETACH=1 returns when it answers, PORT_OFFSET=100 moves every port, ISSUER= CLAIMS= is docs/issuers.md
 	@$(PY) -m tools.mesh up
 
 down: .venv/.ready ## stop the mesh
@@ -89,6 +89,9 @@ mutants: $(CHECKS) ## change one detail of db and authn at a time and list the c
 
 faults: $(CHECKS) ## stop, kill, freeze and restart everything under load, for minutes; prints what came of it
 	@FAULTS=full $(PY) -m pytest tests/faults $(ARGS)
+
+check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
+	@$(PY) -m tests.checks.keycloak
 
 # Node is not among them: its packages in Debian are older than what the tests need.
 programs: ## install what the tests need from Debian, or say what is missing

@@ -88,6 +88,11 @@ class Mesh:
         return f"http://127.0.0.1:{COLLECTOR_PORT + self.port_offset}" if os.environ.get("TELEMETRY") == "on" else ""
 
     @property
+    def other_issuer(self) -> str:
+        """Returns the issuer of `make up ISSUER=…`; empty with the development issuer."""
+        return os.environ.get("ISSUER", "")
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['edge http']}"
 
@@ -124,7 +129,7 @@ class Mesh:
         if process == "edge":
             return f"http://127.0.0.1:{self.ports['edge operations']}/healthz"
         if process == "issuer":
-            return f"http://127.0.0.1:{self.ports['issuer']}/jwks.json"
+            return f"http://127.0.0.1:{self.ports['issuer']}/internal-jwks.json"
         return f"http://127.0.0.1:{self.ports[f'{process} operations']}/readyz"
 
 

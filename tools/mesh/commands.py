@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TextIO
 
 from tools.edge import layout as edge
-from tools.edge.build import ENVOY
-from tools.mesh import postgres, preparation, processes
+from tools.mesh import issuer, postgres, preparation, processes
 from tools.mesh.preparation import Urls
 from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
 
-STATE = ("pg", "certs", "issuer", "envoy", "run", "logs", "pagination.keys", "lock")
+STATE = ("pg", "certs", "issuer", "envoy", "environment", "run", "logs", "pagination.keys", "lock")
 """What `reset` removes from the state folder. It removes nothing else: the user may have chosen the folder."""
 
 
@@ -64,10 +63,8 @@ def _prepare(mesh: Mesh) -> Urls:
     preparation.migrate(urls)
     _done(f"schemas of {', '.join(service.name for service in SERVICES)}")
     traced = 100 if mesh.collector else 0
-    folder = Path(os.environ.get("EDGE_ENVIRONMENT", ENVOY / "local"))
-    edge.lay_out(
-        mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset, environment=folder, traced_percent=traced
-    )
+    told = issuer.edge(mesh)
+    edge.lay_out(mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset, traced_percent=traced, **told)
     return urls
 
 
@@ -192,7 +189,8 @@ def _addresses(mesh: Mesh) -> str:
         "Services (mTLS gRPC)": "  ".join(f"{one.name} :{ports[f'{one.name} grpc']}" for one in SERVICES),
         "Metrics and probes": "  ".join(f"{one.name} :{ports[f'{one.name} operations']}" for one in SERVICES),
     }
-    headers = '-H "Authorization: Bearer $(make -s token)" -H "Content-Type: application/json"'
+    token = "$TOKEN" if mesh.other_issuer else "$(make -s token)"
+    headers = f'-H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
     return f"""
 {chr(10).join(f"  {name:<26}{value}" for name, value in rows.items())}
 

@@ -6,9 +6,9 @@ import os
 from api_common.db import DatabaseUrls, provision, upgrade_schema
 from cryptography.fernet import Fernet
 
-from tools.mesh import postgres
+from tools.mesh import issuer, postgres
 from tools.secrets import certificates, files, identity, internal_keys
-from tools.topology import AUDIENCE, ISSUER, ROOT, SERVICES, Mesh, MeshError, Service
+from tools.topology import ROOT, SERVICES, Mesh, MeshError, Service
 
 Urls = dict[str, DatabaseUrls]
 """The databases by the name of their service."""
@@ -66,9 +66,7 @@ def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
         "TLS_CERTIFICATE_PATH": mesh.certificates / f"{service.name}.pem",
         "TLS_PRIVATE_KEY_PATH": mesh.certificates / f"{service.name}.key",
         "TLS_CA_PATH": mesh.certificates / "ca.pem",
-        "AUTH_ISSUER": ISSUER,
-        "AUTH_AUDIENCE": AUDIENCE,
-        "AUTH_JWKS_PATH": mesh.issuer / "jwks.json",
+        **issuer.settings(mesh),
         "AUTH_INTERNAL_JWKS_PATH": mesh.issuer / "internal-jwks.json",
         "PAGINATION_KEYS": mesh.pagination_keys.read_text(),
     } | {f"CLIENTS_{name.upper()}_ADDRESS": f"127.0.0.1:{mesh.ports[f'{name} grpc']}" for name in service.siblings}

@@ -6,6 +6,7 @@ python -m tools.secrets.issuer
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,22 +20,23 @@ KEY_SETS: Final = ("/jwks.json", "/internal-jwks.json")
 
 
 class IssuerServer(ThreadingHTTPServer):
-    """Publishes the key sets in ``folder`` on ``port`` of this machine."""
+    """Publishes the files ``key_sets`` of ``folder`` on ``port`` of this machine."""
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, key_sets: Sequence[str] = KEY_SETS) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.folder = folder
+        self.key_sets = key_sets
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def document(self, path: str) -> bytes | None:
-        if path == DISCOVERY:
+        if path == DISCOVERY and "/jwks.json" in self.key_sets:
             return json.dumps({"issuer": ISSUER, "jwks_uri": f"{self.url}/jwks.json"}).encode()
-        if path in KEY_SETS and (file := self.folder / path[1:]).is_file():
+        if path in self.key_sets and (file := self.folder / path[1:]).is_file():
             return file.read_bytes()
         return None
 
@@ -60,7 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     mesh = Mesh.from_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    IssuerServer(mesh.issuer, mesh.ports["issuer"]).serve_forever()
+    # Another issuer tells its own keys; those for API keys are always ours.
+    key_sets = KEY_SETS[1:] if mesh.other_issuer else KEY_SETS
+    IssuerServer(mesh.issuer, mesh.ports["issuer"], key_sets).serve_forever()
 
 
 if __name__ == "__main__":

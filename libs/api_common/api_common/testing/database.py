@@ -70,7 +70,7 @@ def postgres_server() -> Iterator[str]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
     elif os.environ.get("TEST_DATABASE") == "container":
-        from testcontainers.postgres import PostgresContainer
+        from testcontainers.community.postgres import PostgresContainer
 
         settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
         image, password = f"postgres:{os.environ.get('TEST_POSTGRES', '18')}", "a:b/c@d%20é?#"
