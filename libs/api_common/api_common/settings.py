@@ -161,6 +161,10 @@ class SharesSettings(_Concern):
     """The most bytes of requests and unread answers of a tenant at once; messages of up to 64 KiB do not count."""
     principal_bytes: int = Field(default=33_554_432, ge=16_777_216)
     """The most bytes of requests and unread answers of one principal; messages of up to 64 KiB do not count."""
+    tenant_answers: int = Field(default=8_388_608, ge=1)
+    """The bytes of a tenant's answers a second beyond which its calls wait; answers of up to 64 KiB do not count."""
+    principal_answers: int = Field(default=4_194_304, ge=1)
+    """The bytes of a principal's answers a second beyond which its calls wait; answers of up to 64 KiB do not count."""
 
 
 class QuotaSettings(_Concern):

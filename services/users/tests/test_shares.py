@@ -16,7 +16,7 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.authn import Principal
 from api_common.errors import DomainError, TooManyCallsError, TooManyWatchesError
-from api_common.rpc import Shares
+from api_common.rpc import MOST_WAITING, Shares
 from api_common.settings import SharesSettings
 from api_common.testing import refused, running_service, settings_for, watching
 from h2.config import H2Configuration
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
-    from api_common.testing import Caller, Identity, TestDatabase
+    from api_common.testing import Caller, Identity, Statements, TestDatabase
 
 S = grpc.StatusCode
 
+ADA, BOB, EVE = (Principal(name, tenant, frozenset()) for name, tenant in (("ada", "a"), ("bob", "a"), ("eve", "e")))
+MIB = 1024 * 1024
 LITTLE = SharesSettings(tenant_calls=4, principal_calls=3, tenant_watches=4, principal_watches=3)
 
 
@@ -205,7 +207,8 @@ async def test_answers_that_nobody_reads_count_until_they_have_left(
     users_database: TestDatabase, identity: Identity, admin: Caller, stranger: Caller
 ) -> None:
     labels = {f"label-{number}": "x" * 63 for number in range(60)}
-    settings = replace(settings_for(users_database, identity), shares=SharesSettings(principal_bytes=2**24))
+    shares = SharesSettings(principal_bytes=2**24, tenant_answers=2**40, principal_answers=2**40)
+    settings = replace(settings_for(users_database, identity), shares=shares)
     async with running_service(SERVICE, settings) as service:
         users, port = UserServiceStub(service.channel), service.server.operations_port
         for _ in range(4):
@@ -259,7 +262,7 @@ class TestTurns:
         ends = {name: asyncio.Event() for name in ("a1", "a2", "a3", "a4", "b1")}
 
         async def call(name: str) -> None:
-            async with shares.turn(name[0]):
+            async with shares.turn(Principal(name, name[0], frozenset())):
                 order.append(name)
                 await ends[name].wait()
 
@@ -279,12 +282,12 @@ class TestTurns:
 
     async def test_end_before_the_call_does_and_only_once(self) -> None:
         shares = Shares(SharesSettings(tenant_turns=1))
-        async with shares.turn("a") as end_turn:
+        async with shares.turn(ADA) as end_turn:
             end_turn()
             end_turn()
-            async with asyncio.timeout(1), shares.turn("a"):
+            async with asyncio.timeout(1), shares.turn(ADA):
                 with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.01), shares.turn("a"):
+                    async with asyncio.timeout(0.01), shares.turn(ADA):
                         pass
 
     async def test_end_when_a_watch_is_open(
@@ -299,3 +302,139 @@ class TestTurns:
             await second.until("bookmark")
             created = await create_user(users, admin)
             assert await first.change() == await second.change() == ("created", created)
+
+
+class Clock:
+    """A clock that stands still."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestAnswers:
+    async def test_beyond_a_share_are_paid_for_one_call_after_the_other(self) -> None:
+        shares, clock = self._overdrawn(seconds=3)
+        began, go_on = list[str](), asyncio.Event()
+
+        async def call(name: str, principal: Principal) -> None:
+            async with shares.turn(principal):
+                began.append(name)
+                await go_on.wait()
+
+        clock.now += 1.99
+        async with asyncio.TaskGroup() as calls:
+            for name, principal in (("ada 1", ADA), ("ada 2", ADA), ("bob", BOB), ("eve", EVE)):
+                calls.create_task(call(name, principal))
+            # Each is paid for after 10 ms of this clock, which stands still, so the second waits for the first.
+            async with asyncio.timeout(5):
+                while len(began) < 3:
+                    await asyncio.sleep(0.001)
+            assert began == ["bob", "eve", "ada 1"]
+            go_on.set()
+        assert began == ["bob", "eve", "ada 1", "ada 2"]
+        assert not shares._lanes
+        assert not shares._lines
+
+    async def test_of_many_principals_are_their_tenants(self) -> None:
+        shares = Shares(SharesSettings(tenant_answers=8 * MIB, principal_answers=4 * MIB), now=Clock())
+        for number in range(5):
+            shares.charge(Principal(str(number), "a", frozenset()), 4 * MIB)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), shares.turn(ADA):
+                pass
+        async with asyncio.timeout(1), shares.turn(EVE):
+            pass
+
+    async def test_are_not_paid_for_by_siblings(self) -> None:
+        """Their breakers would open for everybody."""
+        shares, _ = self._overdrawn(seconds=1000)
+        async with asyncio.timeout(1), shares.turn(ADA, pays=False):
+            pass
+
+    async def test_let_few_calls_wait(self) -> None:
+        shares, clock = self._overdrawn(seconds=1000)
+
+        async def call() -> None:
+            async with shares.turn(ADA):
+                pass
+
+        calls = [asyncio.create_task(call()) for _ in range(MOST_WAITING + 1)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyCallsError, match="4194304 bytes of answers a second") as refusal:
+            await call()
+        assert refusal.value.metadata == {"holder": "principal", "resource": "answers", "limit": str(4 * MIB)}
+        used = {(one.resource, one.holder): [one.used / one.limit, one.refusals] for one in shares.use}
+        assert used["answers", "principal"] == [1, 1]
+        for one in calls:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        # What is paid for is forgotten.
+        clock.now += 1000
+        shares.charge(EVE, 1)
+        assert sum(map(len, shares._paid.values())) == 2
+        async with asyncio.timeout(1):
+            await call()
+
+    @staticmethod
+    async def _store(database: TestDatabase, tenant_id: str, how_many: int) -> None:
+        connection = await asyncpg.connect(database.admin_url)
+        try:
+            await connection.execute(
+                "INSERT INTO users (tenant_id, id, display_name, email, state, created_by)"
+                " SELECT $1, gen_random_uuid(), 'Ada ' || n, 'ada.' || n || '@example.com', 'ACTIVE', 'somebody'"
+                " FROM generate_series(1, $2) AS n",
+                tenant_id,
+                how_many,
+            )
+        finally:
+            await connection.close()
+
+    @staticmethod
+    def _overdrawn(*, seconds: float) -> tuple[Shares, Clock]:
+        clock = Clock()
+        shares = Shares(SharesSettings(tenant_answers=2**62, principal_answers=4 * MIB), now=clock)
+        shares.charge(ADA, int(seconds * 4 * MIB))
+        return shares, clock
+
+    async def test_of_one_tenant_are_refused_before_the_database_is_asked(
+        self,
+        users_database: TestDatabase,
+        identity: Identity,
+        admin: Caller,
+        stranger: Caller,
+        statements: Statements,
+    ) -> None:
+        # One page is more than it will ever have paid for.
+        async with sharing(users_database, identity, SharesSettings(principal_answers=1)) as (users, port):
+            await self._store(users_database, admin.tenant_id, 1000)
+            large = pb.ListUsersRequest(page_size=1000)
+            await users.ListUsers(large, metadata=admin.metadata)
+            before = len(statements)
+            calls = [users.ListUsers(large, metadata=admin.metadata) for _ in range(40)]
+            await until_shown(port, "share_refusals_total", ("answers", "principal"), 40 - MOST_WAITING - 1)
+            assert len(statements) == before
+            with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS") as refusal:
+                await users.GetMe(pb.GetMeRequest(), metadata=admin.metadata)
+            assert refusal.metadata["resource"] == "answers"
+            colleague = identity.caller(admin.tenant_id, "admin", subject="colleague")
+            for caller in (stranger, colleague):
+                await users.ListUsers(pb.ListUsersRequest(), metadata=caller.metadata)
+            for call in calls:
+                call.cancel()
+            assert (await shown(port, "share_used_ratio"))["answers", "principal"] == 1
+
+    async def test_of_one_page_after_the_other_are_never_refused(
+        self, users_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        async with sharing(users_database, identity, SharesSettings()) as (users, port):
+            await self._store(users_database, admin.tenant_id, 10_000)
+            ids, token, sizes = set[str](), "", list[int]()
+            while token or not ids:
+                request = pb.ListUsersRequest(page_size=1000, page_token=token)
+                page = await users.ListUsers(request, metadata=admin.metadata)
+                token, sizes = page.next_page_token, [*sizes, len(page.users)]
+                ids |= {user.id for user in page.users}
+            assert (len(ids), sizes) == (10_000, [1000] * 10)
+            assert set((await shown(port, "share_refusals_total")).values()) == {0}

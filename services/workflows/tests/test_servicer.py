@@ -151,7 +151,7 @@ class TestListWorkflows:
     async def test_ends_a_page_before_it_is_too_large_for_a_message(
         self, workflows: WorkflowServiceAsyncStub, admin: Caller
     ) -> None:
-        large = [a_node(f"n{index}", config={"text": "x" * 60_000}) for index in range(16)]
+        large = [a_node(f"n{index}", config={"text": "x" * 60_000}) for index in range(6)]
         created = [(await create_workflow(workflows, admin, definition=a_definition(*large))).id for _ in range(9)]
         pages = await all_pages(
             lambda token: workflows.ListWorkflows(

@@ -38,7 +38,7 @@ class TenantSemaphore:
 
     def __init__(self, limit: int) -> None:
         self.limit: Final = limit
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[object, _Line] = {}
 
     def __len__(self) -> int:
         """Returns how many tenants hold it or wait."""
@@ -49,34 +49,39 @@ class TenantSemaphore:
         """How often the tenant that holds it most holds it; other threads may ask."""
         return max((line.held for line in self._lines.copy().values()), default=0)
 
-    def locked(self, tenant_id: str) -> bool:
+    def users(self, holder: object) -> int:
+        """Returns how many hold or await that of ``holder``."""
+        line = self._lines.get(holder)
+        return 0 if line is None else line.users
+
+    def locked(self, holder: object) -> bool:
         """Tells whether `acquire` would wait."""
-        line = self._lines.get(tenant_id)
+        line = self._lines.get(holder)
         return line is not None and line.free.locked()
 
-    async def acquire(self, tenant_id: str) -> None:
+    async def acquire(self, holder: object) -> None:
         """Waits until fewer than ``limit`` of the tenant hold it."""
-        line = self._lines.get(tenant_id) or self._lines.setdefault(tenant_id, _Line(self.limit))
+        line = self._lines.get(holder) or self._lines.setdefault(holder, _Line(self.limit))
         line.users += 1
         try:
             await line.free.acquire()
         except BaseException:
-            self._leave(tenant_id)
+            self._leave(holder)
             raise
         line.held += 1
 
-    def release(self, tenant_id: str) -> None:
+    def release(self, holder: object) -> None:
         """Lets the next one of the tenant hold it."""
-        line = self._lines[tenant_id]
+        line = self._lines[holder]
         line.held -= 1
         line.free.release()
-        self._leave(tenant_id)
+        self._leave(holder)
 
-    def _leave(self, tenant_id: str) -> None:
-        line = self._lines[tenant_id]
+    def _leave(self, holder: object) -> None:
+        line = self._lines[holder]
         line.users -= 1
         if not line.users:
-            del self._lines[tenant_id]
+            del self._lines[holder]
 
 
 class Pool:

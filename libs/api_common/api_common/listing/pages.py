@@ -19,7 +19,7 @@ from api_common.listing.pagination import (
     keyset_clause,
 )
 
-MAX_PAGE_BYTES: Final = 1_900_000
+MAX_PAGE_BYTES: Final = 800_000
 """A page ends before its rows, as texts, exceed this. gRPC clients accept messages of 4 MiB by default, and a list of
 numbers takes 2.2 times the bytes of its text."""
 

@@ -8,6 +8,7 @@ from api_common.rpc.call import Call as Call
 from api_common.rpc.call import Done as Done
 from api_common.rpc.call import Layer as Layer
 from api_common.rpc.layers import Pipeline as Pipeline
+from api_common.rpc.layers.admission import MOST_WAITING as MOST_WAITING
 from api_common.rpc.layers.admission import REASONS_BY_RULE as REASONS_BY_RULE
 from api_common.rpc.layers.admission import Shares as Shares
 from api_common.rpc.layers.streaming import Streams as Streams

@@ -1,8 +1,9 @@
 """Decides whether a call may reach its handler: identity, permission, then the form of the request."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from protovalidate import Validator, Violation
 
 from api_common import errors
-from api_common.authn import Authenticator, Principal, bearer_token
+from api_common.authn import EDGE, Authenticator, Principal, bearer_token
 from api_common.authz import Directory
 from api_common.call import CallContext
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
@@ -29,6 +30,9 @@ MAX_EXPLAINED_PARTS: Final = 200
 
 SMALL_BYTES: Final = 64 * 1024
 """Messages up to this size do not count by their bytes: the share of calls bounds them."""
+
+MOST_WAITING: Final = 16
+"""How many calls of a tenant or principal wait until their earlier answers are paid for; more are refused."""
 
 _validator: Final = Validator()
 REASONS_BY_RULE: Final[Mapping[str, errors.ViolationReason]] = {
@@ -48,7 +52,7 @@ Check = Callable[[Message, Incoming], Sequence[errors.FieldViolation]]
 class Shares:
     """What each tenant, and each principal of it, holds of this process at the same time (ADR 36)."""
 
-    def __init__(self, settings: SharesSettings) -> None:
+    def __init__(self, settings: SharesSettings, *, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = {
             ("calls", "tenant"): settings.tenant_calls,
             ("calls", "principal"): settings.principal_calls,
@@ -56,10 +60,16 @@ class Shares:
             ("watches", "principal"): settings.principal_watches,
             ("bytes", "tenant"): settings.tenant_bytes,
             ("bytes", "principal"): settings.principal_bytes,
+            # These are bytes a second.
+            ("answers", "tenant"): settings.tenant_answers,
+            ("answers", "principal"): settings.principal_answers,
         }
         self._held: dict[tuple[str, str], dict[object, int]] = {share: {} for share in self._limits}
+        # When the answers of a holder are paid for, at its rate.
+        self._paid: dict[str, dict[object, float]] = {"tenant": {}, "principal": {}}
         self._refusals = dict.fromkeys(self._limits, 0)
-        self._lines = TenantSemaphore(settings.tenant_turns)
+        self._lines, self._lanes = TenantSemaphore(settings.tenant_turns), TenantSemaphore(1)
+        self._now = now
 
     def hold(self, principal: Principal, amounts: Mapping[str, int]) -> Callable[[], None]:
         """Counts an amount of each resource for a principal and its tenant; returns what ends that.
@@ -67,8 +77,9 @@ class Shares:
         Raises:
             RateLimitError: one of the two would hold more than its share.
         """
-        holders = (("tenant", principal.tenant_id), ("principal", (principal.tenant_id, principal.subject)))
-        wanted = [((resource, holder), who, amounts[resource]) for resource in amounts for holder, who in holders]
+        wanted = [
+            ((resource, holder), who, amounts[resource]) for resource in amounts for holder, who in _holders(principal)
+        ]
         for share, who, amount in wanted:
             if self._held[share].get(who, 0) + amount > self._limits[share]:
                 raise self._refusal(*share)
@@ -83,40 +94,74 @@ class Shares:
 
         return release
 
+    def charge(self, principal: Principal, size: int) -> None:
+        """Counts the bytes of a large answer for a principal and its tenant; their later calls wait for it."""
+        now = self._now()
+        for holder, who in _holders(principal):
+            unpaid = {one: end for one, end in self._paid[holder].items() if end > now}
+            unpaid[who] = unpaid.get(who, now) + size / self._limits["answers", holder]
+            self._paid[holder] = unpaid
+
     @asynccontextmanager
-    async def turn(self, tenant_id: str) -> AsyncIterator[Callable[[], None]]:
+    async def turn(self, principal: Principal, *, pays: bool = True) -> AsyncIterator[Callable[[], None]]:
         """Waits until fewer calls of the tenant are worked on than may be; yields what ends the turn before the block.
 
         The event loop does one thing after the other: without turns a call would wait for all that one tenant began.
+        While large answers of the last second exceed a share, its calls come one after the other, as they are paid for.
+
+        Args:
+            pays: whether the call waits for earlier answers.
+
+        Raises:
+            RateLimitError: too many of its calls wait for earlier answers.
         """
-        await self._lines.acquire(tenant_id)
-        has_turn = True
+        with ExitStack() as turn:
+            await self._take_turn(principal, turn)
+            unpaid = [one for one in _holders(principal) if pays and self._seconds_unpaid(*one) > 0]
+            if unpaid:
+                turn.close()  # Other calls of the tenant go on.
+                await self._pay(*unpaid[0], turn)
+                await self._take_turn(principal, turn)
+            yield turn.close
 
-        def end() -> None:
-            nonlocal has_turn
-            if has_turn:
-                has_turn = False
-                self._lines.release(tenant_id)
+    async def _take_turn(self, principal: Principal, turn: ExitStack) -> None:
+        await self._lines.acquire(principal.tenant_id)
+        turn.callback(self._lines.release, principal.tenant_id)
 
-        try:
-            yield end
-        finally:
-            end()
+    async def _pay(self, holder: str, who: object, turn: ExitStack) -> None:
+        if self._lanes.users(who) > MOST_WAITING:
+            raise self._refusal("answers", holder)
+        await self._lanes.acquire(who)
+        turn.callback(self._lanes.release, who)
+        await asyncio.sleep(self._seconds_unpaid(holder, who))
+
+    def _seconds_unpaid(self, holder: str, who: object) -> float:
+        """Returns the time until the unpaid answers are those of a second."""
+        end = self._paid[holder].get(who)
+        return 0 if end is None else max(0, end - self._now() - 1)
 
     @property
     def use(self) -> Sequence[ShareUse]:
         """What the greatest holders hold; other threads may ask."""
         most = {share: max(held.copy().values(), default=0) for share, held in self._held.items()}
+        for holder, unpaid in self._paid.items():
+            seconds = max(unpaid.values(), default=0) - self._now()
+            most["answers", holder] = int(min(1, max(0, seconds)) * self._limits["answers", holder])
         return [ShareUse(*share, most[share], limit, self._refusals[share]) for share, limit in self._limits.items()]
 
     def _refusal(self, resource: str, holder: str) -> errors.DomainError:
         limit = self._limits[resource, holder]
         self._refusals[resource, holder] += 1
+        share = f"{limit} bytes of answers a second" if resource == "answers" else f"{limit} {resource}"
         return (errors.TooManyWatchesError if resource == "watches" else errors.TooManyCallsError)(
-            f"This {holder} holds its share of {limit} {resource}; try again when some have ended.",
+            f"This {holder} has its share of {share}; try again when some have ended.",
             metadata={"holder": holder, "resource": resource, "limit": str(limit)},
             retry_after_seconds=1,
         )
+
+
+def _holders(principal: Principal) -> tuple[tuple[str, object], tuple[str, object]]:
+    return ("tenant", principal.tenant_id), ("principal", (principal.tenant_id, principal.subject))
 
 
 def admission(
@@ -157,16 +202,21 @@ def admission(
             amounts["bytes"] = len(call.payload)
         incoming.at_end(shares.hold(caller, amounts))
         principal = await authorize(call, token, caller)
-        async with shares.turn(caller.tenant_id) as end_turn:
+        # A sibling does not wait: its breaker would open for everybody.
+        pays = incoming.peer is None or incoming.peer.identity == EDGE
+        async with shares.turn(caller, pays=pays) as end_turn:
             request = await read(call)
             call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
             try:
                 await within(call)
             finally:
                 call.admitted = None  # It leads back to the call, and both would hold request and answer for long.
+                size = len(call.done.response) if call.done is not None else 0
+                if size > SMALL_BYTES:
+                    shares.charge(caller, size)
         # What was written must be told; what was read may be asked for again.
-        if method.read_only and call.done is not None and len(call.done.response) > SMALL_BYTES:
-            incoming.at_end(shares.hold(caller, {"bytes": len(call.done.response)}))
+        if method.read_only and size > SMALL_BYTES:
+            incoming.at_end(shares.hold(caller, {"bytes": size}))
 
     return layer
 
