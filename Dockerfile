@@ -1,6 +1,7 @@
 # The images: `--build-arg SERVICE=users` builds a service (a folder of services/), `--target edge` builds Envoy with our configuration.
-# BASE is pinned by digest where images are published: BASE=docker.io/library/python:3.11-slim-bookworm@sha256:…
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# The version of Python stands here alone. BASE is pinned by digest where images are published: BASE=docker.io/library/python@sha256:…
+ARG PYTHON=3.13
+ARG BASE=docker.io/library/python:${PYTHON}-slim-trixie
 
 # -- generates code from proto/ and installs what the services need; nothing of this stage but the results goes on
 FROM ${BASE} AS build
@@ -22,8 +23,8 @@ RUN export PYTHONPATH=libs/api_common:libs/ameide_protos \
     && /tools/bin/python -m tools.contract.generate \
     && /tools/bin/python -m tools.edge.generate \
     && /tools/bin/python -m tools.openapi.docs_page \
-    && cp -r libs/api_common/api_common libs/ameide_protos/ameide libs/ameide_protos/buf /app/venv/lib/python3.11/site-packages/ \
-    && rm -r /app/venv/lib/python3.11/site-packages/api_common/testing \
+    && cp -r libs/api_common/api_common libs/ameide_protos/ameide libs/ameide_protos/buf /app/venv/lib/python*/site-packages/ \
+    && rm -r /app/venv/lib/python*/site-packages/api_common/testing \
     && python -m compileall -q /app/venv/lib \
     # The edge's folder, as `make up` lays it out; what an environment decides is mounted at /config, its certificates at /run/tls.
     && mkdir -p /certs \
@@ -42,7 +43,7 @@ ENV PATH=/app/venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 
 FROM api-base AS edge
-COPY --from=build /tools/lib/python3.11/site-packages/envoy/_bin/envoy /usr/local/bin/envoy
+COPY --from=build /tools/lib/python*/site-packages/envoy/_bin/envoy /usr/local/bin/
 COPY --from=build /edge /edge
 WORKDIR /edge
 USER 10001:10001

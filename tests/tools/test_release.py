@@ -98,3 +98,8 @@ def test_images_say_which_release_they_are() -> None:
     run = ["make", "--dry-run", "images", "TAG=9.9.9", "BUILDER=docker", "IMAGES=users"]
     said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "--build-arg VERSION=9.9.9" in said
+
+
+def test_images_name_the_version_of_python_once() -> None:
+    """As far as it shows without building: paths take whatever the base has."""
+    assert len(re.findall(r"\b3\.\d+", (ROOT / "Dockerfile").read_text())) == 1
