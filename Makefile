@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-prometheus test-containers chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +89,12 @@ mutants: $(CHECKS) ## change one detail of db and authn at a time and list the c
 
 faults: $(CHECKS) ## stop, kill, freeze and restart everything under load, for minutes; prints what came of it
 	@FAULTS=full $(PY) -m pytest tests/faults $(ARGS)
+
+test-containers: $(CHECKS) ## the tests of services and database on Postgres 16, 17 and 18 in containers that want passwords; VERSIONS=17
+	@$(PY) -m tests.checks.containers
+
+check-prometheus: $(CHECKS) ## let a real Prometheus read a whole mesh and evaluate the chart's rules and panels; two minutes, a table at the end
+	@$(PY) -m tests.checks.prometheus
 
 check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
 	@$(PY) -m tests.checks.keycloak

@@ -32,6 +32,7 @@ import pytest
 
 from tests.checks.keycloak_realm import CLIENT, PASSWORD, REALM, REDIRECT, Keycloak
 from tests.checks.table import Table
+from tests.checks.waiting import wait_until
 from tools.mesh import processes
 from tools.secrets import certificates
 from tools.topology import ROOT, SERVICES, Mesh
@@ -41,8 +42,6 @@ CACHE: Final = ROOT / ".cache" / "keycloak"
 STATE: Final = ROOT / ".local" / "check-keycloak"
 ADMINISTRATOR: Final = {"KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": PASSWORD}
 UNVERIFIED: Final[Any] = {"verify_signature": False}
-LIMIT_SECONDS: Final = 600
-"""How long anything may take before the check gives up on it."""
 BOUND_SECONDS: Final = 30 + 10
 """docs/security.md: how long a removed key, or a suspended user, goes on; and the time of a fetch."""
 
@@ -138,20 +137,6 @@ def mesh_of(issuer: Issuer) -> Iterator[Mesh]:
         yield mesh
     finally:
         subprocess.run([*words, "down"], cwd=ROOT, env=environment, check=True)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = LIMIT_SECONDS) -> float:
-    """Waits until ``true`` says so, and returns how long that took.
-
-    Raises:
-        TimeoutError: it did not.
-    """
-    started = time.monotonic()
-    while not true():
-        if time.monotonic() - started > seconds:
-            raise TimeoutError(f"not after {seconds:.0f} s")
-        time.sleep(0.25)
-    return time.monotonic() - started
 
 
 class Api:
