@@ -16,6 +16,7 @@ from api_common.listing import (
     TextField,
     TextListField,
     TimestampField,
+    pages,
 )
 from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase
@@ -102,6 +103,21 @@ class TestPages:
             assert not plan.kinds & (SEQUENTIAL | SORTS), plan
             assert plan.read(one.table) == min(size + 1, ROWS // TENANTS - 1000 * bool(token)), plan
 
+    async def test_end_without_measuring_what_does_not_fit(
+        self, explain: Explain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pages, "MAX_PAGE_BYTES", 3_000)
+        async with explain(LISTS[0].service) as transaction:
+            # No other test asks for this order: what is compiled with the limit is kept.
+            page = await LISTS[0].page(transaction, Request(order_by="display_name desc, update_time"))
+        (plan,) = transaction.plans
+        (stops,) = [node for node in plan.nodes if "Run Condition" in node]
+        (measured,) = stops["Plans"][0]["Plans"]
+        assert 1 < len(page.rows) < 20, plan
+        assert page.next_page_token
+        # The first that does not fit, and one that is read before that is known.
+        assert measured["Actual Rows"] <= len(page.rows) + 2, plan
+
     async def test_of_two_orders_sort_only_what_the_first_leaves_equal(self, explain: Explain) -> None:
         one = LISTS[0]
         async with explain(one.service) as transaction:
@@ -162,7 +178,7 @@ class TestFilters:
                 await one.page(transaction, Request(filter=f"id = {row_id(13)}", order_by="email"))
             runs = (
                 "SELECT custom_plans, generic_plans FROM pg_prepared_statements"
-                " WHERE statement LIKE 'SELECT measured%users.id = %email_folded ASC%'"
+                " WHERE statement LIKE 'SELECT fits%users.id = %email_folded ASC%'"
             )
             (row,) = await transaction.inner.fetch_all(Statement(runs, (), {}), {})
         assert tuple(row.values()) == (8, 0)

@@ -16,6 +16,7 @@ from api_common.db.pool import Connection as Connection
 from api_common.db.pool import TenantSemaphore as TenantSemaphore
 from api_common.db.provisioning import DatabaseUrls as DatabaseUrls
 from api_common.db.provisioning import provision as provision
+from api_common.db.tables import fitting as fitting
 from api_common.db.tables import metadata as metadata
 from api_common.db.tables import resource_table as resource_table
 from api_common.db.tables import text_bytes as text_bytes

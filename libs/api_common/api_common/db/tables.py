@@ -1,6 +1,6 @@
 """Tables: named constraints, the tables that every service has, the standard columns of a resource."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -87,3 +87,32 @@ def text_bytes(columns: Iterable[sa.ColumnElement[Any]]) -> sa.ColumnElement[int
     ]
     others = (len(columns) - len(sizes)) * _LONGEST_NUMBER
     return sum(sizes, start=sa.literal_column(str(others), sa.Integer))
+
+
+def fitting(
+    rows: sa.FromClause,
+    order: Callable[[Any], Sequence[sa.ColumnElement[Any]]],
+    measure: Callable[[Any], sa.ColumnElement[int]],
+    max_bytes: int,
+) -> sa.Select[Any]:
+    """Selects the first of ``rows`` that are ``max_bytes`` at most, and one at least.
+
+    Postgres measures them one after the other and stops after the first that does not fit (`beyond` is its run
+    condition): to write out fifty agents of half a megabyte takes ten times as long as to show the one that fits.
+    Each has its `place`, the `total_bytes` up to it, and how many rows were `found`.
+
+    Args:
+        order: returns what orders the rows, of columns of their names.
+        measure: returns the size of a row, in bytes, of columns of their names.
+    """
+    counted = sa.select(rows, sa.func.count().over().label("found")).order_by(*order(rows.c)).subquery("counted")
+    so_far: dict[str, Any] = {"order_by": order(counted.c), "rows": (None, 0)}
+    measured = sa.select(
+        counted,
+        sa.func.row_number().over(**so_far).label("place"),
+        sa.func.sum(measure(counted.c)).over(**so_far).label("total_bytes"),
+    ).subquery("measured")
+    too_much = sa.case((sa.and_(measured.c.total_bytes > max_bytes, measured.c.place > 1), 1))
+    beyond = sa.func.count(too_much).over(order_by=order(measured.c), rows=(None, 0))
+    stopped = sa.select(measured, beyond.label("beyond")).subquery("stopped")
+    return sa.select(stopped).where(stopped.c.beyond < 1)

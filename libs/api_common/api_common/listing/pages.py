@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, Self
 
 from cachetools import FIFOCache
-from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, literal_column, select
 
-from api_common.db import Row, Statement, Transaction, compile_statement, text_bytes
+from api_common.db import Row, Statement, Transaction, compile_statement, fitting, text_bytes
 from api_common.listing.filterable_fields import Fields
 from api_common.listing.filtering import Filter, Order, parse_filter, parse_order_by
 from api_common.listing.pagination import (
@@ -157,17 +158,13 @@ class Listing:
 
     def _fit(self, found: Select[Any], order: Order) -> Select[Any]:
         """Keeps the rows that fit into a page, at least one, each with the number of rows that were found."""
-        page = found.subquery("page")
-        by = _by(order, page.c)
-        measured = select(
-            page,
-            func.count().over().label("found"),
-            func.row_number().over(order_by=by).label("place"),
-            func.sum(text_bytes(page.c)).over(order_by=by, rows=(None, 0)).label("total_bytes"),
-        ).subquery("measured")
-        fits = or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
-        kept = [measured.c[column.name] for column in self._table.c]
-        return select(*kept, measured.c.found).where(fits).order_by(*_by(order, measured.c))
+        columns = self._table.c
+
+        def measure(of: Any) -> ColumnElement[int]:
+            return text_bytes(of[column.name] for column in columns)
+
+        fits = fitting(found.subquery("page"), partial(_by, order), measure, MAX_PAGE_BYTES).subquery("fits")
+        return select(*(fits.c[column.name] for column in columns), fits.c.found).order_by(*_by(order, fits.c))
 
 
 def _by(order: Order, columns: Any) -> list[ColumnElement[Any]]:

@@ -1,13 +1,13 @@
 """The SQL of a watch: pages of existing rows and of changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from api_common.db import Row, compile_statement, text_bytes
+from api_common.db import Row, compile_statement, fitting, text_bytes
 from api_common.listing import Fields, Filter
 from api_common.watch.resume_token import Phase
 from api_common.watch.tables import change_tables
@@ -74,15 +74,13 @@ def state_page(table: sa.Table, where: Filter) -> sa.Select[Any]:
         clauses.append(columns.delete_time.is_(None))
     if where.clause is not None:
         clauses.append(where.clause)
-    found = (
-        sa.select(table, text_bytes(columns).label("row_bytes")).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
-    )
-    fitting = _fitting(found.subquery("found"), "id")
+    found = sa.select(table).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
+    fits = _fitting(found, "id", lambda of: text_bytes(of[one.name] for one in columns))
     event = sa.literal_column("'created'", sa.Text).label(EVENT)
     held = sa.select(
-        event, sa.null().label(SEQ), sa.null().label(XID), *(fitting.c[one.name] for one in columns)
+        event, sa.null().label(SEQ), sa.null().label(XID), *(fits.c[one.name] for one in columns)
     ).subquery("page")
-    return _with_header(fitting, held, order_by="id")
+    return _with_header(fits, held, order_by="id")
 
 
 def change_page(table: sa.Table, fields: Fields, *, phase: Phase, goes_on: bool) -> sa.Select[Any]:
@@ -113,24 +111,18 @@ def change_page(table: sa.Table, fields: Fields, *, phase: Phase, goes_on: bool)
     seq = found.selected_columns.seq
     # Ordering by the key alone makes Postgres scan its index from the start; only a later page begins far into it.
     found = found.order_by(seq if goes_on else seq + sa.literal_column("0", sa.Integer)).limit(PAGE_SIZE)
-    chosen = found.subquery("chosen")
-    sized = sa.select(chosen, sa.func.octet_length(sa.cast(chosen.c.after, sa.Text)).label("row_bytes")).subquery(
-        "sized"
-    )
-    fitting = _fitting(sized, "seq")
-    now = _row(table, fitting.c.after, "now")
-    was = _row(
-        table, fitting.c.after.op("||")(sa.func.coalesce(fitting.c.before, sa.literal_column("'{}'::jsonb"))), "was"
-    )
+    fits = _fitting(found, "seq", lambda of: sa.func.octet_length(sa.cast(of.after, sa.Text)))
+    now = _row(table, fits.c.after, "now")
+    was = _row(table, fits.c.after.op("||")(sa.func.coalesce(fits.c.before, sa.literal_column("'{}'::jsonb"))), "was")
     held = sa.select(
-        fitting.c.kind.label(EVENT),
-        fitting.c.seq.label(SEQ),
-        fitting.c.xid.label(XID),
+        fits.c.kind.label(EVENT),
+        fits.c.seq.label(SEQ),
+        fits.c.xid.label(XID),
         *(now.c[one.name] for one in table.c),
         *(_about(operand, table, now).label(f"{NOW} {name}") for name, operand in fields.operands.items()),
         *(_about(operand, table, was).label(f"{WAS} {name}") for name, operand in fields.operands.items()),
-    ).select_from(fitting.join(now, sa.true()).join(was, sa.true()))
-    return _with_header(fitting, held.subquery("page"), order_by=SEQ)
+    ).select_from(fits.join(now, sa.true()).join(was, sa.true()))
+    return _with_header(fits, held.subquery("page"), order_by=SEQ)
 
 
 def operands_of(row: Row, side: str, names: Sequence[str]) -> Mapping[str, Any]:
@@ -144,20 +136,11 @@ def _visible(parameter: str) -> sa.ColumnElement[bool]:
     return sa.func.pg_visible_in_snapshot(xid, snapshot, type_=sa.Boolean)
 
 
-def _fitting(found: Any, order_by: str) -> Any:
-    """Keeps the rows that fit into a page, at least one, each with the number of rows found."""
-    by = found.c[order_by]
-    measured = sa.select(
-        found,
-        sa.func.count().over().label("found"),
-        sa.func.row_number().over(order_by=by).label("place"),
-        sa.func.sum(found.c.row_bytes).over(order_by=by, rows=(None, 0)).label("total_bytes"),
-    ).subquery("measured")
-    fits = sa.or_(measured.c.total_bytes <= MAX_PAGE_BYTES, measured.c.place == 1)
-    return sa.select(measured).where(fits).cte("fitting")
+def _fitting(found: sa.Select[Any], order_by: str, measure: Callable[[Any], sa.ColumnElement[int]]) -> sa.CTE:
+    return fitting(found.subquery("found"), lambda of: [of[order_by]], measure, MAX_PAGE_BYTES).cte("fitting")
 
 
-def _with_header(fitting: Any, held: Any, *, order_by: str) -> sa.Select[Any]:
+def _with_header(fits: Any, held: Any, *, order_by: str) -> sa.Select[Any]:
     """Joins the facts about the page to every row, or to no row: all from one snapshot."""
     horizon = HORIZONS.alias("horizon")
     mine = horizon.c.tenant_id == sa.bindparam("tenant_id", type_=sa.Text)
@@ -166,21 +149,19 @@ def _with_header(fitting: Any, held: Any, *, order_by: str) -> sa.Select[Any]:
         _DATABASE.label("page_database"),
         sa.select(horizon.c.seq).where(mine).scalar_subquery().label("horizon_seq"),
         sa.select(horizon.c.xid).where(mine).scalar_subquery().label("horizon_xid"),
-        _age(fitting).label("page_age_seconds"),
-        sa.select(sa.func.max(fitting.c.total_bytes)).scalar_subquery().label("page_bytes"),
-        sa.select(sa.func.max(fitting.c.found)).scalar_subquery().label("page_found"),
-        sa.select(sa.func.count()).select_from(fitting).scalar_subquery().label("page_held"),
-        sa.select(sa.func.max(fitting.c["seq" if "seq" in fitting.c else "place"]))
-        .scalar_subquery()
-        .label("page_last"),
+        _age(fits).label("page_age_seconds"),
+        sa.select(sa.func.max(fits.c.total_bytes)).scalar_subquery().label("page_bytes"),
+        sa.select(sa.func.max(fits.c.found)).scalar_subquery().label("page_found"),
+        sa.select(sa.func.count()).select_from(fits).scalar_subquery().label("page_held"),
+        sa.select(sa.func.max(fits.c["seq" if "seq" in fits.c else "place"])).scalar_subquery().label("page_last"),
     ).subquery("header")
     told = held.c[EVENT].is_not(None)
     return sa.select(header, held).select_from(header.outerjoin(held, told)).order_by(held.c[order_by])
 
 
-def _age(fitting: Any) -> sa.ColumnElement[Any]:
+def _age(fits: Any) -> sa.ColumnElement[Any]:
     """Returns the age of the oldest change in the page, in seconds; NULL for existing rows."""
-    oldest = sa.select(sa.func.min(fitting.c.create_time)).scalar_subquery()
+    oldest = sa.select(sa.func.min(fits.c.create_time)).scalar_subquery()
     return sa.func.extract("epoch", sa.func.clock_timestamp() - oldest)
 
 
