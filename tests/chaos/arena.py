@@ -34,6 +34,7 @@ from api_common.testing import (
 from ipas_service.service import SERVICE as IPAS
 from workflows_service.service import SERVICE as WORKFLOWS
 
+from libs.api_common.tests.proxy import Proxy
 from services.ipas.tests.factories import UNDER_WAY, activate_agent, an_ipa, create_agent, publish_workflow
 from tests.chaos.worker import live
 from tools.secrets.certificates import ensure
@@ -43,7 +44,8 @@ T = TypeVar("T")
 
 LEASE_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 120
-AGAIN: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
+_S = grpc.StatusCode
+AGAIN: Final = {_S.UNAVAILABLE, _S.DEADLINE_EXCEEDED, _S.ABORTED, _S.RESOURCE_EXHAUSTED}
 
 
 async def patiently(connect: Callable[[], Awaitable[T]]) -> T:
@@ -91,7 +93,10 @@ class Worker:
 class Arena:
     """Makes IPAs, has them deployed, and counts what is held for them."""
 
-    def __init__(self, databases: dict[str, TestDatabase], settings: dict[str, Any], identity: Identity) -> None:
+    def __init__(
+        self, databases: dict[str, TestDatabase], settings: dict[str, Any], identity: Identity, agents_door: Proxy
+    ) -> None:
+        self.agents_door: Final = agents_door
         self._databases = databases
         self._settings = settings
         self.caller: Final[Caller] = identity.caller("chaos", "admin")
@@ -124,8 +129,10 @@ class Arena:
                 )
                 guarded = guarded_service(services[name], settings, directory=Directory(NoStoredUsers()))
                 siblings[name] = await stack.enter_async_context(guarded)
+            door = await stack.enter_async_context(Proxy.before(f"tcp://{siblings['agents']}"))
+            siblings["agents"] = f"127.0.0.1:{door.port}"
             told = {"siblings": siblings, "certificates": str(folder / "certificates"), "lease_seconds": LEASE_SECONDS}
-            arena = cls(databases, {"url": databases["ipas"].url, **told}, identity)
+            arena = cls(databases, {"url": databases["ipas"].url, **told}, identity, door)
             channels = {}
             for name, service in services.items():
                 settings = settings_for(databases[name], identity, siblings=siblings)
@@ -170,8 +177,16 @@ class Arena:
 
     async def deploy(self, fields: dict[str, Any]) -> pb.Deployment:
         """Creates an IPA and begins to deploy it."""
+        return await self.begin(await self.create(fields))
+
+    async def create(self, fields: dict[str, Any]) -> str:
+        """Creates an IPA; returns its id."""
         ipa: pb.Ipa = await self.call(self.ipas.CreateIpa, pb.CreateIpaRequest(ipa=an_ipa(**fields)))
-        found: pb.Deployment = await self.call(self.ipas.DeployIpa, pb.DeployIpaRequest(id=ipa.id))
+        return ipa.id
+
+    async def begin(self, ipa_id: str) -> pb.Deployment:
+        """Begins to deploy an IPA."""
+        found: pb.Deployment = await self.call(self.ipas.DeployIpa, pb.DeployIpaRequest(id=ipa_id))
         return found
 
     async def retire(self, deployment: pb.Deployment) -> pb.Deployment:

@@ -86,6 +86,24 @@ async def freeze_past_the_lease(arena: Arena, rounds: int = 10) -> str:
     return f"{rounds * 5} of {rounds * 5} as they should"
 
 
+async def outage(arena: Arena, sagas: int, seconds: float) -> str:
+    """The agents service is away while deployments begin; then the longest pause may pass until the last one ends."""
+    with arena.worker() as first, arena.worker() as second:
+        await first.works()
+        await second.works()
+        # Creating an IPA asks agents, too.
+        ipas = [await arena.create(arena.ready) for _ in range(sagas)]
+        await arena.agents_door.cut()
+        deployments = [await arena.begin(ipa) for ipa in ipas]
+        await asyncio.sleep(seconds)
+        await arena.agents_door.restore()
+        restored = time.monotonic()
+        ends = Counter([(await arena.settled(one), await arena.held(one)) for one in deployments])
+        last = time.monotonic() - restored
+    assert set(ends) == {("DEPLOYED", ALL)}, ends
+    return f"{sagas} of {sagas} DEPLOYED, the last one {last:.0f} s after agents was back"
+
+
 async def storm(arena: Arena, sagas: int, seconds: float) -> str:
     """Postgres crashes every 2 to 5 s, workers are killed, under many sagas; all that was acknowledged is there."""
     crashes: Counter[str] = Counter()
@@ -118,11 +136,8 @@ async def storm(arena: Arena, sagas: int, seconds: float) -> str:
         await raging
         states: Counter[str] = Counter()
         for story, deployment in begun:
-            state, held = await arena.settled(deployment), await arena.held(deployment)
-            states[state] += 1
-            # A deployment may be given up in such weather, but then nothing of it is left.
-            assert (state, held) in {("DEPLOYED", ALL), ("FAILED", NOTHING)}, (state, held)
-            assert story == "deploys" or state == "FAILED"
+            await check(arena, story, deployment)
+            states["DEPLOYED" if story == "deploys" else "FAILED, as their agent is not ACTIVE"] += 1
     for _, deployment in begun:
         await arena.call(arena.ipas.GetIpa, pb.GetIpaRequest(id=deployment.ipa_id))
     done = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
@@ -170,6 +185,8 @@ async def play_all(sagas: int, seconds: float) -> Sequence[Row]:
             rows.append(await play(f"DL-1 kill -9, an IPA {story}", scenario, limit_seconds=LIMIT_SECONDS))
         scenario = partial(freeze_past_the_lease, arena)
         rows.append(await play("DL-3 frozen past its lease", scenario, limit_seconds=LIMIT_SECONDS))
+        scenario = partial(outage, arena, sagas // 4, seconds)
+        rows.append(await play(f"a sibling away for {seconds:.0f} s", scenario, limit_seconds=LIMIT_SECONDS + seconds))
         scenario = partial(storm, arena, sagas, seconds)
         rows.append(await play(f"DL-2, DL-8 storm of {seconds:.0f} s", scenario, limit_seconds=LIMIT_SECONDS + seconds))
     rows.append(await play("DL-7 watch", partial(asyncio.to_thread, watch), limit_seconds=LIMIT_SECONDS))

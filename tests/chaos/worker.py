@@ -10,7 +10,7 @@ import uvloop
 from api_common.db import Database
 from api_common.listing import PageTokens
 from api_common.sagas import SagaMetrics, Sagas
-from api_common.settings import DatabaseSettings
+from api_common.settings import DatabaseSettings, SagaSettings
 from api_common.siblings import Siblings
 from api_common.telemetry import Metrics, configure_logging
 from api_common.testing import tls_of
@@ -60,7 +60,13 @@ async def _work(settings: dict[str, Any], works: Event) -> None:
     database = Database(DatabaseSettings(url=SecretStr(settings["url"])), application_name="worker")
     siblings = Siblings(settings["siblings"], tls_of(Path(settings["certificates"]), "ipas"), Metrics(registry))
     tokens, sagas = PageTokens([Fernet.generate_key().decode()]), Sagas()
-    deployments = Deployments(IpaRepository(tokens), DeploymentRepository(tokens), sagas, Rollout(siblings))
+    deployments = Deployments(
+        IpaRepository(tokens),
+        DeploymentRepository(tokens),
+        sagas,
+        Rollout(siblings),
+        deadline_seconds=SagaSettings().deadline_seconds,
+    )
     instants = FatalInstants(settings["die_at"])
     plans = [with_effects(plan, instants.around) for plan in deployments.plans]
     worker = MortalWorker(

@@ -106,7 +106,7 @@ def full_row(mapping: Mapping) -> ReadRow:
     row = {column.name: _value(column) for column in mapping.table.columns}
     state = mapping.descriptor.fields_by_name.get("state")
     if state is not None and state.enum_type is not None:
-        row["state"] = state.enum_type.values[-1].name
+        row["state"] = state.enum_type.values[1].name
     for writable in WRITABLE:
         # A snapshot holds, under the same names, what its original holds.
         if writable.built is mapping.built and writable.from_proto:

@@ -188,6 +188,13 @@ class QuotaSettings(_Concern):
         return common | {name[len(own) :]: number for name, number in self.by_name.items() if name.startswith(own)}
 
 
+class SagaSettings(_Concern):
+    """The work that spans services."""
+
+    deadline_seconds: float = Field(default=900, gt=0, le=86_400)
+    """How long what may pass is waited out, such as a sibling that is away; a compensation has as long once more."""
+
+
 class LogSettings(_Concern):
     """The log."""
 
@@ -215,6 +222,8 @@ class Settings:
     """The defaults suit processes of 512 MiB."""
     quota: QuotaSettings = field(default_factory=QuotaSettings)
     """The same for every tenant by default."""
+    sagas: SagaSettings = field(default_factory=SagaSettings)
+    """A quarter of an hour by default."""
     api_keys: ApiKeySettings | None = None
     """Set in the service that issues API keys."""
 
@@ -240,6 +249,7 @@ class Settings:
             watch=_read(WatchSettings, f"{service}_WATCH_", faults),
             shares=_read(SharesSettings, f"{service}_SHARES_", faults),
             quota=_read(QuotaSettings, f"{service}_QUOTA_", faults),
+            sagas=_read(SagaSettings, f"{service}_SAGA_", faults),
             api_keys=_read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None,
             siblings={name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings},
         )

@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import uuid_utils
 from api_common.call import RequestContext
 from api_common.db import Row, Transaction
-from api_common.errors import ResourceInfo
+from api_common.errors import AbortedError, ResourceInfo
 from api_common.events import record_business_event
 from api_common.resources import row_etag
 from api_common.sagas import Plan, Saga, Sagas, SagaState, Step
@@ -37,7 +37,15 @@ _TOLD: Final = frozenset(
 class Deployments:
     """Begins, returns and resumes deployments."""
 
-    def __init__(self, ipas: IpaRepository, deployments: DeploymentRepository, sagas: Sagas, rollout: Rollout) -> None:
+    def __init__(
+        self,
+        ipas: IpaRepository,
+        deployments: DeploymentRepository,
+        sagas: Sagas,
+        rollout: Rollout,
+        *,
+        deadline_seconds: float,
+    ) -> None:
         self._ipas = ipas
         self._deployments = deployments
         self._sagas = sagas
@@ -49,6 +57,7 @@ class Deployments:
                 Step(name="activate", commit=partial(self._move, "activate")),
             ),
             record=self._show_deploying,
+            deadline_seconds=deadline_seconds,
         )
         self._retire: Final = Plan(
             kind="retire_ipa",
@@ -58,6 +67,7 @@ class Deployments:
                 Step(name="retire", commit=partial(self._move, "retire")),
             ),
             record=self._show_retiring,
+            deadline_seconds=deadline_seconds,
             only_forward=True,
         )
 
@@ -87,20 +97,29 @@ class Deployments:
         saga = await self._sagas.begin(tx, self._deploy, id=id, subject=ctx.principal.subject, data=data)
         await self._ipas.update(tx, ipa["id"], {"state": state, "deployment_id": id})
         row = {"id": id, "ipa_id": ipa["id"], **made_of, "variables": ipa["variables"], "steps": saga.steps}
-        return await self._deployments.insert(
-            tx, {**row, "state": DeploymentState.DEPLOYING, "created_by": ctx.principal.subject}
-        )
+        row |= {"state": DeploymentState.DEPLOYING, "deadline_time": saga.deadline_time}
+        return await self._deployments.insert(tx, {**row, "created_by": ctx.principal.subject})
 
     async def retire(self, ctx: RequestContext, ipa_id: str, *, etag: str) -> Row:
         """Begins to retire the last deployment, or returns it while retiring is under way.
 
+        A deployment that is under way is cancelled first: what it did is released as after any other.
+
         Raises:
             NotFoundError: the tenant has no such live IPA.
             EtagMismatchError: ``etag`` is set and not the IPA's.
-            FailedPreconditionError: the IPA is neither DEPLOYED nor FAILED.
+            FailedPreconditionError: the IPA is DRAFT or RETIRED.
+            AbortedError: another call began to deploy it meanwhile.
         """
         tx = ctx.transaction
+        before = await self._ipas.get(tx, ipa_id)
+        cancelled = before["deployment_id"] if before["state"] == State.DEPLOYING else None
+        if cancelled:
+            # The saga before the IPA, as its worker locks them: otherwise both could wait for each other.
+            await self._sagas.cancel(tx, cancelled)
         ipa = await self._ipas.lock(tx, ipa_id, etag=etag)
+        if ipa["state"] == State.DEPLOYING and ipa["deployment_id"] != cancelled:
+            raise AbortedError
         LIFECYCLE.apply("retire", ipa["state"])
         deployment = await self._deployments.get(tx, ipa["id"], ipa["deployment_id"])
         if deployment["retire_steps"]:
@@ -110,7 +129,7 @@ class Deployments:
             tx, self._retire, id=_retirement(deployment["id"]), subject=ctx.principal.subject, data=data
         )
         await self._ipas.update(tx, ipa["id"], {"deployment_id": deployment["id"]})
-        progress = {"state": DeploymentState.RETIRING, "retire_steps": saga.steps}
+        progress = {"state": DeploymentState.RETIRING, "retire_steps": saga.steps, **_times(saga)}
         return await self._deployments.update(tx, deployment["id"], progress)
 
     async def resume(self, transaction: Transaction, ipa_id: str, id: str) -> Row:
@@ -130,18 +149,22 @@ class Deployments:
     async def _show_deploying(self, transaction: Transaction, saga: Saga) -> None:
         revision = saga.data["workflow_revision"]
         progress = {"state": _DEPLOYING[saga.state], "steps": saga.steps, "workflow_revision": revision}
-        row = await self._deployments.update(transaction, saga.data["deployment_id"], progress)
+        row = await self._deployments.update(transaction, saga.data["deployment_id"], progress | _times(saga))
         if saga.state is SagaState.FAILED:
             await self._move("fail", transaction, saga)
         _tell(transaction, saga, row)
 
     async def _show_retiring(self, transaction: Transaction, saga: Saga) -> None:
-        progress = {"state": _RETIRING[saga.state], "retire_steps": saga.steps}
+        progress = {"state": _RETIRING[saga.state], "retire_steps": saga.steps, **_times(saga)}
         row = await self._deployments.update(transaction, saga.data["deployment_id"], progress)
         _tell(transaction, saga, row)
 
     async def _move(self, verb: str, transaction: Transaction, saga: Saga) -> None:
         await self._ipas.move(transaction, saga.data["ipa_id"], verb)
+
+
+def _times(saga: Saga) -> dict[str, int | None]:
+    return {"deadline_time": saga.deadline_time, "next_attempt_time": saga.next_attempt_time}
 
 
 def _tell(transaction: Transaction, saga: Saga, deployment: Row) -> None:

@@ -29,6 +29,9 @@ class DeploymentState(StrEnum):
     NEEDS_ATTENTION = "NEEDS_ATTENTION"
 
 
+UNDER_WAY: Final = frozenset({DeploymentState.DEPLOYING, DeploymentState.COMPENSATING, DeploymentState.RETIRING})
+"""The states in which a deployment does not stay."""
+
 LIFECYCLE: Final = Lifecycle(
     resource="IPA",
     transitions={
@@ -37,7 +40,8 @@ LIFECYCLE: Final = Lifecycle(
         "deploy": ({State.DRAFT, State.FAILED}, State.DEPLOYING),
         "activate": ({State.DEPLOYING}, State.DEPLOYED),
         "fail": ({State.DEPLOYING}, State.FAILED),
-        "retire": ({State.DEPLOYED, State.FAILED}, State.RETIRED),
+        # What is being deployed is cancelled.
+        "retire": ({State.DEPLOYING, State.DEPLOYED, State.FAILED}, State.RETIRED),
     },
 )
 

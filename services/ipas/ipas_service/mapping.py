@@ -9,6 +9,8 @@ from api_common.db import Row
 from api_common.resources import Make, fill, fill_times, make_resource, row_etag
 from google.protobuf.json_format import ParseDict
 
+from ipas_service.domain import UNDER_WAY
+
 MUTABLE = frozenset(
     {"display_name", "labels", "description", "workflow_id", "workflow_revision", "agent_bindings", "variables"}
 )
@@ -43,7 +45,8 @@ def deployment_to_proto(row: Row, make: Make[pb.Deployment] = pb.Deployment) -> 
         steps=[ParseDict(step, pb.Deployment.Step()) for step in row["steps"]],
         retire_steps=[ParseDict(step, pb.Deployment.Step()) for step in row["retire_steps"]],
     )
-    fill_times(deployment, row, "create_time", "update_time")
+    waits = ("deadline_time", "next_attempt_time") if row["state"] in UNDER_WAY else ()
+    fill_times(deployment, row, "create_time", "update_time", *waits)
     fill(deployment.agent_bindings, row["agent_bindings"])
     return deployment
 

@@ -41,7 +41,8 @@ def _plans(dependencies: ServiceDependencies) -> Sequence[Plan]:
 
 def _deployments(dependencies: ServiceDependencies) -> Deployments:
     repository, stored = IpaRepository(dependencies.page_tokens), DeploymentRepository(dependencies.page_tokens)
-    return Deployments(repository, stored, dependencies.sagas, Rollout(dependencies.siblings))
+    rollout, deadline = Rollout(dependencies.siblings), dependencies.settings.sagas.deadline_seconds
+    return Deployments(repository, stored, dependencies.sagas, rollout, deadline_seconds=deadline)
 
 
 SERVICE = Service(

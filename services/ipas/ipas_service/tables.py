@@ -36,6 +36,8 @@ deployments = sa.Table(
     # A copy of what the sagas store, so that one row shows a whole deployment to readers and watchers.
     sa.Column("steps", JSONB, nullable=False),
     sa.Column("retire_steps", JSONB, nullable=False, server_default=sa.text("'[]'")),
+    sa.Column("deadline_time", sa.DateTime(timezone=True)),
+    sa.Column("next_attempt_time", sa.DateTime(timezone=True)),
     sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
     sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
     sa.Column("created_by", sa.Text, nullable=False),

@@ -6,9 +6,11 @@ The worker of the service leaves these sagas alone, because their kinds are not 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import pytest
@@ -26,9 +28,40 @@ from ipas_service.repository import DeploymentRepository, IpaRepository
 from ipas_service.rollout import Rollout
 from prometheus_client import CollectorRegistry
 
-QUICK: Final = RetryPolicy(attempts=3, first_seconds=0.001, longest_seconds=0.002)
+from services.ipas.tests.factories import create_ipa
+
+if TYPE_CHECKING:
+    from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
+
+QUICK: Final = RetryPolicy(first_seconds=0.001, longest_seconds=0.002)
+DEADLINE_SECONDS: Final = 900.0
+"""Of the plans here. No test outlives it: time passes when a `Clock` says so."""
+ALL: Final = {"workflows": 1, "agents": 1}
+NOTHING: Final = {"workflows": 0, "agents": 0}
 FOR_EVER: Final = 1000.0
 """A lease that no test outlives: time passes when `Stage.expire` says so."""
+
+
+class Cast:
+    """What IPAs are made of."""
+
+    def __init__(self, ipas: IpaServiceAsyncStub, caller: Caller, workflow_id: str, agent_id: str) -> None:
+        self._ipas = ipas
+        self.caller = caller
+        self._made_of: dict[str, Any] = {"workflow_id": workflow_id, "agent_bindings": {"ask": agent_id}}
+
+    async def ipa(self) -> str:
+        return (await create_ipa(self._ipas, self.caller, **self._made_of)).id
+
+
+class Clock:
+    """The clock of a worker, which a test sets forward."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_seconds
 
 
 class Crash(BaseException):
@@ -68,14 +101,22 @@ class MortalWorker(SagaWorker):
         self.instants.pass_by()
 
 
-def with_effects(plan: Plan, change: Callable[[StepAction], StepAction], *, compensations: bool = True) -> Plan:
-    """Returns ``plan`` with every effect, or only those of steps, replaced by what ``change`` makes of it."""
+def with_effects(
+    plan: Plan,
+    change: Callable[[StepAction], StepAction],
+    *,
+    steps: bool = True,
+    compensations: bool = True,
+    retry: RetryPolicy | None = None,
+) -> Plan:
+    """Returns ``plan`` with every effect, or only those of steps or of compensations, as ``change`` makes it."""
 
     def changed(step: Step) -> Step:
+        run = change(step.run) if step.run and steps else step.run
         undo = change(step.compensate) if step.compensate and compensations else step.compensate
-        return replace(step, run=change(step.run) if step.run else None, compensate=undo)
+        return replace(step, run=run, compensate=undo)
 
-    return replace(plan, steps=[changed(step) for step in plan.steps])
+    return replace(plan, steps=[changed(step) for step in plan.steps], retry=retry or plan.retry)
 
 
 class Stage:
@@ -85,11 +126,16 @@ class Stage:
         self.database = database
         self._admins = admins
         tokens = PageTokens([Fernet.generate_key().decode()])
-        self._deployments = Deployments(IpaRepository(tokens), DeploymentRepository(tokens), Sagas(), Rollout(siblings))
-        quick: dict[str, Any] = {"retry": QUICK, "compensation_retry": QUICK}
+        self._deployments = Deployments(
+            IpaRepository(tokens),
+            DeploymentRepository(tokens),
+            Sagas(),
+            Rollout(siblings),
+            deadline_seconds=DEADLINE_SECONDS,
+        )
         deploy, retire = self._deployments.plans
-        self.deploy_plan = replace(deploy, kind="deploy_in_test", **quick)
-        self.retire_plan = replace(retire, kind="retire_in_test", **quick)
+        self.deploy_plan = replace(deploy, kind="deploy_in_test", retry=QUICK)
+        self.retire_plan = replace(retire, kind="retire_in_test", retry=QUICK)
         self._deployments._deploy, self._deployments._retire = self.deploy_plan, self.retire_plan  # type: ignore[misc]
         self.registry = CollectorRegistry()
         self._metrics = SagaMetrics(self.registry)
@@ -113,7 +159,13 @@ class Stage:
             trace = Trace("1" * 32, "", sampled=False)
             return await work(RequestContext(principal, "", 0.0, trace, "", transaction=transaction))
 
-    def worker(self, *plans: Plan, instants: Instants | None = None, step_seconds: float = 10) -> MortalWorker:
+    def worker(
+        self,
+        *plans: Plan,
+        instants: Instants | None = None,
+        step_seconds: float = 10,
+        now: Callable[[], float] = time.time,
+    ) -> MortalWorker:
         worker = MortalWorker(
             self.database,
             plans,
@@ -122,6 +174,7 @@ class Stage:
             committed=lambda: None,
             lease_seconds=FOR_EVER,
             step_seconds=step_seconds,
+            now=now,
         )
         worker.instants = instants or Instants()
         return worker
@@ -139,12 +192,27 @@ class Stage:
             await self.work(worker, saga)
         pytest.fail("the saga does not come to an end")
 
+    async def pass_deadline(self, saga: str) -> None:
+        """Lets the deadline of a saga pass."""
+        await self._admins["ipas"].execute("UPDATE sagas SET deadline_time = now() WHERE id = $1", saga)
+
+    async def forget_deadline(self, saga: str) -> None:
+        """Makes a saga and its deployment what the release before began: it knew no deadlines."""
+        for table in ("sagas", "deployments"):
+            await self._admins["ipas"].execute(f"UPDATE {table} SET deadline_time = NULL WHERE id = $1", saga)
+
     async def state(self, saga: str) -> str:
         return str(await self._of(saga, "state"))
 
     async def expire(self, saga: str) -> None:
         """Lets the time pass after which another worker may take the saga."""
         await self._admins["ipas"].execute("UPDATE sagas SET due_time = now() WHERE id = $1", saga)
+
+    async def deployment(self, id: str) -> asyncpg.Record:
+        """Returns the row of a deployment."""
+        row: asyncpg.Record | None = await self._admins["ipas"].fetchrow("SELECT * FROM deployments WHERE id = $1", id)
+        assert row
+        return row
 
     async def _of(self, saga: str, column: str) -> Any:
         return await self._admins["ipas"].fetchval(f"SELECT {column} FROM sagas WHERE id = $1", saga)
@@ -164,3 +232,7 @@ class Stage:
         row = await self._admins["ipas"].fetchrow("SELECT state, version FROM ipas WHERE id = $1", id)
         assert row
         return row["state"], row["version"]
+
+
+StageBeside = Callable[[dict[str, str]], AbstractAsyncContextManager[Stage]]
+"""Opens a stage whose workers call these addresses."""

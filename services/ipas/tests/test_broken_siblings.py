@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 S = grpc.StatusCode
 
+PATIENCE = 30
+"""Seconds: a call that hangs fails its test before the test's own time-out, and says which call it was."""
+
 
 class TestBrokenSibling:
     """It breaks the call that needs it, within the caller's deadline, and nothing else."""
@@ -67,7 +70,7 @@ class TestBrokenSibling:
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
             with refused(S.INTERNAL, "INTERNAL") as refusal:
-                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=PATIENCE)
             await assert_unharmed(ipas, admin)
         assert SECRET.encode() not in refusal.payload
 
@@ -82,7 +85,7 @@ class TestBrokenSibling:
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
             with refused(S.INTERNAL, "INTERNAL"):
-                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata)
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=ipa), metadata=admin.metadata, timeout=PATIENCE)
             await assert_unharmed(ipas, admin)
 
     async def test_that_is_slow_holds_nobody_beyond_the_deadline(
@@ -134,13 +137,18 @@ class TestSlowSibling:
             standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=dawdle) as address,
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
-            stored = [await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata) for _ in "ab"]
+            stored = [
+                await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata, timeout=PATIENCE)
+                for _ in "ab"
+            ]
             create = pb.CreateIpaRequest(ipa=an_ipa(workflow_id=NEVER))
             changes = [pb.UpdateIpaRequest(ipa=pb.Ipa(id=one.id, workflow_id=NEVER)) for one in stored]
             calls: list[Awaitable[object]] = [
-                *(ipas.CreateIpa(create, metadata=keyed(number)) for number in range(self.CALLERS)),
-                *(ipas.UpdateIpa(change, metadata=admin.metadata) for change in changes),
-                ipas.BatchUpdateIpas(pb.BatchUpdateIpasRequest(requests=changes), metadata=keyed(self.CALLERS)),
+                *(ipas.CreateIpa(create, metadata=keyed(number), timeout=PATIENCE) for number in range(self.CALLERS)),
+                *(ipas.UpdateIpa(change, metadata=admin.metadata, timeout=PATIENCE) for change in changes),
+                ipas.BatchUpdateIpas(
+                    pb.BatchUpdateIpasRequest(requests=changes), metadata=keyed(self.CALLERS), timeout=PATIENCE
+                ),
             ]
             tasks = [asyncio.ensure_future(reason_of(call)) for call in calls]
             async with asyncio.timeout(3):
@@ -166,9 +174,11 @@ class TestSlowSibling:
         ):
             create = pb.CreateIpaRequest(ipa=an_ipa(workflow_id=NEVER))
             metadata = (*admin.metadata, ("idempotency-key", "one"))
-            made = await asyncio.gather(*(ipas.CreateIpa(create, metadata=metadata) for _ in range(2)))
-            assert made[0] == made[1] == await ipas.CreateIpa(create, metadata=metadata)
-            page = await ipas.ListIpas(pb.ListIpasRequest(), metadata=admin.metadata)
+            made = await asyncio.gather(
+                *(ipas.CreateIpa(create, metadata=metadata, timeout=PATIENCE) for _ in range(2))
+            )
+            assert made[0] == made[1] == await ipas.CreateIpa(create, metadata=metadata, timeout=PATIENCE)
+            page = await ipas.ListIpas(pb.ListIpasRequest(), metadata=admin.metadata, timeout=PATIENCE)
             assert list(page.ipas) == [made[0]]
 
     async def test_checks_again_what_changed_meanwhile(
@@ -182,7 +192,7 @@ class TestSlowSibling:
             asked.extend(ids)
             if len(asked) == 1:
                 change = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, workflow_id=other))
-                await ipas.UpdateIpa(change, metadata=admin.metadata)
+                await ipas.UpdateIpa(change, metadata=admin.metadata, timeout=PATIENCE)
             found = [workflow_pb2.Workflow(id=id) for id in ids]
             return workflow_pb2.BatchGetWorkflowsResponse(workflows=found).SerializeToString()
 
@@ -190,9 +200,9 @@ class TestSlowSibling:
             standing_in("ameide.workflow.v1.WorkflowService", BatchGetWorkflows=find) as address,
             ipas_beside(ipas_database, identity, workflows=address, agents=address) as ipas,
         ):
-            ipa = await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata)
+            ipa = await ipas.CreateIpa(pb.CreateIpaRequest(ipa=an_ipa()), metadata=admin.metadata, timeout=PATIENCE)
             change = pb.UpdateIpaRequest(ipa=pb.Ipa(id=ipa.id, workflow_id=NEVER))
-            changed = await ipas.UpdateIpa(change, metadata=admin.metadata)
+            changed = await ipas.UpdateIpa(change, metadata=admin.metadata, timeout=PATIENCE)
             assert (changed.workflow_id, asked) == (NEVER, [NEVER, other, NEVER])
 
 

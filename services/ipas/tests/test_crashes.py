@@ -6,87 +6,28 @@ In this process, over the real services; `make chaos` does the same to real proc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-import asyncpg
 import pytest
-from api_common.db import Database
 from api_common.errors import AbortedError, DeadlineExceededError, ExternalServiceError, FailedPreconditionError
 from api_common.sagas import Effect, StepAction
 from api_common.sagas import worker as saga_worker
-from api_common.settings import DatabaseSettings
-from api_common.siblings import Siblings
-from api_common.telemetry import Metrics
-from api_common.testing import Caller, TestDatabase, tls_of
-from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from services.ipas.tests.factories import activate_agent, create_agent, create_ipa, publish_workflow
-from services.ipas.tests.stage import QUICK, Crash, Instants, Stage, with_effects
-
-if TYPE_CHECKING:
-    from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
-    from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
-    from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub
-
-ALL: Final = {"workflows": 1, "agents": 1}
-NOTHING: Final = {"workflows": 0, "agents": 0}
-
-
-@pytest.fixture(scope="module")
-async def stage(
-    ipas_database: TestDatabase,
-    workflows_database: TestDatabase,
-    agents_database: TestDatabase,
-    siblings: dict[str, str],
-    certificates: Path,
-) -> AsyncIterator[Stage]:
-    databases = {"ipas": ipas_database, "workflows": workflows_database, "agents": agents_database}
-    async with AsyncExitStack() as stack:
-        admins: dict[str, asyncpg.Connection[Any]] = {}
-        for name, found in databases.items():
-            admins[name] = await asyncpg.connect(found.admin_url)
-            stack.push_async_callback(admins[name].close)
-        database = await Database.connect(DatabaseSettings(url=SecretStr(ipas_database.url)), application_name="crash")
-        stack.push_async_callback(database.close)
-        called = Siblings(siblings, tls_of(certificates, "ipas"), Metrics(CollectorRegistry()))
-        stack.push_async_callback(called.close)
-        yield Stage(database, called, admins)
-
-
-class Cast:
-    """What IPAs are made of."""
-
-    def __init__(self, ipas: IpaServiceAsyncStub, caller: Caller, workflow_id: str, agent_id: str) -> None:
-        self._ipas = ipas
-        self.caller = caller
-        self._made_of: dict[str, Any] = {"workflow_id": workflow_id, "agent_bindings": {"ask": agent_id}}
-
-    async def ipa(self) -> str:
-        return (await create_ipa(self._ipas, self.caller, **self._made_of)).id
-
-
-@pytest.fixture
-async def ready(
-    ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, agents: AgentServiceAsyncStub, admin: Caller
-) -> Cast:
-    """IPAs that may be deployed."""
-    workflow = await publish_workflow(workflows, admin, "ask")
-    return Cast(ipas, admin, workflow.id, (await activate_agent(agents, admin)).id)
-
-
-@pytest.fixture
-async def unfit(
-    ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, agents: AgentServiceAsyncStub, admin: Caller
-) -> Cast:
-    """IPAs whose agent is not ACTIVE: what their workflow reserved must be taken back."""
-    workflow = await publish_workflow(workflows, admin, "ask")
-    return Cast(ipas, admin, workflow.id, (await create_agent(agents, admin)).id)
+from services.ipas.tests.stage import (
+    ALL,
+    DEADLINE_SECONDS,
+    FOR_EVER,
+    NOTHING,
+    Cast,
+    Clock,
+    Crash,
+    Instants,
+    Stage,
+    with_effects,
+)
 
 
 class TestACrashAtAnyInstant:
@@ -267,10 +208,12 @@ class TestAStepThatTimedOut:
             return run
 
         worker = stage.worker(with_effects(stage.deploy_plan, lying, compensations=False))
+        await stage.work(worker, deployment["id"])
+        await stage.pass_deadline(deployment["id"])
         assert await stage.finish(worker, deployment["id"]) == "FAILED"
         assert await stage.held(deployment["id"]) == NOTHING
         first, second, _ = await stage.notes(deployment["id"])
-        assert (first["attempts"], first["compensation"]["state"], second["attempts"]) == (QUICK.attempts, "DONE", 0)
+        assert (first["attempts"], first["compensation"]["state"], second["attempts"]) == (2, "DONE", 0)
 
     async def test_and_arrives_after_its_compensation_has_no_effect(self, stage: Stage, ready: Cast) -> None:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
@@ -284,6 +227,7 @@ class TestAStepThatTimedOut:
             return run
 
         worker = stage.worker(with_effects(stage.deploy_plan, losing, compensations=False))
+        await stage.pass_deadline(deployment["id"])
         assert await stage.finish(worker, deployment["id"]) == "FAILED"
         for effect, work in late:
             with pytest.raises((AbortedError, FailedPreconditionError)):
@@ -312,8 +256,12 @@ class TestWhatKeepsFailing:
         spoilt = with_effects(whole, self.broken).steps
         steps = [replace(step, compensate=bad.compensate) for step, bad in zip(whole.steps, spoilt, strict=True)]
         parked = stage.registry.get_sample_value("sagas_parked_total", {"kind": whole.kind}) or 0
+        worker = stage.worker(replace(whole, steps=steps))
+        await stage.work(worker, deployment["id"])
+        assert await stage.state(deployment["id"]) == "COMPENSATING"
+        await stage.pass_deadline(deployment["id"])
         with capture_logs() as logs:
-            assert await stage.finish(stage.worker(replace(whole, steps=steps)), deployment["id"]) == "NEEDS_ATTENTION"
+            assert await stage.finish(worker, deployment["id"]) == "NEEDS_ATTENTION"
         assert stage.registry.get_sample_value("sagas_parked_total", {"kind": whole.kind}) == parked + 1
         assert [entry["log_level"] for entry in logs if entry["event"] == "saga needs attention"] == ["error"]
         assert await stage.held(deployment["id"]) == {"workflows": 1, "agents": 0}
@@ -322,11 +270,14 @@ class TestWhatKeepsFailing:
         assert await stage.finish(stage.worker(whole), deployment["id"]) == "FAILED"
         assert await stage.held(deployment["id"]) == NOTHING
 
-    async def test_in_retiring_needs_attention_whatever_the_error(self, stage: Stage, ready: Cast) -> None:
+    async def test_in_retiring_needs_attention_at_the_deadline(self, stage: Stage, ready: Cast) -> None:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
         await stage.finish(stage.worker(stage.deploy_plan), deployment["id"])
         saga = await stage.retire(ready.caller, deployment["ipa_id"])
         broken = stage.worker(with_effects(stage.retire_plan, self.broken))
+        await stage.work(broken, saga)
+        assert await stage.state(saga) == "RUNNING"
+        await stage.pass_deadline(saga)
         assert await stage.finish(broken, saga) == "NEEDS_ATTENTION"
         assert (await stage.ipa(deployment["ipa_id"]))[0] == "DEPLOYED"
         assert (await stage.resume(ready.caller, deployment))["state"] == "RETIRING"
@@ -336,6 +287,7 @@ class TestWhatKeepsFailing:
     async def test_by_crashing_its_worker_is_given_up(self, stage: Stage, ready: Cast) -> None:
         """A step that ends its process each time does not do so for ever."""
         deployment = await stage.deploy(ready.caller, await ready.ipa())
+        clock = Clock()
 
         def deadly(effect: StepAction) -> StepAction:
             async def run(work: Effect) -> Mapping[str, Any]:
@@ -345,8 +297,11 @@ class TestWhatKeepsFailing:
             return run
 
         plan = with_effects(stage.deploy_plan, deadly, compensations=False)
-        for _ in range(QUICK.attempts):
+        for _ in range(20):
             with pytest.raises(Crash):
-                await stage.work(stage.worker(plan), deployment["id"])
-        assert await stage.finish(stage.worker(plan), deployment["id"]) == "FAILED"
+                await stage.work(stage.worker(plan, now=clock), deployment["id"])
+        # The last attempt begins at the deadline, at the latest when the lease of the one before has ended.
+        clock.ahead_seconds = DEADLINE_SECONDS + FOR_EVER + 1
+        assert await stage.finish(stage.worker(plan, now=clock), deployment["id"]) == "FAILED"
         assert await stage.held(deployment["id"]) == NOTHING
+        assert (await stage.notes(deployment["id"]))[0]["error"]["message"] == "No attempt came to an end."

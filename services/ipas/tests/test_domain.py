@@ -28,7 +28,7 @@ class TestLifecycle:
         ("verb", "starts", "after"),
         [
             ("deploy", {"DRAFT", "FAILED"}, "DEPLOYING"),
-            ("retire", {"DEPLOYED", "FAILED"}, "RETIRED"),
+            ("retire", {"DEPLOYING", "DEPLOYED", "FAILED"}, "RETIRED"),
         ],
     )
     def test_moves_only_along_the_arrows(self, verb: str, starts: set[str], after: str) -> None:

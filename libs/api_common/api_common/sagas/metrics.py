@@ -14,6 +14,8 @@ class SagaMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._live = Gauge("sagas", "Sagas that are not at their end.", ("state",), registry=registry)
+        self._waiting = Gauge("sagas_waiting", "Sagas that wait for their next attempt.", registry=registry)
+        self._age = Gauge("saga_waiting_seconds", "How old the oldest saga that waits is.", registry=registry)
         self._late = Gauge("saga_lateness_seconds", "How long the latest has waited for a worker.", registry=registry)
         self.failures = Counter(
             "saga_step_failures",
@@ -34,4 +36,6 @@ class SagaMetrics:
         found = {row["state"]: row["count"] for row in counted}
         for state in _LIVE:
             self._live.labels(state).set(found.get(state, 0))
-        self._late.set(max([0.0, *(float(row["late_seconds"]) for row in counted)]))
+        self._waiting.set(sum(row["waiting"] for row in counted))
+        for gauge, name in ((self._late, "late_seconds"), (self._age, "waiting_seconds")):
+            gauge.set(max([0.0, *(float(row[name] or 0) for row in counted)]))

@@ -7,7 +7,7 @@ before its step: the step then has no effect.
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -23,11 +23,13 @@ class SagaState(StrEnum):
     COMPENSATING = "COMPENSATING"
     """A step failed; the steps that may have run are compensated, the last one first."""
     NEEDS_ATTENTION = "NEEDS_ATTENTION"
-    """A step or compensation that must succeed failed too often: the saga waits for `Sagas.resume`."""
+    """A step or compensation that must succeed was given up: the saga waits for `Sagas.resume`."""
     DONE = "DONE"
     """Every step succeeded."""
     FAILED = "FAILED"
     """Every step that may have run was compensated."""
+    CANCELLED = "CANCELLED"
+    """Its caller ended it; another saga undoes what it did."""
 
 
 class StepState(StrEnum):
@@ -62,12 +64,15 @@ class Saga:
     """Its input and the results of its steps; JSON, no secrets."""
     fencing_token: int
     """The token of the worker that owns it; greater than that of every earlier owner."""
+    deadline_time: int
+    """Until when what may pass is attempted again, in microseconds since 1970."""
+    next_attempt_time: int | None = None
+    """When the step that failed is attempted again, in microseconds since 1970; None unless it waits."""
 
     @classmethod
     def of(cls, row: Row) -> "Saga":
         """Returns the saga of a row."""
-        own = {name: row[name] for name in ("tenant_id", "id", "kind", "subject", "steps", "data", "fencing_token")}
-        return cls(**own, state=SagaState(row["state"]))
+        return cls(**{one.name: row[one.name] for one in fields(cls)} | {"state": SagaState(row["state"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ LocalWrite = Callable[[Transaction, Saga], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of a plan; transient errors are retried, any other error ends the plan."""
+    """One step of a plan; what may pass is attempted again until the deadline, any other error ends the plan."""
 
     name: str
     """Stored and shown to clients: never rename it."""
@@ -106,8 +111,6 @@ class Step:
 class RetryPolicy:
     """Exponential backoff with jitter."""
 
-    attempts: int
-    """Attempts at most."""
     first_seconds: float = 0.2
     """The first pause."""
     longest_seconds: float = 30.0
@@ -129,7 +132,12 @@ class Plan:
     """In this order; while sagas are running, new steps may only be appended."""
     record: LocalWrite
     """Shows the progress in the service's own resource, in the transaction that stores it."""
+    deadline_seconds: float
+    """How long what may pass is attempted again; a compensation has as long once more."""
     only_forward: bool = False
-    """Whether there is no compensation: a step that keeps failing needs attention instead."""
-    retry: RetryPolicy = RetryPolicy(attempts=8)
-    compensation_retry: RetryPolicy = RetryPolicy(attempts=12, longest_seconds=60)
+    """Whether there is no compensation: a step that is given up needs attention instead."""
+    retry: RetryPolicy = RetryPolicy()
+
+    def deadline_from(self, now: float) -> int:
+        """Returns the deadline of what begins ``now`` (seconds since 1970), in microseconds since 1970."""
+        return int((now + self.deadline_seconds) * 1e6)

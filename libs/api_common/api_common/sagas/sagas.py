@@ -1,6 +1,7 @@
-"""Begins sagas, and resumes those that need attention."""
+"""Begins sagas, cancels them, and resumes those that need attention."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -37,13 +38,14 @@ class Sagas:
             steps,
             dict(data),
             fencing_token=0,
+            deadline_time=plan.deadline_from(time.time()),
         )
         await saga_store.insert_new(transaction, saga)
         transaction.on_commit(self.begun.set)
         return saga
 
     async def resume(self, transaction: Transaction, plan: Plan, id: str) -> Saga:
-        """Retries what failed in a saga that needs attention, with as many attempts as at first, and returns the saga.
+        """Retries what failed in a saga that needs attention, for as long as at first, and returns the saga.
 
         Raises:
             NotFoundError: the tenant has no such saga.
@@ -55,6 +57,7 @@ class Sagas:
         if saga.state is not SagaState.NEEDS_ATTENTION:
             raise FailedPreconditionError(f"It is {saga.state} and needs no attention.")
         saga.state = SagaState.RUNNING if plan.only_forward else SagaState.COMPENSATING
+        saga.deadline_time = plan.deadline_from(time.time())
         for note in saga.steps:
             stuck = note if plan.only_forward else note["compensation"]
             if stuck is not None and stuck["state"] == StepState.FAILED:
@@ -63,6 +66,16 @@ class Sagas:
         await plan.record(transaction, saga)
         transaction.on_commit(self.begun.set)
         return saga
+
+    async def cancel(self, transaction: Transaction, id: str) -> None:
+        """Ends a saga that is not at its end: its worker writes nothing more, and another saga must undo what it did.
+
+        A saga that begins after the commit gets a greater fencing token, so what is still under way has no effect.
+        """
+        saga = await saga_store.lock(transaction, id)
+        if saga is not None:
+            saga.state = SagaState.CANCELLED
+            await saga_store.save(transaction, saga, due_seconds=None)
 
 
 def _note(**own: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ TASK: Final = "work"
 """The task that finds unfinished sagas of all tenants; a policy on the table names it."""
 
 _TIMEOUT_SECONDS: Final = 10
-_ENDS: Final = ("DONE", "FAILED")
+_ENDS: Final = ("DONE", "FAILED", "CANCELLED")
 
 
 def saga_table(metadata: sa.MetaData) -> sa.Table:
@@ -31,6 +31,10 @@ def saga_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("fencing_token", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         # When a worker may claim it: in the future while it is leased or pauses; NULL when no worker may.
         sa.Column("due_time", sa.DateTime(timezone=True)),
+        # NULL in what the release before began.
+        sa.Column("deadline_time", sa.DateTime(timezone=True)),
+        # Like `due_time` while it waits after a failure, otherwise NULL.
+        sa.Column("next_attempt_time", sa.DateTime(timezone=True)),
         sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.Column("update_time", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.Column("end_time", sa.DateTime(timezone=True)),
@@ -47,7 +51,8 @@ _live: Final = _columns.end_time.is_(None)
 _due: Final = sa.and_(_live, _columns.due_time <= sa.func.now())
 _zero: Final[sa.ColumnElement[int]] = sa.literal_column("0")
 _later: Final = sa.func.now() + sa.func.make_interval(*(_zero,) * 6, sa.bindparam("due_seconds", type_=sa.Double))
-_stored: Final = ("tenant_id", "id", "kind", "subject", "state", "steps", "data")
+_stored: Final = ("tenant_id", "id", "kind", "subject", "state", "steps", "data", "deadline_time")
+_written: Final = ("state", "steps", "data", "deadline_time")
 
 _INSERT: Final = compile_statement(
     insert(_sagas)
@@ -57,7 +62,8 @@ _INSERT: Final = compile_statement(
 _FIND_DUE: Final = compile_statement(
     sa.select(_columns.tenant_id, _columns.id)
     .where(_due, _columns.kind == sa.func.any(sa.bindparam("kinds", type_=sa.ARRAY(sa.Text))))
-    .order_by(_columns.due_time)
+    # One of each tenant, then the next of each: what waits for many sagas of one tenant keeps no other waiting.
+    .order_by(sa.func.row_number().over(partition_by=_columns.tenant_id, order_by=_columns.due_time), _columns.due_time)
     .limit(sa.bindparam("limit", type_=sa.BigInteger))
 )
 # Replicas that found the same saga do not wait for each other: one gets the row, the others none.
@@ -74,25 +80,27 @@ _SAVE: Final = compile_statement(
     sa.update(_sagas)
     .where(_own)
     .values(
-        {name: sa.bindparam(f"new_{name}", type_=_columns[name].type) for name in ("state", "steps", "data")}
+        {name: sa.bindparam(f"new_{name}", type_=_columns[name].type) for name in _written}
         | {
             "due_time": _later,
+            "next_attempt_time": sa.case((sa.bindparam("waits", type_=sa.Boolean), _later)),
             "update_time": sa.func.now(),
             "end_time": sa.case((sa.bindparam("ended", type_=sa.Boolean), sa.func.now())),
         }
     )
-    .returning(_columns.id)
+    .returning(_columns.next_attempt_time)
 )
 _EXTEND: Final = compile_statement(
     sa.update(_sagas).where(_own, _columns.due_time.is_not(None)).values(due_time=_later).returning(_columns.id)
 )
+_waits: Final = _columns.next_attempt_time.is_not(None)
 _COUNT: Final = compile_statement(
     sa.select(
         _columns.state,
         sa.func.count().label("count"),
-        sa.func.coalesce(sa.extract("epoch", sa.func.max(sa.func.now() - _columns.due_time)), _zero).label(
-            "late_seconds"
-        ),
+        sa.func.count().filter(_waits).label("waiting"),
+        sa.extract("epoch", sa.func.max(sa.func.now() - _columns.due_time)).label("late_seconds"),
+        sa.extract("epoch", sa.func.max(sa.func.now() - _columns.create_time).filter(_waits)).label("waiting_seconds"),
     )
     .where(_live)
     .group_by(_columns.state)
@@ -111,13 +119,13 @@ async def lock(transaction: Transaction, id: str) -> Saga | None:
 
 
 async def find_due(database: Database, kinds: Sequence[str], *, limit: int) -> Sequence[Row]:
-    """Returns tenant and id of due sagas of all tenants, the longest due first."""
+    """Returns tenant and id of due sagas, of each tenant by turns, the longest due first."""
     async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         return await transaction.fetch_all(_FIND_DUE, {"kinds": kinds, "limit": limit})
 
 
 async def count(database: Database) -> Sequence[Row]:
-    """Counts unfinished sagas by state, with the greatest delay of each state."""
+    """Counts unfinished sagas by state, and those that wait; with the greatest delay, and the age of who waits."""
     async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         return await transaction.fetch_all(_COUNT, {})
 
@@ -129,15 +137,18 @@ async def claim_saga(transaction: Transaction, id: str, *, lease_seconds: float)
     return Saga.of(row) if row else None
 
 
-async def save(transaction: Transaction, saga: Saga, *, due_seconds: float | None) -> bool:
+async def save(transaction: Transaction, saga: Saga, *, due_seconds: float | None, waits: bool = False) -> bool:
     """Stores a saga's progress; returns whether its worker still owns it.
 
     Args:
         due_seconds: when another worker may claim it; None for never.
+        waits: whether it waits until then for its next attempt.
     """
-    written: dict[str, Any] = {f"new_{name}": getattr(saga, name) for name in ("state", "steps", "data")}
-    written |= {"ended": saga.state in _ENDS, "due_seconds": due_seconds}
-    return await transaction.fetch_one(_SAVE, {**_mark(saga), **written}) is not None
+    written: dict[str, Any] = {f"new_{name}": getattr(saga, name) for name in _written}
+    written |= {"ended": saga.state in _ENDS, "due_seconds": due_seconds, "waits": waits}
+    row = await transaction.fetch_one(_SAVE, {**_mark(saga), **written})
+    saga.next_attempt_time = row["next_attempt_time"] if row else None
+    return row is not None
 
 
 async def extend(transaction: Transaction, saga: Saga, *, due_seconds: float) -> bool:

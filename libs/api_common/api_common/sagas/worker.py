@@ -3,7 +3,9 @@
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +16,7 @@ import structlog
 from api_common import errors
 from api_common.authn import Principal
 from api_common.call import CallContext
-from api_common.db import Database, Transaction
+from api_common.db import Database, Row, Transaction
 from api_common.sagas import store as saga_store
 from api_common.sagas.metrics import SagaMetrics
 from api_common.sagas.plan import Effect, LocalWrite, Plan, Saga, SagaState, Step, StepAction, StepState
@@ -29,12 +31,14 @@ POLL_SECONDS: Final = 1.0
 """The mean time between two polls for due sagas; a saga begun in this process is claimed at once."""
 CONCURRENCY: Final = 8
 """Sagas that one process executes at once; fewer than pool connections, so that requests find one."""
+BATCH: Final = 64
+"""Due sagas that are read at once; more than are executed at once, because to order all of them takes a while."""
 
 _COUNT_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 2.0
 _WRITE_SECONDS: Final = 5.0
 
-# Errors that a retry may cure.
+# Errors that may pass.
 _TRANSIENT: Final = (
     errors.AbortedError,
     errors.CallCancelledError,
@@ -45,7 +49,7 @@ _TRANSIENT: Final = (
     errors.UnauthenticatedError,
 )
 
-_NEVER_ENDED: Final = errors.InternalError("No attempt came to an end.")
+_NEVER_ENDED: Final = {"reason": errors.InternalError.reason, "message": "No attempt came to an end."}
 
 _log: Final = structlog.get_logger()
 
@@ -68,6 +72,7 @@ class SagaWorker:
     Args:
         committed: is called when progress is committed, to wake the watches.
         lease_seconds: `LEASE_SECONDS`, shorter in tests.
+        now: the seconds since 1970.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class SagaWorker:
         committed: Callable[[], None],
         lease_seconds: float = LEASE_SECONDS,
         step_seconds: float = STEP_SECONDS,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._plans = {plan.kind: plan for plan in plans}
@@ -90,7 +96,9 @@ class SagaWorker:
             metrics.expect(plan.kind, [step.name for step in plan.steps])
         self._lease = lease_seconds
         self._step_seconds = step_seconds
+        self._now = now
         self._stopping = False
+        self._due: deque[Row] = deque()
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def run_forever(self) -> None:
@@ -123,9 +131,11 @@ class SagaWorker:
             saga = await saga_store.claim_saga(transaction, id, lease_seconds=self._lease)
         if saga is None:
             return
+        plan = self._plans[saga.kind]
+        saga.deadline_time = saga.deadline_time or plan.deadline_from(self._now())
         heartbeat = asyncio.create_task(self._extend_lease(saga, asyncio.current_task()))
         try:
-            await self._run_until_pause(saga, self._plans[saga.kind], heartbeat)
+            await self._run_until_pause(saga, plan, heartbeat)
         except LeaseLostError:
             _log.warning("saga was taken over", **_log_fields(saga))
         except errors.DomainError as error:
@@ -135,12 +145,13 @@ class SagaWorker:
             heartbeat.cancel()
 
     async def _take_due(self) -> None:
-        free = CONCURRENCY - len(self._running)
-        if self._stopping or free <= 0:
+        if self._stopping or len(self._running) >= CONCURRENCY:
             return
-        # More than there are free slots: some are our own, whose leases are about to be extended.
-        for row in await saga_store.find_due(self._database, list(self._plans), limit=free + len(self._running)):
-            if row["id"] not in self._running and len(self._running) < CONCURRENCY:
+        if not self._due:
+            self._due.extend(await saga_store.find_due(self._database, list(self._plans), limit=BATCH))
+        while self._due and len(self._running) < CONCURRENCY:
+            row = self._due.popleft()
+            if row["id"] not in self._running:
                 task = asyncio.create_task(self.work(row["tenant_id"], row["id"]))
                 self._running[row["id"]] = task
                 task.add_done_callback(partial(self._forget, row["id"]))
@@ -180,21 +191,17 @@ class SagaWorker:
             if self._stopping:
                 await self._release_lease(saga, heartbeat)
             raise
-        if pause is not None:
+        # After a longer one the poll is soon enough: nothing is held for a saga that waits.
+        if pause is not None and pause < POLL_SECONDS:
             asyncio.get_running_loop().call_later(pause, self._wake.set)
 
     async def _run_next_step(self, saga: Saga, plan: Plan) -> float | None:
         """Runs the next step; returns the pause after it in seconds, None at the end of the saga."""
         index = next(place for place, note in enumerate(saga.steps) if note["state"] != StepState.DONE)
         step, note = plan.steps[index], saga.steps[index]
-        if note["attempts"] >= plan.retry.attempts:
-            return await self._handle_failure(saga, plan, note, _NEVER_ENDED)
-        # Stored before the step runs: from now on it may have to be compensated.
-        await self._note_attempt(saga, plan, note)
-        try:
-            await self._perform(saga, step, note, step.run)
-        except errors.DomainError as error:
-            return await self._handle_failure(saga, plan, note, error)
+        pause = await self._attempt(saga, plan, step, note, step.run)
+        if note["state"] != StepState.DONE:
+            return pause
         if index == len(saga.steps) - 1:
             saga.state = SagaState.DONE
         try:
@@ -205,7 +212,7 @@ class SagaWorker:
         if saga.state is SagaState.DONE:
             _log.info("saga is done", **_log_fields(saga))
             return None
-        return 0.0
+        return pause
 
     async def _compensate(self, saga: Saga, plan: Plan) -> float | None:
         """Compensates the last step that may have run; returns the pause after it in seconds, None at the end."""
@@ -213,38 +220,45 @@ class SagaWorker:
             undo = note["compensation"]
             if step.compensate is None or note["attempts"] == 0 or undo["state"] == StepState.DONE:
                 continue
-            if undo["attempts"] >= plan.compensation_retry.attempts:
-                return await self._handle_failure(saga, plan, undo, _NEVER_ENDED)
-            await self._note_attempt(saga, plan, undo)
-            try:
-                await self._perform(saga, step, undo, step.compensate)
-            except errors.DomainError as error:
-                return await self._handle_failure(saga, plan, undo, error)
-            await self._save(saga, plan)
-            return 0.0
+            pause = await self._attempt(saga, plan, step, undo, step.compensate)
+            if undo["state"] == StepState.DONE:
+                await self._save(saga, plan)
+            return pause
         saga.state = SagaState.FAILED
         await self._save(saga, plan)
         _log.warning("saga was taken back", **_log_fields(saga))
         return None
 
-    async def _note_attempt(self, saga: Saga, plan: Plan, note: dict[str, Any]) -> None:
-        note.update(state=StepState.RUNNING, attempts=note["attempts"] + 1, start_time=note["start_time"] or _now())
+    async def _attempt(
+        self, saga: Saga, plan: Plan, step: Step, note: dict[str, Any], effect: StepAction | None
+    ) -> float | None:
+        """Attempts a step or compensation; returns the pause after it in seconds, None if an operator is needed."""
+        # The last attempt begins at the deadline. An attempt that ends its process is followed by others until then.
+        if note["attempts"] and self._now() > saga.deadline_time / 1e6 + self._lease:
+            return await self._give_up(saga, plan, note, _NEVER_ENDED)
+        note.update(state=StepState.RUNNING, attempts=note["attempts"] + 1)
+        note["start_time"] = note["start_time"] or self._stamp()
+        # Stored before it runs: from now on it may have to be compensated.
         await self._save(saga, plan)
+        try:
+            if effect is not None:
+                saga.data |= await self._perform(saga, step, effect)
+        except errors.DomainError as error:
+            return await self._handle_failure(saga, plan, note, error)
+        note.update(state=StepState.DONE, error=None, end_time=self._stamp())
+        return 0.0
 
-    async def _perform(self, saga: Saga, step: Step, note: dict[str, Any], effect: StepAction | None) -> None:
-        if effect is not None:
-            try:
-                async with asyncio.timeout(self._step_seconds):
-                    found = await effect(self._effect(saga, step))
-            except TimeoutError as error:
-                raise errors.DeadlineExceededError("The step took too long.") from error
-            except errors.DomainError:
-                raise
-            except Exception as error:
-                _log.exception("saga met a defect", step=step.name, **_log_fields(saga))
-                raise errors.InternalError("Something went wrong on our side.") from error
-            saga.data |= found
-        note.update(state=StepState.DONE, error=None, end_time=_now())
+    async def _perform(self, saga: Saga, step: Step, effect: StepAction) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(self._step_seconds):
+                return await effect(self._effect(saga, step))
+        except TimeoutError as error:
+            raise errors.DeadlineExceededError("The step took too long.") from error
+        except errors.DomainError:
+            raise
+        except Exception as error:
+            _log.exception("saga met a defect", step=step.name, **_log_fields(saga))
+            raise errors.InternalError("Something went wrong on our side.") from error
 
     def _effect(self, saga: Saga, step: Step) -> Effect:
         # Without roles: the permission was checked when the saga began.
@@ -257,38 +271,41 @@ class SagaWorker:
     async def _handle_failure(
         self, saga: Saga, plan: Plan, note: dict[str, Any], error: errors.DomainError
     ) -> float | None:
-        """Stores a failure and decides: retry after a pause, compensate, or wait for an operator."""
-        compensating = saga.state is SagaState.COMPENSATING
-        retry = plan.compensation_retry if compensating else plan.retry
-        note.update(error={"reason": error.reason, "message": error.message}, end_time=_now())
+        """Stores a failure; what may pass is attempted again after a pause, until the deadline."""
+        found = {"reason": error.reason, "message": error.message}
+        note.update(end_time=self._stamp())
         self._metrics.failures.labels(saga.kind, note.get("name", "compensation")).inc()
-        must_happen = compensating or plan.only_forward
-        may_retry = isinstance(error, _TRANSIENT) or must_happen
-        if may_retry and note["attempts"] < retry.attempts:
-            note.update(state=StepState.RUNNING)
-            pause = retry.pause_seconds(note["attempts"])
-            await self._save(saga, plan, due_seconds=pause)
-            return pause
-        note.update(state=StepState.FAILED)
-        if not must_happen:
-            saga.state = SagaState.COMPENSATING
+        left = saga.deadline_time / 1e6 - self._now()
+        if not isinstance(error, _TRANSIENT) or left <= 0:
+            return await self._give_up(saga, plan, note, found)
+        note.update(error=found)
+        pause = min(plan.retry.pause_seconds(note["attempts"]), left)
+        await self._save(saga, plan, pause_seconds=pause)
+        return pause
+
+    async def _give_up(self, saga: Saga, plan: Plan, note: dict[str, Any], error: Mapping[str, str]) -> float | None:
+        """Compensates what was done, or waits for an operator where nothing can be compensated."""
+        note.update(state=StepState.FAILED, error=error)
+        if saga.state is SagaState.RUNNING and not plan.only_forward:
+            saga.state, saga.deadline_time = SagaState.COMPENSATING, plan.deadline_from(self._now())
             await self._save(saga, plan)
             return 0.0
         saga.state = SagaState.NEEDS_ATTENTION
         await self._save(saga, plan)
         self._metrics.parked.labels(saga.kind).inc()
-        _log.error("saga needs attention", reason=error.reason, error=error.message, **_log_fields(saga))
+        _log.error("saga needs attention", reason=error["reason"], error=error["message"], **_log_fields(saga))
         return None
 
     async def _save(
-        self, saga: Saga, plan: Plan, *, commit: LocalWrite | None = None, due_seconds: float | None = None
+        self, saga: Saga, plan: Plan, *, commit: LocalWrite | None = None, pause_seconds: float | None = None
     ) -> None:
         """Commits the progress, what it shows to clients, and the local write of a step, all in one transaction."""
         working = saga.state in {SagaState.RUNNING, SagaState.COMPENSATING}
-        due = (self._lease if due_seconds is None else due_seconds) if working else None
+        waits = pause_seconds is not None
+        due = (pause_seconds if waits else self._lease) if working else None
         async with self._transaction(saga.tenant_id) as transaction:
             transaction.on_commit(self._committed)
-            if not await saga_store.save(transaction, saga, due_seconds=due):
+            if not await saga_store.save(transaction, saga, due_seconds=due, waits=waits):
                 raise LeaseLostError
             if commit is not None:
                 await _commit(commit, transaction, saga)
@@ -309,6 +326,9 @@ class SagaWorker:
                 _log.warning("sagas are not counted for now", error=repr(error))
             await asyncio.sleep(_COUNT_SECONDS)
 
+    def _stamp(self) -> str:
+        return datetime.fromtimestamp(self._now(), UTC).isoformat()
+
     def _transaction(self, tenant_id: str) -> Transaction:
         return Transaction(self._database, tenant_id, read_only=False, timeout_seconds=_WRITE_SECONDS)
 
@@ -320,10 +340,6 @@ async def _commit(commit: LocalWrite, transaction: Transaction, saga: Saga) -> N
         if isinstance(error, _TRANSIENT):
             raise
         raise _RefusedError(error) from error
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def _log_fields(saga: Saga) -> dict[str, str]:
