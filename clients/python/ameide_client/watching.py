@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -17,7 +17,6 @@ from ameide_client.calls import Method
 from ameide_client.errors import UnavailableError
 from ameide_client.failures import read_failure
 from ameide_client.retries import RetryPolicy, is_retryable
-from ameide_client.stacks import AsyncCalls, Calls
 
 ResourceT = TypeVar("ResourceT", bound=Message)
 Request = Callable[[str], Message]
@@ -79,26 +78,34 @@ class Progress(Generic[ResourceT]):
         return jitter + (error.retry_after_seconds or 0)
 
 
-class Watch(Generic[ResourceT]):
-    """The changes to a collection: `for change in client.users.watch()`. The first iteration opens the stream.
+class _Watch(Generic[ResourceT]):
+    """What both watches have."""
 
-    After an error that ended the iteration, asking for the next change continues at the same position.
-    """
+    _EVENT: ClassVar[type[Any]]
 
     def __init__(
-        self, calls: Calls, method: Method[Any], request: Request, resume_token: str, patience_seconds: float
+        self, calls: Any, method: Method[Any], request: Request, resume_token: str, patience_seconds: float
     ) -> None:
         self._calls = calls
         self._method = method
         self._request = request
         self._progress = Progress[ResourceT](resume_token, calls.retry, patience_seconds=patience_seconds)
         self._call: Any = None
-        self._closed = threading.Event()
+        self._closed: Any = self._EVENT()
 
     @property
     def resume_token(self) -> str:
         """Resumes a watch with the same filter after the last change; valid for about a day."""
         return self._progress.resume_token
+
+
+class Watch(_Watch[ResourceT]):
+    """The changes to a collection: `for change in client.users.watch()`. The first iteration opens the stream.
+
+    After an error that ended the iteration, asking for the next change continues at the same position.
+    """
+
+    _EVENT = threading.Event
 
     def close(self) -> None:
         """Ends the watch, from any thread."""
@@ -132,23 +139,10 @@ class Watch(Generic[ResourceT]):
         raise StopIteration
 
 
-class AsyncWatch(Generic[ResourceT]):
+class AsyncWatch(_Watch[ResourceT]):
     """The changes to a collection: `async for change in client.users.watch()`; see `Watch`."""
 
-    def __init__(
-        self, calls: AsyncCalls, method: Method[Any], request: Request, resume_token: str, patience_seconds: float
-    ) -> None:
-        self._calls = calls
-        self._method = method
-        self._request = request
-        self._progress = Progress[ResourceT](resume_token, calls.retry, patience_seconds=patience_seconds)
-        self._call: Any = None
-        self._closed = asyncio.Event()
-
-    @property
-    def resume_token(self) -> str:
-        """Resumes a watch with the same filter after the last change; valid for about a day."""
-        return self._progress.resume_token
+    _EVENT = asyncio.Event
 
     async def close(self) -> None:
         """Ends the watch, and a task that waits for its next change."""
