@@ -61,7 +61,7 @@ class Driver:
         return pb.BatchGetUsersResponse(users=[_user(known[id]) for id in request.ids])
 
     async def create_user(self, request: pb.CreateUserRequest, context: Any) -> pb.User:
-        key = dict(context.invocation_metadata()).get("idempotency-key")
+        key = dict(tuple(context.invocation_metadata())).get("idempotency-key")
         user = request.user
         labels = orjson.dumps(dict(user.labels)).decode()
         own = (WRITTEN, str(uuid_utils.uuid7()), user.display_name, labels, user.email, list(user.roles))

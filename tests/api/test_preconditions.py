@@ -135,7 +135,7 @@ class TestIfNoneMatch:
             origin = (("x-envoy-original-path", "/v1/x"),) if rest else ()
             call = world.start(rpc_, request, (*world.caller.metadata, *headers, *origin))
             response = await call
-            told = dict(await call.initial_metadata())
+            told = dict(tuple(await call.initial_metadata()))
             assert (NOT_MODIFIED in told, response.ByteSize() == 0) == (is_known, is_known), values
             assert told.get("etag") == (tag if rest else None)
 

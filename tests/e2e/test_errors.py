@@ -92,7 +92,7 @@ async def over_grpc(mesh: Mesh, mistake: Mistake, headers: dict[str, str]) -> An
     async with grpc.aio.insecure_channel(f"127.0.0.1:{mesh.ports['edge http']}") as channel:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(mistake.rpc)
         call = method(mistake.request.SerializeToString(), metadata=tuple(headers.items()))
-        trailers = dict(await call.trailing_metadata() or ())
+        trailers = dict(tuple(await call.trailing_metadata() or ()))
         packed = trailers["grpc-status-details-bin"]
         assert isinstance(packed, bytes)
         status = status_pb2.Status.FromString(packed)

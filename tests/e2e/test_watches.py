@@ -275,7 +275,7 @@ class TestStalledReader:
                     while await calls[0].read() is not grpc.aio.EOF:
                         pass
                 assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                assert dict(raised.value.trailing_metadata() or ())["error-type"] == "SLOW_READER"
+                assert dict(tuple(raised.value.trailing_metadata() or ()))["error-type"] == "SLOW_READER"
             # What was read and what is read from there on is everything.
             async with api.users.watch(resume_token=firsts[1].resume_token, initial_state=True) as watch:
                 rest = {(await anext(watch)).resource.id for _ in range(len(ids) - 1)}

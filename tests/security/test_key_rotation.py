@@ -146,7 +146,7 @@ def verifying(keys: FileKeySet) -> Answer:
 
     async def answer(request: Any, context: Any) -> pb.User:
         try:
-            await verifier.verify(bearer_token((dict(context.invocation_metadata())["authorization"],)))
+            await verifier.verify(bearer_token((dict(tuple(context.invocation_metadata()))["authorization"],)))
         except UnauthenticatedError as error:
             await context.abort(*render(error, request_id="the-id"))
         return pb.User()

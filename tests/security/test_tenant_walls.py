@@ -109,7 +109,7 @@ async def answer(call: Awaitable[Any], *, without: str) -> Answer:
     try:
         return Answer(S.OK, b"", frozenset(), await call)
     except grpc.aio.AioRpcError as error:
-        trailers = dict(error.trailing_metadata() or ())
+        trailers = dict(tuple(error.trailing_metadata() or ()))
         status = status_pb2.Status.FromString(bytes(trailers.pop("grpc-status-details-bin")))
         own = str(trailers.pop("error-id"))
         text = status.SerializeToString().replace(own.encode(), b"").replace(without.encode(), b"")

@@ -38,7 +38,7 @@ def read_failure(failure: grpc.RpcError) -> ApiError:
 
 
 def _status(call: grpc.Call) -> status_pb2.Status:
-    packed = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    packed = dict(tuple(call.trailing_metadata() or ())).get("grpc-status-details-bin", b"")
     try:
         return status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
     except DecodeError:

@@ -35,7 +35,7 @@ class Sibling:
         self.answer: Callable[[Transport], Awaitable[bytes]] = self._nothing
 
     async def handle(self, _: bytes, transport: Transport) -> bytes:
-        self.calls.append(dict(transport.invocation_metadata() or ()))
+        self.calls.append(dict(tuple(transport.invocation_metadata() or ())))
         return await self.answer(transport)
 
     def refuse(self, code: grpc.StatusCode, *, times: int) -> None:

@@ -210,7 +210,7 @@ async def reason_of(call: Awaitable[object]) -> str:
     """Returns why a call was refused."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    return str(dict(caught.value.trailing_metadata() or ())["error-type"])
+    return str(dict(tuple(caught.value.trailing_metadata() or ()))["error-type"])
 
 
 async def assert_unharmed(ipas: IpaServiceAsyncStub, caller: Caller) -> None:

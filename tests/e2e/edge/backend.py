@@ -47,7 +47,7 @@ class Backend:
     script: dict[str, Answer] = field(default_factory=dict)
 
     async def answer(self, method: str, request: Any, context: Any) -> Any:
-        metadata = dict(context.invocation_metadata() or ())
+        metadata = dict(tuple(context.invocation_metadata() or ()))
         names = context.auth_context().get("x509_subject_alternative_name", ())
         self.calls.append(Call(method, request, metadata, list(names), context.time_remaining()))
         if method in self.script:

@@ -88,7 +88,8 @@ async def ask_grpc(edge: Edge, ask: Ask) -> Refusal:
     async with edge.channel() as channel:
         method = channel.unary_unary(ask.rpc, request_serializer=bytes, response_deserializer=bytes)
         call = method(b"\0" * ask.body_bytes, metadata=tuple(ask.headers.items()))
-        code, message, trailers = await call.code(), await call.details(), dict(await call.trailing_metadata() or ())
+        code, message = await call.code(), await call.details()
+        trailers = dict(tuple(await call.trailing_metadata() or ()))
     packed = trailers["grpc-status-details-bin"]
     assert isinstance(packed, bytes)
     texts = {key: value for key, value in trailers.items() if isinstance(value, str)}

@@ -89,7 +89,7 @@ async def test_says_so_with_every_answer(ending: Edge, backend: Backend) -> None
         method = channel.unary_unary(f"{USERS}/GetMe", request_serializer=bytes, response_deserializer=bytes)
         call = method(b"", metadata=tuple(ending.credentials.items()))
         assert await call.code() == grpc.StatusCode.OK
-        assert HEADERS.items() <= dict(await call.initial_metadata()).items()
+        assert HEADERS.items() <= dict(tuple(await call.initial_metadata())).items()
     backend.script["GetMe"] = failing(NotFoundError())
     for language, ask in {**CALLERS, "mcp": ask_tool}.items():
         refusal = await ask(ending, Ask("/v1/me", f"{USERS}/GetMe", ending.credentials))

@@ -77,7 +77,7 @@ def failing(error: DomainError) -> Answer:
     """Returns what a service does that raises ``error``."""
 
     async def fail(_request: pb.GetMeRequest, context: Any) -> None:
-        said = dict(context.invocation_metadata())
+        said = dict(tuple(context.invocation_metadata()))
         from_rest = "x-envoy-original-path" in said
         code, message, trailers = render(error, request_id=said["x-request-id"], json_names=from_rest)
         await context.abort_with_status(SimpleNamespace(code=code, details=message, trailing_metadata=trailers))

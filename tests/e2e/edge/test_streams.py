@@ -52,7 +52,7 @@ class TestSilence:
             told = await rest.get("/v1/users:watch", params={"filter": "silent"})
             # Not 408: the request has arrived.
             assert (await ended.code(), told.status_code) == (S.DEADLINE_EXCEEDED, 504)
-            reasons = {dict(await ended.trailing_metadata())["error-type"], told.headers["error-type"]}
+            reasons = {dict(tuple(await ended.trailing_metadata()))["error-type"], told.headers["error-type"]}
             assert reasons == {"DEADLINE_EXCEEDED"}
             assert (await beats, await kept.code()) == (BEATS, S.OK)
 

@@ -231,7 +231,7 @@ def _meaning_of(failure: grpc.aio.AioRpcError, *, in_a_hurry: bool) -> errors.Do
     if code is _S.DEADLINE_EXCEEDED and not in_a_hurry:
         code = _S.UNAVAILABLE
     error = _MEANING.get(code, errors.InternalError)
-    trailers = dict(failure.trailing_metadata() or ())
+    trailers = dict(tuple(failure.trailing_metadata() or ()))
     if error is errors.RateLimitError and trailers.get("error-type") == errors.PayloadTooLargeError.reason:
         return errors.PayloadTooLargeError("The answer would be too large; ask for less at once.")
     fields = _fields(trailers) if error in {errors.NotFoundError, errors.FailedPreconditionError} else ()

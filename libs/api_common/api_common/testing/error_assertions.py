@@ -40,7 +40,7 @@ def refused(code: grpc.StatusCode, reason: str) -> Iterator[Refusal]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         yield refusal
     error = caught.value
-    trailers = dict(error.trailing_metadata() or ())
+    trailers = dict(tuple(error.trailing_metadata() or ()))
     status = status_pb2.Status.FromString(bytes(trailers["grpc-status-details-bin"]))
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
     for detail in status.details:

@@ -83,7 +83,7 @@ async def reason_of(call: Awaitable[object]) -> str:
     try:
         await call
     except grpc.aio.AioRpcError as error:
-        return str(dict(error.trailing_metadata() or ())["error-type"])
+        return str(dict(tuple(error.trailing_metadata() or ()))["error-type"])
     return ""
 
 
