@@ -38,6 +38,24 @@ local function is_list_of_tags(value)
   return last == #value
 end
 
+-- The directives for which no kept answer is good enough. What else there is does not matter (RFC 9111, section 5.2.3).
+local STRICT = {["max-age"] = true, ["min-fresh"] = true, ["no-cache"] = true, ["no-store"] = true}
+
+-- Returns the age that Cache-Control accepts as services read it, or nil: what is malformed or said twice asks for a current answer, as
+-- does a quoted text, because it may hold a comma (RFC 9111, sections 4.2.1 and 5.2.1).
+local function accepted_age(value)
+  local found
+  value = value:lower():gsub('max%-age="(%d+)"', "max-age=%1")
+  for directive in (value:find('"') and "no-cache" or value):gmatch("[^,]+") do
+    local seconds = directive:match("^[ \t]*max%-age=(%d+)[ \t]*$")
+    if found and seconds or not seconds and STRICT[directive:match("^[ \t]*([^= \t]*)")] then
+      return nil
+    end
+    found = found or seconds
+  end
+  return found and ("max-age=%d"):format(math.min(tonumber(found), 30))
+end
+
 local FORMS = {
   -- At most eight digits (gRPC's PROTOCOL-HTTP2.md).
   ["grpc-timeout"] = "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$",
@@ -84,6 +102,15 @@ local function own(handle, headers)
   end
   for _, name in ipairs(unknown) do
     headers:remove(name)
+  end
+  local cache_control = headers:get("cache-control")
+  if cache_control then
+    local age = accepted_age(cache_control)
+    if age then
+      headers:replace("cache-control", age)
+    else
+      headers:remove("cache-control")
+    end
   end
   local agent = headers:get("user-agent")
   if agent and (#agent > MAX_USER_AGENT or agent:find("[^ -~]")) then

@@ -65,6 +65,21 @@ def test_an_rpc_declares_who_may_call_it_and_how_it_is_counted(method: MethodDes
     assert policy.rate_class != policy_pb2.RATE_CLASS_UNSPECIFIED, "the policy must name a rate_class"
 
 
+@every_method
+def test_the_standard_reads_by_id_may_be_kept_and_nothing_else(method: MethodDescriptor) -> None:
+    """What may be kept depends on the tenant and the request alone: no `GetMe`, and no list with its page tokens."""
+    batches = [one.name for one in method.containing_service.methods if one.name.startswith("BatchGet")]
+    singles = [name.removeprefix("Batch")[:-1] for name in batches]
+    expected = method.name in {*batches, *singles, *(f"{name}Revision" for name in singles)}
+    policy = policy_of(method)
+    assert policy.cacheable == expected, "BatchGet, its Get and revisions say `cacheable: true`, and nothing else does"
+    if expected:
+        assert method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        owner = owner_of(method.containing_service)
+        collection = policy.permission.partition(".")[0]
+        assert owner and collection in owner.metadata.tables, "the feed of changes names collections as the tables do"
+
+
 @every_internal_method
 def test_an_internal_rpc_is_only_for_services(method: MethodDescriptor) -> None:
     service = method.containing_service

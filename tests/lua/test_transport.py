@@ -18,7 +18,8 @@ def of(good: dict[str, str], **changed: str | None) -> Passed:
 
 class TestHeader:
     def test_that_services_read_passes(self) -> None:
-        said = dict.fromkeys(CLIENT_HEADERS, "x") | {"traceparent": TRACE, "if-none-match": '"x"'}
+        forms = {"traceparent": TRACE, "if-none-match": '"x"', "cache-control": "max-age=5"}
+        said = dict.fromkeys(CLIENT_HEADERS, "x") | forms
         for good in (REST, GRPC):
             assert said.items() <= TRANSPORT.request(good | said).headers.items()
 
@@ -67,6 +68,49 @@ class TestHeader:
     def test_is_not_touched_if_there_are_too_many(self) -> None:
         passed = of(GRPC, cookie="x" * 16384, grpc_timeout="xx")
         assert passed.metadata["transport"]["too_large"]
+
+
+class TestCacheControl:
+    @pytest.mark.parametrize(
+        ("said", "passed"),
+        [
+            *((value, value) for value in ("max-age=0", "max-age=5", "max-age=30")),
+            *((value, "max-age=30") for value in ("max-age=31", "max-age=2147483648", "max-age=" + "9" * 4000)),
+            *((value, "max-age=7") for value in ("Max-Age=7", "max-age=007", 'max-age="7"', "  max-age=7\t")),
+            *(
+                (value, "max-age=7")
+                for value in ("no-transform, max-age=7", "max-age=7,max-stale=9, x=y,,only-if-cached")
+            ),
+        ],
+    )
+    def test_has_one_form_of_an_age_for_services(self, said: str, passed: str) -> None:
+        for good in (REST, GRPC):
+            assert of(good, cache_control=said).headers["cache-control"] == passed
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            *("", ",", "max-age", "max-age=", "max-age=x", "max-age=-1", "max-age=1.5", "max-age=1e1", "max-age=5s"),
+            *("max-age =5", "max-age= 5", "max-age=5 6", "max-age=0x5", "max-age=5;x", "max-age=\xb2", "xmax-age=5"),
+            *("no-cache", "no-store", "no-cache, max-age=5", "max-age=5, no-store", "max-age=5, min-fresh=1"),
+            *("max-age=5, max-age=5", "max-age=5,max-age=x", 'x="a, max-age=5', 'x="a, max-age=5, b"', "max-age='5'"),
+            *(
+                'no-cache="x", max-age=5',
+                'max-age="5',
+                'x="max-age="5",',
+                "max-age=5, NO-CACHE",
+                "public",
+                "max-stale=5",
+            ),
+        ],
+    )
+    def test_that_is_not_clear_asks_for_a_current_answer(self, said: str) -> None:
+        for good in (REST, GRPC):
+            assert "cache-control" not in of(good, cache_control=said).headers
+
+    def test_that_is_long_costs_little(self) -> None:
+        assert of(REST, cache_control=" " * 8000 + "max-age=5").headers["cache-control"] == "max-age=5"
+        assert "cache-control" not in of(REST, cache_control="max-age=5," * 1500).headers
 
 
 class TestMediaType:

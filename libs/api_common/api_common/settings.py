@@ -195,6 +195,13 @@ class SagaSettings(_Concern):
     """How long what may pass is waited out, such as a sibling that is away; a compensation has as long once more."""
 
 
+class CacheSettings(_Concern):
+    """The answers that a process keeps for callers who accept old ones (ADR 46)."""
+
+    bytes: int = Field(default=33_554_432, ge=0)
+    """The most bytes of kept answers; 0 keeps none, so that every answer is current."""
+
+
 class LogSettings(_Concern):
     """The log."""
 
@@ -224,6 +231,8 @@ class Settings:
     """The same for every tenant by default."""
     sagas: SagaSettings = field(default_factory=SagaSettings)
     """A quarter of an hour by default."""
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    """The default suits processes of 512 MiB."""
     api_keys: ApiKeySettings | None = None
     """Set in the service that issues API keys."""
 
@@ -250,6 +259,7 @@ class Settings:
             shares=_read(SharesSettings, f"{service}_SHARES_", faults),
             quota=_read(QuotaSettings, f"{service}_QUOTA_", faults),
             sagas=_read(SagaSettings, f"{service}_SAGA_", faults),
+            cache=_read(CacheSettings, f"{service}_CACHE_", faults),
             api_keys=_read(ApiKeySettings, f"{service}_APIKEYS_", faults) if api_keys else None,
             siblings={name: _address(f"{service}_CLIENTS_{name}_ADDRESS".upper(), faults) for name in siblings},
         )

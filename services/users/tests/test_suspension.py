@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 from ameide.user.v1 import user_pb2 as pb
 from api_common.testing import Caller, Identity, refused
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.users.tests.factories import create_user
 
@@ -30,6 +31,33 @@ class TestSuspendUser:
         editor = identity.caller(admin.tenant_id, "editor")
         with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
             await users.SuspendUser(pb.SuspendUserRequest(id=user.id), metadata=editor.metadata)
+
+
+class TestAKeptAnswer:
+    """Whoever accepts an age is checked as always: the roles and the state of a stored user count at once."""
+
+    async def test_is_refused_to_a_user_who_has_lost_the_role(
+        self, users: UserServiceAsyncStub, identity: Identity, admin: Caller
+    ) -> None:
+        reader, user = await create_user(users, admin, roles=["viewer"]), await create_user(users, admin)
+        caller = identity.caller(admin.tenant_id, "viewer", subject=reader.id)
+        metadata = (*caller.metadata, ("cache-control", "max-age=30"))
+        assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata) == user
+        change = pb.UpdateUserRequest(user=pb.User(id=reader.id), update_mask=FieldMask(paths=["roles"]))
+        await users.UpdateUser(change, metadata=admin.metadata)
+        with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
+            await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata)
+
+    async def test_is_refused_to_a_suspended_user(
+        self, users: UserServiceAsyncStub, identity: Identity, admin: Caller
+    ) -> None:
+        reader, user = await create_user(users, admin, roles=["viewer"]), await create_user(users, admin)
+        caller = identity.caller(admin.tenant_id, "viewer", subject=reader.id)
+        metadata = (*caller.metadata, ("cache-control", "max-age=30"))
+        assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata) == user
+        await users.SuspendUser(pb.SuspendUserRequest(id=reader.id), metadata=admin.metadata)
+        with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
+            await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata)
 
 
 class TestActivateUser:

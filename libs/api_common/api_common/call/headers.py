@@ -19,13 +19,20 @@ AUTHORIZATION: Final = "authorization"
 """Metadata key of the credential, `Bearer <token>`."""
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Metadata key under which a client may repeat a call without a second effect."""
-CLIENT_HEADERS: Final = frozenset({REQUEST_ID, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH})
+CACHE_CONTROL: Final = "cache-control"
+"""Metadata key of the age that a client accepts, `max-age=<seconds>`."""
+MAX_AGE_SECONDS: Final = 30
+"""The greatest age that an answer may have; who accepts more gets this."""
+CLIENT_HEADERS: Final = frozenset(
+    {REQUEST_ID, TRACEPARENT, AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, CACHE_CONTROL}
+)
 """Metadata keys that a client may use; the edge removes all others that gRPC does not need."""
 _ORIGINAL_PATH: Final = "x-envoy-original-path"
 _ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
-# All values are kept. A second one is an error, but for the last, which is a list.
-_NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH})
+# All values are kept: of If-None-Match because it is a list, of the others to notice a second one.
+_NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, CACHE_CONTROL})
 
+_MAX_AGE: Final = re.compile(r"max-age=([0-9]{1,9})")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -53,6 +60,8 @@ class RequestHeaders(NamedTuple):
     """The edge made this call from a REST request. It sets the header and removes it from clients' requests."""
     accepts_gzip: bool = False
     """The client beyond the edge reads gzip. The edge tells us, because gRPC hides `grpc-accept-encoding`."""
+    max_age_seconds: int = 0
+    """How old an answer may be, at most `MAX_AGE_SECONDS`; 0 if the client said nothing, or nothing clear."""
 
 
 def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
@@ -86,7 +95,17 @@ def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
         if_none_match=every.get(IF_NONE_MATCH, ()),
         from_rest=_ORIGINAL_PATH in last,
         accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
+        max_age_seconds=_max_age(every[CACHE_CONTROL]) if CACHE_CONTROL in every else 0,
     )
+
+
+def _max_age(values: tuple[str, ...]) -> int:
+    """Returns the age that the `cache-control` headers accept. The edge has made the short form of longer ones.
+
+    Source: RFC 9111, section 4.2.1: what is malformed, or said twice, makes every kept answer too old.
+    """
+    match = _MAX_AGE.fullmatch(values[0]) if len(values) == 1 else None
+    return min(int(match[1]), MAX_AGE_SECONDS) if match else 0
 
 
 def follow_trace(traceparent: str, *, is_root: bool) -> Trace:

@@ -56,6 +56,13 @@ class MethodPolicy:
     """The generated class of the response."""
     is_stream: bool = False
     """The response is a stream of messages."""
+    cacheable: bool = False
+    """A caller who accepts an age may get an answer that was kept: it depends on tenant and request alone."""
+
+    @property
+    def collection(self) -> str:
+        """The collection that it is about, as its permission and the feed of changes name it."""
+        return self.permission.partition(".")[0]
 
     @property
     def internal(self) -> bool:
@@ -105,4 +112,5 @@ def _read(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolicy:
         request_class=GetMessageClass(method.input_type),
         response_class=GetMessageClass(method.output_type),
         is_stream=method.server_streaming,
+        cacheable=policy.cacheable,
     )

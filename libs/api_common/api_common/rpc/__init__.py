@@ -11,6 +11,7 @@ from api_common.rpc.layers import Pipeline as Pipeline
 from api_common.rpc.layers.admission import MOST_WAITING as MOST_WAITING
 from api_common.rpc.layers.admission import REASONS_BY_RULE as REASONS_BY_RULE
 from api_common.rpc.layers.admission import Shares as Shares
+from api_common.rpc.layers.answer_cache import AnswerCache as AnswerCache
 from api_common.rpc.layers.streaming import Streams as Streams
 from api_common.rpc.layers.telemetry import AccessLog as AccessLog
 from api_common.rpc.layers.transaction import MAX_RESPONSE_BYTES as MAX_RESPONSE_BYTES

@@ -73,6 +73,8 @@ class Done(NamedTuple):
     outcome: TransactionOutcome = TransactionOutcome.NOTHING
     replayed: bool = False
     """The response was stored by an earlier call with the same idempotency key."""
+    age_seconds: int | None = None
+    """How old the response is at most, if it was kept in memory since another call."""
     effects: Sequence[object] = ()
     """What repositories report of their writes, as a `RoleChange`."""
 

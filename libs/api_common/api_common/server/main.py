@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from api_common.authn import KeySet, server_credentials
 from api_common.authz import Directory, UserSource, UsersService
 from api_common.db import SchemaTooOldError, upgrade_schema
-from api_common.rpc import AccessLog, Pipeline, Shares, Streams
+from api_common.rpc import AccessLog, AnswerCache, Pipeline, Shares, Streams
 from api_common.sagas import SagaMetrics, SagaWorker
 from api_common.server.authentication import open_authenticator, open_key_sets, refresh_forever
 from api_common.server.dependencies import open_dependencies
@@ -101,6 +101,7 @@ async def running(
             streams=Streams(notifier),
             watch=settings.watch,
             shares=shares,
+            cache=AnswerCache(settings.cache.bytes, notifier, metrics),
             tracer=tracer,
         )
         server = await start_server(service, dependencies, pipeline, stack, credentials=credentials)

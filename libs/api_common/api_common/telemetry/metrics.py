@@ -22,6 +22,8 @@ from api_common.telemetry.occupancy import Occupancy, ShareUse
 
 DURATION_BUCKETS_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Source: the semantic convention's advice for `rpc.server.call.duration`."""
+AGE_BUCKETS: Final = (0.5, 1, 2, 5, 10, 20, 30)
+"""Up to the greatest age that a caller may accept, in seconds."""
 
 LAG_INTERVAL_SECONDS: Final = 0.25
 """The interval of measuring the event loop's lag."""
@@ -56,6 +58,12 @@ class Metrics:
         )
         self.changes_reaped = counter("changes_reaped", "Changes that were deleted when their time was up.")
         self.replays = counter("idempotent_replays", "Calls answered from a stored response.", ("rpc_method",))
+        self.cache_reads = counter(
+            "answer_cache_reads", "Reads of callers who accept an age.", ("rpc_method", "result")
+        )
+        self.cache_age = durations("answer_cache_age_seconds", "Age of kept answers.", buckets=AGE_BUCKETS)
+        self.cache_dropped = counter("answer_cache_dropped", "Kept answers that were dropped.", ("reason",))
+        self.cache_bytes = gauge("answer_cache_bytes", "Bytes of kept answers.")
         self.reaped = counter("idempotency_keys_reaped", "Expired idempotency keys that were deleted.")
         self.quota_fullest = gauge(
             "quota_fullest_ratio",

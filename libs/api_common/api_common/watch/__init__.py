@@ -1,6 +1,7 @@
 """Package watch: the feed of changes, from the transaction that made them to the stream that tells them."""
 
 from api_common.watch.change_notifier import ChangeNotifier as ChangeNotifier
+from api_common.watch.change_notifier import Topic as Topic
 from api_common.watch.statements import CHANGES as CHANGES
 from api_common.watch.statements import HORIZONS as HORIZONS
 from api_common.watch.statements import PAGE_SIZE as PAGE_SIZE

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from ameide.user.v1 import user_pb2 as pb
@@ -10,12 +10,16 @@ from api_common.authn import Peer, Principal
 from api_common.authz import Directory
 from api_common.call import follow_trace, read_headers
 from api_common.contract import read_policies
-from api_common.db import TransactionOutcome
+from api_common.db import Database, TransactionOutcome
 from api_common.errors import AuthorizationError
+from api_common.rpc import AnswerCache
 from api_common.rpc.call import Call, Done, Incoming
 from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
+from api_common.telemetry import Metrics
 from api_common.testing import NEVER, NoStoredUsers
+from api_common.watch import ChangeNotifier
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 ADA: Final = Principal("ada", "acme", frozenset())
@@ -57,7 +61,8 @@ async def test_effects_are_reported_when_the_caller_has_gone(
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await effects(SUSPEND, within, directory=Directory(NoStoredUsers()))(a_call(principal=ADA))
+        cache = AnswerCache(0, ChangeNotifier(cast(Database, None)), Metrics(CollectorRegistry()))
+        await effects(SUSPEND, within, directory=Directory(NoStoredUsers()), cache=cache)(a_call(principal=ADA))
     assert [event["outcome"] for event in events if event["event"] == "audit"] == audited
     told = [(event["name"], event["resource"]["id"]) for event in events if event["event"] == "business"]
     assert told == [(name, NEVER) for name in names]

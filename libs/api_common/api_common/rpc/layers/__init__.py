@@ -17,6 +17,7 @@ from api_common.db import ConstraintErrors, Database, repeat_if_stale
 from api_common.rpc.adapter import method_handler, service_handler
 from api_common.rpc.call import Layer
 from api_common.rpc.layers.admission import Shares, admission
+from api_common.rpc.layers.answer_cache import AnswerCache, from_cache
 from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams, stream
@@ -44,6 +45,7 @@ class Pipeline:
     streams: Streams
     watch: WatchSettings
     shares: Shares
+    cache: AnswerCache
     tracer: Tracer | None = None
     """None without a collector."""
 
@@ -74,9 +76,14 @@ class Pipeline:
                 wake=self.notifier.wake,
             )
             within = partial(repeat_if_stale, within)  # type: ignore[arg-type]  # mypy binds no TypeVarTuple
-        within = effects(method, within, directory=self.directory)
+        within = effects(method, within, directory=self.directory, cache=self.cache)
         within = admission(
-            method, within, authenticator=self.authenticator, directory=self.directory, shares=self.shares
+            method,
+            within,
+            from_cache=from_cache(method, within, cache=self.cache, metrics=self.metrics),
+            authenticator=self.authenticator,
+            directory=self.directory,
+            shares=self.shares,
         )
         within = errors(method, within, denied=record_denial)
         return self._measured(method, within)

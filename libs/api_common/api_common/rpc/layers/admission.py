@@ -165,12 +165,22 @@ def _holders(principal: Principal) -> tuple[tuple[str, object], tuple[str, objec
 
 
 def admission(
-    method: MethodPolicy, within: Layer, *, authenticator: Authenticator, directory: Directory, shares: Shares
+    method: MethodPolicy,
+    within: Layer,
+    *,
+    from_cache: Layer | None,
+    authenticator: Authenticator,
+    directory: Directory,
+    shares: Shares,
 ) -> Layer:
     """Admits calls of ``method`` after the checks of AIP-193 and AIP-211, in their order.
 
     They are: identity, share, permission, size, decoding, If-Match, output-only fields, required fields, rules.
+
+    Args:
+        from_cache: what works on the calls whose callers accept an age; None for ``within``.
     """
+    for_age = from_cache or within
     internal, read = method.internal, _reader(method)
     resource = "watches" if method.is_stream else "calls"
 
@@ -208,7 +218,7 @@ def admission(
             request = await read(call)
             call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
             try:
-                await within(call)
+                await (for_age if incoming.headers.max_age_seconds else within)(call)
             finally:
                 call.admitted = None  # It leads back to the call, and both would hold request and answer for long.
                 size = len(call.done.response) if call.done is not None else 0

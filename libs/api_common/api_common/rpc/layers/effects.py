@@ -11,16 +11,18 @@ from api_common.contract import MethodPolicy, resources_in, type_of
 from api_common.db import TransactionOutcome
 from api_common.errors import AuthorizationError, ResourceInfo
 from api_common.rpc.call import Call, Done, Layer
+from api_common.rpc.layers.answer_cache import AnswerCache
 
 # A denied request is decoded for the id that it names only while that costs next to nothing.
 _MAX_READ_BYTES: Final = 8 * 1024
 
 
-def effects(method: MethodPolicy, within: Layer, *, directory: Directory) -> Layer:
+def effects(method: MethodPolicy, within: Layer, *, directory: Directory, cache: AnswerCache) -> Layer:
     """Reports every effect of ``method`` after the commit; a method that only reads has none.
 
-    The directory forgets each changed user, so that the change counts at once in this process. Each changed resource is
-    a business event. Each effect of an audited method and each change of roles is an audit event.
+    The directory forgets each changed user and the cache the changed collection, so that the change counts at once in
+    this process. Each changed resource is a business event. Each effect of an audited method and each change of roles
+    is an audit event.
     """
     if method.read_only:
         return within
@@ -33,6 +35,8 @@ def effects(method: MethodPolicy, within: Layer, *, directory: Directory) -> Lay
             # The work may be committed although the caller has gone.
             done = call.done
             if done is not None and done.message is not None and done.outcome is not TransactionOutcome.NOTHING:
+                if cache.shelves and call.principal is not None:
+                    cache.drop(call.principal.tenant_id, method.collection)
                 report(call, done)
 
     return layer
