@@ -10,6 +10,7 @@ from bench.contenders import ECHO, EDGE_GRPC, EDGE_H1, EDGE_H2, FASTAPI, OURS, R
 from bench.rounds import Cell, Ratio, paired
 
 GET: Final = "GetUser"
+AGED: Final = "GetUser max-age"
 LIST: Final = "ListUsers 50"
 BATCH: Final = "BatchGet 100"
 KEYED: Final = "CreateUser key"
@@ -49,6 +50,7 @@ class Goal:
 
 GOALS: Final = (
     Goal("GetUser: ours / echo", (OURS, GET), (ECHO, GET), 2.2, at_most=True),
+    Goal("GetUser: from memory / ours", (OURS, AGED), (OURS, GET), 0.75, at_most=True),
     Goal("GetUser: FastAPI, ORM / ours", (FASTAPI, GET), (OURS, GET), 2.5, at_most=False),
     Goal("GetUser: FastAPI, tuned / ours", (TUNED, GET), (OURS, GET), 1, at_most=False),
     Goal("ListUsers: FastAPI, ORM / ours", (FASTAPI, LIST), (OURS, LIST), 2, at_most=False),

@@ -48,6 +48,8 @@ class GrpcCaller:
             metadata = [("authorization", authorization), ("x-request-id", str(uuid_utils.uuid4()))]
             if plan.has_key:
                 metadata.append(("idempotency-key", str(uuid_utils.uuid4())))
+            if plan.max_age_seconds:
+                metadata.append(("cache-control", f"max-age={plan.max_age_seconds}"))
             answer = await method(work.request(number), metadata=metadata, timeout=_TIMEOUT_SECONDS)
             latencies.append((time.perf_counter() - due) * 1000)
             work.check(number, answer)

@@ -62,6 +62,8 @@ class _Pool:
         headers = [f"authorization: {authorization}", "content-type: application/json"]
         if plan.has_key:
             headers.append(f"idempotency-key: {uuid_utils.uuid4()}")
+        if plan.max_age_seconds:
+            headers.append(f"cache-control: max-age={plan.max_age_seconds}")
         handle.setopt(pycurl.URL, self._url + call.path)
         handle.setopt(pycurl.CUSTOMREQUEST, call.verb)
         handle.setopt(pycurl.HTTPHEADER, headers)

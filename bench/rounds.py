@@ -13,6 +13,7 @@ from typing import Final
 import psutil
 
 from bench.contender import Contender, ContenderError, Program, cpu_ns, forget_peak, peak_mb
+from bench.contenders import OURS
 from bench.order import Order, Result
 from bench.stage import TENANT, WRITTEN, Stage
 from bench.work import PLANS
@@ -96,6 +97,7 @@ def pairs(contenders: Sequence[Contender], works: Iterable[str]) -> list[tuple[C
         for work in works
         for one in contenders
         if PLANS[work].resource in one.programs and work in (one.works or PLANS)
+        if one.name.startswith(OURS) or not PLANS[work].max_age_seconds
     ]
 
 

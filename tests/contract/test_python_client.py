@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests import protos
 
 RPCS = protos.public_methods()
-OPTIONS = {"timeout", "idempotency_key", "patience_seconds"}
+OPTIONS = {"timeout", "idempotency_key", "max_age", "patience_seconds"}
 each_rpc = pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
 
 

@@ -1,6 +1,7 @@
 """The headers that make writing safe, through the real edge, in each of its languages."""
 
 import secrets
+import time
 from collections.abc import Callable
 
 import httpx
@@ -21,6 +22,28 @@ def tenant() -> str:
 
 def a_user() -> dict[str, str]:
     return {"displayName": "Grace", "email": f"{secrets.token_hex(4)}@navy.example"}
+
+
+class TestAge:
+    def test_is_accepted_by_those_who_say_so(self, open_client: Rest, tenant: str) -> None:
+        ada = open_client(tenant, "admin")
+        path = f"/v1/users/{ada.post('/v1/users', json=a_user()).json()['id']}"
+        wanted = {"cache-control": "max-age=30"}
+        ends = time.monotonic() + 20
+        # The feed of changes may still have to tell of the creation.
+        while "age" not in (kept := ada.get(path, headers=wanted)).headers:
+            assert time.monotonic() < ends
+        assert 0 <= int(kept.headers["age"]) <= 30
+        assert kept.headers["etag"] == kept.json()["etag"]
+        assert ada.get(path, headers=wanted | {"if-none-match": kept.headers["etag"]}).status_code == 304
+        assert "age" not in ada.get(path).headers
+
+        assert open_client(f"{tenant}-other", "admin", headers=wanted).get(path).status_code == 404
+        assert open_client(tenant, headers=wanted).get(path).status_code == 401
+        ada.patch(path, json={"displayName": "Hopper"})
+        assert ada.get(path, headers=wanted).json()["displayName"] == "Hopper"
+        ada.delete(path)
+        assert "deleteTime" in ada.get(path, headers=wanted).json()
 
 
 class TestEtag:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from ameide.common.v1 import policy_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from jinja2 import Environment, StrictUndefined
@@ -37,6 +38,11 @@ class Method:
     @property
     def writes(self) -> bool:
         return self.rpc.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether callers may accept an age."""
+        return cast(Any, self.rpc.GetOptions()).Extensions[policy_pb2.policy].cacheable is True
 
     @property
     def fields(self) -> Iterable[FieldDescriptor]:

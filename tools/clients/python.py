@@ -30,7 +30,7 @@ _SCALARS: Final = {
 }
 _MASK: Final = "google.protobuf.FieldMask"
 # The parameters of a call beside the fields of its request.
-_OPTIONS: Final = {"timeout", "idempotency_key", "patience_seconds"}
+_OPTIONS: Final = {"timeout", "idempotency_key", "max_age", "patience_seconds"}
 
 
 def generate() -> None:
@@ -69,6 +69,7 @@ def _parameters(method: Method) -> str:
     required = [f"{one.name}: {_type(one)[0]}" for one in method.fields if _is_required(one)]
     optional = ["{}: {} = {}".format(one.name, *_type(one)) for one in method.fields if not _is_required(one)]
     options = ["timeout: float | None = None", *["idempotency_key: str | None = None"] * method.writes]
+    options += ["max_age: int = 0"] * method.cacheable
     if method.change is not None:
         options = ["patience_seconds: float = 300.0"]
     return ", ".join(["self", *required, "*", *optional, *options])

@@ -61,11 +61,16 @@ _PARAMETERS: Final = {
         _TEXT | {"pattern": r'^(\*|"[!#-~]{0,62}")$'},
         "The `etag` that the resource must have: the same condition as the field `etag`. `*` means any.",
     ),
+    "Cache-Control": (
+        _TEXT | {"pattern": "^max-age=[0-9]{1,9}$"},
+        "`max-age=5` accepts an answer up to 5 seconds old; the most is 30. Without it the answer is current.",
+    ),
     "If-None-Match": (_TEXT, "The `ETag`s that the client has: a list, or `*`. If one is current, the answer is 304."),
 }
 _ETAG: Final = _TEXT | {"examples": ['"1"']}
 _HEADERS: Final = {
     "ETag": (_ETAG, "The version of the resource, as in its `etag`."),
+    "Age": (_COUNT, "How old the answer is at most, in seconds; only with an answer from memory."),
     "X-Request-Id": (_ID, "The name of the call in our logs."),
     "Error-Type": ({"$ref": "#/components/schemas/Reason"}, "The `reason` of the error."),
     "Error-Id": (_TEXT, "The name of the call in our logs, as in `X-Request-Id`."),
@@ -153,7 +158,12 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
     writes = not policy.read_only
     is_get = method.name.startswith("Get")
     if_match = writes and Precondition(method.input_type).known
-    known = {"Idempotency-Key": writes, "If-Match": if_match, "If-None-Match": is_get}
+    known = {
+        "Idempotency-Key": writes,
+        "If-Match": if_match,
+        "If-None-Match": is_get,
+        "Cache-Control": policy.cacheable,
+    }
     names = [name for name in _PARAMETERS if known.get(name, True)]
     about = text_of(method.full_name).partition("Errors: ")[0].strip()
     operation: Json = {
@@ -172,7 +182,7 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         operation["requestBody"] = _request_body(method, rule.body, list(variables), schemas)
     refused = refusals.responses(method, writes=writes, has_body=bool(rule.body), has_variables=bool(variables))
     same = {"304": {"$ref": "#/components/responses/304"}} if is_get else {}
-    operation["responses"] = {"200": _success(method, schemas, writes=writes)} | same | refused
+    operation["responses"] = {"200": _success(method, policy, schemas)} | same | refused
     for name, field in variables.items():
         path = path.replace(f"{{{name}}}", f"{{{field.json_name}}}")
     return verb, path, operation
@@ -200,13 +210,13 @@ def _request_body(method: MethodDescriptor, body: str, variables: list[str], sch
     return {"required": body != "*" or not elsewhere, "content": {"application/json": content}}
 
 
-def _success(method: MethodDescriptor, schemas: Schemas, *, writes: bool) -> Json:
+def _success(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas) -> Json:
     # The content of a stream is the data of one event.
     form = "text/event-stream" if method.server_streaming else "application/json"
     content = {"schema": schemas.message(method.output_type), "example": example(method.output_type, request=False)}
     has_etag = "etag" in method.output_type.fields_by_name or method.name.startswith("Get")
-    known = {"ETag": has_etag, "Idempotent-Replayed": writes}
-    names = [name for name in ("ETag", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]
+    known = {"ETag": has_etag, "Age": policy.cacheable, "Idempotent-Replayed": not policy.read_only}
+    names = [name for name in ("ETag", "Age", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]
     return {
         "description": text_of(method.output_type.full_name),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},

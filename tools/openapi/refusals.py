@@ -72,7 +72,7 @@ def shared_responses() -> dict[str, Json]:
     found = {str(row.http_status): _response(_bullet(row.reason), row.code.value[0], row.reason) for row in rows}
     for status, name in (("401", "WWW-Authenticate"), ("405", "Allow")):
         found[status]["headers"][name] = {"$ref": f"#/components/headers/{name}"}
-    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("ETag", "X-Request-Id")}
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("ETag", "Age", "X-Request-Id")}
     return found | {"304": {"description": "The client has the resource already.", "headers": headers}}
 
 

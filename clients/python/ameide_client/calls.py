@@ -30,9 +30,11 @@ class Method(Generic[ResponseT]):
         """Returns the method on a channel; ``kind`` is a function of the channel, such as `unary_unary`."""
         return kind(self.path, request_serializer=_serialize, response_deserializer=self.response.FromString)
 
-    def metadata(self, idempotency_key: str | None) -> Metadata:
+    def metadata(self, idempotency_key: str | None, max_age: int) -> Metadata:
         """Returns the headers that all attempts of one call share."""
-        return (("idempotency-key", idempotency_key or str(uuid.uuid4())),) if self.writes else ()
+        if self.writes:
+            return (("idempotency-key", idempotency_key or str(uuid.uuid4())),)
+        return (("cache-control", f"max-age={max_age}"),) if max_age else ()
 
 
 class Caller:

@@ -93,6 +93,12 @@ class TestRetry:
         assert len(backend.calls) == 4
         assert not any("idempotency-key" in one.metadata for one in backend.calls)
 
+    async def test_of_a_read_says_which_age_it_accepts(self, call: Use, backend: Backend) -> None:
+        await call(lambda api: api.users.get("a", max_age=5))
+        await call(lambda api: api.users.batch_get(["a"], max_age=7))
+        await call(lambda api: api.users.get("a"))
+        assert [one.metadata.get("cache-control") for one in backend.calls] == ["max-age=5", "max-age=7", None]
+
     async def test_waits_as_long_as_the_server_asks(self, call: Use, backend: Backend) -> None:
         backend.script["CreateUser"] = failing(RateLimitError("later", retry_after_seconds=0.2), times=1)
         started = asyncio.get_running_loop().time()

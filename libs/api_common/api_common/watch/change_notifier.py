@@ -107,6 +107,10 @@ class Topic:
         for waiter in self.waiting:
             _finish(waiter)
 
+    def has_changed(self, generation: int) -> bool:
+        """Tells whether a change was announced after ``generation``; what the first poll announces need be none."""
+        return self.generation != generation and (self._previous != generation or self._since != "")
+
     def since(self, generation: int) -> str:
         """Returns a snapshot of which a watch that last read in ``generation`` has seen all; empty if none is known.
 

@@ -17,7 +17,7 @@ from api_common.db import ConstraintErrors, Database, repeat_if_stale
 from api_common.rpc.adapter import method_handler, service_handler
 from api_common.rpc.call import Layer
 from api_common.rpc.layers.admission import Shares, admission
-from api_common.rpc.layers.answer_cache import AnswerCache, from_cache
+from api_common.rpc.layers.answer_cache import AnswerCache, KeptAnswers
 from api_common.rpc.layers.effects import effects, record_denial
 from api_common.rpc.layers.errors import errors
 from api_common.rpc.layers.streaming import Streams, stream
@@ -77,10 +77,13 @@ class Pipeline:
             )
             within = partial(repeat_if_stale, within)  # type: ignore[arg-type]  # mypy binds no TypeVarTuple
         within = effects(method, within, directory=self.directory, cache=self.cache)
+        kept = None
+        if method.cacheable and self.cache.most_bytes:
+            kept = KeptAnswers(method, within, cache=self.cache, metrics=self.metrics)
         within = admission(
             method,
             within,
-            from_cache=from_cache(method, within, cache=self.cache, metrics=self.metrics),
+            kept=kept,
             authenticator=self.authenticator,
             directory=self.directory,
             shares=self.shares,

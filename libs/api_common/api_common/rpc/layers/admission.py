@@ -19,6 +19,7 @@ from api_common.call import CallContext
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
 from api_common.db import TenantSemaphore
 from api_common.rpc.call import Admitted, Call, Incoming, Layer
+from api_common.rpc.layers.answer_cache import KeptAnswers
 from api_common.settings import SharesSettings
 from api_common.telemetry import ShareUse
 
@@ -168,7 +169,7 @@ def admission(
     method: MethodPolicy,
     within: Layer,
     *,
-    from_cache: Layer | None,
+    kept: KeptAnswers | None,
     authenticator: Authenticator,
     directory: Directory,
     shares: Shares,
@@ -178,9 +179,8 @@ def admission(
     They are: identity, share, permission, size, decoding, If-Match, output-only fields, required fields, rules.
 
     Args:
-        from_cache: what works on the calls whose callers accept an age; None for ``within``.
+        kept: answers those who accept an age; None if no answer is kept.
     """
-    for_age = from_cache or within
     internal, read = method.internal, _reader(method)
     resource = "watches" if method.is_stream else "calls"
 
@@ -212,13 +212,16 @@ def admission(
             amounts["bytes"] = len(call.payload)
         incoming.at_end(shares.hold(caller, amounts))
         principal = await authorize(call, token, caller)
+        for_age = kept if incoming.headers.max_age_seconds else None
+        if for_age is not None and for_age.give(call):
+            return
         # A sibling does not wait: its breaker would open for everybody.
         pays = incoming.peer is None or incoming.peer.identity == EDGE
         async with shares.turn(caller, pays=pays) as end_turn:
             request = await read(call)
             call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
             try:
-                await (for_age if incoming.headers.max_age_seconds else within)(call)
+                await (within if for_age is None else for_age.layer)(call)
             finally:
                 call.admitted = None  # It leads back to the call, and both would hold request and answer for long.
                 size = len(call.done.response) if call.done is not None else 0

@@ -23,8 +23,11 @@ OVERHEAD_BYTES: Final = 600
 """What an answer takes in memory beside its own bytes and those of its request; measured with tracemalloc."""
 SHELF_BYTES: Final = 3000
 """What a shelf without answers takes, measured in the same way."""
-LARGEST_PART: Final = 16
-"""An answer larger than this part of the memory is not kept, because it would displace too many others."""
+LARGEST_BYTES: Final = 64 * 1024
+"""Larger answers are not kept: they are paid for like others (ADR 44), and cost the edge more than the service."""
+
+LARGEST_REQUEST_BYTES: Final = 8192
+"""The answers to larger requests are not kept; a batch of a hundred ids has half of it."""
 
 _Place = tuple[str, str]
 _Request = tuple[str, bytes]
@@ -52,7 +55,7 @@ class _Shelf:
 
     @property
     def is_current(self) -> bool:
-        return self.topic.generation == self.generation
+        return not self.topic.has_changed(self.generation)
 
 
 class AnswerCache:
@@ -97,7 +100,7 @@ class AnswerCache:
     def keep(self, shelf: _Shelf, request: _Request, response: bytes, began: float) -> None:
         """Keeps an answer, unless it is too large, or there was a change since ``shelf`` was returned."""
         size = len(response) + len(request[1]) + OVERHEAD_BYTES
-        if self.shelves.get(shelf.place) is not shelf or not shelf.is_current or size > self.most_bytes // LARGEST_PART:
+        if self.shelves.get(shelf.place) is not shelf or not shelf.is_current or len(response) > LARGEST_BYTES:
             return
         held = shelf.answers.currsize
         shelf.answers[request] = _Answer(response, began, size)
@@ -122,34 +125,44 @@ class AnswerCache:
             self._metrics.cache_bytes.set(self._size)
 
 
-def from_cache(method: MethodPolicy, within: Layer, *, cache: AnswerCache, metrics: Metrics) -> Layer | None:
-    """Answers calls of ``method`` with a kept answer that is young enough, and keeps those of ``within``.
+class KeptAnswers:
+    """The kept answers of one method."""
 
-    Admission has run: tenant, permission and stored user of this caller are checked. Returns None if nothing is kept.
-    """
-    if not method.cacheable or not cache.most_bytes:
-        return None
-    name = method.path[1:]
-    hits, misses = (metrics.cache_reads.labels(name, result) for result in ("hit", "miss"))
+    def __init__(self, method: MethodPolicy, within: Layer, *, cache: AnswerCache, metrics: Metrics) -> None:
+        self._name: Final = method.path[1:]
+        self._collection: Final = method.collection
+        self._within = within
+        self._cache = cache
+        self._age = metrics.cache_age
+        self._hits, self._misses = (metrics.cache_reads.labels(self._name, result) for result in ("hit", "miss"))
 
-    async def layer(call: Call) -> None:
-        assert call.principal is not None  # admission ran
-        if not call.payload:
-            # Admission has let go of a large one, so it is not known what was asked.
-            await within(call)
-            return
-        shelf = cache.shelf(call.principal.tenant_id, method.collection)
-        request, began = (name, call.payload), cache.now()
-        answer = shelf.answers.get(request)
-        if answer is not None and began - answer.began <= call.incoming.headers.max_age_seconds:
-            age = began - answer.began
-            call.done = Done(answer.response, age_seconds=math.ceil(age))
-            hits.inc()
-            metrics.cache_age.observe(age)
-            return
-        misses.inc()
-        await within(call)
-        if call.done is not None:
-            cache.keep(shelf, request, call.done.response, began)
+    def give(self, call: Call) -> bool:
+        """Answers a call, whose caller admission has checked, and returns True if a kept answer is young enough.
 
-    return layer
+        The request needs no check: one with the same bytes has passed them all. Only If-Match is beside the bytes.
+        """
+        found = self._find(call)
+        if found is None or call.incoming.headers.if_match:
+            return False
+        shelf, request = found
+        answer, now = shelf.answers.get(request), self._cache.now()
+        if answer is None or now - answer.began > call.incoming.headers.max_age_seconds:
+            self._misses.inc()
+            return False
+        call.done = Done(answer.response, age_seconds=math.ceil(now - answer.began))
+        self._hits.inc()
+        self._age.observe(now - answer.began)
+        return True
+
+    async def layer(self, call: Call) -> None:
+        """Lets the layers within answer, and keeps their answer."""
+        found, began = self._find(call), self._cache.now()
+        await self._within(call)
+        if found is not None and call.done is not None:
+            self._cache.keep(*found, call.done.response, began)
+
+    def _find(self, call: Call) -> tuple[_Shelf, _Request] | None:
+        """Returns where the answer belongs; None if the request is too large, or admission has let go of its bytes."""
+        if call.principal is None or not 0 < len(call.payload) <= LARGEST_REQUEST_BYTES:
+            return None
+        return self._cache.shelf(call.principal.tenant_id, self._collection), (self._name, call.payload)
