@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
+.PHONY: clients console new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
     flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-prometheus test-containers chart release sbom scan
 
 help: ## print this
@@ -159,6 +159,11 @@ release-migrations: .venv/.ready ## list new migrations as released: from then o
 
 clients: $(CHECKS) ## build the Python and TypeScript clients into dist/
 	@$(PY) -m tools.clients
+
+console: $(CHECKS) ## build the page /console from clients/console into envoy/console; needs Node.js and npm
+	@$(PY) -c 'from tools.clients import typescript; typescript.build()'
+	@cd clients/console && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent check && \
+	    npm run --silent build -- --outfile=../../envoy/console/console.js
 
 openapi: $(READY) ## write docs/openapi.json from proto/
 	@$(PY) -m tools.openapi

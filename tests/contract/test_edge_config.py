@@ -52,7 +52,7 @@ RESOURCE: Final = "/.well-known/oauth-protected-resource"
 OPEN: Final = (
     *("/healthz", "/", RESOURCE, "/openapi.json", "/llms.txt", "/docs"),
     *("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
-    *("/docs/live", "/docs/live.js", "/docs/live.css"),
+    *("/docs/live", "/console", "/console/console.js", "/console/console.css", "/console/sign-in"),
 )
 MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
 
@@ -286,7 +286,7 @@ class TestFilters:
         assert last == {"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": either}}}
         assert json.loads((ENVOY / "local" / "edge.json").read_text())["issuers"] == [ISSUER]
         # Nobody reaches a list of tools without the bridge, which comes behind this filter.
-        direct = [route["match"]["path"] for route in ROUTES if "direct_response" in route]
+        direct = [route["match"]["path"] for route in ROUTES if {"direct_response", "redirect"} & set(route)]
         pages = [path for path in direct if not path.startswith("/mcp")]
         documents = {f"{RESOURCE}{path.removesuffix('/tools.json')}" for path in direct if path.startswith("/mcp")}
         assert {"/healthz", *pages} == {*OPEN, *documents}

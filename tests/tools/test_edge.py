@@ -45,15 +45,15 @@ class TestLayOut:
         edge.lay_out(tmp_path / "here", certs=certs)
         edge.lay_out(tmp_path / "there", certs=certs, port_offset=100)
         for name, ports in (
-            ("envoy.yaml", (9901, 8080, 8443, 9105, 9901)),
+            ("envoy.yaml", (9901, 8080, 9100, 8443, 9100, 9105, 9901)),
             ("clusters.yaml", (*(service.grpc_port for service in SERVICES), 9100, 4317)),
         ):
             here, there = (
                 yaml.load((tmp_path / side / name).read_text(), yaml.CSafeLoader) for side in ("here", "there")
             )
-            moved = re.findall(r"'port_value': (\d+)", str(there))
+            moved = re.findall(r"'port_(?:value|redirect)': (\d+)", str(there))
             assert [int(port) for port in moved] == [port + 100 for port in ports]
-            back = re.sub(r"'port_value': (\d+)", lambda match: f"'port_value': {int(match[1]) - 100}", str(there))
+            back = re.sub(r"('port_\w+': )(\d+)", lambda match: f"{match[1]}{int(match[2]) - 100}", str(there))
             assert back == str(here)
 
     def test_replaces_an_earlier_layout(self, tmp_path: Path, certs: Path) -> None:

@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs
 
+import httpx
 import jwt
 import pytest
 
+from tests.e2e.edge.plugin import publishing
 from tools.secrets import identity
+from tools.secrets.issuer import IssuerServer
 from tools.topology import AUDIENCE, ISSUER, ROOT, MeshError
 
 
@@ -55,6 +59,24 @@ class TestMint:
         (tmp_path / "private.pem").write_text("scribble")
         with pytest.raises(MeshError, match="make reset"):
             identity.mint(tmp_path, sub="ada", tenant="acme", roles=[])
+
+
+class TestSignIn:
+    def test_leads_back_to_the_console_with_a_token(self, tmp_path: Path) -> None:
+        console = "http://127.0.0.1:8080/console"
+        with publishing(IssuerServer(tmp_path, 0, console=console)) as server:
+            assert server.server_address[0] == "127.0.0.1"
+            answer = httpx.get(f"{server.url}/sign-in", params={"state": "a\r\nb&token=c"})
+        assert answer.status_code == 303
+        address, _, told = answer.headers["location"].partition("#")
+        found = parse_qs(told)
+        assert (address, found["state"]) == (console, ["a\r\nb&token=c"])
+        claims = verified(found["token"][0], tmp_path)
+        assert (claims["sub"], claims["tenant_id"], claims["roles"]) == ("ada", "acme", ["admin"])
+
+    def test_is_for_issuers_that_know_a_console(self, tmp_path: Path) -> None:
+        with publishing(IssuerServer(tmp_path, 0)) as server:
+            assert httpx.get(f"{server.url}/sign-in").status_code == 404
 
 
 class TestTokenCommand:

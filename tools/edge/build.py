@@ -7,7 +7,7 @@
 - `!bucket` stands for a token bucket: a rate of `edge.json`, and how many seconds of it the bucket holds.
 - `!buckets` stands for such buckets of each tenant and each principal, `!sizes` for the limits that count bytes.
 - `!endpoints` stands for the routes of each endpoint for AI agents; its file says what they are.
-- `!file` stands for the content of another file, which may have tags, too.
+- `!file` stands for the content of another file, which may have tags, too; `!local` for one beside `edge.json`, if any.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
@@ -92,8 +92,14 @@ def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" 
     Loader.add_constructor("!sizes", _sizes)
     Loader.add_constructor("!decided", decision)
     Loader.add_constructor("!file", file)
+    Loader.add_constructor("!local", lambda *node: _local(decisions, *node))
     Loader.add_constructor("!spliced", _splice)
     return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
+
+
+def _local(decisions: Path | None, loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
+    path = decisions and decisions.parent / str(loader.construct_scalar(node))
+    return _read(path) if path and path.exists() else []
 
 
 def _route(what: dict[str, Any], *, match: Any, cluster: str, headers: dict[str, str], **_: str) -> Any:

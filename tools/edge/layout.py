@@ -45,9 +45,8 @@ def lay_out(
     # The pages, and the program that they load.
     for folder in (ENVOY / "docs", ROOT / "third_party" / "swagger-ui"):
         shutil.copytree(folder, target / "docs", dirs_exist_ok=True)
-    shutil.copytree(generated / "mcp", target / "mcp", dirs_exist_ok=True)
-    shutil.copytree(ENVOY / "lua", target / "lua", dirs_exist_ok=True)
-    shutil.copytree(environment / "secrets", target / "secrets", dirs_exist_ok=True)
+    for folder in (ENVOY / "console", generated / "mcp", ENVOY / "lua", environment / "secrets"):
+        shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
     _write_shifted(build(generated, decisions if decided else None), target / "envoy.yaml", port_offset)
     _write_shifted(clusters(environment / "clusters.yaml"), target / "clusters.yaml", port_offset)
     sampling = target / "runtime" / "tracing" / "random_sampling"
@@ -78,7 +77,7 @@ def _cluster_of(service: Service, pattern: dict[str, Any]) -> dict[str, Any]:
 def _write_shifted(document: Any, target: Path, port_offset: int) -> None:
     text = yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
     draft = target.with_suffix(".new")
-    draft.write_text(re.sub(r"\bport_value: (\d+)", lambda port: f"port_value: {int(port[1]) + port_offset}", text))
+    draft.write_text(re.sub(r"\b(port_\w+: )(\d+)", lambda port: f"{port[1]}{int(port[2]) + port_offset}", text))
     # Envoy watches for a file that is moved into place, not for writes.
     draft.replace(target)
 

@@ -183,6 +183,7 @@ def _welcome(mesh: Mesh, farewell: str) -> None:
 def _addresses(mesh: Mesh) -> str:
     ports = mesh.ports
     rows = {
+        "The console": f"{mesh.url}/console",
         "REST, gRPC, gRPC-Web": f"{mesh.url}  https://127.0.0.1:{ports['edge https']}",
         "The API, to read and try": f"{mesh.url}/docs",
         "Edge admin": f"http://127.0.0.1:{ports['edge admin']}",

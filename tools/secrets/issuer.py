@@ -1,4 +1,4 @@
-"""The development issuer's public side (OpenID Connect Discovery 1.0): key sets, read from disk each time.
+"""The development issuer: its key sets (OpenID Connect Discovery 1.0), read each time, and tokens for the console.
 
 python -m tools.secrets.issuer
 """
@@ -11,7 +11,9 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from tools.secrets import identity
 from tools.topology import ISSUER, Mesh
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -20,18 +22,28 @@ KEY_SETS: Final = ("/jwks.json", "/internal-jwks.json")
 
 
 class IssuerServer(ThreadingHTTPServer):
-    """Publishes the files ``key_sets`` of ``folder`` on ``port`` of this machine."""
+    """Publishes the files ``key_sets`` of ``folder`` on ``port`` of this machine, and signs in for ``console``."""
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int, key_sets: Sequence[str] = KEY_SETS) -> None:
+    def __init__(self, folder: Path, port: int, key_sets: Sequence[str] = KEY_SETS, console: str = "") -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.folder = folder
         self.key_sets = key_sets
+        self.console = console
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def location(self, path: str) -> str | None:
+        """Returns where a browser that signs in goes on: the page reads what no server is told."""
+        url = urlsplit(path)
+        if not self.console or url.path != "/sign-in":
+            return None
+        token = identity.mint(self.folder, sub="ada", tenant="acme", roles=["admin"])
+        # By `state`, which is in the query, the page knows that it asked.
+        return f"{self.console}#{urlencode([('token', token), *parse_qsl(url.query)])}"
 
     def document(self, path: str) -> bytes | None:
         if path == DISCOVERY and "/jwks.json" in self.key_sets:
@@ -45,9 +57,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: IssuerServer
 
     def do_GET(self) -> None:
+        location = self.server.location(self.path)
         document = self.server.document(self.path)
         body = document or b'{"error": "not_found"}'
-        self.send_response(404 if document is None else 200)
+        self.send_response(303 if location else 404 if document is None else 200)
+        if location:
+            self.send_header("location", location)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         # The client may have closed the connection.
@@ -62,9 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     mesh = Mesh.from_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # Another issuer tells its own keys; those for API keys are always ours.
-    key_sets = KEY_SETS[1:] if mesh.other_issuer else KEY_SETS
-    IssuerServer(mesh.issuer, mesh.ports["issuer"], key_sets).serve_forever()
+    # Another issuer tells its own keys, and signs in its own people; the keys for API keys are always ours.
+    chosen = (KEY_SETS[1:], "") if mesh.other_issuer else (KEY_SETS, f"{mesh.url}/console")
+    IssuerServer(mesh.issuer, mesh.ports["issuer"], *chosen).serve_forever()
 
 
 if __name__ == "__main__":

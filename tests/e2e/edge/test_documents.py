@@ -16,10 +16,10 @@ from api_common.errors import EDGE_REPLIES
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import rest_refusal
 from tests.e2e.edge.plugin import Edge
-from tools.edge.build import ENVOY, GENERATED
+from tools.edge.build import ENVOY, GENERATED, build
 from tools.openapi import docs_page
 from tools.openapi.document import PATH
-from tools.topology import ROOT
+from tools.topology import ISSUER_PORT, ROOT
 
 NOT_ALLOWED: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 405)
 FILES: Final = {
@@ -31,11 +31,11 @@ FILES: Final = {
     "/docs/swagger-ui-bundle.js": (
         *(docs_page.FOLDER / "swagger-ui-bundle.js", "text/javascript; charset=utf-8", "max-age=3600"),
     ),
-    "/docs/live": (ENVOY / "docs" / "live.html", "text/html; charset=utf-8", "no-cache"),
-    "/docs/live.js": (ENVOY / "docs" / "live.js", "text/javascript; charset=utf-8", "no-cache"),
-    "/docs/live.css": (ENVOY / "docs" / "live.css", "text/css; charset=utf-8", "no-cache"),
+    "/console": (ENVOY / "console" / "index.html", "text/html; charset=utf-8", "no-cache"),
+    "/console/console.js": (ENVOY / "console" / "console.js", "text/javascript; charset=utf-8", "no-cache"),
+    "/console/console.css": (ENVOY / "console" / "console.css", "text/css; charset=utf-8", "no-cache"),
 }
-PAGES: Final = ("/docs", "/docs/live")
+PAGES: Final = ("/docs", "/console")
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -88,6 +88,19 @@ async def test_a_browser_that_asks_for_nothing_is_led_to_the_documents(anonymous
     assert (await anonymous.post("/")).status_code == 405
 
 
+async def test_the_former_page_leads_to_the_console(anonymous: httpx.AsyncClient) -> None:
+    answer = await anonymous.get("/docs/live")
+    assert (answer.status_code, answer.headers["location"]) == (308, "/console")
+
+
+async def test_only_the_development_edge_leads_to_its_issuer(edge: Edge, anonymous: httpx.AsyncClient) -> None:
+    answer = await anonymous.get("/console/sign-in?state=one")
+    there = f"http://127.0.0.1:{ISSUER_PORT + edge.offset}/sign-in?state=one"
+    assert (answer.status_code, answer.headers["location"]) == (303, there)
+    assert (await anonymous.post("/console/sign-in")).status_code == 405
+    assert "/sign-in" in json.dumps(build()) and "/sign-in" not in json.dumps(build(decisions=None))
+
+
 class TestPage:
     @pytest.mark.parametrize("page", PAGES)
     async def test_allows_nothing_from_elsewhere_and_no_script_inside(
@@ -111,7 +124,8 @@ class TestPage:
         named = {
             name for page in PAGES for name in re.findall(r'(?:src|href)="([^"]*)"', (await anonymous.get(page)).text)
         }
-        assert named == {path for path in FILES if path.startswith("/docs/")} - set(PAGES) | {"data:,"}
+        files = {path for path in FILES if path.startswith(("/docs/", "/console/"))}
+        assert named == files | {"data:,", "#main", "/console"}
         assert 'url: "/openapi.json"' in FILES["/docs/start.js"][0].read_text()
 
 
