@@ -14,10 +14,12 @@ _REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 
 def rows() -> list[Node]:
     """Returns the rows of `local_reply_config`: the first that matches counts; rows for gRPC precede rows for REST."""
-    cases = [(_REPLIES[status], condition) for status, condition in _cases()]
-    faults = [(f" {fault}", _all(_UNAUTHENTICATED, _cel(found))) for fault, found in _FAULTS.items()]
-    # The issuer has never told its keys, so nobody knows whether a credential is good.
-    unknown = (_REPLIES[503], _details(".contains('Jwks_remote_fetch')"))
+    cases = [
+        # The issuer has never told its keys, so nobody knows whether a credential is good.
+        (_REPLIES[503], _details(".contains('Jwks_remote_fetch')"), ""),
+        *((_REPLIES[401], _all(_UNAUTHENTICATED, _cel(found)), f" {fault}") for fault, found in _FAULTS.items()),
+        *((_REPLIES[status], condition, "") for status, condition in _cases()),
+    ]
     malformed = _REPLIES[400]
     transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
     strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
@@ -25,14 +27,10 @@ def rows() -> list[Node]:
     untranscoded = _all(_status(400), _details(".contains('grpc_json_transcode_failure')"))
     return [
         *_AGENTS,
-        _grpc_row(*unknown),
-        *(_grpc_row(_REPLIES[401], condition, more=more) for more, condition in faults),
-        *(_grpc_row(reply, condition) for reply, condition in cases),
-        _rest_row(malformed, untranscoded, transcoder, more=" %LOCAL_REPLY_BODY%"),
-        _rest_row(malformed, _all(_status(400), _STRICT), strict, more=" %DYNAMIC_METADATA(strict:message)%"),
-        _rest_row(*unknown),
-        *(_rest_row(_REPLIES[401], condition, more=more) for more, condition in faults),
-        *(_rest_row(reply, condition) for reply, condition in cases),
+        *(_grpc_row(*case) for case in cases),
+        _rest_row(malformed, untranscoded, " %LOCAL_REPLY_BODY%", transcoder),
+        _rest_row(malformed, _all(_status(400), _STRICT), " %DYNAMIC_METADATA(strict:message)%", strict),
+        *(_rest_row(*case) for case in cases),
     ]
 
 
@@ -59,7 +57,7 @@ def _cases() -> Iterator[tuple[int, Node]]:
     yield 500, _status(500, "GE")
 
 
-def _grpc_row(reply: EdgeReply, condition: Node, *, more: str = "") -> Node:
+def _grpc_row(reply: EdgeReply, condition: Node, more: str) -> Node:
     """Returns a row without a body, which would travel in grpc-message; `errors.lua` adds the details."""
     said = {"grpc-status": str(_code(reply)), "grpc-message": reply.message + more}
     headers = [*(_header(*one) for one in said.items()), *_headers(reply)]
@@ -71,7 +69,7 @@ def _grpc_row(reply: EdgeReply, condition: Node, *, more: str = "") -> Node:
     }
 
 
-def _rest_row(reply: EdgeReply, condition: Node, *found: Node, more: str = "") -> Node:
+def _rest_row(reply: EdgeReply, condition: Node, more: str, *found: Node) -> Node:
     retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "%RESP(retry-after)%s"}] if reply.http_status == 429 else []
     info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
     details = [info, _REQUEST_INFO, *retry, *found]
