@@ -21,10 +21,14 @@ from jwt.algorithms import RSAAlgorithm
 from tools.secrets import files
 from tools.topology import AUDIENCE, ISSUER, Mesh, MeshError
 
-ROTATION: Final = ("publish", "activate", "retire")
-"""The steps that replace the signing key, in order; between two of them verifiers need `PUBLISH_SECONDS`."""
 PUBLISH_SECONDS: Final = 30
 """How long until the edge (cache_duration in envoy.yaml) and the services (MAX_AGE_SECONDS) know a new key set."""
+ROTATION: Final = {
+    "publish": f"Published. In {PUBLISH_SECONDS} s: make rotate-keys STEP=activate",
+    "activate": "New tokens have the new key. When the last old one has expired: make rotate-keys STEP=retire",
+    "retire": f"Retired. In {PUBLISH_SECONDS} s nobody believes the old key.",
+}
+"""The steps that replace the signing key, in order, and what `make rotate-keys` says after each."""
 
 
 def ensure(folder: Path) -> Path:
@@ -119,21 +123,12 @@ def main() -> None:
             case []:
                 _print_token()
             case ["rotate", step] if step in ROTATION:
-                _rotate(step)
+                rotate(Mesh.from_environment().issuer, step)
+                print(ROTATION[step])
             case _:
                 raise SystemExit(f"usage: make token, or make rotate-keys STEP={' | '.join(ROTATION)}")
     except MeshError as error:
         raise SystemExit(str(error)) from None
-
-
-def _rotate(step: str) -> None:
-    rotate(Mesh.from_environment().issuer, step)
-    following = {
-        "publish": f"Published. In {PUBLISH_SECONDS} s: make rotate-keys STEP=activate",
-        "activate": "New tokens have the new key. When the last old one has expired: make rotate-keys STEP=retire",
-        "retire": f"Retired. In {PUBLISH_SECONDS} s nobody believes the old key.",
-    }
-    print(following[step])
 
 
 def _print_token() -> None:
