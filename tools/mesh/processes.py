@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -49,7 +48,7 @@ def is_ready(mesh: Mesh, process: str) -> bool:
     try:
         with urllib.request.urlopen(mesh.readiness_url(process), timeout=1) as response:  # noqa: S310 - our own http URL
             return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 
@@ -107,7 +106,8 @@ def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable
 
     output.on_first_line = threading.Thread(target=watch, daemon=True).start
     manager.loop()
-    if output.first_stopped and not manager.asked:
+    asked = manager.returncode in {130, 143}  # a signal stopped the mesh, and not the end of a process
+    if output.first_stopped and not asked:
         name, code = output.first_stopped
         raise MeshError(f"{name} stopped with exit code {code}.\n{tail(mesh, name)}")
     if failure:
@@ -139,11 +139,6 @@ class _Manager(honcho.manager.Manager):  # type: ignore[misc]  # honcho has no t
         super().__init__(output)
         self._mesh = mesh
         self.stopping = False
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal stopped the mesh, and not the end of a process."""
-        return self.returncode in {130, 143}
 
     def terminate(self) -> None:
         if not self.stopping:
@@ -193,22 +188,18 @@ def kept(mesh: Mesh, name: str, command: list[str]) -> str:
 
 def is_free(port: int) -> bool:
     """Tells whether a server can listen on ``port`` now."""
-    with socket.socket() as probe:
-        # As servers do: a port with connections in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    try:
+        # It sets SO_REUSEADDR, as servers do: a port with connections in TIME_WAIT is free.
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _holder_of(port: int) -> str:
-    try:
+    with contextlib.suppress(psutil.Error):  # another user's process: the port alone is named
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
             if listens and connection.pid:
                 return f" by `{shlex.join(psutil.Process(connection.pid).cmdline())[:80]}` (pid {connection.pid})"
-    except psutil.Error:
-        pass  # another user's process: the port alone is named
     return ""
