@@ -21,6 +21,10 @@ def write_key(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -
     write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def write_key_set(path: Path, keys: list[dict[str, str]]) -> None:
-    """Writes public keys as a JWK Set, which every user may read."""
+def write_key_set(path: Path, *privates: Path) -> None:
+    """Writes the public halves of keys as a JWK Set, which every user may read."""
+    # It takes a second to import, and `make token`, which runs often, makes no key.
+    from api_common.authn import public_jwk
+
+    keys = [public_jwk(private.read_bytes()) for private in privates]
     write(path, f"{json.dumps({'keys': keys}, indent=2)}\n".encode(), mode=0o644)

@@ -39,7 +39,7 @@ def ensure(folder: Path) -> Path:
         _make_key(private)
         jwks.unlink(missing_ok=True)
     if not jwks.exists():
-        _publish(folder, private)
+        files.write_key_set(jwks, private)
     return jwks
 
 
@@ -60,7 +60,7 @@ def rotate(folder: Path, step: str) -> None:
         case "publish":
             if not following.exists():
                 _make_key(following)
-            _publish(folder, private, following)
+            files.write_key_set(jwks, private, following)
         case "activate":
             if following.exists():
                 following.replace(private)
@@ -69,7 +69,7 @@ def rotate(folder: Path, step: str) -> None:
         case "retire":
             if following.exists():
                 raise MeshError("Tokens are still signed with the old key: STEP=activate first.")
-            _publish(folder, private)
+            files.write_key_set(jwks, private)
 
 
 def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_seconds: int = 3600) -> str:
@@ -98,13 +98,6 @@ def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_secon
 
 def _make_key(path: Path) -> None:
     files.write_key(path, rsa.generate_private_key(public_exponent=65537, key_size=2048))
-
-
-def _publish(folder: Path, *privates: Path) -> None:
-    # It takes a second to import, and `make token`, which runs often, makes no key.
-    from api_common.authn import public_jwk
-
-    files.write_key_set(folder / "jwks.json", [public_jwk(private.read_bytes()) for private in privates])
 
 
 def _load(private: Path) -> rsa.RSAPrivateKey:

@@ -3,7 +3,6 @@
 import secrets
 from pathlib import Path
 
-from api_common.authn import public_jwk
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tools.secrets import files
@@ -17,6 +16,6 @@ def ensure(folder: Path) -> None:
         files.write_key(private, ec.generate_private_key(ec.SECP256R1()))
         jwks.unlink(missing_ok=True)
     if not jwks.exists():
-        files.write_key_set(jwks, [public_jwk(private.read_bytes())])
+        files.write_key_set(jwks, private)
     if not pepper.exists():
         files.write(pepper, secrets.token_hex(32).encode())
