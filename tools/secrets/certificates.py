@@ -38,8 +38,7 @@ def ensure(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     authority = _load(folder, "ca") or _store(folder, "ca", _make_authority())
     for name in NAMES:
-        leaf = _load(folder, name)
-        if leaf is None or not _is_signed_by(leaf[0], authority[0]):
+        if _load(folder, name, authority[0]) is None:
             _store(folder, name, _make_leaf(name, authority))
 
 
@@ -79,13 +78,12 @@ def _make_leaf(name: str, authority: Pair) -> Pair:
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         ]
     )
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     certificate = (
         _builder(subject, issuer.subject, key.public_key(), days=LEAF_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(names, critical=False)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
-        )
+        .add_extension(usage, critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
@@ -109,12 +107,14 @@ def _builder(
     )
 
 
-def _load(folder: Path, name: str) -> Pair | None:
-    """Returns the pair if both files are valid, match, and do not expire soon."""
+def _load(folder: Path, name: str, authority: x509.Certificate | None = None) -> Pair | None:
+    """Returns the pair if both files are valid, match, do not expire soon, and ``authority``, if given, signed them."""
     try:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), password=None)
-    except (FileNotFoundError, ValueError):
+        if authority is not None:
+            certificate.verify_directly_issued_by(authority)
+    except (FileNotFoundError, ValueError, InvalidSignature):
         return None
     renew_at = certificate.not_valid_after_utc - datetime.timedelta(days=RENEW_DAYS)
     if datetime.datetime.now(datetime.UTC) >= renew_at:
@@ -122,14 +122,6 @@ def _load(folder: Path, name: str) -> Pair | None:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         return None
     return certificate, key
-
-
-def _is_signed_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        leaf.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _store(folder: Path, name: str, pair: Pair) -> Pair:
