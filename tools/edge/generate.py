@@ -9,6 +9,7 @@ import yaml
 from api_common.call import CLIENT_HEADERS
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from tools.contract.descriptors import methods_of
 from tools.contract.generate import DESCRIPTOR_SET
 from tools.edge import replies, routes, strict_contract
 from tools.edge.build import ENVOY, GENERATED
@@ -29,12 +30,12 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "replies": replies.rows(),
         "routes": routes.routes(services),
         "rate_limits": routes.rate_limits(services),
-        "services": [one.name for one in services],
-        "grpc_stats": routes.statistics(services),
+        "services": [one.full_name for one in services],
+        "grpc_stats": [{"name": one.full_name, "method_names": [rpc.name for rpc in one.methods]} for one in services],
         "mcp": {path: [{"name": one.name, "http_rule": one.rule} for one in found] for path, found in served},
     }
     chunks = {
-        "contract": strict_contract.contract(method for service in services for method in service.methods),
+        "contract": strict_contract.contract(method for service in services for method in methods_of(service)),
         "open_paths": dict.fromkeys(_open_paths(path for path, _ in served), True),
         "replies": replies.table(),
         "tools": {one.name: one.needed for one in served[0][1]},
