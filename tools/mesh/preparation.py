@@ -25,7 +25,11 @@ def ensure_secrets(mesh: Mesh) -> None:
 
 def ensure_databases(mesh: Mesh) -> Urls:
     """Returns the databases; starts the embedded Postgres for services without `DATABASE_URL_<SERVICE>`."""
-    urls = {service.name: given for service in SERVICES if (given := _given_urls(service))}
+    urls: Urls = {}
+    for name in (service.name for service in SERVICES):
+        if url := os.environ.get(f"DATABASE_URL_{name.upper()}"):
+            owner = os.environ.get(f"DATABASE_OWNER_URL_{name.upper()}") or url
+            urls[name] = DatabaseUrls(application=url, owner=owner)
     embedded = [service.name for service in SERVICES if service.name not in urls]
     if not embedded:
         return urls
@@ -80,9 +84,3 @@ def environment(mesh: Mesh, service: Service, urls: Urls) -> dict[str, str]:
         settings["TELEMETRY_METRICS_INTERVAL_SECONDS"] = 2
     named = {f"{service.name.upper()}_{name}": str(value) for name, value in settings.items()}
     return {**os.environ, **named, "PYTHONUNBUFFERED": "1"}
-
-
-def _given_urls(service: Service) -> DatabaseUrls | None:
-    url = os.environ.get(f"DATABASE_URL_{service.name.upper()}")
-    owner = os.environ.get(f"DATABASE_OWNER_URL_{service.name.upper()}")
-    return DatabaseUrls(application=url, owner=owner or url) if url else None
