@@ -37,7 +37,7 @@ def rows() -> list[Node]:
 def table() -> Node:
     """Returns what `errors.lua` completes errors with: the domain of reasons, and the replies by HTTP status."""
     replies = {
-        status: {"code": str(_code(reply)), "reason": reply.reason, "message": reply.message}
+        status: {"code": str(reply.code.value[0]), "reason": reply.reason, "message": reply.message}
         for status, reply in _REPLIES.items()
     }
     return {"domain": ERROR_DOMAIN, "replies": replies}
@@ -59,7 +59,7 @@ def _cases() -> Iterator[tuple[int, Node]]:
 
 def _grpc_row(reply: EdgeReply, condition: Node, more: str) -> Node:
     """Returns a row without a body, which would travel in grpc-message; `errors.lua` adds the details."""
-    said = {"grpc-status": str(_code(reply)), "grpc-message": reply.message + more}
+    said = {"grpc-status": str(reply.code.value[0]), "grpc-message": reply.message + more}
     headers = [*(_header(*one) for one in said.items()), *_headers(reply)]
     return {
         "filter": _all({"or_filter": {"filters": [_CONNECT, _GRPC]}}, condition),
@@ -88,11 +88,6 @@ def _headers(reply: EdgeReply) -> list[Node]:
     more = {429: [retry], 501: [_header("grpc-accept-encoding", "identity, deflate, gzip")]}
     said = [_header("error-type", reply.reason), _header("error-id", "%REQ(x-request-id)%")]
     return said + more.get(reply.http_status, [])
-
-
-def _code(reply: EdgeReply) -> int:
-    code: int = reply.code.value[0]
-    return code
 
 
 def _header(key: str, value: str) -> Node:
