@@ -74,10 +74,9 @@ def rotate(folder: Path, step: str) -> None:
 
 def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_seconds: int = 3600) -> str:
     """Signs a token of the development issuer; a negative ``ttl_seconds`` gives one that has expired."""
-    ensure(folder)
+    known = json.loads(ensure(folder).read_text())["keys"]
     key = _load(folder / "private.pem")
     modulus = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)["n"]
-    known = json.loads((folder / "jwks.json").read_text())["keys"]
     key_id = next((one["kid"] for one in known if one["n"] == modulus), None)
     if key_id is None:
         raise MeshError("The key set does not hold the signing key. `make reset` makes new ones.")
