@@ -55,13 +55,11 @@ def tell(mesh: Mesh) -> None:
     tenant = f"demo-{secrets.token_hex(4)}"
     ada = Caller(mesh, tenant, "ada", "admin")
     print(f"Ada, admin of the new tenant {tenant}, invites Grace.")
-    grace = ada.call(
-        "POST", "/v1/users", {"displayName": "Grace Hopper", "email": "grace@navy.example", "roles": ["editor"]}
-    )
+    invitation = {"displayName": "Grace Hopper", "email": "grace@navy.example", "roles": ["editor"]}
+    grace = ada.call("POST", "/v1/users", invitation)
     ada.call("POST", "/v1/users", {"displayName": "Impostor", "email": "GRACE@navy.example"}, expect=409)
-    ada.call(
-        "PATCH", f"/v1/users/{grace['id']}", {"displayName": "Admiral Hopper"}, params={"updateMask": "displayName"}
-    )
+    promotion = {"displayName": "Admiral Hopper"}
+    ada.call("PATCH", f"/v1/users/{grace['id']}", promotion, params={"updateMask": "displayName"})
 
     print("\nShe draws how an invoice is paid, and publishes it.")
     workflow = ada.call("POST", "/v1/workflows", {"displayName": "Pay an invoice", "definition": _DEFINITION})
