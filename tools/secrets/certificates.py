@@ -1,11 +1,7 @@
-"""Development certificates: one authority, and a leaf for the edge and for each service. Never used in production.
-
-By hand: `python -m tools.secrets.certificates FOLDER`.
-"""
+"""Development certificates: one authority, and a leaf for the edge and for each service. Never used in production."""
 
 import datetime
 import ipaddress
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -129,9 +125,3 @@ def _store(folder: Path, name: str, pair: Pair) -> Pair:
     files.write_key(folder / f"{name}.key", key)
     files.write(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
     return pair
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tools.secrets.certificates FOLDER")
-    ensure(Path(sys.argv[1]))
