@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -98,7 +98,6 @@ class Sibling:
         self._address = address
         self._audience = f"{TRUST_DOMAIN}{name}"
         self._facts = {"server.address": name}
-        self._contracts: list[ServiceDescriptor] = []
         self._methods: dict[type[Message], MethodPolicy] = {}
         self._tls = tls
         self._metrics = metrics
@@ -108,9 +107,7 @@ class Sibling:
 
     def learn(self, contract: ServiceDescriptor) -> None:
         """Adds the methods of a contract, before the first call."""
-        if contract not in self._contracts:
-            self._contracts.append(contract)
-            self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
+        self._methods |= {policy.request_class: policy for policy in read_policies(contract).values()}
 
     async def call(
         self, request: Message, response: type[ResponseT], ctx: CallContext, *, idempotency_key: str = ""
@@ -188,7 +185,7 @@ class Sibling:
             task = asyncio.create_task(connection.channel.close(MAX_CALL_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        options = (*_OPTIONS, ("grpc.service_config", _service_config(self._contracts)))
+        options = (*_OPTIONS, ("grpc.service_config", _service_config(self._methods.values())))
         if self._tls is None:
             channel, signer = grpc.aio.insecure_channel(self._address, options=options), None
         else:
@@ -259,15 +256,11 @@ def _log_failure(request: object, ctx: CallContext, *, code: str, details: str |
     _log.warning("sibling call failed", request=name, code=code, details=details, **facts)
 
 
-def _service_config(contracts: Sequence[ServiceDescriptor]) -> str:
-    repeatable = [
-        {"service": contract.full_name, "method": policy.name}
-        for contract in contracts
-        for policy in read_policies(contract).values()
-        if policy.read_only
-    ]
+def _service_config(methods: Iterable[MethodPolicy]) -> str:
+    read_only = [policy.path[1:].split("/") for policy in methods if policy.read_only]
+    repeatable = [{"service": service, "method": method} for service, method in read_only]
     # An empty name would match every method.
-    methods = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
+    repeating = [{"name": repeatable, "retryPolicy": _RETRY_POLICY}] if repeatable else []
     return json.dumps(
-        {"loadBalancingConfig": _BALANCING, "methodConfig": methods, "retryThrottling": _RETRY_THROTTLING}
+        {"loadBalancingConfig": _BALANCING, "methodConfig": repeating, "retryThrottling": _RETRY_THROTTLING}
     )
