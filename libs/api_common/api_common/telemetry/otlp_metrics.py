@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric, Sample
 
-from api_common.telemetry.otlp import SCOPE, exporter, resource
+from api_common.telemetry.otlp import EXPORT_SECONDS, SCOPE, resource
 
 _CUMULATIVE = export.AggregationTemporality.CUMULATIVE
 _STARTED_NS = time.time_ns()
@@ -20,7 +20,7 @@ _STARTED_NS = time.time_ns()
 
 async def export_forever(registry: CollectorRegistry, *, service: str, endpoint: str, interval_seconds: float) -> None:
     """Sends all of ``registry`` every ``interval_seconds``. Never returns; a missing collector costs nothing else."""
-    otlp, who = exporter(OTLPMetricExporter, endpoint), resource(service)
+    otlp, who = OTLPMetricExporter(endpoint=endpoint, timeout=EXPORT_SECONDS), resource(service)
     try:
         while True:
             await asyncio.sleep(interval_seconds)

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from api_common.telemetry.otlp import SCOPE, exporter, resource
+from api_common.telemetry.otlp import EXPORT_SECONDS, SCOPE, resource
 
 Attributes = Mapping[str, str | int]
 """Facts about a span, by their names in the conventions."""
@@ -101,14 +101,14 @@ class Tracer:
     A slow or missing collector costs spans, never calls: a full queue drops spans.
 
     Args:
-        endpoint: of a collector, as `otlp.exporter` takes it.
+        endpoint: `http://host:port` of an OTLP collector (gRPC); `https` is TLS with public authorities.
         sample_ratio: the sampled part of the traces that begin here.
     """
 
     def __init__(self, service: str, *, endpoint: str, sample_ratio: float) -> None:
         self._resource = resource(service)
         self._bound = round(sample_ratio * _LOW_BITS)
-        self._exporter = exporter(OTLPSpanExporter, endpoint)
+        self._exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS)
         self._processor = BatchSpanProcessor(self._exporter, schedule_delay_millis=1000)
 
     def begin(self, trace: Trace) -> None:
