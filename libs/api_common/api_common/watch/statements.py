@@ -29,18 +29,6 @@ NOW, WAS = "now", "was"
 """The row after a change and the row before it."""
 
 
-class _PostgresType(sa.types.UserDefinedType[str]):
-    """A type that SQLAlchemy does not know."""
-
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: Any) -> str:
-        return self.name
-
-
 SNAPSHOT: Final = sa.cast(sa.func.pg_current_snapshot(), sa.Text)
 """The snapshot of the statement."""
 
@@ -131,8 +119,9 @@ def operands_of(row: Row, side: str, names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _visible(parameter: str) -> sa.ColumnElement[bool]:
-    xid = sa.cast(sa.cast(CHANGES.c.xid, sa.Text), _PostgresType("XID8"))
-    snapshot = sa.cast(sa.bindparam(parameter, type_=sa.Text), _PostgresType("PG_SNAPSHOT"))
+    # Postgres reads a text as a type that is called like a function; SQLAlchemy knows neither of these.
+    xid = sa.func.xid8(sa.cast(CHANGES.c.xid, sa.Text))
+    snapshot = sa.func.pg_snapshot(sa.bindparam(parameter, type_=sa.Text))
     return sa.func.pg_visible_in_snapshot(xid, snapshot, type_=sa.Boolean)
 
 
