@@ -69,18 +69,9 @@ class Watch(Generic[ResponseT]):
     """The Watch method of one collection; `WatchFactory.of` builds it."""
 
     def __init__(
-        self,
-        shared: WatchFactory,
-        pages: ChangePages[ResponseT],
-        *,
-        collection: str,
-        fields: Fields,
-        method: str,
+        self, shared: WatchFactory, pages: ChangePages[ResponseT], *, collection: str, fields: Fields, method: str
     ) -> None:
-        self._notifier = shared.notifier
-        self._database = shared.database
-        self._page_tokens = shared.page_tokens
-        self._heartbeat_seconds = shared.settings.heartbeat_seconds
+        self._shared = shared
         self._pages = pages
         self._collection = collection
         self._fields = fields
@@ -104,14 +95,14 @@ class Watch(Generic[ResponseT]):
         after = self._pages.reads if request.resume_token or request.initial_state else 0
         source = await self._source(request, ctx.tenant_id, within)
         if parent is not None:
-            async with reading(self._database, ctx.tenant_id) as transaction:
+            async with reading(self._shared.database, ctx.tenant_id) as transaction:
                 await parent(transaction)
         position = await self._begin(request, source)
         begins, is_current, since = True, False, ""
         loop = asyncio.get_running_loop()
-        with self._notifier.follow(ctx.tenant_id, self._collection) as topic:
+        with self._shared.notifier.follow(ctx.tenant_id, self._collection) as topic:
             while await self._seconds_left(ctx):
-                poll = self._notifier.polls
+                poll = self._shared.notifier.polls
                 generation = topic.generation
                 page = await self._pages.read(
                     source, position, generation=generation, begins=begins, since=since, after=after
@@ -126,13 +117,13 @@ class Watch(Generic[ResponseT]):
                 if not is_current:
                     is_current, after = True, 0
                     yield self._pages.message(source, position, bookmark=watch_pb2.Bookmark())
-                due = loop.time() + self._heartbeat_seconds
+                due = loop.time() + self._shared.settings.heartbeat_seconds
                 while topic.generation == page.generation and (seconds := await self._seconds_left(ctx)):
                     await topic.wait(page.generation, timeout_seconds=min(seconds, due - loop.time()))
                     if topic.generation == page.generation and loop.time() >= due:
-                        due = loop.time() + self._heartbeat_seconds
+                        due = loop.time() + self._shared.settings.heartbeat_seconds
                         # Polls since then announced nothing, so this watch has seen everything up to the last of them.
-                        quiet = self._notifier.quiet_since(poll)
+                        quiet = self._shared.notifier.quiet_since(poll)
                         position = replace(position, seen=quiet) if quiet else position
                         yield self._pages.message(source, position, heartbeat=watch_pb2.Heartbeat())
                 since = topic.since(page.generation)
@@ -141,7 +132,7 @@ class Watch(Generic[ResponseT]):
 
     async def _seconds_left(self, ctx: StreamContext) -> float:
         """Returns how long the stream may go on until the next check; 0 if its time is over."""
-        if self._notifier.is_stopping:
+        if self._shared.notifier.is_stopping:
             raise ExternalServiceError("The service stops: resume elsewhere.", retry_after_seconds=0)
         return max(0.0, await ctx.check())
 
@@ -153,14 +144,14 @@ class Watch(Generic[ResponseT]):
         own = repr(where.shape), repr(dict(where.values))
         folded: dict[str, str] = {}
         if folding := where.folding:
-            async with reading(self._database, tenant_id) as transaction:
+            async with reading(self._shared.database, tenant_id) as transaction:
                 rows = await transaction.fetch_all(_FOLD, {"texts": [where.values[name] for name in folding]})
             folded = {name: row["folded"] for name, row in zip(folding, rows, strict=True)}
         return Source(tenant_id, binding(tenant_id, self._method, *own), where, where.matcher(folded))
 
     async def _begin(self, request: WatchRequest, source: Source) -> Position:
         if request.resume_token:
-            return unseal(request.resume_token, self._page_tokens, binding=source.binding)
+            return unseal(request.resume_token, self._shared.page_tokens, binding=source.binding)
         if request.initial_state:
             return Position(Phase.STATE, NOWHERE, NOWHERE)
-        return await current(self._database, source.tenant_id)
+        return await current(self._shared.database, source.tenant_id)
