@@ -21,9 +21,6 @@ from api_common.settings import QuotaSettings, Settings
 from api_common.telemetry import Metrics
 from api_common.watch import CHANGES, HORIZONS, REAPER
 
-TASK: Final = REAPER
-"""The name of the task in the policies on the tables."""
-
 BATCH: Final = 500
 """The most rows of one transaction, so that it takes milliseconds."""
 
@@ -126,7 +123,7 @@ async def measure_quotas(database: Database, metrics: Metrics, quota: QuotaSetti
     Raises:
         DomainError: the database does not answer, or has no connection free.
     """
-    async with Transaction(database, task=TASK, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
+    async with Transaction(database, task=REAPER, read_only=True, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         for row in await transaction.fetch_all(_FULLEST, {"limits": quota.by_name}):
             metrics.quota_fullest.labels(row["collection"]).set(row["ratio"])
 
@@ -141,6 +138,6 @@ async def _reap_all(database: Database, statement: Statement, values: Mapping[st
 
 
 async def _reap_batch(database: Database, statement: Statement, values: Mapping[str, Any]) -> int:
-    async with Transaction(database, task=TASK, read_only=False, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
+    async with Transaction(database, task=REAPER, read_only=False, timeout_seconds=_TIMEOUT_SECONDS) as transaction:
         row = await transaction.fetch_one(statement, values)
         return row["deleted"] if row else 0

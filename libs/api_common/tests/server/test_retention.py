@@ -11,10 +11,11 @@ import pytest
 import uuid_utils
 from api_common.db import Database, Statement, Transaction
 from api_common.server import retention as reaper
-from api_common.server.retention import BATCH, TASK, reap
+from api_common.server.retention import BATCH, reap
 from api_common.settings import DatabaseSettings
 from api_common.telemetry import Metrics
 from api_common.testing import Identity, TestDatabase, running_service, settings_for
+from api_common.watch import REAPER
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -130,7 +131,7 @@ async def test_replicas_may_reap_at_once(
 
 
 async def test_the_expired_are_found_by_an_index(database: Database) -> None:
-    unit = Transaction(database, "", task=TASK, constraints={}, read_only=False, timeout_seconds=5)
+    unit = Transaction(database, "", task=REAPER, constraints={}, read_only=False, timeout_seconds=5)
     sql = reaper._REAP.sql.replace("$1", "500").replace("$2", "1")
     async with unit as transaction:
         # The table is empty, so that reading all of it looks cheap.
@@ -161,7 +162,7 @@ class TestWalls:
             await self._seen(database, statement)
 
     async def _seen(self, database: Database, sql: str, *, tenant: str = "") -> list[str]:
-        task = "" if tenant else TASK
+        task = "" if tenant else REAPER
         unit = Transaction(database, tenant, task=task, constraints={}, read_only=False, timeout_seconds=5)
         async with unit as transaction:
             return [row["key"] for row in await transaction.fetch_all(Statement(sql, (), {}), {})]
