@@ -24,10 +24,7 @@ def metadata() -> sa.MetaData:
     sa.Table(
         "idempotency_keys",
         tables,
-        sa.Column("tenant_id", sa.Text, nullable=False),
-        sa.Column("principal", sa.Text, nullable=False),
-        sa.Column("method", sa.Text, nullable=False),
-        sa.Column("key", sa.Text, nullable=False),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("tenant_id", "principal", "method", "key")),
         sa.Column("request_hash", sa.LargeBinary, nullable=False),
         sa.Column("response", sa.LargeBinary),
         sa.Column("expire_time", sa.DateTime(timezone=True), nullable=False),
