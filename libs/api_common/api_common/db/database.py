@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final, Self
 
 import asyncpg
@@ -45,7 +45,8 @@ class Database(Pool):
         self._url = settings.url.get_secret_value()
         self._session = {**_SESSION, "application_name": application_name}
         self._probe: Connection | None = None
-        self.quotas_of = lru_cache(maxsize=4096)(partial(_quotas_of, quota or QuotaSettings()))
+        limits = quota or QuotaSettings()
+        self.quotas_of = lru_cache(maxsize=4096)(lambda tenant_id: orjson.dumps(limits.of(tenant_id)).decode())
         """The quotas of a tenant, as the database reads them (ADR 37)."""
         self.limits_transactions = False
         """Whether the server ends a transaction at a time that is set within it: Postgres 17 and later."""
@@ -137,7 +138,3 @@ class Database(Pool):
             connection.terminate()
             raise
         return connection
-
-
-def _quotas_of(quota: QuotaSettings, tenant_id: str) -> str:
-    return orjson.dumps(quota.of(tenant_id)).decode()
