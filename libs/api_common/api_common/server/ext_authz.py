@@ -4,6 +4,7 @@ The answer replaces the key by an internal token, or refuses the request; the ed
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import Final, Protocol
 
 import grpc
@@ -29,19 +30,17 @@ _CHECK: Final = MethodPolicy(
     request_class=pb.CheckRequest,
     response_class=pb.CheckResponse,
 )
-_UNAUTHENTICATED: Final = 401
 _OVERWRITE: Final = 2
-_TOO_MANY_REQUESTS: Final = 429
 _REFUSAL: Final = pb.CheckResponse(
     status=pb.Status(code=grpc.StatusCode.UNAUTHENTICATED.value[0]),
     denied_response=pb.DeniedHttpResponse(
-        status=pb.HttpStatus(code=_UNAUTHENTICATED),
+        status=pb.HttpStatus(code=HTTPStatus.UNAUTHORIZED),
         headers=[pb.HeaderValueOption(header=pb.HeaderValue(key="www-authenticate", value="Bearer"))],
     ),
 ).SerializeToString()
 _LIMITED: Final = pb.CheckResponse(
     status=pb.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]),
-    denied_response=pb.DeniedHttpResponse(status=pb.HttpStatus(code=_TOO_MANY_REQUESTS)),
+    denied_response=pb.DeniedHttpResponse(status=pb.HttpStatus(code=HTTPStatus.TOO_MANY_REQUESTS)),
 ).SerializeToString()
 
 
