@@ -11,6 +11,7 @@ from api_common.listing.filterable_fields import TextListField as TextListField
 from api_common.listing.filterable_fields import TimestampField as TimestampField
 from api_common.listing.filtering import Filter as Filter
 from api_common.listing.filtering import Order as Order
+from api_common.listing.filtering import OrderTerm as OrderTerm
 from api_common.listing.filtering import parse_filter as parse_filter
 from api_common.listing.pages import MAX_PAGE_BYTES as MAX_PAGE_BYTES
 from api_common.listing.pages import Listing as Listing

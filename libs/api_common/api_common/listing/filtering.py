@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from sqlalchemy import Column, ColumnElement, and_, not_, or_
@@ -126,11 +126,6 @@ class Order:
 
     terms: tuple[OrderTerm, ...]
     """The first decides; each other only among equals in those before."""
-
-    @classmethod
-    def descending(cls, *columns: Column[Any]) -> Self:
-        """Returns the order by ``columns``, the greatest first; together they are unique and NOT NULL."""
-        return cls(tuple(OrderTerm(column.name, column, descending=True) for column in columns))
 
     @property
     def shape(self) -> str:

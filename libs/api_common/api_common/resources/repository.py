@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Table, and_, bindparam, func, insert, literal
 
 from api_common.db import Row, Statement, Transaction, compile_statement
 from api_common.errors import AbortedError, ConflictError, EtagMismatchError, NotFoundError, ResourceInfo
-from api_common.listing import Fields, Listing, ListRequest, Order, Page, PageRequest, PageTokens, Query
+from api_common.listing import Fields, Listing, ListRequest, Order, OrderTerm, Page, PageRequest, PageTokens, Query
 from api_common.resources.lifecycle import Lifecycle
 from api_common.resources.message_builder import row_etag
 
@@ -217,7 +217,7 @@ class PartRepository:
     def __init__(self, table: Table, *, parent: str, order: Sequence[str], page_tokens: PageTokens) -> None:
         self._table = table
         self._parent = parent
-        self._order = Order.descending(*(table.c[name] for name in order))
+        self._order = Order(tuple(OrderTerm(name, table.c[name], descending=True) for name in order))
         self._listing = Listing(table, page_tokens=page_tokens)
 
     async def insert(self, transaction: Transaction, values: Mapping[str, Any]) -> Row:
