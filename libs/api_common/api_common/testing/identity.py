@@ -50,10 +50,12 @@ class Identity:
         self.jwks_path: Final = folder / "jwks.json"
         self.jwks_path.write_text(json.dumps(self.key_set))
         self.signing_key_path: Final = folder / "internal.pem"
-        self.signing_key_path.write_bytes(_ecdsa_key())
+        signing_key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self.signing_key_path.write_bytes(signing_key)
         self.internal_jwks_path: Final = folder / "internal-jwks.json"
-        internal = public_jwk(self.signing_key_path.read_bytes())
-        self.internal_jwks_path.write_text(json.dumps({"keys": [internal]}))
+        self.internal_jwks_path.write_text(json.dumps({"keys": [public_jwk(signing_key)]}))
 
     def caller(self, tenant_id: str, *roles: str, subject: str = "ada", email: str = "", **claims: Any) -> Caller:
         """Returns a caller of ``tenant_id``; ``claims`` replace or add to the token's."""
@@ -78,9 +80,3 @@ class Identity:
     def sign(self, claims: dict[str, Any]) -> str:
         """Signs any claims, good or bad."""
         return jwt.encode(claims, self.private_key, algorithm="RS256", headers={"kid": KEY_ID})
-
-
-def _ecdsa_key() -> bytes:
-    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

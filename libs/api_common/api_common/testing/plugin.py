@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -44,8 +43,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     """The issuer of the tests' tokens."""
-    folder: Path = tmp_path_factory.mktemp("issuer")
-    return Identity(folder)
+    return Identity(tmp_path_factory.mktemp("issuer"))
 
 
 @pytest.fixture
