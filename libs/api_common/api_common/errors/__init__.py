@@ -8,7 +8,6 @@ from api_common.errors.domain import AbortedError as AbortedError
 from api_common.errors.domain import AuthorizationError as AuthorizationError
 from api_common.errors.domain import CallCancelledError as CallCancelledError
 from api_common.errors.domain import ConflictError as ConflictError
-from api_common.errors.domain import DataLossError as DataLossError
 from api_common.errors.domain import DeadlineExceededError as DeadlineExceededError
 from api_common.errors.domain import DomainError as DomainError
 from api_common.errors.domain import EtagMismatchError as EtagMismatchError

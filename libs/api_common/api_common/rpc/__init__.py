@@ -6,7 +6,6 @@ from api_common.rpc.adapter import NOT_MODIFIED as NOT_MODIFIED
 from api_common.rpc.adapter import unknown_method_handler as unknown_method_handler
 from api_common.rpc.call import Call as Call
 from api_common.rpc.call import Done as Done
-from api_common.rpc.call import Layer as Layer
 from api_common.rpc.layers import Pipeline as Pipeline
 from api_common.rpc.layers.admission import MOST_WAITING as MOST_WAITING
 from api_common.rpc.layers.admission import REASONS_BY_RULE as REASONS_BY_RULE
