@@ -59,11 +59,6 @@ def validate_definition(definition: Mapping[str, Any]) -> None:
     _refuse([*_draft_violations(definition), *_shape_violations(definition), *_way_violations(definition)])
 
 
-def agent_nodes(definition: Mapping[str, Any]) -> list[str]:
-    """Returns the ids of the AGENT nodes, in their order."""
-    return _ids_of(definition, "AGENT")
-
-
 def _refuse(violations: Sequence[FieldViolation]) -> None:
     if violations:
         others = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
@@ -87,12 +82,12 @@ def _draft_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]
 def _shape_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
     """Yields the faults of single nodes and edges."""
     nodes, known = definition.get("nodes", ()), _index_by_id(definition)
-    starts = _ids_of(definition, "START")
+    starts = ids_of(definition, "START")
     if not starts:
         yield FieldViolation(f"{_FIELD}.nodes", "there is no START node", "REQUIRED")
     for id in starts[1:]:
         yield _at_node(known[id], f"node `{id}` is a START node beside `{starts[0]}`")
-    if not _ids_of(definition, "END"):
+    if not ids_of(definition, "END"):
         yield FieldViolation(f"{_FIELD}.nodes", "there is no END node", "REQUIRED")
     seen: set[tuple[str, str]] = set()
     for index, edge in enumerate(definition.get("edges", ())):
@@ -119,7 +114,7 @@ def _way_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
         if source in known and target in known and source != target:
             before[target].add(source)
             after[source].add(target)
-    starts, ends = _ids_of(definition, "START"), _ids_of(definition, "END")
+    starts, ends = ids_of(definition, "START"), ids_of(definition, "END")
     reached, finishing = _reach(starts, after), _reach(ends, before)
     for id, index in known.items():
         # Without a START or an END node every node would be reported.
@@ -142,7 +137,8 @@ def _index_by_id(definition: Mapping[str, Any]) -> dict[str, int]:
     return known
 
 
-def _ids_of(definition: Mapping[str, Any], type: str) -> list[str]:
+def ids_of(definition: Mapping[str, Any], type: str) -> list[str]:
+    """Returns the ids of the nodes of a type, in their order."""
     return list(dict.fromkeys(node["id"] for node in definition.get("nodes", ()) if node["type"] == type))
 
 

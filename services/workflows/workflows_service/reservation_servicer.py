@@ -4,7 +4,7 @@ from ameide.workflow.v1 import reservation_pb2 as pb
 from api_common.call import RequestContext
 from api_common.reservations import Reservations
 
-from workflows_service.domain import LIFECYCLE, agent_nodes
+from workflows_service.domain import LIFECYCLE, ids_of
 from workflows_service.repository import RevisionRepository, WorkflowRepository
 
 
@@ -26,7 +26,7 @@ class ReservationServicer:
         revision = request.revision or row["revision"]
         pinned = await self._revisions.get(ctx.transaction, request.workflow_id, revision)
         await self._reservations.reserve(ctx.transaction, request.holder, [row["id"]])
-        return pb.ReserveWorkflowResponse(revision=revision, agent_nodes=agent_nodes(pinned["definition"]))
+        return pb.ReserveWorkflowResponse(revision=revision, agent_nodes=ids_of(pinned["definition"], "AGENT"))
 
     async def ReleaseWorkflow(
         self, request: pb.ReleaseWorkflowRequest, ctx: RequestContext
