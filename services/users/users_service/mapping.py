@@ -40,11 +40,7 @@ def service_account_to_proto(
 def service_account_from_proto(
     account: account_pb.ServiceAccount, fields: Iterable[str] = SERVICE_ACCOUNT_MUTABLE
 ) -> dict[str, Any]:
-    columns = {
-        "display_name": account.display_name,
-        "labels": dict(account.labels),
-        "roles": list(account.roles),
-    }
+    columns = {"display_name": account.display_name, "labels": dict(account.labels), "roles": list(account.roles)}
     return {name: columns[name] for name in fields}
 
 

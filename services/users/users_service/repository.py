@@ -118,11 +118,7 @@ _COUNT_LIVE = compile_statement(
         _IS_LIVE,
     )
 )
-_WORKS = and_(
-    _IS_LIVE,
-    service_accounts.c.delete_time.is_(None),
-    service_accounts.c.state == AccountState.ACTIVE,
-)
+_WORKS = and_(_IS_LIVE, service_accounts.c.delete_time.is_(None), service_accounts.c.state == AccountState.ACTIVE)
 # A key that is used a thousand times a second is not written as often.
 _IS_USE_NEWS = or_(api_keys.c.last_used_time.is_(None), api_keys.c.last_used_time < func.now() - timedelta(minutes=1))
 _IN_TENANT = and_(api_keys.c.tenant_id == bindparam("tenant_id"), api_keys.c.id == bindparam("id"))
