@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients console new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-prometheus test-containers chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-prometheus check-upgrade test-containers chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +98,9 @@ check-prometheus: $(CHECKS) ## let a real Prometheus read a whole mesh and evalu
 
 check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
 	@$(PY) -m tests.checks.keycloak
+
+check-upgrade: $(CHECKS) ## run the last release, migrate to this one, restart, replace and roll back under load: no call may fail; a table
+	@$(PY) -m tests.upgrade.run
 
 # Node is not among them: its packages in Debian are older than what the tests need.
 programs: ## install what the tests need from Debian, or say what is missing

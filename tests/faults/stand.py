@@ -104,8 +104,10 @@ class Stand:
     mesh: Mesh
     urls: Mapping[str, DatabaseUrls]
     edge: Edge
+    siblings: dict[str, str] = field(default_factory=dict)
+    """The addresses that services are told of others; by default those of the first replicas."""
     _replicas: list[Replica] = field(default_factory=list)
-    _migrated: set[Service] = field(default_factory=set)
+    _migrated: set[str] = field(default_factory=set)
     _migrating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def running(self, service: Service) -> Replica:
@@ -123,8 +125,12 @@ class Stand:
             await living[SECOND].stop()
         return result
 
-    async def start(self, service: Service) -> Replica:
-        """Runs one replica more; returns when the edge asks it."""
+    async def start(self, service: Service, environment: Mapping[str, str] | None = None) -> Replica:
+        """Runs one replica more; returns when the edge asks it.
+
+        Args:
+            environment: what else its process is told; who tells it something has migrated the schema.
+        """
         move = next(n for n in (0, SECOND) if n not in {replica.move for replica in self._living(service)})
         ports = {name: self.mesh.ports[f"{service.name} {name}"] + move for name in ("grpc", "operations")}
         settings = {
@@ -135,11 +141,12 @@ class Stand:
             "SERVER_DRAIN_SECONDS": 4,
         }
         changed = {f"{service.name.upper()}_{name}": str(value) for name, value in settings.items()}
+        changed |= environment or {}
         # One after the other: Alembic keeps in one global what it works on.
         async with self._migrating:
-            if service not in self._migrated:
+            if service.name not in self._migrated and environment is None:
                 await asyncio.to_thread(preparation.migrate, dict(self.urls), service)
-                self._migrated.add(service)
+                self._migrated.add(service.name)
         log = self.mesh.folder / f"{service.name}-{len(self._replicas)}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -233,7 +240,10 @@ class Stand:
         return [sys.executable, "-m", service.module]
 
     def _environment(self, service: Service) -> dict[str, str]:
-        return preparation.environment(self.mesh, service, dict(self.urls))
+        told = {name: address for name, address in self.siblings.items() if name in service.siblings}
+        return preparation.environment(self.mesh, service, dict(self.urls)) | {
+            f"{service.name.upper()}_CLIENTS_{name.upper()}_ADDRESS": address for name, address in told.items()
+        }
 
     def _postgres(self) -> list[psutil.Process]:
         number = postgres.pid(self.mesh.postgres)
