@@ -71,7 +71,7 @@ async def start_server(
     server.add_generic_rpc_handlers((*handlers, unknown_method_handler()))
     result.grpc_port = _bind(server, settings, credentials)
     await result.start()
-    stack.push_async_callback(result.stop)
+    stack.push_async_callback(server.stop, None)
     return result
 
 

@@ -15,8 +15,6 @@ from api_common.server.operations import OperationsServer
 from api_common.settings import ServerSettings
 
 _READINESS_INTERVAL_SECONDS: Final = 1
-_PATIENCE_SECONDS: Final = 4
-"""How long the last calls, which are cancelled, may take to end."""
 _SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 _log: Final = structlog.get_logger()
@@ -47,7 +45,6 @@ class RunningServer:
         self._names = ("", *names)
         self._ready = False
         self._draining = False
-        self._given_up = False
         self.health: Final = health.aio.HealthServicer()
         self.operations: Final = OperationsServer(
             settings.host, settings.operations_port, registry=registry, is_ready=lambda: self._ready
@@ -78,17 +75,8 @@ class RunningServer:
         await self.set_ready(False)
         # Streams end first: they would use up the time of the other calls, and their clients resume elsewhere.
         await asyncio.gather(self._end_streams(), asyncio.sleep(self._settings.drain_delay_seconds))
-        left = self._settings.drain_seconds - (asyncio.get_running_loop().time() - started)
-        await self.stop(max(0.0, 0.8 * left))
-
-    async def stop(self, grace_seconds: float = 0) -> None:
-        """Ends the calls, and after a while cancels them. At times gRPC never tells that the last one has ended."""
-        try:
-            async with asyncio.timeout(0 if self._given_up else grace_seconds + _PATIENCE_SECONDS):
-                await self._server.stop(grace_seconds)
-        except TimeoutError:
-            self._given_up = True
-            _log.warning("gRPC did not stop in time")
+        spent = asyncio.get_running_loop().time() - started
+        await self._server.stop(max(0.0, self._settings.drain_seconds - spent))
 
     async def set_ready(self, ready: bool) -> None:
         """Makes the probes and the health service say whether the process should get traffic."""

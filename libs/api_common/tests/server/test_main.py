@@ -294,24 +294,6 @@ class TestDrain:
                 await in_flight
             assert caught.value.code() is S.UNAVAILABLE
 
-    async def test_ends_although_grpc_does_not(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Seen at times: no call is left, and `stop` never returns."""
-        monkeypatch.setattr(running_server, "_PATIENCE_SECONDS", 0.1)
-        asked: list[float] = []
-
-        async def never(grace: float) -> None:
-            asked.append(grace)
-            await asyncio.Event().wait()
-
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            async with running_service(SERVICE, with_server(settings, drain_seconds=0.3)) as service:
-                stop = service.server._server.stop
-                monkeypatch.setattr(service.server._server, "stop", never)
-                await service.server.drain()
-            # Once more at the end, which waits for nothing.
-            assert len(asked) == 2
-        await stop(None)
-
 
 @asynccontextmanager
 async def through_proxy(database: TestDatabase, settings: Settings) -> AsyncIterator[tuple[Proxy, TestService]]:
