@@ -148,7 +148,7 @@ class TestHeader:
     ) -> None:
         """Whatever else comes is removed, so nothing of a client is left that somebody could learn to believe."""
         known = dict.fromkeys(CLIENT_HEADERS - {"traceparent", "x-request-id"}, "x") | edge.credentials
-        known["if-none-match"] = "*"
+        known |= {"if-none-match": "*", "cache-control": "max-age=5"}
         said = known | {"cookie": "a=b", "x-forwarded-for": "203.0.113.9", "x-anything": "1", "accept": "text/html"}
         assert (await rest.get("/v1/me", headers=said | {"user-agent": "me"})).status_code == 200
         metadata = backend.calls[0].metadata
