@@ -26,7 +26,7 @@ BAD: Final = {
 }
 TYPES: Final = ("application/grpc", "application/grpc-web+proto", "application/grpc-web-text")
 RPCS: Final = ("GetUser", "WatchUsers")
-SECONDS: Final = 5
+SECONDS: Final = 12
 """Far less than the 30 s after which the edge gives up, under any load of the machine."""
 
 
