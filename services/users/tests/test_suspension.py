@@ -34,15 +34,22 @@ class TestSuspendUser:
 
 
 class TestAKeptAnswer:
-    """Whoever accepts an age is checked as always: the roles and the state of a stored user count at once."""
+    """A caller who accepts an age is checked as always: the roles and the state of a stored user count at once."""
 
-    async def test_is_refused_to_a_user_who_has_lost_the_role(
+    async def _kept(
         self, users: UserServiceAsyncStub, identity: Identity, admin: Caller
-    ) -> None:
+    ) -> tuple[pb.User, pb.User, tuple[tuple[str, str], ...]]:
+        """Returns a stored user who reads, whom it has read, and the metadata of the call whose answer is kept."""
         reader, user = await create_user(users, admin, roles=["viewer"]), await create_user(users, admin)
         caller = identity.caller(admin.tenant_id, "viewer", subject=reader.id)
         metadata = (*caller.metadata, ("cache-control", "max-age=30"))
         assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata) == user
+        return reader, user, metadata
+
+    async def test_is_refused_to_a_user_who_has_lost_the_role(
+        self, users: UserServiceAsyncStub, identity: Identity, admin: Caller
+    ) -> None:
+        reader, user, metadata = await self._kept(users, identity, admin)
         change = pb.UpdateUserRequest(user=pb.User(id=reader.id), update_mask=FieldMask(paths=["roles"]))
         await users.UpdateUser(change, metadata=admin.metadata)
         with refused(S.PERMISSION_DENIED, "PERMISSION_DENIED"):
@@ -51,10 +58,7 @@ class TestAKeptAnswer:
     async def test_is_refused_to_a_suspended_user(
         self, users: UserServiceAsyncStub, identity: Identity, admin: Caller
     ) -> None:
-        reader, user = await create_user(users, admin, roles=["viewer"]), await create_user(users, admin)
-        caller = identity.caller(admin.tenant_id, "viewer", subject=reader.id)
-        metadata = (*caller.metadata, ("cache-control", "max-age=30"))
-        assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata) == user
+        reader, user, metadata = await self._kept(users, identity, admin)
         await users.SuspendUser(pb.SuspendUserRequest(id=reader.id), metadata=admin.metadata)
         with refused(S.UNAUTHENTICATED, "UNAUTHENTICATED"):
             await users.GetUser(pb.GetUserRequest(id=user.id), metadata=metadata)
