@@ -178,7 +178,8 @@ class AsyncWatch(_Watch[ResourceT]):
             if not self._closed.is_set():
                 pause = self._progress.pause_seconds(error)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closed.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._closed.wait()
         raise StopAsyncIteration
 
     def __del__(self) -> None:

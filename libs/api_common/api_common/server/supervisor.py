@@ -38,10 +38,12 @@ class Supervisor:
         self._tasks.append(asyncio.create_task(self._keep_running(name, run, on_death), name=name))
 
     async def close(self) -> None:
-        """Cancels the tasks and waits until they have ended."""
+        """Cancels the tasks, again each second in case a library swallows it, and waits until they have ended."""
         self._closing = True
-        for task in self._tasks:
-            task.cancel()
+        while not all(task.done() for task in self._tasks):
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=1)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _keep_running(

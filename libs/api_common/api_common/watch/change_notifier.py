@@ -186,7 +186,8 @@ class ChangeNotifier:
             tasks.create_task(self._listen())
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._woken.wait()
                 self._woken.clear()
                 try:
                     # The network may drop a connection without a word.

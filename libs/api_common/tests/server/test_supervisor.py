@@ -142,3 +142,18 @@ class TestSupervisor:
         await task.lives.wait()
         await supervisor.close()
         assert task.ended
+
+    async def test_ends_a_task_that_swallows_its_cancellation(self, supervisor: Supervisor) -> None:
+        swallowed = asyncio.Event()
+
+        async def task() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed.set()
+            await asyncio.Event().wait()
+
+        supervisor.start("stubborn", task)
+        await asyncio.sleep(0)
+        await supervisor.close()
+        assert swallowed.is_set()
