@@ -5,6 +5,7 @@ The worker of the service leaves these sagas alone, because their kinds are not 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,6 +100,22 @@ class MortalWorker(SagaWorker):
         self.instants.pass_by()
         await super()._save(*args, **kwargs)
         self.instants.pass_by()
+
+
+class Gate:
+    """Stops every effect before it begins, until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    def __call__(self, effect: StepAction) -> StepAction:
+        async def run(work: Effect) -> Mapping[str, Any]:
+            self.reached.set()
+            await self.opened.wait()
+            return await effect(work)
+
+        return run
 
 
 def with_effects(

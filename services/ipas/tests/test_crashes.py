@@ -24,6 +24,7 @@ from services.ipas.tests.stage import (
     Cast,
     Clock,
     Crash,
+    Gate,
     Instants,
     Stage,
     with_effects,
@@ -92,23 +93,14 @@ class TestAFrozenWorker:
     ) -> None:
         cast = ready if successful else unfit
         deployment = await stage.deploy(cast.caller, await cast.ipa())
-        frozen, thaw = asyncio.Event(), asyncio.Event()
-
-        def freezing(effect: StepAction) -> StepAction:
-            async def run(work: Effect) -> Mapping[str, Any]:
-                frozen.set()
-                await thaw.wait()
-                return await effect(work)
-
-            return run
-
-        sleeper = stage.worker(with_effects(stage.deploy_plan, freezing, compensations=False))
+        gate = Gate()
+        sleeper = stage.worker(with_effects(stage.deploy_plan, gate, compensations=False))
         asleep = asyncio.create_task(stage.work(sleeper, deployment["id"]))
-        await frozen.wait()
+        await gate.reached.wait()
         await stage.finish(stage.worker(stage.deploy_plan), deployment["id"])
         before = await stage.notes(deployment["id"]), await stage.held(deployment["id"])
         assert before[1] == (ALL if successful else NOTHING)
-        thaw.set()
+        gate.opened.set()
         with capture_logs() as logs:
             await asleep
         assert [entry["event"] for entry in logs if entry["event"].startswith("saga")] == ["saga was taken over"]
@@ -117,31 +109,20 @@ class TestAFrozenWorker:
     async def test_does_nothing_while_its_successor_is_at_work(self, stage: Stage, ready: Cast) -> None:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
         whole = stage.deploy_plan
-        gates = [(asyncio.Event(), asyncio.Event()) for _ in range(2)]
+        gates = [Gate(), Gate()]
         tasks = []
-        for place, (reached, opened) in enumerate(gates):
-
-            def stopping(
-                effect: StepAction, reached: asyncio.Event = reached, opened: asyncio.Event = opened
-            ) -> StepAction:
-                async def run(work: Effect) -> Mapping[str, Any]:
-                    reached.set()
-                    await opened.wait()
-                    return await effect(work)
-
-                return run
-
+        for place, gate in enumerate(gates):
             # The first stops in its first step; its successor makes that one and stops in the second.
-            stopped = with_effects(whole, stopping, compensations=False).steps[place]
+            stopped = with_effects(whole, gate, compensations=False).steps[place]
             steps = [stopped if index == place else step for index, step in enumerate(whole.steps)]
             worker = stage.worker(replace(whole, steps=steps))
             tasks.append(asyncio.create_task(stage.work(worker, deployment["id"])))
-            await reached.wait()
+            await gate.reached.wait()
         before = await stage.notes(deployment["id"])
-        gates[0][1].set()
+        gates[0].opened.set()
         await tasks[0]
         assert await stage.notes(deployment["id"]) == before
-        gates[1][1].set()
+        gates[1].opened.set()
         await tasks[1]
         assert (await stage.state(deployment["id"]), await stage.held(deployment["id"])) == ("DONE", ALL)
         assert [note["attempts"] for note in await stage.notes(deployment["id"])] == [2, 1, 1]
@@ -155,26 +136,17 @@ class TestAWorkerThatIsToldToStop:
         self, stage: Stage, ready: Cast, monkeypatch: pytest.MonkeyPatch, *, ends: bool
     ) -> None:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
-        reached, opened = asyncio.Event(), asyncio.Event()
-
-        def stopping(effect: StepAction) -> StepAction:
-            async def run(work: Effect) -> Mapping[str, Any]:
-                reached.set()
-                await opened.wait()
-                return await effect(work)
-
-            return run
-
-        first = stage.worker(with_effects(stage.deploy_plan, stopping, compensations=False))
+        gate = Gate()
+        first = stage.worker(with_effects(stage.deploy_plan, gate, compensations=False))
         working = asyncio.create_task(first.run_forever())
-        await reached.wait()
+        await gate.reached.wait()
         if not ends:
             monkeypatch.setattr(saga_worker, "_STOP_SECONDS", 0.01)
         ending = asyncio.create_task(first.stop())
         # It has heard, and takes nothing any more.
         await asyncio.sleep(0)
         if ends:
-            opened.set()
+            gate.opened.set()
         await ending
         working.cancel()
         assert [note["state"] for note in await stage.notes(deployment["id"])] == [

@@ -25,6 +25,7 @@ from services.ipas.tests.stage import (
     NOTHING,
     Cast,
     Clock,
+    Gate,
     Stage,
     StageBeside,
     with_effects,
@@ -270,23 +271,14 @@ class TestRetiringWhatWaits:
     @pytest.mark.parametrize("first", ["retired", "thawed"])
     async def test_stops_the_worker_in_the_middle_of_a_step(self, stage: Stage, ready: Cast, first: str) -> None:
         deployment = await stage.deploy(ready.caller, await ready.ipa())
-        frozen, thaw = asyncio.Event(), asyncio.Event()
-
-        def freezing(effect: StepAction) -> StepAction:
-            async def run(work: Effect) -> Mapping[str, Any]:
-                frozen.set()
-                await thaw.wait()
-                return await effect(work)
-
-            return run
-
-        sleeper = stage.worker(with_effects(stage.deploy_plan, freezing, compensations=False))
+        gate = Gate()
+        sleeper = stage.worker(with_effects(stage.deploy_plan, gate, compensations=False))
         asleep = asyncio.create_task(stage.work(sleeper, deployment["id"]))
-        await frozen.wait()
+        await gate.reached.wait()
         saga = await stage.retire(ready.caller, deployment["ipa_id"])
         if first == "retired":
             assert await stage.finish(stage.worker(stage.retire_plan), saga) == "DONE"
-        thaw.set()
+        gate.opened.set()
         await asleep
         assert await stage.finish(stage.worker(stage.retire_plan), saga) == "DONE"
         assert await stage.held(deployment["id"]) == NOTHING
