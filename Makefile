@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients console new-service help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
+.PHONY: clients console new-service golden catalog help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
     flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-prometheus check-upgrade test-containers chart release sbom scan
 
 help: ## print this
@@ -57,6 +57,9 @@ demo: .venv/.ready ## tell a story through REST, against a running mesh
 
 bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; ten minutes
 	@$(PY) -m bench.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
+
+bench-%: $(CHECKS) .venv/.bench ## one measurement: a file of bench/, such as bench-idle-watches; ARGS=--help
+	@$(PY) -m bench.$(subst -,_,$*) $(ARGS)
 
 flow: $(CHECKS) ## print the files that a call passes, and write them into docs/how-a-request-flows.md
 	@$(PY) -W ignore -m bench.flow 2>/dev/null
@@ -145,7 +148,13 @@ new-service: $(CHECKS) ## write a service, its proto, migration and tests: NAME=
 	@$(PY) -m tools.scaffold $(NAME)
 	@$(EDITABLE) -e services/$(NAME) && touch .venv/.ready .venv/.checks
 	@$(MAKE) --no-print-directory proto openapi
+	@$(MAKE) --no-print-directory golden
+
+golden: $(CHECKS) ## write the golden payloads of new messages and fields, tests/contract/golden
 	@$(PY) -m tests.contract.golden --write
+
+catalog: $(CHECKS) ## write what the migrations make of an empty database into tests/contract/schema
+	@$(PY) -m tests.contract.catalog
 
 format: $(CHECKS) ## format Python and protos
 	@.venv/bin/ruff check --fix --quiet . || true

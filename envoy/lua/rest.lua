@@ -35,6 +35,11 @@ function envoy_on_response(handle)
   end
   if is_stream and content_type:find("^text/event%-stream") then
     stream(handle, headers)
+  elseif content_type:find("^text/event%-stream") then
+    -- Says of each event what its client sends as Last-Event-ID when it comes back. Each chunk has whole events.
+    for chunk in handle:bodyChunks() do
+      chunk:setBytes((chunk:getBytes(0, chunk:length()):gsub('data: {"resumeToken":"([^"]+)"', "id: %1\n%0")))
+    end
   elseif is_known or (metadata:get("ameide.edge") or {}).head then
     for chunk in handle:bodyChunks() do
       chunk:setBytes("")

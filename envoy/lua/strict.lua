@@ -4,7 +4,7 @@
 --
 -- A body is read once, from left to right, and nothing is built of it. Nothing is left for the transcoder to refuse, because its
 -- refusals name no field.
-local CONTRACT, find_route = require("contract"), require("lua.find_route")
+local CONTRACT, find_route, quoted = require("contract"), require("lua.find_route"), require("lua.connect_reply").quoted
 
 -- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
 local MAX_DEPTH = 32
@@ -12,6 +12,8 @@ local MAX_DEPTH = 32
 local MAX_VALUES = 100000
 -- The buffer filter lets five bytes more pass for RPCs by their own paths, for the frame.
 local MAX_BYTES = 10485760
+-- The client gets 400 (`local_reply_config`). Of 400 Envoy itself thinks that the connection is broken, and closes one of HTTP/1.1.
+local REFUSED = "422"
 -- More than any number needs. A number of a million digits would keep the transcoder busy for seconds.
 local MAX_DIGITS = 1000
 
@@ -476,12 +478,12 @@ for name, type in pairs(CONTRACT.types) do
     KINDS[name] = function()
       if byte(text, at) == QUOTE then
         if not type.values[read_string()] then
-          refuse("must be a value of its enum", "INVALID_VALUE")
+          refuse(type.description, "INVALID_VALUE")
         end
       else
-        local digits, is_negative = whole(read_number("must be a value of its enum", NONE, "INVALID_VALUE"))
+        local digits, is_negative = whole(read_number(type.description, NONE, "INVALID_VALUE"))
         if not digits or is_beyond(digits, is_negative, INTEGERS.int32) then
-          refuse("must be a value of its enum", "INVALID_VALUE")
+          refuse(type.description, "INVALID_VALUE")
         end
       end
     end
@@ -575,7 +577,7 @@ local function check_query(query, parameters)
     elseif INTEGERS[parameter.kind] then
       check_integer(find(value, "^-?%d+$") and value or "", INTEGERS[parameter.kind])
     elseif CONTRACT.types[parameter.kind] and not CONTRACT.types[parameter.kind].values[value] then
-      refuse("must be a value of its enum", "INVALID_VALUE")
+      refuse(CONTRACT.types[parameter.kind].description, "INVALID_VALUE")
     elseif not is_utf8(unescape(value)) then
       refuse("is not UTF-8")
     elseif parameter.kind == "mask" and not is_mask(unescape(value)) then
@@ -636,17 +638,20 @@ local function answer(handle, refusal)
     return
   end
   local metadata = handle:streamInfo():dynamicMetadata()
-  metadata:set("strict", "field", refusal.field)
-  metadata:set("strict", "description", refusal.description)
-  metadata:set("strict", "reason", refusal.reason)
-  metadata:set("strict", "message", refusal.field == "" and refusal.description or refusal.field .. " " .. refusal.description .. ".")
-  handle:respond({[":status"] = "400"}, "")
+  refusal.message = refusal.field == "" and refusal.description or refusal.field .. " " .. refusal.description .. "."
+  for name, said in pairs(refusal) do
+    metadata:set("strict", name, said)
+    -- What stands in the text of JSON. A name may have been cut amid a character, and one in a query may be any bytes.
+    metadata:set("strict.json", name, quoted(is_utf8(said) and said or said:gsub("[\128-\255]", "?")):sub(2, -2))
+  end
+  handle:respond({[":status"] = REFUSED}, "")
 end
 
 -- Writes into the URL what the transcoder needs to know of the body: the ids of the path as the body spells them, because it compares
--- texts, and for an update without a mask the fields that the body names, because it does not pass on those that are empty.
-local function pass_on(handle, path, query)
-  local before = #query
+-- texts; for an update without a mask the fields that the body names, because it does not pass on those that are empty; and for a
+-- stream of events the last one that its client has, which says more than the URL of its first request.
+local function pass_on(handle, path, query, last_event)
+  local asked = query
   for said, repeated in pairs(respelled) do
     local first, last = find(path, said, 1, true)
     path = first and sub(path, 1, first - 1) .. repeated .. sub(path, last + 1) or path
@@ -654,7 +659,10 @@ local function pass_on(handle, path, query)
   if #named > 0 and not find("&" .. query, "&update_?[mM]ask=") then
     query = query .. (query == "" and "" or "&") .. "updateMask=" .. table.concat(named, ",")
   end
-  if next(respelled) or #query > before then
+  if last_event then
+    query = (("&" .. query):gsub("&resume_?[tT]oken=[^&]*", "") .. "&resumeToken=" .. last_event):gsub("^&+", "")
+  end
+  if next(respelled) or query ~= asked then
     handle:headers():replace(":path", query == "" and path or path .. "?" .. query)
   end
 end
@@ -669,7 +677,7 @@ function envoy_on_request(handle)
     headers:replace("content-type", "application/grpc")
   end
   if codec and not is_one_message(handle:body()) then
-    handle:respond({[":status"] = "400"}, "")
+    handle:respond({[":status"] = REFUSED}, "")
     return
   elseif not route or codec and codec ~= "+json" then
     return
@@ -680,6 +688,7 @@ function envoy_on_request(handle)
     headers = handle:headers()
     headers:replace("content-type", "application/json")
   end
+  local last_event = route.stream and headers:get("last-event-id")
   local is_read = is_json(headers:get("content-type") or "application/json") and not headers:get("content-encoding")
   -- The headers cannot be asked any more once the body has been waited for.
   local buffer = handle:body()
@@ -704,7 +713,7 @@ function envoy_on_request(handle)
   end
   text = nil
   if passed then
-    pass_on(handle, path, query)
+    pass_on(handle, path, query, last_event)
   end
   if not passed then
     answer(handle, refusal)

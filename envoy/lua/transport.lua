@@ -11,7 +11,7 @@ local KEPT = {
   ["content-length"] = true, ["x-forwarded-proto"] = true,
   -- What filters behind this one read; the route removes it.
   accept = true, ["accept-encoding"] = true, ["content-encoding"] = true, ["x-api-key"] = true, ["x-ameide-size"] = true,
-  origin = true, ["mcp-method"] = true, ["mcp-name"] = true, ["mcp-protocol-version"] = true,
+  origin = true, ["last-event-id"] = true, ["mcp-method"] = true, ["mcp-name"] = true, ["mcp-protocol-version"] = true,
   -- What gRPC in a service reads.
   ["content-type"] = true, ["grpc-timeout"] = true, ["user-agent"] = true,
 }
@@ -62,6 +62,8 @@ local FORMS = {
   ["grpc-accept-encoding"] = "^[a-z][a-z, ]*$",
   -- The rbac filter refuses those that no service knows. An empty one says nothing, but gRPC would not take it.
   ["grpc-encoding"] = ".",
+  -- A resume token.
+  ["last-event-id"] = "^[%w_=-]+$",
   traceparent = "^00%-" .. ("[%da-f]"):rep(32) .. "%-" .. ("[%da-f]"):rep(16) .. "%-[%da-f][%da-f]$",
 }
 -- All headers together. The services take four times as much (grpc.max_metadata_size).

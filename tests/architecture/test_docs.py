@@ -24,7 +24,7 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     gone = [link for link in _LINK.findall(text) if not (page.parent / link).exists()]
     # What is built is named, too, and is there where tests run.
     gone += [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
-    gone += [f"make {target}" for target in _MAKE.findall(text) if target not in TARGETS and target[:5] != "test-"]
+    gone += [f"make {target}" for target in _MAKE.findall(text) if not _is_target(target)]
     assert not gone, f"{page.relative_to(ROOT)} names what does not exist"
 
 
@@ -45,6 +45,20 @@ def test_lines_of_pages_and_protos_are_short() -> None:
         if len(line) > LONGEST and (page.suffix == ".proto" or not line.startswith(("|", "    ")))
     ]
     assert not long, f"break these lines after {LONGEST} characters: {long}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "adr"], ids=lambda page: page.name)
+def test_a_command_of_ours_is_a_target(page: Path) -> None:
+    """Without `make` it would need `.venv` in the path, and what only some targets install."""
+    by_hand = re.findall(r"python -m (?:bench|tests|tools)\b[\w.]*", page.read_text())
+    assert not by_hand, f"write a target of the Makefile for what {page.relative_to(ROOT)} tells people to type"
+
+
+def _is_target(name: str) -> bool:
+    kind, _, rest = name.partition("-")
+    if kind == "bench" and rest:
+        return (ROOT / "bench" / f"{rest.replace('-', '_')}.py").exists()
+    return name in TARGETS or kind == "test"
 
 
 def _blank(block: re.Match[str]) -> str:

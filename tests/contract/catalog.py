@@ -1,6 +1,6 @@
 """What a migrated database has beside its tables: functions, triggers, views, policies and grants, as SQL.
 
-`python -m tests.contract.catalog` writes what the services' migrations make of an empty database into `schema/`, with
+`make catalog` writes what the services' migrations make of an empty database into `schema/`, with
 which `test_schema` compares; do that only for a change that you want.
 """
 
@@ -14,7 +14,7 @@ from api_common.testing import create_database, postgres_server
 from tests.services import built_services
 
 FOLDER: Final = Path(__file__).resolve().parent / "schema"
-COMMAND: Final = "python -m tests.contract.catalog"
+COMMAND: Final = "make catalog"
 
 _QUERIES: Final = (
     """

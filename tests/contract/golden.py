@@ -1,6 +1,6 @@
 """Golden payloads: what each message looks like on the wire and as JSON, committed, so that a change shows in a diff.
 
-`python -m tests.contract.golden --write` writes them anew; do that only for a change of the contract that you want.
+`make golden` writes them anew; do that only for a change of the contract that you want.
 """
 
 import json
@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests import protos
 
 FOLDER: Final = Path(__file__).resolve().parent / "golden"
-COMMAND: Final = "python -m tests.contract.golden --write"
+COMMAND: Final = "make golden"
 
 Payload = dict[str, Any]
 """`{"json": …, "binary": "<hex>"}`."""

@@ -66,6 +66,7 @@ BY_DETAILS: Final = {
     "unknown_codec": 415,
     "headers_too_large": 431,
     "unknown_encoding": 501,
+    "filter: strict": 400,
 }
 MORE: Final = f"( %.*%| ({'|'.join(map(re.escape, CredentialFault))}))?"
 
@@ -90,11 +91,14 @@ class TestLocalReplies:
         return {400} if values == {400, 499} else values
 
     def test_of_rest_are_the_registry(self) -> None:
-        rows = [mapper for mapper in MAPPERS if "json_format" in mapper.get("body_format_override", ())]
+        texts = [mapper.get("body_format_override", {}).get("text_format_source") for mapper in MAPPERS]
+        rows = [row for row, text in zip(MAPPERS, texts, strict=True) if text and '"details"' in text["inline_string"]]
         for row in rows:
             (status,) = self.statuses(row)
             reply = REPLIES[status]
-            said = row["body_format_override"]["json_format"]
+            said = json.loads(row["body_format_override"]["text_format_source"]["inline_string"])
+            # Services write them in this order.
+            assert list(said) == ["code", "message", "details"]
             assert (row["status_code"], said["code"]) == (status, reply.rest_code.value[0])
             # What was malformed follows, or what is wrong with the credential.
             assert re.fullmatch(re.escape(reply.message) + MORE, said["message"])
@@ -339,7 +343,7 @@ class TestFilters:
         assert checking["status_on_error"] == {"code": "ServiceUnavailable"}
         assert "failure_mode_allow" not in checking
         assert MANAGER["route_config"]["request_headers_to_remove"] == [
-            *("accept", "accept-encoding", "content-encoding"),
+            *("accept", "accept-encoding", "content-encoding", "last-event-id"),
             *("mcp-method", "mcp-name", "mcp-protocol-version", "origin", "x-api-key"),
         ]
 

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests import protos
 from tests.contract import golden
 
-CHANGED = f"the contract has changed; if you mean it, run `.venv/bin/{golden.COMMAND}` and look at the difference"
+CHANGED = f"the contract has changed; if you mean it, run `{golden.COMMAND}` and look at the difference"
 
 
 @cache

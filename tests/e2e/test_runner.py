@@ -20,6 +20,7 @@ class TestUp:
         assert again.returncode == 0
         assert again.stdout.startswith("The mesh is already running.")
         assert mesh.url in again.stdout
+        assert f"$(make -s token PORT_OFFSET={mesh.port_offset})" in again.stdout
         assert list(processes.pids(mesh)) == before
 
     def test_of_another_mesh_names_the_port_and_starts_nothing(

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(180)
 
 def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        if line:
+        if line and not line.startswith("id: "):
             assert line.startswith("data: "), line
             yield json.loads(line.removeprefix("data: "))
 

@@ -57,6 +57,10 @@ return function(headers, content, metadata)
     body = function()
       return content ~= "" and body or nil
     end,
+    -- The content of an answer is for tests with Envoy.
+    bodyChunks = function()
+      return function() end
+    end,
     streamInfo = function()
       return info
     end,

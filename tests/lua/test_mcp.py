@@ -41,7 +41,7 @@ class TestMessage:
     )
     def test_that_is_read_differently_by_two_is_refused(self, content: str, field: str) -> None:
         answer = read(content)
-        assert (answer.status, answer.metadata["strict"]["field"]) == ("400", field)
+        assert (answer.status, answer.metadata["strict"]["field"]) == ("422", field)
         assert answer.metadata["strict"]["reason"]
 
     def test_leaves_nothing_of_it_for_the_next(self) -> None:

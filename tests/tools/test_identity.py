@@ -91,11 +91,17 @@ class TestTokenCommand:
         claims = verified(print_token(tmp_path).stdout.strip(), tmp_path / "issuer")
         assert (claims["sub"], claims["tenant_id"], claims["roles"]) == ("ada", "acme", ["admin"])
 
-    def test_says_what_is_wrong_with_the_time(self, tmp_path: Path) -> None:
-        result = print_token(tmp_path, TTL="soon")
+    def test_gives_no_role_if_none_is_asked_for(self, tmp_path: Path) -> None:
+        claims = verified(print_token(tmp_path, ROLES="").stdout.strip(), tmp_path / "issuer")
+        assert claims["roles"] == []
+
+    @pytest.mark.parametrize("ttl", ["soon", "86401", "999999", "1.5"])
+    def test_says_what_is_wrong_with_the_time(self, tmp_path: Path, ttl: str) -> None:
+        """A longer token would be refused by edge and services."""
+        result = print_token(tmp_path, TTL=ttl)
         assert result.returncode != 0
         assert result.stdout == ""
-        assert result.stderr == "TTL must be a whole number of seconds, not 'soon'\n"
+        assert result.stderr == f"TTL must be a whole number of seconds up to 86400, not {ttl!r}\n"
 
 
 class TestRotate:

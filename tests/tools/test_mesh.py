@@ -54,6 +54,11 @@ class TestPorts:
         assert f"(pid {os.getpid()})" in message
         assert "make up PORT_OFFSET=" in message
 
+    def test_names_two_of_its_own_that_have_one_port(self, mesh: Mesh) -> None:
+        mesh.ports["agents grpc"] = mesh.ports["users grpc"]
+        with pytest.raises(MeshError, match=rf"^users grpc and agents grpc have one port, {mesh.ports['users grpc']}"):
+            processes.check_ports(mesh)
+
     def test_passes_when_all_are_free(self, mesh: Mesh) -> None:
         processes.check_ports(mesh)
 

@@ -1,5 +1,6 @@
 """What the edge answers by itself, from `EDGE_REPLIES`: rows of Envoy's `local_reply_config`, and a table for Lua."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,16 +21,11 @@ def rows() -> list[Node]:
         *((_REPLIES[401], _all(_UNAUTHENTICATED, _cel(found)), f" {fault}") for fault, found in _FAULTS.items()),
         *((_REPLIES[status], condition, "") for status, condition in _cases()),
     ]
-    malformed = _REPLIES[400]
-    transcoder = _bad_request("", "%LOCAL_REPLY_BODY%", "INVALID_FORMAT")
-    strict = _bad_request(*(f"%DYNAMIC_METADATA(strict:{name})%" for name in ("field", "description", "reason")))
-    # strict.lua leaves nothing for the transcoder to refuse. If it did, its words would be better than none.
-    untranscoded = _all(_status(400), _details(".contains('grpc_json_transcode_failure')"))
+    strict = _bad_request(*(f"%DYNAMIC_METADATA(strict.json:{name})%" for name in ("field", "description", "reason")))
     return [
         *_AGENTS,
         *(_grpc_row(*case) for case in cases),
-        _rest_row(malformed, untranscoded, " %LOCAL_REPLY_BODY%", transcoder),
-        _rest_row(malformed, _all(_status(400), _STRICT), " %DYNAMIC_METADATA(strict:message)%", strict),
+        _rest_row(_REPLIES[400], _STRICT, " %DYNAMIC_METADATA(strict.json:message)%", strict),
         *(_rest_row(*case) for case in cases),
     ]
 
@@ -73,13 +69,18 @@ def _rest_row(reply: EdgeReply, condition: Node, more: str, *found: Node) -> Nod
     retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "%RESP(retry-after)%s"}] if reply.http_status == 429 else []
     info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
     details = [info, _REQUEST_INFO, *retry, *found]
+    # Text, because Envoy would sort the names of an object; services do not.
     body = {"code": reply.rest_code.value[0], "message": reply.message + more, "details": details}
     return {
         "filter": condition,
         "status_code": reply.http_status,
         "headers_to_add": [*_headers(reply), *_SECURITY],
-        "body_format_override": {"json_format": body},
+        "body_format_override": _json(json.dumps(body, separators=(",", ":"))),
     }
+
+
+def _json(text: str) -> Node:
+    return {"text_format_source": {"inline_string": text}, "content_type": "application/json"}
 
 
 def _headers(reply: EdgeReply) -> list[Node]:
@@ -158,13 +159,7 @@ _FAULTS: Final = {
     CredentialFault.KEY: "response.code_details.contains('_key_to_match_kid_')",
 }
 # What the bridge answers is a message of JSON-RPC already. For a wrong version MCP asks for the status, too.
-_MESSAGE: Final[Node] = {
-    "headers_to_add": _SECURITY,
-    "body_format_override": {
-        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-        "content_type": "application/json",
-    },
-}
+_MESSAGE: Final[Node] = {"headers_to_add": _SECURITY, "body_format_override": _json("%LOCAL_REPLY_BODY%")}
 _AGENTS: Final[list[Node]] = [
     {"filter": _details(" == 'mcp_json_rest_bridge_request_unsupported_mcp_version'"), "status_code": 400, **_MESSAGE},
     {"filter": _details(".startsWith('mcp_json_rest_bridge')"), **_MESSAGE},

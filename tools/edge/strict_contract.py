@@ -124,7 +124,8 @@ def _add_type(described: Descriptor | EnumDescriptor, types: dict[str, Any]) -> 
     if name in types:
         return name
     if isinstance(described, EnumDescriptor):
-        types[name] = {"values": {value.name: True for value in described.values}}
+        names = [value.name for value in described.values]
+        types[name] = {"values": dict.fromkeys(names, True), "description": f"must be one of {', '.join(names[1:])}"}
         return name
     fields: dict[str, Any] = {}
     types[name] = {"fields": fields}

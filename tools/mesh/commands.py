@@ -48,7 +48,7 @@ def _start(mesh: Mesh) -> None:
         print("The mesh has stopped.")
     elif child := os.fork():
         _await(mesh, child)
-        _welcome(mesh, "make down stops the mesh, make status shows it.")
+        _welcome(mesh, f"make down{mesh.moved} stops the mesh, make status{mesh.moved} shows it.")
     else:
         _leave_terminal(mesh.log("mesh"))
         with Path(os.devnull).open("w") as nowhere:
@@ -190,7 +190,7 @@ def _addresses(mesh: Mesh) -> str:
         "Services (mTLS gRPC)": "  ".join(f"{one.name} :{ports[f'{one.name} grpc']}" for one in SERVICES),
         "Metrics and probes": "  ".join(f"{one.name} :{ports[f'{one.name} operations']}" for one in SERVICES),
     }
-    token = "$TOKEN" if mesh.other_issuer else "$(make -s token)"
+    token = "$TOKEN" if mesh.other_issuer else f"$(make -s token{mesh.moved})"
     headers = f'-H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
     return f"""
 {chr(10).join(f"  {name:<26}{value}" for name, value in rows.items())}

@@ -53,8 +53,11 @@ def is_ready(mesh: Mesh, process: str) -> bool:
 
 
 def check_ports(mesh: Mesh) -> None:
-    """Checks that the ports of the mesh are free; the error names the process that listens on one."""
+    """Checks that the ports of the mesh are free; the error names what else has one."""
+    owners: dict[int, str] = {}
     for name, port in mesh.ports.items():
+        if (owner := owners.setdefault(port, name)) != name:
+            raise MeshError(f"{owner} and {name} have one port, {port}. Give one of them another in services.yaml.")
         if not is_free(port):
             raise MeshError(
                 f"Port {port} ({name}) is taken{_holder_of(port)}.\n"

@@ -66,6 +66,7 @@ _PARAMETERS: Final = {
         "`max-age=5` accepts an answer up to 5 seconds old; the most is 30. Without it the answer is current.",
     ),
     "If-None-Match": (_TEXT, "The `ETag`s that the client has: a list, or `*`. If one is current, the answer is 304."),
+    "Last-Event-ID": (_TEXT, "The `id` of the last event that the client has; it precedes `resumeToken`."),
 }
 _ETAG: Final = _TEXT | {"examples": ['"1"']}
 _HEADERS: Final = {
@@ -162,6 +163,7 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         "Idempotency-Key": writes,
         "If-Match": if_match,
         "If-None-Match": is_get,
+        "Last-Event-ID": method.server_streaming,
         "Cache-Control": policy.cacheable,
     }
     names = [name for name in _PARAMETERS if known.get(name, True)]

@@ -6,6 +6,7 @@ python -m tools.secrets.identity rotate publish
 
 import json
 import os
+import re
 import sys
 import time
 import uuid
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import jwt
+from api_common.authn import MAX_TOKEN_LIFETIME_SECONDS
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
@@ -125,16 +127,15 @@ def main() -> None:
 
 def _print_token() -> None:
     ttl = os.environ.get("TTL") or "3600"
-    try:
-        token = mint(
-            Mesh.from_environment().issuer,
-            sub=os.environ.get("SUB") or "ada",
-            tenant=os.environ.get("TENANT") or "acme",
-            roles=[role.strip() for role in (os.environ.get("ROLES") or "admin").split(",") if role.strip()],
-            ttl_seconds=int(ttl),
-        )
-    except ValueError:
-        raise SystemExit(f"TTL must be a whole number of seconds, not {ttl!r}") from None
+    if not re.fullmatch(r"-?\d+", ttl) or int(ttl) > MAX_TOKEN_LIFETIME_SECONDS:
+        raise SystemExit(f"TTL must be a whole number of seconds up to {MAX_TOKEN_LIFETIME_SECONDS}, not {ttl!r}")
+    token = mint(
+        Mesh.from_environment().issuer,
+        sub=os.environ.get("SUB") or "ada",
+        tenant=os.environ.get("TENANT") or "acme",
+        roles=[role.strip() for role in os.environ.get("ROLES", "admin").split(",") if role.strip()],
+        ttl_seconds=int(ttl),
+    )
     print(token)
 
 

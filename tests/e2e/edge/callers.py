@@ -157,12 +157,14 @@ def rest_refusal(response: httpx.Response) -> Refusal:
     assert response.headers["content-type"] == "application/json"
     assert not LEAKS.search(response.text), response.text
     body = response.json()
-    assert body.keys() == {"code", "message", "details"}
+    # As the services write it: people compare the two.
+    assert list(body) == ["code", "message", "details"]
     info, request = (
         _without_type(detail, name)
         for detail, name in zip(body["details"][:2], ("ErrorInfo", "RequestInfo"), strict=True)
     )
     assert info == {"reason": info["reason"], "domain": ERROR_DOMAIN, "metadata": info["metadata"]}
+    assert list(info) == ["reason", "domain", "metadata"]
     assert request == {"requestId": request["requestId"], "servingData": ""}
     if "retry-after" in response.headers:
         delay = f"{response.headers['retry-after']}s"

@@ -1,6 +1,7 @@
 """Streams at the edge: silence ends them, heartbeats do not, and they take no room from calls."""
 
 import asyncio
+import json
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from ameide.user.v1.user_pb2_grpc import UserServiceStub
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, USERS
+from tests.e2e.edge.histories import watch_users
 from tests.e2e.edge.plugin import STREAMS, Edge
 from tests.e2e.edge.test_connect import envelope, stream_refusal
 from tools.topology import NAMED
@@ -55,6 +57,40 @@ class TestSilence:
             reasons = {dict(tuple(await ended.trailing_metadata()))["error-type"], told.headers["error-type"]}
             assert reasons == {"DEADLINE_EXCEEDED"}
             assert (await beats, await kept.code()) == (BEATS, S.OK)
+
+
+class TestEvents:
+    """What the standard of server-sent events asks for (html.spec.whatwg.org, section 9.2)."""
+
+    async def test_have_the_ids_with_which_a_client_comes_back(self, edge: Edge, backend: Backend) -> None:
+        backend.script["WatchUsers"] = watch_users()
+        async with edge.client(headers=edge.credentials) as rest:
+            first = await _events(rest, 3)
+            assert [id for id, _ in first] == ["0", "1", "2"]
+            assert all(message["resumeToken"] == id for id, message in first)
+            # The header says more than the URL, which a client repeats as it was.
+            after = await _events(rest, 2, resumeToken="1", last_event="7")
+            assert [message["resumeToken"] for _, message in after] == ["7", "8"]
+            again = await _events(rest, 2, resumeToken="1", last_event="7&x=1")
+            assert [message["resumeToken"] for _, message in again] == ["1", "2"]
+        assert not any("last-event-id" in one.metadata for one in backend.calls)
+
+
+async def _events(rest: httpx.AsyncClient, count: int, last_event: str = "", **query: str) -> list[tuple[str, Any]]:
+    """Returns the ids and messages of the first events of a watch."""
+    found: list[tuple[str, Any]] = []
+    headers = {"last-event-id": last_event} if last_event else {}
+    async with rest.stream("GET", "/v1/users:watch", params=query, headers=headers) as response:
+        id = ""
+        async for line in response.aiter_lines():
+            name, _, value = line.partition(": ")
+            if name == "id":
+                id = value
+            elif name == "data":
+                found.append((id, json.loads(value)))
+            if len(found) == count:
+                break
+    return found
 
 
 async def _count(call: Any) -> int:
