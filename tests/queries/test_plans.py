@@ -7,6 +7,7 @@ import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.authn import Principal
 from api_common.db import Database, Statement, Transaction
+from api_common.errors import PayloadTooLargeError
 from api_common.listing import (
     EnumField,
     Field,
@@ -18,6 +19,7 @@ from api_common.listing import (
     TimestampField,
     pages,
 )
+from api_common.resources import batch_statements
 from api_common.settings import DatabaseSettings
 from api_common.testing import TestDatabase
 from buf.validate import validate_pb2
@@ -125,6 +127,26 @@ class TestPages:
         (plan,) = transaction.plans
         assert "Incremental Sort" in plan.kinds
         assert plan.read(one.table) <= PAGE + 1, plan
+
+
+class TestBatchGet:
+    async def test_ends_without_measuring_what_does_not_fit(
+        self, explain: Explain, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(batch_statements, "MAX_ROWS_BYTES", 3_000)
+        ids = [row_id(13 + number * TENANTS) for number in range(PAGE)]
+        async with explain("users") as transaction:
+            repository, asked = UserRepository(TOKENS), cast(Transaction, transaction)
+            assert [row["id"] for row in await repository.get_many(asked, ids[4::-1])] == ids[4::-1]
+            with pytest.raises(PayloadTooLargeError):
+                await repository.get_many(asked, ids)
+        plan = transaction.plans[1]
+        (stops,) = [node for node in plan.nodes if "Run Condition" in node]
+        (measured,) = stops["Plans"][0]["Plans"]
+        assert 5 <= stops["Actual Rows"] < 20, plan
+        assert measured["Actual Rows"] <= stops["Actual Rows"] + 2, plan
+        # They are not sent either.
+        assert plan.root["Actual Rows"] == 0, plan
 
 
 class TestFilters:

@@ -378,16 +378,20 @@ class TestAnswers:
             await call()
 
     @staticmethod
-    async def _store(database: TestDatabase, tenant_id: str, how_many: int) -> None:
+    async def _store(database: TestDatabase, tenant_id: str, how_many: int, *, each: int = 0) -> list[str]:
+        """Stores users with ``each`` bytes of labels; returns their ids."""
         connection = await asyncpg.connect(database.admin_url)
         try:
-            await connection.execute(
-                "INSERT INTO users (tenant_id, id, display_name, email, state, created_by)"
-                " SELECT $1, gen_random_uuid(), 'Ada ' || n, 'ada.' || n || '@example.com', 'ACTIVE', 'somebody'"
-                " FROM generate_series(1, $2) AS n",
+            stored = await connection.fetch(
+                "INSERT INTO users (tenant_id, id, display_name, email, labels, state, created_by)"
+                " SELECT $1, gen_random_uuid(), 'Ada ' || n, 'ada.' || n || '@example.com',"
+                " jsonb_build_object('note', repeat('x', $3)), 'ACTIVE', 'somebody'"
+                " FROM generate_series(1, $2) AS n RETURNING id::text",
                 tenant_id,
                 how_many,
+                each,
             )
+            return [row["id"] for row in stored]
         finally:
             await connection.close()
 
@@ -424,6 +428,44 @@ class TestAnswers:
             for call in calls:
                 call.cancel()
             assert (await shown(port, "share_used_ratio"))["answers", "principal"] == 1
+
+    async def test_that_are_too_large_are_paid_for_like_others(
+        self, users_database: TestDatabase, identity: Identity, admin: Caller
+    ) -> None:
+        ids = await self._store(users_database, admin.tenant_id, 11, each=MIB)
+        async with sharing(users_database, identity, SharesSettings(principal_answers=10 * MIB)) as (users, port):
+            with refused(S.RESOURCE_EXHAUSTED, "PAYLOAD_TOO_LARGE"):
+                await users.BatchGetUsers(pb.BatchGetUsersRequest(ids=ids), metadata=admin.metadata)
+            # A second's worth, of which some milliseconds are paid for.
+            assert (await shown(port, "share_used_ratio"))["answers", "principal"] > 0.5
+
+    async def test_of_watches_are_paid_for_before_the_next_page_is_read(
+        self, users_database: TestDatabase, identity: Identity, admin: Caller, statements: Statements
+    ) -> None:
+        colleague = identity.caller(admin.tenant_id, "admin", subject="colleague")
+        begin = pb.WatchUsersRequest(initial_state=True)
+        # One page is more than it will ever have paid for.
+        settings = replace(settings_for(users_database, identity), shares=SharesSettings(principal_answers=1))
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(running_service(SERVICE, settings))
+            users, port = UserServiceStub(service.channel), service.server.operations_port
+            await self._store(users_database, admin.tenant_id, 12, each=200_000)
+            small = await stack.enter_async_context(watching(users.WatchUsers, pb.WatchUsersRequest(), colleague))
+            await small.until("bookmark")
+            watch = await stack.enter_async_context(watching(users.WatchUsers, begin, admin))
+            page = [(await watch.next()).WhichOneof("event") for _ in range(4)]
+            await until_shown(port, "share_used_ratio", ("answers", "principal"), 1)
+            before = len(statements)
+            # Others go on, and so does a watch that has sent little.
+            created = await create_user(users, colleague)
+            assert await small.change() == ("created", created)
+            assert sum("LIMIT" in sql for sql in statements[before:]) == 1
+            assert page == ["created"] * 4
+            # It ends like the others.
+            stopping = asyncio.create_task(service.server.drain())
+            last = (await watch.until("error"))[-1]
+            assert last.resume_token
+            await stopping
 
     async def test_of_one_page_after_the_other_are_never_refused(
         self, users_database: TestDatabase, identity: Identity, admin: Caller

@@ -89,8 +89,8 @@ def text_bytes(columns: Iterable[sa.ColumnElement[Any]]) -> sa.ColumnElement[int
 def fitting(
     rows: sa.FromClause,
     order: Callable[[Any], Sequence[sa.ColumnElement[Any]]],
-    measure: Callable[[Any], sa.ColumnElement[int]],
     max_bytes: int,
+    measure: Callable[[Any], sa.ColumnElement[int]] | None = None,
 ) -> sa.Select[Any]:
     """Selects the first of ``rows`` that are ``max_bytes`` at most, and one at least.
 
@@ -100,8 +100,9 @@ def fitting(
 
     Args:
         order: returns what orders the rows, of columns of their names.
-        measure: returns the size of a row, in bytes, of columns of their names.
+        measure: returns the size of a row, in bytes, of columns of their names; that of its texts by default.
     """
+    measure = measure or (lambda of: text_bytes(of[one.name] for one in rows.c))
     counted = sa.select(rows, sa.func.count().over().label("found")).order_by(*order(rows.c)).subquery("counted")
     so_far: dict[str, Any] = {"order_by": order(counted.c), "rows": (None, 0)}
     measured = sa.select(

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, Self
 from cachetools import FIFOCache
 from sqlalchemy import ColumnElement, Integer, Select, Table, bindparam, literal_column, select
 
-from api_common.db import Row, Statement, Transaction, compile_statement, fitting, text_bytes
+from api_common.db import Row, Statement, Transaction, compile_statement, fitting
 from api_common.listing.filterable_fields import Fields
 from api_common.listing.filtering import Filter, Order, parse_filter, parse_order_by
 from api_common.listing.pagination import (
@@ -158,13 +158,8 @@ class Listing:
 
     def _fit(self, found: Select[Any], order: Order) -> Select[Any]:
         """Keeps the rows that fit into a page, at least one, each with the number of rows that were found."""
-        columns = self._table.c
-
-        def measure(of: Any) -> ColumnElement[int]:
-            return text_bytes(of[column.name] for column in columns)
-
-        fits = fitting(found.subquery("page"), partial(_by, order), measure, MAX_PAGE_BYTES).subquery("fits")
-        return select(*(fits.c[column.name] for column in columns), fits.c.found).order_by(*_by(order, fits.c))
+        fits = fitting(found.subquery("page"), partial(_by, order), MAX_PAGE_BYTES).subquery("fits")
+        return select(*(fits.c[one.name] for one in self._table.c), fits.c.found).order_by(*_by(order, fits.c))
 
 
 def _by(order: Order, columns: Any) -> list[ColumnElement[Any]]:

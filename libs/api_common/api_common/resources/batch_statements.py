@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from api_common.db import Statement, compile_statement, text_bytes
+from api_common.db import Statement, compile_statement, fitting
 
 MAX_ROWS_BYTES: Final = 10 * 1024 * 1024
 """The rows of an answer are at most this large together, as texts; larger ones are not read."""
@@ -127,11 +127,10 @@ class BatchStatements:
         return documents.table_valued(*typed).render_derived("item", with_types=True)
 
     def _fit(self, found: sa.FromClause) -> Statement:
-        """Returns all rows of ``found``, or none if they are too large together."""
-        measured = sa.select(found, sa.func.sum(text_bytes(found.c)).over().label("total_bytes")).subquery("measured")
-        rows = [measured.c[one.name] for one in self._table.c]
-        limit = sa.bindparam("max_rows_bytes", MAX_ROWS_BYTES, type_=sa.BigInteger)
-        return compile_statement(sa.select(*rows).where(measured.c.total_bytes <= limit))
+        """Returns all rows of ``found``, or none if they are too large together; it measures few more than fit."""
+        fits = fitting(found, lambda of: [of.id], MAX_ROWS_BYTES).cte("fits")
+        rows = sa.select(*(fits.c[one.name] for one in self._table.c))
+        return compile_statement(rows.where(fits.c.found == sa.select(sa.func.max(fits.c.place)).scalar_subquery()))
 
     def _sources(self, key: sa.Index) -> set[str]:
         """Returns the columns that callers write and that ``key`` is computed from."""

@@ -178,14 +178,16 @@ class _Stream:
 
     def __init__(self, transport: _Transport) -> None:
         self._transport = transport
-        self.resume_token = ""
+        self.resume_token, self.unpaid = "", 0
         self.is_stuck = False
         """A message is on its way and the client does not take it."""
 
     async def send(self, message: Message) -> None:
         self.is_stuck = True
-        await self._transport.write(message.SerializeToString())
+        encoded = message.SerializeToString()
+        await self._transport.write(encoded)
         self.is_stuck = False
+        self.unpaid += len(encoded)
         self.resume_token = typing.cast(Any, message).resume_token
 
 

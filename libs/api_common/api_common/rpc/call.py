@@ -19,6 +19,8 @@ class MessageStream(Protocol):
 
     resume_token: str
     """Of the newest message; empty before the first."""
+    unpaid: int
+    """Bytes that were sent and are not charged yet."""
 
     async def send(self, message: Message) -> None:
         """Sends one message and waits until there is room for the next."""
@@ -59,6 +61,8 @@ class Admitted(NamedTuple):
     """Admits the caller once more, while a stream goes on."""
     end_turn: Callable[[], None] = lambda: None
     """Lets the next call of the tenant be worked on."""
+    charge: Callable[[int], float] = lambda size: 0
+    """Charges the caller for bytes of answers; returns after how many seconds it may ask for more."""
 
 
 class Done(NamedTuple):

@@ -1,13 +1,13 @@
 """The SQL of a watch: pages of existing rows and of changes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from api_common.db import Row, compile_statement, fitting, text_bytes
+from api_common.db import Row, compile_statement, fitting
 from api_common.listing import Fields, Filter
 from api_common.watch.resume_token import Phase
 from api_common.watch.tables import change_tables
@@ -63,7 +63,7 @@ def state_page(table: sa.Table, where: Filter) -> sa.Select[Any]:
     if where.clause is not None:
         clauses.append(where.clause)
     found = sa.select(table).where(*clauses).order_by(columns.id).limit(PAGE_SIZE)
-    fits = _fitting(found, "id", lambda of: text_bytes(of[one.name] for one in columns))
+    fits = fitting(found.subquery("found"), lambda of: [of.id], MAX_PAGE_BYTES).cte("fitting")
     event = sa.literal_column("'created'", sa.Text).label(EVENT)
     held = sa.select(
         event, sa.null().label(SEQ), sa.null().label(XID), *(fits.c[one.name] for one in columns)
@@ -99,7 +99,7 @@ def change_page(table: sa.Table, fields: Fields, *, phase: Phase, goes_on: bool)
     seq = found.selected_columns.seq
     # Ordering by the key alone makes Postgres scan its index from the start; only a later page begins far into it.
     found = found.order_by(seq if goes_on else seq + sa.literal_column("0", sa.Integer)).limit(PAGE_SIZE)
-    fits = _fitting(found, "seq", lambda of: sa.func.octet_length(sa.cast(of.after, sa.Text)))
+    fits = fitting(found.subquery("found"), lambda of: [of.seq], MAX_PAGE_BYTES, _bytes_after).cte("fitting")
     now = _row(table, fits.c.after, "now")
     was = _row(table, fits.c.after.op("||")(sa.func.coalesce(fits.c.before, sa.literal_column("'{}'::jsonb"))), "was")
     held = sa.select(
@@ -125,8 +125,8 @@ def _visible(parameter: str) -> sa.ColumnElement[bool]:
     return sa.func.pg_visible_in_snapshot(xid, snapshot, type_=sa.Boolean)
 
 
-def _fitting(found: sa.Select[Any], order_by: str, measure: Callable[[Any], sa.ColumnElement[int]]) -> sa.CTE:
-    return fitting(found.subquery("found"), lambda of: [of[order_by]], measure, MAX_PAGE_BYTES).cte("fitting")
+def _bytes_after(of: Any) -> sa.ColumnElement[int]:
+    return sa.func.octet_length(sa.cast(of.after, sa.Text))
 
 
 def _with_header(fits: Any, held: Any, *, order_by: str) -> sa.Select[Any]:

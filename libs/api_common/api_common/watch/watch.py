@@ -132,9 +132,10 @@ class Watch(Generic[ResponseT]):
 
     async def _seconds_left(self, ctx: StreamContext) -> float:
         """Returns how long the stream may go on until the next check; 0 if its time is over."""
+        seconds = max(0.0, await ctx.check())
         if self._shared.notifier.is_stopping:
             raise ExternalServiceError("The service stops: resume elsewhere.", retry_after_seconds=0)
-        return max(0.0, await ctx.check())
+        return seconds
 
     async def _source(self, request: WatchRequest, tenant_id: str, within: str) -> Source:
         where = parse_filter(request.filter, self._fields)

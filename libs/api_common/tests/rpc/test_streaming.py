@@ -1,5 +1,6 @@
 """How long a stream may go on, by a clock that moves whenever somebody looks at it."""
 
+import asyncio
 import math
 from itertools import count
 from types import SimpleNamespace
@@ -25,12 +26,13 @@ async def test_a_stream_ends_for_its_deadline_and_never_for_a_look_at_the_clock(
     async def admit() -> Principal:
         return principal
 
+    outgoing: Any = SimpleNamespace(unpaid=0)
     incoming: Any = SimpleNamespace(deadline=deadline, headers=SimpleNamespace(request_id=""), trace=None)
     admitted = Admitted(principal, token="", request=User(), check_again=admit)
     clock = SimpleNamespace(time=lambda: float(next(ticks)))
     monkeypatch.setattr(streaming, "asyncio", SimpleNamespace(get_running_loop=lambda: clock))
     monkeypatch.setattr(streaming, "_validity", lambda _: validity)
-    context = streaming._context(incoming, admitted, WatchSettings())
+    context = streaming._context(incoming, outgoing, admitted, WatchSettings(), asyncio.Event())
     with pytest.raises(DeadlineExceededError):
         for _ in range(20):
             assert await context.check() > 0

@@ -1,6 +1,7 @@
 """Decides whether a call may reach its handler: identity, permission, then the form of the request."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -18,7 +19,7 @@ from api_common.authz import Directory
 from api_common.call import CallContext
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
 from api_common.db import TenantSemaphore
-from api_common.rpc.call import Admitted, Call, Incoming, Layer
+from api_common.rpc.call import Admitted, Call, Layer
 from api_common.rpc.layers.answer_cache import KeptAnswers
 from api_common.settings import SharesSettings
 from api_common.telemetry import ShareUse
@@ -44,10 +45,6 @@ REASONS_BY_RULE: Final[Mapping[str, errors.ViolationReason]] = {
     **dict.fromkeys(("in", "not_in", "defined_only"), "INVALID_VALUE"),
 }
 """By the last part of a rule's id; all other rules are about the form."""
-
-
-Check = Callable[[Message, Incoming], Sequence[errors.FieldViolation]]
-"""Returns the violations of one rule; it may change the request, as clearing output-only fields does."""
 
 
 class Shares:
@@ -95,13 +92,14 @@ class Shares:
 
         return release
 
-    def charge(self, principal: Principal, size: int) -> None:
-        """Counts the bytes of a large answer for a principal and its tenant; their later calls wait for it."""
+    def charge(self, principal: Principal, size: int) -> float:
+        """Counts bytes of answers for a principal and its tenant; returns how many seconds their later calls wait."""
         now = self._now()
         for holder, who in _holders(principal):
             unpaid = {one: end for one, end in self._paid[holder].items() if end > now}
             unpaid[who] = unpaid.get(who, now) + size / self._limits["answers", holder]
             self._paid[holder] = unpaid
+        return max(self._seconds_unpaid(*one) for one in _holders(principal))
 
     @asynccontextmanager
     async def turn(self, principal: Principal, *, pays: bool = True) -> AsyncIterator[Callable[[], None]]:
@@ -138,8 +136,7 @@ class Shares:
 
     def _seconds_unpaid(self, holder: str, who: object) -> float:
         """Returns the time until the unpaid answers are those of a second."""
-        end = self._paid[holder].get(who)
-        return 0 if end is None else max(0, end - self._now() - 1)
+        return max(0, self._paid[holder].get(who, 0) - self._now() - 1)
 
     @property
     def use(self) -> Sequence[ShareUse]:
@@ -219,31 +216,49 @@ def admission(
         pays = incoming.peer is None or incoming.peer.identity == EDGE
         async with shares.turn(caller, pays=pays) as end_turn:
             request = await read(call)
-            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn)
+            charge = partial(shares.charge, caller)
+            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn, charge)
             try:
                 await (within if for_age is None else for_age.layer)(call)
             finally:
                 call.admitted = None  # It leads back to the call, and both would hold request and answer for long.
-                size = len(call.done.response) if call.done is not None else 0
+                size = _answered(call, sys.exception())
                 if size > SMALL_BYTES:
                     shares.charge(caller, size)
         # What was written must be told; what was read may be asked for again.
-        if method.read_only and size > SMALL_BYTES:
+        if method.read_only and not method.is_stream and size > SMALL_BYTES:
             incoming.at_end(shares.hold(caller, {"bytes": size}))
 
     return layer
 
 
+def _answered(call: Call, error: BaseException | None) -> int:
+    """Returns the bytes of answers that ``call`` made and that nobody is charged for yet."""
+    if isinstance(error, errors.PayloadTooLargeError):
+        # What is too large was read or measured up to this.
+        return int(error.metadata.get("max_bytes", 0))
+    if call.incoming.stream is not None:
+        return call.incoming.stream.unpaid
+    return len(call.done.response) if call.done is not None else 0
+
+
 def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
     """Returns what decodes and checks a request of ``method``."""
-    checks, scan = _request_checks(method), WireScan(method.request_class.DESCRIPTOR)
+    declared = method.request_class.DESCRIPTOR
+    scan, behavior, precondition = WireScan(declared), FieldBehavior(declared), Precondition(declared)
 
     def read_at_once(call: Call) -> Message:
         payload = call.payload
         if len(payload) > MAX_FIELDS or b"\0" in payload:
             scan.check(payload)
         request = _decode(method, payload)
-        violations = [violation for check in checks for violation in check(request, call.incoming)]
+        if_match = call.incoming.headers.if_match
+        violations = [*precondition.bind(request, if_match)] if if_match else []
+        if behavior.has_output_only:
+            behavior.strip_output_only(request)
+        if behavior.has_required:
+            violations += behavior.check(request)
+        violations += map(_field_violation, _broken_rules(request))
         if not payload.isascii():
             violations += islice(_decomposed_names(request), MAX_EXPLAINED_PARTS)
         if violations:
@@ -283,34 +298,6 @@ def _decode(method: MethodPolicy, payload: bytes) -> Message:
         return method.request_class.FromString(payload)
     except (DecodeError, RecursionError) as error:
         raise errors.ValidationError("The request does not decode as the method's message.") from error
-
-
-def _request_checks(method: MethodPolicy) -> tuple[Check, ...]:
-    """Returns the checks of a decoded request of ``method``, without those that its message cannot fail."""
-    behavior = FieldBehavior(method.request_class.DESCRIPTOR)
-    precondition = Precondition(method.request_class.DESCRIPTOR)
-
-    def if_match(request: Message, incoming: Incoming) -> Sequence[errors.FieldViolation]:
-        values = incoming.headers.if_match
-        return precondition.bind(request, values) if values else ()
-
-    def output_only(request: Message, _: Incoming) -> Sequence[errors.FieldViolation]:
-        behavior.strip_output_only(request)
-        return ()
-
-    def required(request: Message, _: Incoming) -> Sequence[errors.FieldViolation]:
-        return behavior.check(request)
-
-    checks: list[Check] = [if_match]
-    if behavior.has_output_only:
-        checks.append(output_only)
-    if behavior.has_required:
-        checks.append(required)
-    return (*checks, _rules)
-
-
-def _rules(request: Message, _: Incoming) -> Sequence[errors.FieldViolation]:
-    return [_field_violation(found) for found in _broken_rules(request)]
 
 
 def _broken_rules(request: Message) -> list[Violation]:

@@ -19,6 +19,7 @@ from api_common.contract import MethodPolicy
 from api_common.errors import DeadlineExceededError, SlowReaderError
 from api_common.rpc.adapter import StreamHandler
 from api_common.rpc.call import Admitted, Call, Incoming, Layer, MessageStream
+from api_common.rpc.layers.admission import SMALL_BYTES
 from api_common.settings import WatchSettings
 from api_common.telemetry import Metrics
 from api_common.watch import ChangeNotifier
@@ -36,6 +37,7 @@ class Streams:
     def __init__(self, notifier: ChangeNotifier) -> None:
         self._notifier = notifier
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.ending = asyncio.Event()
 
     def __enter__(self) -> None:
         """Counts the task that runs the block."""
@@ -47,6 +49,7 @@ class Streams:
     async def end(self) -> None:
         """Tells the streams to end, waits, and cancels those whose readers block them."""
         self._notifier.stop()
+        self.ending.set()
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_SECONDS)
             for task in late:
@@ -68,7 +71,7 @@ def stream(
     async def layer(call: Call) -> None:
         outgoing, admitted = call.incoming.stream, call.admitted
         assert outgoing is not None and admitted is not None  # the adapter and admission set them
-        context = _context(call.incoming, admitted, settings)
+        context = _context(call.incoming, outgoing, admitted, settings, streams.ending)
         messages = cast(AsyncGenerator[Any, None], handler(admitted.request, context))
         with streams:
             async with contextlib.aclosing(messages):
@@ -97,7 +100,9 @@ async def _deliver(outgoing: MessageStream, message: Message, *, seconds: float)
         raise
 
 
-def _context(incoming: Incoming, admitted: Admitted, settings: WatchSettings) -> StreamContext:
+def _context(
+    incoming: Incoming, outgoing: MessageStream, admitted: Admitted, settings: WatchSettings, ending: asyncio.Event
+) -> StreamContext:
     principal, deadline = admitted.principal, incoming.deadline
     loop = asyncio.get_running_loop()
     # Spread the ends, so that clients do not come back all at once.
@@ -109,6 +114,12 @@ def _context(incoming: Incoming, admitted: Admitted, settings: WatchSettings) ->
 
     async def check() -> float:
         nonlocal due
+        # The next page is read when the messages before are paid for (ADR 44).
+        if outgoing.unpaid > SMALL_BYTES:
+            seconds, outgoing.unpaid = admitted.charge(outgoing.unpaid), 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ending.wait()
         # Read the clock once: two readings could disagree on whether a check is due.
         now = loop.time()
         if now >= deadline:
