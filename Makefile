@@ -24,14 +24,15 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients console new-service golden catalog help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-prometheus check-upgrade test-containers chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-limits check-prometheus check-upgrade test-containers ratelimit chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # -- running -----------------------------------------------------------------------------------------------------
 
-up: $(READY) ## run the mesh here; DETACH=1 returns when it answers, PORT_OFFSET=100 moves every port, ISSUER= CLAIMS= is docs/issuers.md
+up: $(READY) ## run the mesh here; DETACH=1 returns when it answers, PORT_OFFSET=100 moves every port, ISSUER= CLAIMS= is docs/issuers.md, LIMITS=shared ADR 50
+	@test "$(LIMITS)" != shared || tools/mesh/limits.sh check
 	@$(PY) -m tools.mesh up
 
 down: .venv/.ready ## stop the mesh
@@ -101,6 +102,17 @@ check-prometheus: $(CHECKS) ## let a real Prometheus read a whole mesh and evalu
 
 check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
 	@$(PY) -m tests.checks.keycloak
+
+check-limits: $(CHECKS) ## let two edges keep one limit, lose their store and get new rows of tenants; needs Go and Redis, two minutes, a table at the end
+	@tools/mesh/limits.sh check 2>/dev/null || $(MAKE) --no-print-directory ratelimit
+	@$(PY) -m tests.checks.limits
+
+# Pinned here for LIMITS=shared, and as an image in helm/ameide/values.yaml.
+RATELIMIT := v1.4.1-0.20260122083618-3fb702589d36
+
+ratelimit: ## build envoyproxy/ratelimit into .cache/ratelimit, for LIMITS=shared and check-limits; needs Go, a few minutes
+	@command -v go >/dev/null || { echo "To build envoyproxy/ratelimit needs Go: https://go.dev/dl. On Debian and Ubuntu: apt install golang"; exit 1; }
+	@GOPATH=$(CURDIR)/.cache/ratelimit GOBIN= GOFLAGS=-modcacherw GOTOOLCHAIN=auto go install github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT)
 
 check-upgrade: $(CHECKS) ## run the last release, migrate to this one, restart, replace and roll back under load: no call may fail; a table
 	@$(PY) -m tests.upgrade.run

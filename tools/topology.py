@@ -42,9 +42,12 @@ class Service:
 SERVICES: Final = tuple(
     Service(name, **entry) for name, entry in yaml.safe_load((ROOT / "services.yaml").read_text()).items()
 )
+LIMITS: Final = Service("limits", grpc_port=50060, operations_port=9160)
+"""The service of the shared limits, which is not ours (ADR 50)."""
 NAMED: Final = {service.name: service for service in SERVICES}
 EDGE_PORTS: Final = {"edge http": 8080, "edge https": 8443, "edge admin": 9901, "edge operations": 9105}
 ISSUER_PORT: Final = 9100
+STORE_PORT: Final = 9161
 COLLECTOR_PORT: Final = 4317
 SAFE_OFFSETS: Final = range(11_000, 15_400, 100)
 """With these offsets no port of a mesh is one that Linux may give to an outgoing connection (32768 to 60999)."""
@@ -77,10 +80,10 @@ class Mesh:
     @cached_property
     def ports(self) -> dict[str, int]:
         """The ports of the mesh, by what listens there."""
-        fixed = EDGE_PORTS | {"issuer": ISSUER_PORT}
-        services = {f"{service.name} grpc": service.grpc_port for service in SERVICES}
-        operations = {f"{service.name} operations": service.operations_port for service in SERVICES}
-        return {name: port + self.port_offset for name, port in (fixed | services | operations).items()}
+        ports = EDGE_PORTS | {"issuer": ISSUER_PORT, "store": STORE_PORT}
+        for one in (*SERVICES, LIMITS):
+            ports |= {f"{one.name} grpc": one.grpc_port, f"{one.name} operations": one.operations_port}
+        return {name: port + self.port_offset for name, port in ports.items()}
 
     @property
     def moved(self) -> str:
@@ -91,6 +94,11 @@ class Mesh:
     def collector(self) -> str:
         """Returns the address of the collector of traces and metrics: `make up TELEMETRY=on`; empty without one."""
         return f"http://127.0.0.1:{COLLECTOR_PORT + self.port_offset}" if os.environ.get("TELEMETRY") == "on" else ""
+
+    @property
+    def shared_limits(self) -> Sequence[str]:
+        """Returns what runs so that edges share their limits: with `make up LIMITS=shared`."""
+        return SHARED_LIMITS if os.environ.get("LIMITS") == "shared" else ()
 
     @property
     def other_issuer(self) -> str:
@@ -133,10 +141,13 @@ class Mesh:
         """Returns the URL that answers 200 when ``process`` (a service, `issuer` or `edge`) takes traffic."""
         if process == "edge":
             return f"http://127.0.0.1:{self.ports['edge operations']}/healthz"
+        if process in SHARED_LIMITS:
+            return f"http://127.0.0.1:{self.ports['limits operations']}/healthcheck"
         if process == "issuer":
             return f"http://127.0.0.1:{self.ports['issuer']}/internal-jwks.json"
         return f"http://127.0.0.1:{self.ports[f'{process} operations']}/readyz"
 
 
+SHARED_LIMITS: Final = ("store", "limits")
 PROCESSES: Final = (*(service.name for service in SERVICES), "issuer", "edge")
-"""The processes that the runner restarts, in the order of `make status`."""
+"""The processes that the runner restarts, in the order of `make status`; there are those of the shared limits, too."""

@@ -8,11 +8,13 @@
 - `!buckets` stands for such buckets of each tenant and each principal, `!sizes` for the limits that count bytes.
 - `!endpoints` stands for the routes of each endpoint for AI agents; its file says what they are.
 - `!file` stands for the content of another file, which may have tags, too; `!local` for one beside `edge.json`, if any.
+- `!shared_limits` stands for the content of such a file if there are shared limits.
 - `!spliced` stands for a list in which each list is replaced by its items.
 """
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,74 +34,86 @@ _TYPES: Final = {
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
 }
+Constructor = Callable[[Any, Any], Any]
+
 _OFF: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 
 
-def build(generated: Path = GENERATED, decisions: Path | None = ENVOY / "local" / "edge.json") -> Any:
+def build(
+    generated: Path = GENERATED,
+    decisions: Path | None = ENVOY / "local" / "edge.json",
+    *,
+    source: str = "envoy.yaml",
+    shared_limits: bool = False,
+) -> Any:
     """Returns the configuration. The plain listener and the TLS listener share one list of filters.
 
-    Without ``decisions`` it has places for them, which `start.py` fills.
+    Without ``decisions`` it has places for them, which `start.py` fills. With ``shared_limits`` the edge asks the
+    service of the shared limits about each call (ADR 50).
     """
     known = decided(decisions) if decisions else None
 
     class Loader(yaml.CSafeLoader):
         """Knows our tags."""
 
-    def part(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        return _read(generated / f"{loader.construct_scalar(node)}.yaml")
-
-    def file(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        return yaml.load((ENVOY / str(loader.construct_scalar(node))).read_text(), Loader)  # noqa: S506 - as below
+    def load(text: str) -> Any:
+        return yaml.load(text, Loader)  # noqa: S506 - a safe loader that knows more tags
 
     def decide(place: str) -> Any:
         return look_up(known, place) if known else f"@{place}@"
 
-    def decision(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        return decide(str(loader.construct_scalar(node)))
-
-    def bucket(rate: str, seconds: int) -> Any:
+    def bucket(*, rate: str, seconds: int) -> Any:
         return {"max_tokens": decide(f"{rate}*{seconds}"), "tokens_per_fill": decide(rate), "fill_interval": "1s"}
 
-    def one_bucket(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-        found = loader.construct_mapping(node)
-        return bucket(found["rate"], found["seconds"])
-
-    def buckets(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-        found = loader.construct_mapping(node, deep=True)
+    def buckets(*, rate: str, seconds: int, classes: Sequence[str] = ()) -> Any:
         return [
             {
                 "entries": [*first, *({"key": key} for key in keys)],
-                "token_bucket": bucket(f"{found['rate']}{part}.{keys[-1]}", found["seconds"]),
+                "token_bucket": bucket(rate=f"{rate}{part}.{keys[-1]}", seconds=seconds),
             }
-            for part, first in _parts(found.get("classes"))
+            for part, first in _parts(classes)
             for keys in (("tenant",), ("tenant", "principal"))
         ]
 
-    def routes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-        kinds = loader.construct_mapping(node, deep=True)
-        return [_route(kinds[one["kind"]], **one) for one in _read(generated / "routes.yaml")]
+    def file(name: str) -> Any:
+        return load((ENVOY / name).read_text())
 
-    def endpoints(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-        texts = _per_endpoint(ENVOY / str(loader.construct_scalar(node)), _read(generated / "mcp.yaml"))
-        return [route for text in texts for route in yaml.load(text, Loader)]  # noqa: S506 - as below
+    def endpoints(name: str) -> Any:
+        text, served = (ENVOY / name).read_text(), _read(generated / "mcp.yaml")
+        texts = (text.replace("ENDPOINT", path).replace("TOOLS", json.dumps(tools)) for path, tools in served.items())
+        return [route for one in texts for route in load(one)]
 
-    Loader.add_constructor("!generated", part)
-    Loader.add_constructor("!endpoints", endpoints)
-    Loader.add_constructor("!routes", routes)
-    Loader.add_constructor("!page", _page)
-    Loader.add_constructor("!bucket", one_bucket)
-    Loader.add_constructor("!buckets", buckets)
-    Loader.add_constructor("!sizes", _sizes)
-    Loader.add_constructor("!decided", decision)
-    Loader.add_constructor("!file", file)
-    Loader.add_constructor("!local", lambda *node: _local(decisions, *node))
-    Loader.add_constructor("!spliced", _splice)
-    return yaml.load((ENVOY / "envoy.yaml").read_text(), Loader)  # noqa: S506 - a safe loader that knows more tags
+    def local(name: str) -> Any:
+        path = decisions and decisions.parent / name
+        return _read(path) if path and path.exists() else []
+
+    tags = {
+        "generated": _of_text(lambda name: _read(generated / f"{name}.yaml")),
+        "endpoints": _of_text(endpoints),
+        "routes": _of_mapping(
+            lambda **kinds: [_route(kinds[one["kind"]], **one) for one in _read(generated / "routes.yaml")]
+        ),
+        "page": _of_mapping(_page),
+        "bucket": _of_mapping(bucket),
+        "buckets": _of_mapping(buckets),
+        "sizes": _of_mapping(_sizes),
+        "decided": _of_text(decide),
+        "file": _of_text(file),
+        "local": _of_text(local),
+        "shared_limits": _of_text(lambda name: file(name) if shared_limits else []),
+        "spliced": _splice,
+    }
+    for name, make in tags.items():
+        Loader.add_constructor(f"!{name}", make)
+    return file(source)
 
 
-def _local(decisions: Path | None, loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> Any:
-    path = decisions and decisions.parent / str(loader.construct_scalar(node))
-    return _read(path) if path and path.exists() else []
+def _of_text(make: Callable[[str], Any]) -> Constructor:
+    return lambda loader, node: make(str(loader.construct_scalar(node)))
+
+
+def _of_mapping(make: Callable[..., Any]) -> Constructor:
+    return lambda loader, node: make(**loader.construct_mapping(node, deep=True))
 
 
 def _route(what: dict[str, Any], *, match: Any, cluster: str, headers: dict[str, str], **_: str) -> Any:
@@ -107,23 +121,15 @@ def _route(what: dict[str, Any], *, match: Any, cluster: str, headers: dict[str,
     return what | {"match": match, "route": what["route"] | {"cluster": cluster}, "response_headers_to_add": more}
 
 
-def _per_endpoint(template: Path, served: dict[str, Any]) -> list[str]:
-    """Returns the text of ``template`` with the path and the tools of each endpoint in their places."""
-    text = template.read_text()
-    return [text.replace("ENDPOINT", path).replace("TOOLS", json.dumps(tools)) for path, tools in served.items()]
-
-
-def _page(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
-    """Returns the routes to a file: `path`, `file`, `cache`; every other key is a header.
+def _page(*, path: str, file: str, cache: str, **more: str) -> Any:
+    """Returns the routes to a file, with ``more`` headers.
 
     The first is for clients who have it already: it answers 304 (RFC 9110, section 13.1.2).
     """
-    page = loader.construct_mapping(node)
-    path, file, cache = page.pop("path"), page.pop("file"), page.pop("cache")
     tag = f'"{hashlib.sha256(_source(file).read_bytes()).hexdigest()[:16]}"'
     kind = {"key": "content-type", "value": _TYPES[Path(file).suffix]}
     # header_mutation makes the etag of it, beside the compressor.
-    more = page | {"cache-control": cache, "x-ameide-etag": tag}
+    more |= {"cache-control": cache, "x-ameide-etag": tag}
     headers = [{"header": {"key": key, "value": value}} for key, value in more.items()]
     reading = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
     known = {"safe_regex": {"regex": rf"\*|(.*,)?[ \t]*(W/)?{tag}[ \t]*(,.*)?"}}
@@ -150,13 +156,12 @@ def _source(file: str) -> Path:
     return next(path for folder in folders for path in (folder / file, folder / Path(file).name) if path.exists())
 
 
-def _parts(classes: list[str] | None) -> list[tuple[str, list[Any]]]:
-    return [(f".{name}", [{"key": "class", "value": name}]) for name in classes] if classes else [("", [])]
+def _parts(classes: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    return [(f".{name}", [{"key": "class", "value": name}]) for name in classes] or [("", [])]
 
 
-def _sizes(loader: yaml.CSafeLoader, node: yaml.MappingNode) -> Any:
+def _sizes(**size: str) -> Any:
     """Returns the limits that count `bytes`, of those whom `metadata` names."""
-    size = loader.construct_mapping(node)
     keys = [
         {"metadata": {"descriptor_key": key, "metadata_key": {"key": size["metadata"], "path": [{"key": key}]}}}
         for key in ("tenant", "principal")

@@ -30,6 +30,7 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
         "replies": replies.rows(),
         "routes": routes.routes(services),
         "rate_limits": routes.rate_limits(services),
+        "shared_rate_limits": routes.rate_limits(services, principal="/principal"),
         "services": [one.full_name for one in services],
         "grpc_stats": [{"name": one.full_name, "method_names": [rpc.name for rpc in one.methods]} for one in services],
         "mcp": {path: [{"name": one.name, "http_rule": one.rule} for one in found] for path, found in served},

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tools.edge.build import ENVOY, GENERATED, build
-from tools.topology import ROOT, SERVICES, Service
+from tools.topology import LIMITS, ROOT, SERVICES, Service
 
 
 def lay_out(
@@ -22,6 +22,7 @@ def lay_out(
     traced_percent: int = 0,
     generated: Path = GENERATED,
     decided: bool = True,
+    shared_limits: bool = False,
 ) -> None:
     """Builds `envoy.yaml` in ``target`` and puts the files that it names beside it; replaces an earlier layout.
 
@@ -34,7 +35,9 @@ def lay_out(
         claims: where the issuer puts tenant and roles: a name of `CLAIM_MAPS`, the one in `<SERVICE>_AUTH_CLAIMS`.
         traced_percent: the share of requests without a trace that begin one.
         generated: the folder that `tools.edge.generate` has filled.
-        decided: False leaves places for what `edge.json` decides, for the image.
+        decided: False leaves places for what `edge.json` decides, for the image, which has an edge for either case of
+            ``shared_limits``.
+        shared_limits: the edge asks the service of the shared limits about each call (ADR 50), whose file is here, too.
     """
     target.mkdir(parents=True, exist_ok=True)
     files = (generated / "transcoder.pb", generated / "llms.txt", *generated.glob("*.lua"), ROOT / "docs/openapi.json")
@@ -47,20 +50,31 @@ def lay_out(
         shutil.copytree(folder, target / "docs", dirs_exist_ok=True)
     for folder in (ENVOY / "console", generated / "mcp", ENVOY / "lua", environment / "secrets"):
         shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
-    _write_shifted(build(generated, decisions if decided else None), target / "envoy.yaml", port_offset)
-    _write_shifted(clusters(environment / "clusters.yaml"), target / "clusters.yaml", port_offset)
-    sampling = target / "runtime" / "tracing" / "random_sampling"
-    sampling.parent.mkdir(parents=True, exist_ok=True)
-    sampling.write_text(str(traced_percent))
+
+    def write(name: str, *, source: str = "envoy.yaml", shared: bool = shared_limits) -> None:
+        built = build(generated, decisions if decided else None, source=source, shared_limits=shared)
+        _write_shifted(built, target / name, port_offset)
+
+    write("envoy.yaml")
+    if not decided:
+        write("envoy_shared_limits.yaml", shared=True)
+    if shared_limits:
+        write("limits/config/limits.yaml", source="shared_limits/limits.yaml")
+    found = clusters(environment / "clusters.yaml", shared_limits=shared_limits)
+    _write_shifted(found, target / "clusters.yaml", port_offset)
+    (target / "runtime" / "tracing").mkdir(parents=True, exist_ok=True)
+    (target / "runtime" / "tracing" / "random_sampling").write_text(str(traced_percent))
     _link(target / "certs", certs)
 
 
-def clusters(path: Path) -> dict[str, Any]:
+def clusters(path: Path, *, shared_limits: bool = False) -> dict[str, Any]:
     """Returns the resources of a `clusters.yaml`, with a cluster of each service in place of the pattern `service`."""
-    made = []
-    for found in yaml.load(path.read_text(), yaml.CSafeLoader)["resources"]:
-        made += [_cluster_of(service, found) for service in SERVICES] if found["name"] == "service" else [found]
-    return {"resources": made}
+    pattern, *others = yaml.load(path.read_text(), yaml.CSafeLoader)["resources"]
+    made = [_cluster_of(service, pattern) for service in SERVICES]
+    if shared_limits:
+        own = yaml.load((ENVOY / "shared_limits" / "cluster.yaml").read_text(), yaml.CSafeLoader)
+        made.append(_cluster_of(LIMITS, pattern) | own)
+    return {"resources": [*made, *others]}
 
 
 def _cluster_of(service: Service, pattern: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +90,7 @@ def _cluster_of(service: Service, pattern: dict[str, Any]) -> dict[str, Any]:
 
 def _write_shifted(document: Any, target: Path, port_offset: int) -> None:
     text = yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, width=120)
+    target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_suffix(".new")
     draft.write_text(re.sub(r"\b(port_\w+: )(\d+)", lambda port: f"{port[1]}{int(port[2]) + port_offset}", text))
     # Envoy watches for a file that is moved into place, not for writes.

@@ -56,8 +56,11 @@ def with_connect(descriptors: FileDescriptorSet) -> FileDescriptorSet:
     return extended
 
 
-def rate_limits(services: list[ServiceDescriptor]) -> list[Node]:
+def rate_limits(services: list[ServiceDescriptor], *, principal: str = "principal") -> list[Node]:
     """Returns the limits of each rate class, per tenant and per principal in it; what has no class of its own is WRITE.
+
+    Args:
+        principal: the key that stands before the name of a principal.
 
     Raises:
         ValueError: an RPC declares no class.
@@ -73,8 +76,8 @@ def rate_limits(services: list[ServiceDescriptor]) -> list[Node]:
                 found.append(_paths(service, methods))
     matches = [_in_class(name, "|".join(found)) for name, found in paths.items() if found]
     matches.append(_in_class("WRITE", "|".join(chain(*paths.values())), expect_match=False))
-    tenant, principal = _identity("tenant"), _identity("principal")
-    return [{"actions": [match, *keys]} for match in matches for keys in ([tenant], [tenant, principal])]
+    tenant, caller = _identity("tenant", "tenant"), _identity(principal, "principal")
+    return [{"actions": [match, *keys]} for match in matches for keys in ([tenant], [tenant, caller])]
 
 
 def _matches(service: ServiceDescriptor) -> Iterator[tuple[str, Node, dict[str, str]]]:
@@ -113,6 +116,6 @@ def _in_class(name: str, paths: str, **more: bool) -> Node:
     return {"header_value_match": {"descriptor_key": "class", "descriptor_value": name, "headers": [header], **more}}
 
 
-def _identity(name: str) -> Node:
+def _identity(key: str, name: str) -> Node:
     """Returns an action that reads what `claims.lua` has found."""
-    return {"metadata": {"descriptor_key": name, "metadata_key": {"key": "ameide.identity", "path": [{"key": name}]}}}
+    return {"metadata": {"descriptor_key": key, "metadata_key": {"key": "ameide.identity", "path": [{"key": name}]}}}

@@ -43,7 +43,9 @@ def fill(template: str, decisions: Mapping[str, Any]) -> str:
 def start(options: list[str]) -> NoReturn:
     """Writes the configuration, and becomes Envoy with it."""
     filled = Path(tempfile.gettempdir()) / "envoy.yaml"
-    filled.write_text(fill(Path("envoy.yaml").read_text(), decided(Path("edge.json"))))
+    decisions = decided(Path("edge.json"))
+    built = Path("envoy_shared_limits.yaml" if decisions.get("shared_limits") else "envoy.yaml")
+    filled.write_text(fill(built.read_text(), decisions))
     os.execvp("envoy", ["envoy", "--config-path", str(filled), *options])  # noqa: S606 - the image's own
 
 

@@ -17,19 +17,20 @@ _UNFINISHED: Final = (
 
 
 def validate(folder: Path) -> None:
-    """Lays the local edge out in ``folder``, with new certificates, and starts Envoy in its mode `validate`.
+    """Lays the local edge out in ``folder``, with new certificates, and lets Envoy check it, also with shared limits.
 
     Raises:
         ValueError: Envoy refuses the configuration, or warns of something that is deprecated, or is unfinished and
             not in `_UNFINISHED`.
     """
     certificates.ensure(folder / "certs")
-    lay_out(folder / "envoy", certs=folder / "certs")
     words = [str(ENVOY_PROGRAM), "--mode", "validate", "--config-path", "envoy.yaml", "--disable-hot-restart"]
-    done = subprocess.run(words, cwd=folder / "envoy", capture_output=True, text=True, check=False)
-    warnings = re.findall(r'.*(?:\[warning\]|"level":"warning").*', done.stderr)
-    if done.returncode or not all(re.search(_UNFINISHED, one) for one in warnings):
-        raise ValueError(f"Envoy refuses the configuration:\n{done.stderr}")
+    for shared_limits in (False, True):
+        lay_out(folder / "envoy", certs=folder / "certs", shared_limits=shared_limits)
+        done = subprocess.run(words, cwd=folder / "envoy", capture_output=True, text=True, check=False)
+        warnings = re.findall(r'.*(?:\[warning\]|"level":"warning").*', done.stderr)
+        if done.returncode or not all(re.search(_UNFINISHED, one) for one in warnings):
+            raise ValueError(f"Envoy refuses the configuration:\n{done.stderr}")
 
 
 if __name__ == "__main__":

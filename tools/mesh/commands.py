@@ -14,7 +14,7 @@ from typing import TextIO
 from tools.edge import layout as edge
 from tools.mesh import issuer, postgres, preparation, processes
 from tools.mesh.preparation import Urls
-from tools.topology import PROCESSES, SERVICES, Mesh, MeshError
+from tools.topology import PROCESSES, SERVICES, SHARED_LIMITS, Mesh, MeshError
 
 STATE = ("pg", "certs", "issuer", "envoy", "environment", "run", "logs", "pagination.keys", "lock")
 """What `reset` removes from the state folder. It removes nothing else: the user may have chosen the folder."""
@@ -33,7 +33,7 @@ def up(mesh: Mesh) -> None:
 
 def _start(mesh: Mesh) -> None:
     print("Starting the Ameide API mesh", flush=True)
-    processes.stop(mesh, PROCESSES)  # the rest of a killed mesh
+    processes.stop(mesh, (*PROCESSES, *SHARED_LIMITS))  # the rest of a killed mesh
     for folder in (mesh.run, mesh.folder / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -62,9 +62,9 @@ def _prepare(mesh: Mesh) -> Urls:
     _done("databases")
     preparation.migrate(urls)
     _done(f"schemas of {', '.join(service.name for service in SERVICES)}")
-    traced = 100 if mesh.collector else 0
-    told = issuer.edge(mesh)
-    edge.lay_out(mesh.envoy, certs=mesh.certificates, port_offset=mesh.port_offset, traced_percent=traced, **told)
+    told = issuer.edge(mesh) | {"traced_percent": 100 if mesh.collector else 0}
+    told |= {"port_offset": mesh.port_offset, "shared_limits": bool(mesh.shared_limits)}
+    edge.lay_out(mesh.envoy, certs=mesh.certificates, **told)
     return urls
 
 
@@ -108,7 +108,7 @@ def down(mesh: Mesh) -> None:
         deadline = time.monotonic() + processes.STOP_SECONDS + 10
         while "mesh" in dict(processes.pids(mesh)) and time.monotonic() < deadline:
             time.sleep(0.05)
-    processes.stop(mesh, PROCESSES)
+    processes.stop(mesh, (*PROCESSES, *SHARED_LIMITS))
     postgres.stop(mesh.postgres)
     print("The mesh has stopped.")
 
@@ -117,12 +117,11 @@ def status(mesh: Mesh) -> None:
     """Prints a line per process."""
     running = running_mesh(mesh) or mesh
     found = {name: process.pid for name, process in processes.pids(mesh)}
-    ports = {service.name: running.ports[f"{service.name} grpc"] for service in SERVICES}
-    ports |= {"issuer": running.ports["issuer"], "edge": running.ports["edge http"]}
+    ports = {name.removesuffix(" grpc").removesuffix(" http"): port for name, port in running.ports.items()}
     print(f"{'PROCESS':<12}{'PID':<10}{'PORT':<8}READY")
     server = postgres.pid(mesh.postgres)
     print(f"{'postgres':<12}{server or '-':<10}{'socket':<8}{'yes' if server else 'no'}")
-    for name in PROCESSES:
+    for name in (*PROCESSES, *(found.keys() & SHARED_LIMITS)):
         ready = name in found and processes.is_ready(running, name)
         print(f"{name:<12}{found.get(name, '-'):<10}{ports[name]:<8}{'yes' if ready else 'no'}")
     if "mesh" not in found:

@@ -20,7 +20,7 @@ from honcho.printer import Message, Printer
 
 from tools.edge import run as edge
 from tools.mesh.preparation import Urls, environment
-from tools.topology import PROCESSES, SAFE_OFFSETS, SERVICES, Mesh, MeshError
+from tools.topology import PROCESSES, ROOT, SAFE_OFFSETS, SERVICES, SHARED_LIMITS, Mesh, MeshError
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -32,7 +32,7 @@ _STOPPED = re.compile(r"(\w+) stopped \(rc=(-?\d+)\)")
 
 def pids(mesh: Mesh) -> Iterator[tuple[str, psutil.Process]]:
     """Yields the living processes of the mesh, the runner among them as `mesh`."""
-    for name in ("mesh", *PROCESSES):
+    for name in ("mesh", *PROCESSES, *SHARED_LIMITS):
         path = mesh.run / f"{name}.pid"
         try:
             process = psutil.Process(int(path.read_text()))
@@ -90,10 +90,13 @@ def keep_running(mesh: Mesh, urls: Urls, *, terminal: TextIO, on_ready: Callable
         manager.add_process(service.name, kept(mesh, service.name, command), env=environment(mesh, service, urls))
     manager.add_process("issuer", kept(mesh, "issuer", [sys.executable, "-m", "tools.secrets.issuer"]))
     manager.add_process("edge", kept(mesh, "edge", edge.command(mesh.envoy)))
+    for name in mesh.shared_limits:
+        command = [str(ROOT / "tools/mesh/limits.sh"), name, str(mesh.folder), str(mesh.port_offset)]
+        manager.add_process(name, kept(mesh, name, command))
     failure: list[str] = []
 
     def watch() -> None:
-        waiting, deadline = list(PROCESSES), time.monotonic() + START_SECONDS
+        waiting, deadline = [*PROCESSES, *mesh.shared_limits], time.monotonic() + START_SECONDS
         while waiting := [process for process in waiting if not is_ready(mesh, process)]:
             if manager.stopping:
                 return

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tools.secrets import files
-from tools.topology import SERVICES
+from tools.topology import LIMITS, SERVICES
 
-NAMES: Final = ("edge", *(service.name for service in SERVICES))
+NAMES: Final = ("edge", *(service.name for service in (*SERVICES, LIMITS)))
 TRUST_DOMAIN: Final = "ameide.local"
 
 AUTHORITY_DAYS: Final = 3650
