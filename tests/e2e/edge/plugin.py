@@ -26,7 +26,7 @@ from tools.edge import layout as edge_tool
 from tools.edge.run import DRAIN_SECONDS, command
 from tools.secrets import certificates
 from tools.secrets.issuer import IssuerServer
-from tools.topology import ISSUER_PORT
+from tools.topology import ISSUER_PORT, LIMITS
 
 START_SECONDS: Final = 20
 USERS_PORT: Final = 50051
@@ -185,7 +185,7 @@ def layout(
 def offset() -> Iterator[int]:
     """How far the ports of services and edge are moved, so that nothing else is there."""
     edges = [port + number * NEXT for port in (8080, 8443, 9901, 9105) for number in range(EDGES)]
-    ports = (*edges, ISSUER_PORT, USERS_PORT, WORKFLOWS_PORT)
+    ports = (*edges, ISSUER_PORT, USERS_PORT, WORKFLOWS_PORT, LIMITS.grpc_port)
     with reserved(range(12_000, 15_000, EDGES * NEXT), lambda offset: (port + offset for port in ports)) as offset:
         yield offset
 
