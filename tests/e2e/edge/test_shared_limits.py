@@ -14,8 +14,10 @@ from grpc_health.v1.health import aio as health
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import CALLERS, REPLIES, USERS, Ask, Refusal, ask_tool, http_status_of
 from tests.e2e.edge.plugin import Edge, Issuer, Layout, filter_named, running
+from tests.e2e.test_metrics import SHARED_LIMITS
 from tools.topology import LIMITS
 
+ALLOWED: Final = "envoy_cluster_ratelimit_failure_mode_allowed"
 OWN: Final = 30
 """What a principal may ask before the edge's own limit refuses."""
 WINDOW_SECONDS: Final = 40
@@ -97,10 +99,12 @@ async def shared(layout: Layout, published: None, counting: Service) -> AsyncIte
         yield edge
 
 
-async def count(edge: Edge, name: str) -> int:
+async def counted(edge: Edge) -> dict[str, int]:
+    """Returns what the page of metrics says of the shared limits."""
     async with edge.client() as client:
-        text = (await client.get(f"{edge.admin}/stats?filter=^cluster.users.ratelimit.{name}$")).text
-    return int(text.partition(":")[2] or 0)
+        text = (await client.get(f"{edge.operations_url}/metrics")).text
+    found = re.findall(r"^(envoy_cluster_ratelimit_\w+)\{envoy_cluster_name=\"users\"\} (\d+)$", text, re.MULTILINE)
+    return {name: int(value) for name, value in found}
 
 
 def caller(issuer: Issuer, sub: str) -> dict[str, str]:
@@ -165,11 +169,12 @@ async def test_let_calls_pass_when_the_service_fails(
         raise AssertionError
 
     for behave in (hang, fail):
-        counting.answers["ada"], before = behave, await count(shared, "failure_mode_allowed")
+        counting.answers["ada"], before = behave, await counted(shared)
         async with shared.client(headers=caller(issuer, "ada")) as client:
             answer = await client.get("/v1/me")
         assert answer.status_code == 200
         assert answer.headers.get_list("x-ratelimit-limit") == [str(OWN)]
         # What the alert looks at.
-        assert await count(shared, "failure_mode_allowed") == before + 1
+        assert (await counted(shared))[ALLOWED] == before.get(ALLOWED, 0) + 1
+        assert (await counted(shared)).keys() >= SHARED_LIMITS
     counting.answers.clear()
