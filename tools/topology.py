@@ -139,13 +139,11 @@ class Mesh:
 
     def readiness_url(self, process: str) -> str:
         """Returns the URL that answers 200 when ``process`` (a service, `issuer` or `edge`) takes traffic."""
-        if process == "edge":
-            return f"http://127.0.0.1:{self.ports['edge operations']}/healthz"
-        if process in SHARED_LIMITS:
-            return f"http://127.0.0.1:{self.ports['limits operations']}/healthcheck"
-        if process == "issuer":
-            return f"http://127.0.0.1:{self.ports['issuer']}/internal-jwks.json"
-        return f"http://127.0.0.1:{self.ports[f'{process} operations']}/readyz"
+        of_shared_limits = ("limits operations", "healthcheck")
+        places = {"edge": ("edge operations", "healthz"), "issuer": ("issuer", "internal-jwks.json")}
+        places |= dict.fromkeys(SHARED_LIMITS, of_shared_limits)
+        port, path = places.get(process, (f"{process} operations", "readyz"))
+        return f"http://127.0.0.1:{self.ports[port]}/{path}"
 
 
 SHARED_LIMITS: Final = ("store", "limits")

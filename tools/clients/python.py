@@ -21,12 +21,8 @@ _SCALARS: Final = {
     _F.TYPE_STRING: ("str", '""'),
     _F.TYPE_BYTES: ("bytes", 'b""'),
     _F.TYPE_BOOL: ("bool", "False"),
-    _F.TYPE_INT32: ("int", "0"),
-    _F.TYPE_INT64: ("int", "0"),
-    _F.TYPE_UINT32: ("int", "0"),
-    _F.TYPE_UINT64: ("int", "0"),
-    _F.TYPE_DOUBLE: ("float", "0.0"),
-    _F.TYPE_FLOAT: ("float", "0.0"),
+    **dict.fromkeys((_F.TYPE_INT32, _F.TYPE_INT64, _F.TYPE_UINT32, _F.TYPE_UINT64), ("int", "0")),
+    **dict.fromkeys((_F.TYPE_DOUBLE, _F.TYPE_FLOAT), ("float", "0.0")),
 }
 _MASK: Final = "google.protobuf.FieldMask"
 # The parameters of a call beside the fields of its request.
@@ -34,18 +30,9 @@ _OPTIONS: Final = {"timeout", "idempotency_key", "max_age", "patience_seconds"}
 
 
 def generate() -> None:
-    rendered = render(
-        "py",
-        constant=_constant,
-        docstring=_docstring,
-        item=_item,
-        module_of=_module,
-        parameters=_parameters,
-        reference=_reference,
-        request=_request,
-        snake=snake,
-    )
-    for name, code in rendered:
+    names: dict[str, object] = {"constant": _constant, "docstring": _docstring, "item": _item, "module_of": _module}
+    names |= {"parameters": _parameters, "reference": _reference, "request": _request, "snake": snake}
+    for name, code in render("py", **names):
         (PACKAGE / name).write_text(HEADER + _formatted(code))
 
 

@@ -34,8 +34,6 @@ _TYPES: Final = {
     ".json": "application/json",
     ".txt": "text/plain; charset=utf-8",
 }
-Constructor = Callable[[Any, Any], Any]
-
 _OFF: Final = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 
 
@@ -75,6 +73,9 @@ def build(
             for keys in (("tenant",), ("tenant", "principal"))
         ]
 
+    def routes(**kinds: Any) -> Any:
+        return [_route(kinds[one["kind"]], **one) for one in _read(generated / "routes.yaml")]
+
     def file(name: str) -> Any:
         return load((ENVOY / name).read_text())
 
@@ -90,9 +91,7 @@ def build(
     tags = {
         "generated": _of_text(lambda name: _read(generated / f"{name}.yaml")),
         "endpoints": _of_text(endpoints),
-        "routes": _of_mapping(
-            lambda **kinds: [_route(kinds[one["kind"]], **one) for one in _read(generated / "routes.yaml")]
-        ),
+        "routes": _of_mapping(routes),
         "page": _of_mapping(_page),
         "bucket": _of_mapping(bucket),
         "buckets": _of_mapping(buckets),
@@ -108,11 +107,11 @@ def build(
     return file(source)
 
 
-def _of_text(make: Callable[[str], Any]) -> Constructor:
+def _of_text(make: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
     return lambda loader, node: make(str(loader.construct_scalar(node)))
 
 
-def _of_mapping(make: Callable[..., Any]) -> Constructor:
+def _of_mapping(make: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     return lambda loader, node: make(**loader.construct_mapping(node, deep=True))
 
 

@@ -50,18 +50,14 @@ def lay_out(
         shutil.copytree(folder, target / "docs", dirs_exist_ok=True)
     for folder in (ENVOY / "console", generated / "mcp", ENVOY / "lua", environment / "secrets"):
         shutil.copytree(folder, target / folder.name, dirs_exist_ok=True)
-
-    def write(name: str, *, source: str = "envoy.yaml", shared: bool = shared_limits) -> None:
-        built = build(generated, decisions if decided else None, source=source, shared_limits=shared)
-        _write_shifted(built, target / name, port_offset)
-
-    write("envoy.yaml")
+    made = {"clusters.yaml": clusters(environment / "clusters.yaml", shared_limits=shared_limits)}
+    made["envoy.yaml"] = build(generated, decisions if decided else None, shared_limits=shared_limits)
     if not decided:
-        write("envoy_shared_limits.yaml", shared=True)
+        made["envoy_shared_limits.yaml"] = build(generated, None, shared_limits=True)
     if shared_limits:
-        write("limits/config/limits.yaml", source="shared_limits/limits.yaml")
-    found = clusters(environment / "clusters.yaml", shared_limits=shared_limits)
-    _write_shifted(found, target / "clusters.yaml", port_offset)
+        made["limits/config/limits.yaml"] = build(generated, decisions, source="shared_limits/limits.yaml")
+    for name, document in made.items():
+        _write_shifted(document, target / name, port_offset)
     (target / "runtime" / "tracing").mkdir(parents=True, exist_ok=True)
     (target / "runtime" / "tracing" / "random_sampling").write_text(str(traced_percent))
     _link(target / "certs", certs)

@@ -31,6 +31,7 @@ _DETAILS: Final = {
     "ResourceInfo": "Which resource the error is about.",
     "RetryInfo": "When the same call may succeed.",
 }
+_RPC: Final = "type.googleapis.com/google.rpc."
 _HEADERS: Final = ("X-Request-Id", "Error-Type", "Error-Id")
 
 
@@ -41,7 +42,7 @@ def add_error_schema(schemas: Schemas) -> None:
     for name, description in _DETAILS.items():
         schemas.message(error_details_pb2.DESCRIPTOR.message_types_by_name[name])
         component = schemas.components[name]
-        kind = {"@type": {"type": "string", "const": f"type.googleapis.com/google.rpc.{name}"}}
+        kind = {"@type": {"type": "string", "const": f"{_RPC}{name}"}}
         component["description"] = description
         component["properties"] = kind | component["properties"]
         component["required"] = ["@type", *component.get("required", [])]
@@ -111,17 +112,8 @@ def _clauses(method: MethodDescriptor) -> Iterator[tuple[str, list[str], str]]:
 
 
 def _response(description: str, code: int, reason: str) -> Json:
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": reason,
-        "domain": ERROR_DOMAIN,
-        "metadata": {},
-    }
-    request = {
-        "@type": "type.googleapis.com/google.rpc.RequestInfo",
-        "requestId": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10",
-        "servingData": "",
-    }
+    info = {"@type": f"{_RPC}ErrorInfo", "reason": reason, "domain": ERROR_DOMAIN, "metadata": {}}
+    request = {"@type": f"{_RPC}RequestInfo", "requestId": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10", "servingData": ""}
     names = (*_HEADERS, "Retry-After", "X-RateLimit-Reset") if reason == "RATE_LIMITED" else _HEADERS
     return {
         "description": description,

@@ -41,17 +41,9 @@ def ensure(folder: Path) -> None:
 def _make_authority() -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Ameide development authority")])
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    others = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    unused = dict.fromkeys((*others, "encipher_only", "decipher_only"), False)
+    usage = x509.KeyUsage(key_cert_sign=True, crl_sign=True, **unused)
     certificate = (
         _builder(name, name, key.public_key(), days=AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -66,14 +58,8 @@ def _make_leaf(name: str, authority: Pair) -> Pair:
     issuer, issuer_key = authority
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    names = x509.SubjectAlternativeName(
-        [
-            x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{name}"),
-            x509.DNSName("localhost"),
-            x509.DNSName(name),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        ]
-    )
+    hosts = [x509.DNSName("localhost"), x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{name}"), *hosts])
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     certificate = (
         _builder(subject, issuer.subject, key.public_key(), days=LEAF_DAYS)

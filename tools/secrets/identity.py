@@ -83,18 +83,9 @@ def mint(folder: Path, *, sub: str, tenant: str, roles: Sequence[str], ttl_secon
     if key_id is None:
         raise MeshError("The key set does not hold the signing key. `make reset` makes new ones.")
     now = int(time.time())
-    claims = {
-        "iss": ISSUER,
-        "aud": AUDIENCE,
-        "sub": sub,
-        "tenant_id": tenant,
-        "roles": list(roles),
-        "email": f"{sub}@{tenant}.example",
-        "iat": now,
-        "exp": now + ttl_seconds,
-        "jti": str(uuid.uuid4()),
-    }
-    return jwt.encode(claims, key, algorithm="RS256", headers={"kid": key_id})
+    caller = {"sub": sub, "tenant_id": tenant, "roles": list(roles), "email": f"{sub}@{tenant}.example"}
+    token = {"iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + ttl_seconds, "jti": str(uuid.uuid4())}
+    return jwt.encode(token | caller, key, algorithm="RS256", headers={"kid": key_id})
 
 
 def _make_key(path: Path) -> None:
