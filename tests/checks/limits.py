@@ -90,15 +90,16 @@ class Second:
     """What became of the calls that were answered in a whole second of the clock."""
 
     accepted: int = 0
+    """And counted."""
     uncounted: int = 0
-    """Of the accepted ones: who could not be counted in time passes with the edge's own limit."""
+    """Who could not be counted in time passes with the edge's own limit. On a quiet machine nobody is."""
     limited: int = 0
     slowest: float = 0
 
     @property
     def is_clear(self) -> bool:
         """Tells whether the machine was quiet enough for this second to say something."""
-        return self.accepted + self.limited >= 0.9 * OFFERED and self.slowest < 0.5 and not self.uncounted
+        return self.accepted + self.limited >= 0.9 * OFFERED and self.slowest < 0.5
 
 
 @dataclass
@@ -111,15 +112,17 @@ class Seen:
 
     def add(self, principal: str, reason: str, limit: str, took: float) -> None:
         second = self.seconds[int(time.time())]
+        if reason == OK and limit in OF_THE_EDGE:
+            reason = UNCOUNTED
         second.accepted += reason == OK
-        second.uncounted += reason == OK and limit in OF_THE_EDGE
+        second.uncounted += reason == UNCOUNTED
         second.limited += reason == LIMITED
         second.slowest = max(second.slowest, took)
-        self.of[principal, UNCOUNTED if reason == OK and limit in OF_THE_EDGE else reason] += 1
+        self.of[principal, reason] += 1
 
-    def clear(self) -> list[int]:
-        """Returns how many were accepted in each clear second, but for the first ones and the last."""
-        return [self.seconds[one].accepted for one in sorted(self.seconds)[2:-1] if self.seconds[one].is_clear]
+    def clear(self) -> list[Second]:
+        """Returns the clear seconds, but for the first ones and the last."""
+        return [self.seconds[one] for one in sorted(self.seconds)[2:-1] if self.seconds[one].is_clear]
 
     def count(self, *reasons: str) -> int:
         return sum(number for (_, reason), number in self.of.items() if reason in reasons)
@@ -188,19 +191,24 @@ class Load:
 
     def among(self, limit: int) -> str:
         """Asserts that every second accepts ``limit`` calls of many, and no call fails; returns what to print."""
-        clear: list[int] = []
+        clear: list[Second] = []
         for _ in range(TRIES):
             found = self.offer(7, EVERYBODY)
             found.none_failed()
             clear += found.clear()
-            assert all(abs(one - limit) <= limit * TOLERATED for one in clear), f"accepted in each second: {clear}"
+            least, most = (1 - TOLERATED) * limit, (1 + TOLERATED) * limit
+            # What the store counted, and the edge learned too late, is uncounted.
+            wrong = [one for one in clear if one.accepted > most or one.accepted + one.uncounted < least]
+            assert not wrong, f"{wrong}"
             if len(clear) >= CLEAR_SECONDS:
-                return f"{min(clear)} to {max(clear)} accepted in each of {len(clear)} seconds, {OFFERED} offered"
+                accepted, uncounted = [one.accepted for one in clear], sum(one.uncounted for one in clear)
+                spread = f"{min(accepted)} to {max(accepted)} accepted in each of {len(clear)} seconds"
+                return f"{spread}, {OFFERED} offered; {uncounted} uncounted"
         raise AssertionError(f"this machine is too busy: {len(clear)} clear seconds")
 
     def until(self, true: Callable[[int], bool]) -> None:
         """Offers calls until a clear second accepts as many as ``true`` says."""
-        wait_until(lambda: any(map(true, self.offer(4, EVERYBODY).clear()[-1:])), 120)
+        wait_until(lambda: any(true(one.accepted) for one in self.offer(4, EVERYBODY).clear()[-1:]), 120)
 
 
 class Limits:
@@ -259,14 +267,14 @@ def check_limit(table: Table, load: Load, limits: Limits) -> None:
 def check_rows(table: Table, load: Load, limits: Limits, mesh: Mesh) -> None:
     before = dict(processes.pids(mesh))["limits"].pid
     with table.line("a tenant's row changes without a restart") as seen:
-        limits.write({"acme": (2 * TENANT, 2 * PRINCIPAL)})
-        load.until(lambda accepted: accepted > 1.5 * TENANT)
-        seen.append(load.among(2 * TENANT))
+        limits.write({"acme": (TENANT // 2, PRINCIPAL // 2)})
+        load.until(lambda accepted: accepted < 0.75 * TENANT)
+        seen.append(load.among(TENANT // 2))
     with table.line("a file with a mistake changes nothing") as seen:
         limits.write_text("domain: ameide\ndescriptors: [{key: class, valu: READ}]\n")
-        seen.append(load.among(2 * TENANT))
+        seen.append(load.among(TENANT // 2))
         limits.write({"acme": (TENANT, PRINCIPAL)})
-        load.until(lambda accepted: accepted < 1.5 * TENANT)
+        load.until(lambda accepted: accepted > 0.75 * TENANT)
         assert dict(processes.pids(mesh))["limits"].pid == before
 
 
@@ -301,9 +309,16 @@ def check_outages(table: Table, load: Load, mesh: Mesh) -> None:
 
         return now
 
-    outage("the store is killed and started again", kill("store"), lambda: shells.pop().resume())
-    outage("the store is frozen", lambda: of("store").suspend(), lambda: of("store").resume())
-    outage("the service is killed and started again", kill("limits"), lambda: shells.pop().resume())
+    try:
+        outage("the store is killed and started again", kill("store"), lambda: shells.pop().resume())
+        outage("the store is frozen", lambda: of("store").suspend(), lambda: of("store").resume())
+        outage("the service is killed and started again", kill("limits"), lambda: shells.pop().resume())
+    finally:
+        # What stands still could not be stopped.
+        for one in shells:
+            one.resume()
+        with suppress(KeyError):
+            of("store").resume()
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ class Table:
             result = "FAILED"
             seen.append(f"{type(error).__name__}: {error}".splitlines()[0][:200])
         self._lines.append((result, name, "; ".join(seen)))
-        print(f"{result:<7} {name} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
+        took = f"{time.monotonic() - started:.0f} s"
+        print(f"{result:<7} {name} ({took}) {'; '.join(seen)}", file=sys.stderr, flush=True)
 
     def finish(self) -> None:
         """Prints the table.
