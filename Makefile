@@ -103,7 +103,7 @@ check-prometheus: $(CHECKS) ## let a real Prometheus read a whole mesh and evalu
 check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
 	@$(PY) -m tests.checks.keycloak
 
-check-limits: $(CHECKS) ## let two edges keep one limit, lose their store and get new rows of tenants; needs Go and Redis, two minutes, a table at the end
+check-limits: $(CHECKS) ## let two edges keep one limit, lose their store and get new rows of tenants; needs Go and Redis, three minutes, a table at the end
 	@tools/mesh/limits.sh check 2>/dev/null || $(MAKE) --no-print-directory ratelimit
 	@$(PY) -m tests.checks.limits
 

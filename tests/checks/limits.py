@@ -1,6 +1,6 @@
 """`make check-limits`: two edges keep one limit of each tenant, and go on without what counts.
 
-It needs Redis or Valkey and envoyproxy/ratelimit, which `make ratelimit` builds with Go, and takes two minutes.
+It needs Redis or Valkey and envoyproxy/ratelimit, which `make ratelimit` builds with Go, and takes three minutes.
 """
 
 import asyncio
