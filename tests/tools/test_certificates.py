@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 class TestEnsure:
     def test_makes_an_authority_and_a_leaf_for_everybody(self, tmp_path: Path) -> None:
         certificates.ensure(tmp_path)
-        names = ("ca", "edge", *NAMED)
+        names = ("ca", "edge", "limits", *NAMED)
         assert {path.name for path in tmp_path.iterdir()} == {
             f"{name}.{kind}" for name in names for kind in ("pem", "key")
         }
