@@ -102,7 +102,7 @@ async def shared(layout: Layout, published: None, counting: Service) -> AsyncIte
 async def counted(edge: Edge) -> dict[str, int]:
     """Returns what the page of metrics says of the shared limits."""
     async with edge.client() as client:
-        text = (await client.get(f"{edge.operations_url}/metrics")).text
+        text = (await client.get(f"{edge.admin}/stats/prometheus")).text
     found = re.findall(r"^(envoy_cluster_ratelimit_\w+)\{envoy_cluster_name=\"users\"\} (\d+)$", text, re.MULTILINE)
     return {name: int(value) for name, value in found}
 
