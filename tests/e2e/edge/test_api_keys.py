@@ -115,11 +115,34 @@ async def test_too_many_wrong_keys_of_an_address_are_told_to_wait_in_every_langu
     assert {call.method for call in backend.calls} == {"Check"}
 
 
+async def test_of_many_keys_at_once_few_are_asked_about(edge: Edge, backend: Backend) -> None:
+    answer = asyncio.Event()
+
+    async def check(request: Any, context: Any) -> pb.CheckResponse:
+        await answer.wait()
+        return await refusing(401)(request, context)
+
+    backend.script["Check"] = check
+    # One connection, so one worker counts.
+    transport = httpx.AsyncHTTPTransport(http1=False, http2=True, local_address="127.0.0.3")
+    async with edge.client(transport=transport, headers={"x-api-key": KEY}) as client:
+        began = time.monotonic()
+        asks = [asyncio.create_task(client.get("/v1/me")) for _ in range(400)]
+        first, _ = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+        answer.set()
+        responses = await asyncio.gather(*asks)
+        seconds = time.monotonic() - began
+    assert {ask.result().status_code for ask in first} == {429}
+    assert len(backend.calls) <= (int(seconds) + 2) * 50
+    assert {response.status_code for response in responses} <= {401, 429, 503}
+
+
 async def test_a_key_that_has_worked_goes_on_whoever_else_is_behind_the_address(
     edge: Edge, backend: Backend, issuer: Issuer
 ) -> None:
     token = issuer.token(iss=INTERNAL_ISSUER, exp=issuer.now() + 60)
-    async with edge.client(limits=httpx.Limits(max_connections=1)) as client:  # One worker counts.
+    one = httpx.Limits(max_connections=1)  # So one worker counts.
+    async with edge.client(transport=httpx.AsyncHTTPTransport(limits=one, local_address="127.0.0.4")) as client:
 
         async def ask(key: str, check: Any) -> int:
             backend.script["Check"] = check
@@ -136,7 +159,8 @@ async def test_a_key_that_has_worked_goes_on_whoever_else_is_behind_the_address(
 async def test_after_fifty_wrong_keys_of_an_address_nobody_is_asked_about_more(edge: Edge, backend: Backend) -> None:
     """Two workers count for themselves, each by the second."""
     backend.script["Check"] = refusing(401)
-    async with edge.client(headers={"x-api-key": KEY}) as client:
+    transport = httpx.AsyncHTTPTransport(local_address="127.0.0.5")
+    async with edge.client(transport=transport, headers={"x-api-key": KEY}) as client:
         began = time.monotonic()
         statuses = [
             response.status_code
