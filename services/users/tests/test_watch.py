@@ -309,7 +309,7 @@ class TestALife:
     async def test_says_that_it_lives_and_for_how_long_it_did(
         self, users_database: TestDatabase, identity: Identity, admin: Caller
     ) -> None:
-        watch = WatchSettings(heartbeat_seconds=0.05, max_age_seconds=1)
+        watch = WatchSettings(heartbeat_seconds=0.05, max_age_seconds=2)
         async with another(users_database, identity, watch=watch) as users:
             async with watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as watching_:
                 first, *beats, last = await watching_.until("completed")
