@@ -409,11 +409,18 @@ class TestEdge:
         assert files({}) == files({"edge": {"replicas": 7}}) != files({"auth": {"audience": "another"}})
 
 
+_OWNS: Final[dict[str, Any]] = {"f:spec": {"f:replicas": {}}}
+"""The fields of somebody who has set a Deployment's count."""
+
+
 class TestHandOver:
     """Turning autoscaling on keeps the pods that there are. A cluster's `lookup` tells how many; here the test does."""
 
     def test_of_pods(self, tmp_path: Path) -> None:
         scaler, remembered = {"spec": {"minReplicas": 3}}, {"annotations": {"ameide/replicas": "handed over"}}
+        of_helm, by_helm = {"operation": "Apply", "fieldsV1": _OWNS}, {"operation": "Update", "fieldsV1": _OWNS}
+        of_scaler = {"operation": "Update", "subresource": "scale", "fieldsV1": _OWNS}
+        of_status = {"operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}}
 
         def live(replicas: int, **metadata: Any) -> dict[str, Any]:
             return {"metadata": metadata, "spec": {"replicas": replicas}}
@@ -428,6 +435,11 @@ class TestHandOver:
             (True, live(7), {}, 7),
             (True, live(1), {}, 3),
             (True, live(9, **remembered), scaler, 9),
+            # Server-side apply: named until the autoscaler has set another count, which nobody takes from it then.
+            (True, live(9, managedFields=[of_helm, of_status], **remembered), scaler, 9),
+            (True, live(9, managedFields=[of_helm, of_status, of_scaler], **remembered), scaler, None),
+            (True, live(9, managedFields=[of_helm, of_scaler]), {}, None),
+            (True, live(9, managedFields=[by_helm, of_scaler], **remembered), scaler, 9),
         ]
         copy = tmp_path / "ameide"
         shutil.copytree(CHART, copy)
@@ -442,7 +454,7 @@ class TestHandOver:
         counts = [answer["count"] or {} for answer in answers]
         assert [count.get("replicas") for count in counts] == [expected for *_, expected in cases]
         # The next release knows by it that the count stays.
-        assert ["annotation" in count for count in counts] == [False] * 4 + [True] * 3
+        assert ["annotation" in count for count in counts] == [False] * 4 + [True] * 4 + [False, False, True]
 
 
 class TestFifthService:

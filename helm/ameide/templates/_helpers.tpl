@@ -105,10 +105,19 @@ priorityClassName: {{ . }}
 {{/* How many pods a Deployment names; give (dict "values" … "live" its Deployment in the cluster, or nothing "scaler" its autoscaler there).
 
 With autoscaling it names none, or each upgrade would undo what the autoscaler did. But what an earlier release named and this one leaves
-out, Kubernetes sets to 1. So after autoscaling is switched on, a Deployment goes on to name what it has, and an annotation remembers that. */}}
+out, Kubernetes sets to 1. So after autoscaling is switched on, a Deployment goes on to name what it has, and an annotation remembers that.
+Where Helm applies on the server's side, that ends as soon as the autoscaler has changed the count: it is the autoscaler's then, stays
+when it is left out, and a rollback to another count would be refused. */}}
 {{- define "ameide.replicas" -}}
+{{- $applied := false }}
+{{- $others := false }}
+{{- range dig "metadata" "managedFields" list (.live | default dict) }}
+{{- if eq .operation "Apply" }}{{ $applied = true }}
+{{- else if hasKey (dig "f:spec" dict (.fieldsV1 | default dict)) "f:replicas" }}{{ $others = true }}{{ end }}
+{{- end }}
 {{- if not .values.autoscaling.enabled }}
 {{- dict "replicas" .values.replicas | toYaml }}
+{{- else if and $applied $others }}
 {{- else if and .live (or (not .scaler) (hasKey (.live.metadata.annotations | default dict) "ameide/replicas")) }}
 {{- dict "replicas" (max .live.spec.replicas .values.autoscaling.minReplicas) "annotation" "handed over to the autoscaler" | toYaml }}
 {{- end }}
