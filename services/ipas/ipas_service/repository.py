@@ -14,10 +14,7 @@ from ipas_service.domain import LIFECYCLE, DeploymentState, State
 from ipas_service.tables import deployments, ipas
 
 FIELDS = resource_fields(
-    ipas,
-    State,
-    workflow_id=IdField(ipas.c.workflow_id),
-    workflow_revision=IntegerField(ipas.c.workflow_revision),
+    ipas, State, workflow_id=IdField(ipas.c.workflow_id), workflow_revision=IntegerField(ipas.c.workflow_revision)
 )
 
 DEPLOYMENT_FIELDS = Fields(

@@ -20,10 +20,7 @@ class State(StrEnum):
 
 LIFECYCLE = Lifecycle(
     resource="user",
-    transitions={
-        "suspend": ({State.ACTIVE}, State.SUSPENDED),
-        "activate": ({State.SUSPENDED}, State.ACTIVE),
-    },
+    transitions={"suspend": ({State.ACTIVE}, State.SUSPENDED), "activate": ({State.SUSPENDED}, State.ACTIVE)},
 )
 
 

@@ -107,8 +107,7 @@ _REPLACE = compile_statement(
     .returning(api_keys.c.id)
 )
 _IS_LIVE = and_(
-    api_keys.c.revoke_time.is_(None),
-    or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > func.now()),
+    api_keys.c.revoke_time.is_(None), or_(api_keys.c.expire_time.is_(None), api_keys.c.expire_time > func.now())
 )
 _COUNT_LIVE = compile_statement(
     select(func.count().label("live")).where(
@@ -134,8 +133,7 @@ _FIND_OWNER = compile_statement(
     .join(
         service_accounts,
         and_(
-            service_accounts.c.tenant_id == api_keys.c.tenant_id,
-            service_accounts.c.id == api_keys.c.service_account_id,
+            service_accounts.c.tenant_id == api_keys.c.tenant_id, service_accounts.c.id == api_keys.c.service_account_id
         ),
     )
     .where(_IN_TENANT)

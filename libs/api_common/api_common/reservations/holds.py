@@ -89,10 +89,7 @@ _RELEASE: Final = compile_statement(
 )
 _HELD: Final = compile_statement(
     sa.select(_reservations.c.resource_id, _holders.c.name)
-    .join(
-        _holders,
-        (_holders.c.tenant_id == _reservations.c.tenant_id) & (_holders.c.id == _reservations.c.holder_id),
-    )
+    .join(_holders, (_holders.c.tenant_id == _reservations.c.tenant_id) & (_holders.c.id == _reservations.c.holder_id))
     .where(_reservations.c.tenant_id == sa.bindparam("tenant_id"), _reservations.c.resource_id == sa.func.any(_ids))
     .order_by(_reservations.c.holder_id)
 )

@@ -48,10 +48,7 @@ def open_authenticator(service: Service, settings: Settings, key_sets: Mapping[s
     auth = settings.auth
     verifiers = {
         auth.issuer: OidcVerifier(
-            issuer=auth.issuer,
-            audience=auth.audience,
-            key_set=key_sets[auth.issuer],
-            claims=CLAIM_MAPS[auth.claims],
+            issuer=auth.issuer, audience=auth.audience, key_set=key_sets[auth.issuer], claims=CLAIM_MAPS[auth.claims]
         )
     }
     if (internal := key_sets.get(INTERNAL_ISSUER)) is not None:
@@ -59,8 +56,5 @@ def open_authenticator(service: Service, settings: Settings, key_sets: Mapping[s
             issuer=INTERNAL_ISSUER, audience=auth.audience, key_set=internal, kind="service_account"
         )
     return Authenticator(
-        verifiers,
-        service=service.name,
-        callers=service.callers,
-        internal_callers=settings.server.internal_callers,
+        verifiers, service=service.name, callers=service.callers, internal_callers=settings.server.internal_callers
     )

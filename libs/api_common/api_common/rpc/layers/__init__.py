@@ -81,12 +81,7 @@ class Pipeline:
         if method.cacheable and self.cache.most_bytes:
             kept = KeptAnswers(method, within, cache=self.cache, metrics=self.metrics)
         within = admission(
-            method,
-            within,
-            kept=kept,
-            authenticator=self.authenticator,
-            directory=self.directory,
-            shares=self.shares,
+            method, within, kept=kept, authenticator=self.authenticator, directory=self.directory, shares=self.shares
         )
         within = errors(method, within, denied=record_denial)
         return self._measured(method, within)

@@ -129,13 +129,7 @@ def _context(
         return min(due, ends_at, deadline) - now
 
     return StreamContext(
-        principal,
-        incoming.headers.request_id,
-        deadline,
-        incoming.trace,
-        admitted.token,
-        admitted.end_turn,
-        check=check,
+        principal, incoming.headers.request_id, deadline, incoming.trace, admitted.token, admitted.end_turn, check=check
     )
 
 
