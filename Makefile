@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients console new-service golden catalog help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images check-keycloak check-limits check-prometheus check-upgrade test-containers ratelimit chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-images check-clients check-keycloak check-limits check-prometheus check-upgrade test-containers ratelimit chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,9 @@ test-containers: $(CHECKS) ## the tests of services and database on Postgres 16,
 
 check-prometheus: $(CHECKS) ## let a real Prometheus read a whole mesh and evaluate the chart's rules and panels; two minutes, a table at the end
 	@$(PY) -m tests.checks.prometheus
+
+check-clients: $(CHECKS) ## try both clients with the oldest and the newest versions of what they need; a few minutes, a table at the end
+	@$(PY) -m tests.checks.clients
 
 check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
 	@$(PY) -m tests.checks.keycloak

@@ -1,6 +1,7 @@
 """The Python client against the contract: every RPC, every field, every reason, in both kinds of client."""
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tests import protos
 
 RPCS = protos.public_methods()
-OPTIONS = {"timeout", "idempotency_key", "max_age", "patience_seconds"}
+OPTIONS = {"timeout", "retry", "idempotency_key", "max_age", "patience_seconds"}
 each_rpc = pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
 
 
@@ -126,6 +127,17 @@ def test_both_clients_are_called_alike() -> None:
         verb = name.partition(".")[2]
         assert ("idempotency_key" in parameters) == (not verb.startswith(("get", "list", "batch_get", "watch"))), name
         assert ("patience_seconds" in parameters) == verb.startswith("watch"), name
+
+
+def test_every_argument_is_explained() -> None:
+    """By the comment of its field, so that an editor shows it."""
+    for name, method in methods_of(Services(Recorder())).items():  # type: ignore[arg-type]
+        said = inspect.getdoc(method) or ""
+        for argument in inspect.signature(method).parameters:
+            assert re.search(rf"^    {argument}: [A-Z`].*\w", said, re.MULTILINE), f"{name}: {argument}"
+    users = inspect.getdoc(Services(Recorder()).users.list) or ""  # type: ignore[arg-type]
+    assert users.startswith("Returns pages of users.")
+    assert "    show_deleted: Whether the list includes deleted users." in users
 
 
 def test_every_reason_has_an_error_of_its_own() -> None:

@@ -1,8 +1,10 @@
 """Writes the generated part of the Python client, of the templates in this folder; packs the client."""
 
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +12,7 @@ from api_common.contract import has_behavior
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from tools.clients.api import Method, Service, render
-from tools.contract.descriptors import snake
+from tools.contract.descriptors import snake, text_of
 from tools.topology import ROOT
 
 PACKAGE: Final = ROOT / "clients" / "python" / "ameide_client"
@@ -25,14 +27,19 @@ _SCALARS: Final = {
     **dict.fromkeys((_F.TYPE_DOUBLE, _F.TYPE_FLOAT), ("float", "0.0")),
 }
 _MASK: Final = "google.protobuf.FieldMask"
-# The parameters of a call beside the fields of its request.
-_OPTIONS: Final = {"timeout", "idempotency_key", "max_age", "patience_seconds"}
+# The parameters of a call beside the fields of its request, and what the docstring says of each.
+_OPTIONS: Final = {
+    "timeout": "The seconds that the call may take with all its retries, instead of the client's default.",
+    "retry": "How often and when this call is repeated, instead of the client's policy.",
+    "idempotency_key": "A call of before with this key is not done again; without one each call has a key of its own.",
+    "max_age": "Accepts an answer that is up to so many seconds old, 30 at most.",
+    "patience_seconds": "How long a server may be unavailable.",
+}
 
 
 def generate() -> None:
-    names: dict[str, object] = {"constant": _constant, "docstring": _docstring, "item": _item, "module_of": _module}
-    names |= {"parameters": _parameters, "reference": _reference, "request": _request, "snake": snake}
-    for name, code in render("py", **names):
+    ours = (_arguments, _constant, _docstring, _item, _module, _parameters, _reference, _request)
+    for name, code in render("py", snake=snake, **{one.__name__[1:]: one for one in ours}):
         (PACKAGE / name).write_text(HEADER + _formatted(code))
 
 
@@ -51,11 +58,12 @@ def _formatted(text: str) -> str:
 
 
 def _parameters(method: Method) -> str:
-    if clash := _OPTIONS & {one.name for one in method.fields}:
+    if clash := _OPTIONS.keys() & {one.name for one in method.fields}:
         raise ValueError(f"{method.path}: a field cannot be called {', '.join(clash)}; clients take options so")
     required = [f"{one.name}: {_type(one)[0]}" for one in method.fields if _is_required(one)]
     optional = ["{}: {} = {}".format(one.name, *_type(one)) for one in method.fields if not _is_required(one)]
-    options = ["timeout: float | None = None", *["idempotency_key: str | None = None"] * method.writes]
+    options = ["timeout: float | None = None", "retry: RetryPolicy | None = None"]
+    options += ["idempotency_key: str | None = None"] * method.writes
     options += ["max_age: int = 0"] * method.cacheable
     if method.change is not None:
         options = ["patience_seconds: float = 300.0"]
@@ -119,8 +127,17 @@ def _constant(service: Service, method: Method) -> str:
     return f"_{snake(service.noun)}_{method.name}".upper()
 
 
-def _docstring(text: str, indent: int) -> str:
+def _arguments(method: Method) -> list[str]:
+    """Returns what the docstring says of each parameter: the comment of its field, in one paragraph."""
+    said = {one.name: text_of(one.full_name) for one in method.fields} | _OPTIONS
+    found = re.findall(r"(\w+): ", _parameters(method))
+    return [f"    {name}: {' '.join(said[name].split())}" for name in found]
+
+
+def _docstring(text: str, indent: int, arguments: Sequence[str] = ()) -> str:
     paragraphs = [" ".join(one.split()) for one in text.split("\n\n")]
     lines = ["", *(line for one in paragraphs for line in ("", *textwrap.wrap(one, 112 - indent)))][2:]
+    lines += ["", "Args:"] * bool(arguments)
+    lines += [line for one in arguments for line in textwrap.wrap(one, 112 - indent, subsequent_indent=" " * 8)]
     end = ['"""'] if len(lines) > 1 else []
     return textwrap.indent("\n".join(['"""' + "\n".join(lines) + ('"""' if not end else ""), *end]), " " * indent)

@@ -1,8 +1,10 @@
 """What the calls over both of gRPC's stacks share; the stacks themselves are generated (`stacks.py`)."""
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -11,8 +13,8 @@ from ameide_client.retries import Attempts, RetryBudget, RetryPolicy
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 Metadata = tuple[tuple[str, str], ...]
-Token = str | Callable[[], str]
-AsyncToken = str | Callable[[], str | Awaitable[str]]
+Token = str | Path | Callable[[], str]
+AsyncToken = str | Path | Callable[[], str | Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +42,27 @@ class Method(Generic[ResponseT]):
 class Caller:
     """The parts that both stacks share."""
 
-    def __init__(self, *, api_key: str | None, timeout_seconds: float, retry: RetryPolicy) -> None:
+    def __init__(self, *, api_key: str | None, timeout_seconds: float, retry: RetryPolicy | None) -> None:
         self._api_key = api_key
         self._timeout_seconds = timeout_seconds
-        self.retry = retry
+        self.retry = retry or RetryPolicy()
         self._budget = RetryBudget()
 
-    def attempts(self, timeout: float | None) -> Attempts:
-        return Attempts(self.retry, self._budget, timeout_seconds=self._timeout_seconds if timeout is None else timeout)
+    def attempts(self, method: str, timeout: float | None, retry: RetryPolicy | None) -> Attempts:
+        seconds = self._timeout_seconds if timeout is None else timeout
+        return Attempts(retry or self.retry, self._budget, timeout_seconds=seconds, method=method)
 
     def credential(self, token: str | None) -> Metadata:
         if token is not None:
-            return (("authorization", f"Bearer {token}"),)
-        return (("x-api-key", self._api_key),) if self._api_key is not None else ()
+            return (("authorization", f"Bearer {_plain(token)}"),)
+        return (("x-api-key", _plain(self._api_key)),) if self._api_key is not None else ()
+
+
+def _plain(credential: str) -> str:
+    """Returns a credential without the line break that files end with."""
+    if not re.fullmatch(r"[ -~]+", stripped := credential.strip()):
+        raise ValueError("the token or API key is empty, or holds a character that no header can carry")
+    return stripped
 
 
 def _serialize(message: Message) -> bytes:

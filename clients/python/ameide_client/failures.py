@@ -1,6 +1,7 @@
 """Converts a failed gRPC call into the error of its reason."""
 
-from typing import cast
+import re
+from typing import Final, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -8,6 +9,16 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ameide_client.api_error import ApiError, Violation
 from ameide_client.errors import BY_REASON
+
+_CAUSES: Final = (
+    ("Verification Check failed", "The server's certificate is for another host"),
+    ("CERTIFICATE|certificate|handshake", "The server's certificate is not trusted"),
+    ("DNS|resolv|[Dd]omain name", "The host is unknown"),
+    ("refused", "Nothing listens at the address"),
+    ("[Tt]imed? ?out|unreachable|No route", "The server cannot be reached"),
+    ("Deadline", "No answer came within the timeout"),
+)
+"""What gRPC says of a call without an answer, and what it means, the surest sign first."""
 
 
 def read_failure(failure: grpc.RpcError) -> ApiError:
@@ -24,6 +35,8 @@ def read_failure(failure: grpc.RpcError) -> ApiError:
         detail.Unpack(bad)
         if detail.Unpack(retry):
             delay = retry.retry_delay.ToTimedelta().total_seconds()
+    if not request.request_id:
+        message = next((f"{meaning}: {message}" for sign, meaning in _CAUSES if re.search(sign, message)), message)
     # Errors without an answer (no connection, a deadline that passed here) get the reason that a server would send.
     reason = info.reason or (code.name if code.name in BY_REASON else "")
     return BY_REASON.get(reason, ApiError)(

@@ -1,5 +1,6 @@
 """Decides whether, when and how often a failed call is repeated. No I/O: the stacks of `calls` wait."""
 
+import logging
 import random
 import threading
 import time
@@ -10,6 +11,7 @@ import grpc
 
 from ameide_client.api_error import ApiError
 
+_LOG: Final = logging.getLogger("ameide_client")
 _TRANSIENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # Another call won; this one changed nothing.
 _LOST: Final = ("CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE")
@@ -55,7 +57,8 @@ class RetryBudget:
 class Attempts:
     """The attempts of one call, which share its timeout."""
 
-    def __init__(self, policy: RetryPolicy, budget: RetryBudget, *, timeout_seconds: float) -> None:
+    def __init__(self, policy: RetryPolicy, budget: RetryBudget, *, timeout_seconds: float, method: str = "") -> None:
+        self._method = method
         self._policy = policy
         self._budget = budget
         self._deadline = time.monotonic() + timeout_seconds
@@ -68,6 +71,7 @@ class Attempts:
 
     def succeeded(self) -> None:
         self._budget.earn()
+        _LOG.debug("%s: attempt %d succeeded", self._method, self._made + 1)
 
     def pause_seconds(self, error: ApiError) -> float:
         """Returns how long to wait before the next attempt, after one that failed with ``error``.
@@ -76,6 +80,7 @@ class Attempts:
             ApiError: ``error``, if a retry is useless, over the budget, or too late.
         """
         self._made += 1
+        _LOG.info("%s: attempt %d failed: %s", self._method, self._made, error)
         if not is_retryable(error) or not self._budget.spend() or self._made >= self._policy.max_attempts:
             raise error
         longest = min(self._policy.first_pause_seconds * 2 ** (self._made - 1), self._policy.longest_pause_seconds)

@@ -1,10 +1,18 @@
 import type { DescService } from "@bufbuild/protobuf";
-import { type CallOptions, type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import {
+  type CallOptions,
+  type Client,
+  Code,
+  ConnectError,
+  createClient,
+  type Interceptor,
+  type Transport,
+} from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 
 import { readFailure } from "./failures.js";
 import { services } from "./gen/services.js";
-import { PATIENCE, type RetryPolicy, retrying } from "./retries.js";
+import { type Attempt, PATIENCE, type RetryPolicy, retrying } from "./retries.js";
 
 /** A token of the issuer, or a function that returns one. */
 export type Token = string | (() => string | Promise<string>);
@@ -19,6 +27,8 @@ export interface Options {
   readonly timeoutMs?: number;
   /** How often and when a call is repeated. */
   readonly retry?: Partial<RetryPolicy>;
+  /** Is called after each attempt of a call, to log or count it; it must not throw. */
+  readonly onAttempt?: (attempt: Attempt) => void;
 }
 
 /** The services of the API. */
@@ -30,7 +40,7 @@ export type Ameide = { readonly [Name in keyof typeof services]: Client<(typeof 
  * @param url `https://api.example.com`; `http://` is for this machine only.
  * @throws TypeError if the URL cannot be used, or there are two credentials.
  */
-export function connect(url: string, { token, apiKey, timeoutMs = 30_000, retry }: Options = {}): Ameide {
+export function connect(url: string, { token, apiKey, timeoutMs = 30_000, retry, onAttempt }: Options = {}): Ameide {
   const { protocol, hostname } = new URL(url);
   if (protocol !== "https:" && !(protocol === "http:" && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname))) {
     throw new TypeError(`${url} would send credentials in plain text; use https`);
@@ -41,7 +51,7 @@ export function connect(url: string, { token, apiKey, timeoutMs = 30_000, retry 
   const transport = createGrpcWebTransport({
     baseUrl: url,
     defaultTimeoutMs: timeoutMs,
-    interceptors: [retrying({ ...PATIENCE, ...retry }), identifying(token, apiKey)],
+    interceptors: [retrying({ ...PATIENCE, ...retry }, onAttempt), identifying(token, apiKey)],
   });
   const clients = Object.entries(services).map(([name, service]) => [name, open(service, transport)]);
   return Object.fromEntries(clients) as Ameide;
@@ -84,10 +94,20 @@ function typedStream<R, M>(call: Stream<R, M>): Stream<R, M> {
 function identifying(token: Token | undefined, apiKey: string | undefined): Interceptor {
   return (next) => async (request) => {
     if (token !== undefined) {
-      request.header.set("authorization", `Bearer ${typeof token === "string" ? token : await token()}`);
+      request.header.set("authorization", `Bearer ${plain(typeof token === "string" ? token : await token())}`);
     } else if (apiKey !== undefined) {
-      request.header.set("x-api-key", apiKey);
+      request.header.set("x-api-key", plain(apiKey));
     }
     return next(request);
   };
+}
+
+/** Returns a credential without the line break that files end with. */
+function plain(credential: string): string {
+  const stripped = credential.trim();
+  if (!/^[ -~]+$/.test(stripped)) {
+    const text = "The token or API key is empty, or holds a character that no header can carry.";
+    throw new ConnectError(text, Code.InvalidArgument);
+  }
+  return stripped;
 }

@@ -35,7 +35,33 @@ export function readFailure(thrown: unknown): ApiError {
 function asConnectError(thrown: unknown): ConnectError {
   // fetch throws a TypeError when there is no answer at all.
   if (thrown instanceof TypeError || (thrown instanceof ConnectError && thrown.cause instanceof TypeError)) {
-    return new ConnectError("There is no connection.", Code.Unavailable, undefined, undefined, thrown);
+    return new ConnectError(causeOf(thrown), Code.Unavailable, undefined, undefined, thrown);
   }
-  return ConnectError.from(thrown);
+  const failure = ConnectError.from(thrown);
+  // Connect's own: a server would send details.
+  if (failure.code === Code.DeadlineExceeded && failure.details.length === 0) {
+    const text = `No answer came within the timeout: ${failure.rawMessage}`;
+    return new ConnectError(text, failure.code, failure.metadata, undefined, thrown);
+  }
+  return failure;
+}
+
+/** What Node.js says deep inside of why there is no connection, and what it means. A browser tells its page nothing. */
+const CAUSES: readonly (readonly [RegExp, string])[] = [
+  [/ALTNAME_INVALID/, "The server's certificate is for another host"],
+  [/CERT|SIGNATURE|SSL|TLS/, "The server's certificate is not trusted"],
+  [/ENOTFOUND|EAI_AGAIN/, "The host is unknown"],
+  [/ECONNREFUSED/, "Nothing listens at the address"],
+  [/TIMEDOUT|TIMEOUT|UNREACH/, "The server cannot be reached"],
+];
+
+function causeOf(thrown: unknown): string {
+  for (let cause = thrown; cause instanceof Error; cause = cause.cause ?? (cause as AggregateError).errors?.[0]) {
+    const code = String((cause as { code?: unknown }).code ?? "");
+    const found = CAUSES.find(([sign]) => sign.test(code));
+    if (found) {
+      return `${found[1]}: ${cause.message || code}`;
+    }
+  }
+  return "There is no connection.";
 }

@@ -5,5 +5,5 @@ export { type Ameide, connect, type Options, type Token } from "./client.js";
 export * from "./gen/errors.js";
 export * from "./gen/types.js";
 export { pages, paginate } from "./paging.js";
-export type { RetryPolicy } from "./retries.js";
+export { type Attempt, type RetryPolicy, withRetry } from "./retries.js";
 export { type Change, type Watch, watch, type WatchOptions } from "./watching.js";

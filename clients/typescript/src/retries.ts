@@ -1,5 +1,5 @@
 import { MethodOptions_IdempotencyLevel as Level } from "@bufbuild/protobuf/wkt";
-import { Code, type Interceptor } from "@connectrpc/connect";
+import { type CallOptions, Code, createContextKey, createContextValues, type Interceptor } from "@connectrpc/connect";
 
 import type { ApiError } from "./api-error.js";
 import { readFailure } from "./failures.js";
@@ -15,6 +15,23 @@ export interface RetryPolicy {
 }
 
 export const PATIENCE: RetryPolicy = { maxAttempts: 4, firstPauseMs: 100, longestPauseMs: 5_000 };
+
+/** One attempt of a call, as `onAttempt` is told. */
+export interface Attempt {
+  /** `/ameide.user.v1.UserService/GetUser`. */
+  readonly method: string;
+  /** 1 for the first attempt of a call. */
+  readonly number: number;
+  /** Why it failed; absent if it did not. */
+  readonly error?: ApiError;
+}
+
+const OF_THIS_CALL = createContextKey<Partial<RetryPolicy>>({});
+
+/** Options of one call with retries of its own: `api.users.getUser({ id }, withRetry({ maxAttempts: 1 }))`. */
+export function withRetry(policy: Partial<RetryPolicy>, options: CallOptions = {}): CallOptions {
+  return { ...options, contextValues: (options.contextValues ?? createContextValues()).set(OF_THIS_CALL, policy) };
+}
 
 /** Limits retries to a tenth of the successful calls, so that they do not worsen an outage (gRFC A6). */
 class RetryBudget {
@@ -33,7 +50,7 @@ class RetryBudget {
 }
 
 /** Repeats a call where that may help. Each call that writes gets an idempotency key, so a retry is safe. */
-export function retrying(policy: RetryPolicy): Interceptor {
+export function retrying(usual: RetryPolicy, tell: (attempt: Attempt) => void = () => {}): Interceptor {
   const budget = new RetryBudget();
   return (next) => async (request) => {
     if (request.stream) {
@@ -42,15 +59,19 @@ export function retrying(policy: RetryPolicy): Interceptor {
     if (request.method.idempotency !== Level.NO_SIDE_EFFECTS && !request.header.has("idempotency-key")) {
       request.header.set("idempotency-key", crypto.randomUUID());
     }
+    const policy = { ...usual, ...request.contextValues.get(OF_THIS_CALL) };
+    const method = `/${request.service.typeName}/${request.method.name}`;
     // connect has written the timeout there, in milliseconds; request.signal ends with it, too.
     const deadline = performance.now() + Number.parseInt(request.header.get("grpc-timeout") ?? "Infinity", 10);
     for (let made = 1; ; made++) {
       try {
         const response = await next(request);
         budget.earn();
+        tell({ method, number: made });
         return response;
       } catch (thrown) {
         const error = readFailure(thrown);
+        tell({ method, number: made, error });
         if (!isRetryable(error) || !budget.spend() || made >= policy.maxAttempts) {
           throw error;
         }

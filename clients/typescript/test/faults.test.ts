@@ -10,6 +10,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 
 import {
   ApiError,
+  type Attempt,
   connect,
   DeadlineExceededError,
   EmailTakenError,
@@ -19,6 +20,7 @@ import {
   RateLimitedError,
   UnauthenticatedError,
   UnavailableError,
+  withRetry,
 } from "../src/index.js";
 
 const { EDGE_URL = "", SECURE_URL = "", TOKEN = "" } = process.env;
@@ -92,13 +94,46 @@ test("a reason that is newer than the client is an ApiError", async () => {
   });
 });
 
-test("no server is an error with a reason, too", async () => {
-  await assert.rejects(create("nobody", connect("http://127.0.0.1:9", { retry })), UnavailableError);
-});
+for (const [url, cause] of [
+  ["http://127.0.0.1:9", "There is no connection."],
+  ["https://no-such-host.invalid", "The host is unknown: "],
+  [SECURE_URL.replace("localhost", "127.0.0.2"), "The server's certificate is for another host: "],
+] as const) {
+  test(`no server is an error with a reason and a cause: ${cause}`, async () => {
+    await assert.rejects(create("nobody", connect(url, { retry: { maxAttempts: 1 } })), (error) => {
+      assert.ok(error instanceof UnavailableError);
+      assert.ok(error.rawMessage.startsWith(cause), error.rawMessage);
+      return true;
+    });
+  });
+}
 
 test("a deadline ends the call", async () => {
-  await assert.rejects(api.users.getUser({ id: "sleepy" }, { timeoutMs: 200 }), DeadlineExceededError);
+  await assert.rejects(api.users.getUser({ id: "sleepy" }, { timeoutMs: 200 }), (error) => {
+    assert.ok(error instanceof DeadlineExceededError);
+    assert.match(error.message, /No answer came within the timeout|deadline/i);
+    return true;
+  });
 });
+
+test("each attempt is told", async () => {
+  const told: [string, number, string | undefined][] = [];
+  const onAttempt = ({ method, number, error }: Attempt) => told.push([method, number, error?.reason]);
+  await create("busy once, told", connect(EDGE_URL, { token: TOKEN, retry, onAttempt }));
+  const path = "/ameide.user.v1.UserService/CreateUser";
+  assert.deepEqual(told, [[path, 1, "UNAVAILABLE"], [path, 2, undefined]]);
+});
+
+test("one call has retries of its own, beside its other options", async () => {
+  const options = withRetry({ maxAttempts: 1 }, { timeoutMs: 5_000, headers: { "idempotency-key": "mine" } });
+  await assert.rejects(api.users.createUser({ user: { displayName: "busy, not again" } }, options), UnavailableError);
+});
+
+for (const token of ["", "a\nb", "é"]) {
+  test(`a token that no header can carry is refused here: ${JSON.stringify(token)}`, async () => {
+    await assert.rejects(create("nobody", connect(EDGE_URL, { token })), /no header can carry/);
+  });
+}
 
 test("a budget bounds the retries of an outage", async () => {
   const impatient = connect(EDGE_URL, { token: TOKEN, retry: { firstPauseMs: 1 } });

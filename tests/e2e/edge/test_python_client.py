@@ -1,7 +1,10 @@
 """The Python client, in both its kinds, through the real edge to a service that fails as it is told."""
 
 import asyncio
+import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,6 +30,7 @@ Use = Callable[[Callable[[Any], Any]], Awaitable[Any]]
 Open = Callable[..., Use]
 
 QUICK = RetryPolicy(first_pause_seconds=0.01)
+ONCE = RetryPolicy(max_attempts=1)
 ADA = types.User(display_name="Ada", email="ada@example.com")
 
 
@@ -127,6 +131,22 @@ class TestRetry:
             await call(lambda api: api.users.create(ADA))
         assert len(backend.calls) == 1
 
+    async def test_can_be_turned_off_for_one_call(self, call: Use, backend: Backend) -> None:
+        backend.script["CreateUser"] = failing(ExternalServiceError("away"))
+        with pytest.raises(errors.UnavailableError):
+            await call(lambda api: api.users.create(ADA, retry=ONCE))
+        assert len(backend.calls) == 1
+
+    async def test_is_logged(self, call: Use, backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "ameide_client")
+        backend.script["CreateUser"] = failing(ExternalServiceError("away"), times=1)
+        await call(lambda api: api.users.create(ADA))
+        path = "/ameide.user.v1.UserService/CreateUser"
+        failed, done = (one for one in caplog.records if one.name == "ameide_client")
+        assert failed.getMessage() == f"{path}: attempt 1 failed: UNAVAILABLE: away\n  request id: the-id"
+        assert done.getMessage() == f"{path}: attempt 2 succeeded"
+        assert (failed.levelno, done.levelno) == (logging.INFO, logging.DEBUG)
+
     async def test_has_a_budget(self, call: Use, backend: Backend) -> None:
         backend.script["CreateUser"] = failing(ExternalServiceError("away"), times=10_000)
         for _ in range(20):
@@ -173,10 +193,24 @@ class TestError:
         assert type(raised.value) is ApiError
         assert raised.value.reason == "NEWER"
 
-    async def test_without_a_server_has_a_reason_too(self) -> None:
-        async with AsyncClient("http://127.0.0.1:9", token="t", retry=QUICK) as client:
-            with pytest.raises(errors.UnavailableError):
+    @pytest.mark.parametrize(
+        ("url", "cause"),
+        [
+            ("http://127.0.0.1:9", "Nothing listens at the address: "),
+            ("https://no-such-host.invalid", "The host is unknown: "),
+        ],
+    )
+    async def test_without_a_server_has_a_reason_and_a_cause(self, url: str, cause: str) -> None:
+        async with AsyncClient(url, token="t", retry=ONCE) as client:
+            with pytest.raises(errors.UnavailableError) as raised:
                 await client.users.get("a")
+        assert str(raised.value).startswith(f"UNAVAILABLE: {cause}")
+
+    async def test_of_a_server_that_says_nothing_is_of_the_timeout(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            async with AsyncClient(f"http://127.0.0.1:{silent.getsockname()[1]}", token="t", retry=ONCE) as client:
+                with pytest.raises(errors.DeadlineExceededError, match="No answer came within the timeout"):
+                    await client.users.get("a", timeout=0.3)
 
 
 class TestEncryption:
@@ -190,7 +224,12 @@ class TestEncryption:
 
     async def test_is_not_with_anybody_else(self, edge: Edge, backend: Backend) -> None:
         async with AsyncClient(edge.secure_url, token=edge.token, retry=RetryPolicy(max_attempts=1)) as client:
-            with pytest.raises(errors.UnavailableError):
+            with pytest.raises(errors.UnavailableError, match="The server's certificate is not trusted"):
+                await client.users.get("a")
+        ca = (edge.folder / "certs" / "ca.pem").read_bytes()
+        elsewhere = edge.secure_url.replace("localhost", "127.0.0.2")
+        async with AsyncClient(elsewhere, token=edge.token, ca=ca, retry=ONCE) as client:
+            with pytest.raises(errors.UnavailableError, match="The server's certificate is for another host"):
                 await client.users.get("a")
         assert backend.calls == []
 
@@ -228,6 +267,24 @@ class TestCredential:
         async with AsyncClient(edge.url, token=token) as client:
             await client.users.get("a")
         assert backend.calls[0].metadata["authorization"] == f"Bearer {edge.token}"
+
+    async def test_may_be_in_a_file_that_changes(
+        self, connect: Open, backend: Backend, issuer: Issuer, tmp_path: Path
+    ) -> None:
+        tokens, path = [issuer.token(sub=name) for name in ("first", "second")], tmp_path / "token"
+        call = connect(token=path)
+        for token in tokens:
+            path.write_text(f"{token}\n")
+            await call(lambda api: api.users.get("a"))
+        assert [one.metadata["authorization"] for one in backend.calls] == [f"Bearer {token}" for token in tokens]
+
+    @pytest.mark.parametrize("options", [{"token": "a\nb"}, {"token": ""}, {"token": lambda: "é"}, {"api_key": "a\tb"}])
+    async def test_that_no_header_can_carry_is_refused_here(
+        self, connect: Open, backend: Backend, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ValueError, match="no header can carry"):
+            await connect(**options)(lambda api: api.users.get("a"))
+        assert backend.calls == []
 
     async def test_may_be_an_api_key(self, connect: Open, backend: Backend, issuer: Issuer) -> None:
         async def check(request: Any, context: Any) -> edge_pb.CheckResponse:

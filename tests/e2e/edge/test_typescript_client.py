@@ -36,6 +36,8 @@ FAILURES: dict[str, tuple[DomainError, int]] = {
     "busy twice, fresh token": (AWAY, 2),
     # The edge itself asks a second time, so this reaches the client twice.
     "busy thrice": (AWAY, 3),
+    "busy once, told": (AWAY, 1),
+    "busy, not again": (AWAY, 99),
     "later": (RateLimitError("later", retry_after_seconds=0.2), 1),
     "much later": (RateLimitError("later", retry_after_seconds=60), 99),
     "taken": (EmailTakenError("taken"), 99),
@@ -104,7 +106,7 @@ async def test_the_typescript_client(edge: Edge, backend: Backend, issuer: Issue
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    assert "# pass 31" in output.decode(), output.decode()
+    assert "# pass 38" in output.decode(), output.decode()
 
     def created(name: str) -> list[Call]:
         return [one for one in backend.calls if one.method == "CreateUser" and one.request.user.display_name == name]
@@ -117,6 +119,7 @@ async def test_the_typescript_client(edge: Edge, backend: Backend, issuer: Issue
     assert created("own key")[0].metadata["idempotency-key"] == "mine"
     assert [len(created(name)) for name in ("much later", "malformed", "newer", "nobody")] == [1, 1, 1, 0]
     assert len(created("outage")) < 30
+    assert [one.metadata["idempotency-key"] for one in created("busy, not again")] == ["mine"]
     assert busy[0].seconds_left and busy[0].seconds_left > 25
     (checked,) = (one for one in backend.calls if one.method == "Check")
     assert checked.request.attributes.request.http.headers["x-api-key"] == "the-key"
