@@ -86,11 +86,6 @@ class Mesh:
         return {name: port + self.port_offset for name, port in ports.items()}
 
     @property
-    def moved(self) -> str:
-        """Returns what a command needs to find this mesh: ` PORT_OFFSET=100`; empty at the usual ports."""
-        return f" PORT_OFFSET={self.port_offset}" if self.port_offset else ""
-
-    @property
     def collector(self) -> str:
         """Returns the address of the collector of traces and metrics: `make up TELEMETRY=on`; empty without one."""
         return f"http://127.0.0.1:{COLLECTOR_PORT + self.port_offset}" if os.environ.get("TELEMETRY") == "on" else ""

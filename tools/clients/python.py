@@ -139,5 +139,4 @@ def _docstring(text: str, indent: int, arguments: Sequence[str] = ()) -> str:
     lines = ["", *(line for one in paragraphs for line in ("", *textwrap.wrap(one, 112 - indent)))][2:]
     lines += ["", "Args:"] * bool(arguments)
     lines += [line for one in arguments for line in textwrap.wrap(one, 112 - indent, subsequent_indent=" " * 8)]
-    end = ['"""'] if len(lines) > 1 else []
-    return textwrap.indent("\n".join(['"""' + "\n".join(lines) + ('"""' if not end else ""), *end]), " " * indent)
+    return textwrap.indent('"""' + "\n".join(lines) + "\n" * (len(lines) > 1) + '"""', " " * indent)

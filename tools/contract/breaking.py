@@ -18,9 +18,8 @@ BUF = Path(sys.executable).with_name("buf")
 def main() -> int:
     """Returns buf's exit code, or 0 after a message if there is nothing to compare with."""
     for reference in REFERENCES:
-        archive = subprocess.run(
-            ["git", "archive", reference, "proto", "buf.yaml"], cwd=ROOT, capture_output=True, check=False
-        )
+        command = ["git", "archive", reference, "proto", "buf.yaml"]
+        archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
         if archive.returncode == 0:
             return _compare(reference, archive.stdout)
     print(f"No proto/ on {' or '.join(REFERENCES)} in this checkout: nothing to compare the contract with.")

@@ -48,7 +48,7 @@ def _start(mesh: Mesh) -> None:
         print("The mesh has stopped.")
     elif child := os.fork():
         _await(mesh, child)
-        _welcome(mesh, f"make down{mesh.moved} stops the mesh, make status{mesh.moved} shows it.")
+        _welcome(mesh, f"{_typed(mesh, 'down')} stops the mesh, {_typed(mesh, 'status')} shows it.")
     else:
         _leave_terminal(mesh.log("mesh"))
         with Path(os.devnull).open("w") as nowhere:
@@ -170,6 +170,10 @@ def _take(lock: TextIO, mesh: Mesh) -> None:
             return
 
 
+def _typed(mesh: Mesh, target: str) -> str:
+    return f"make {target}" + (f" PORT_OFFSET={mesh.port_offset}" if mesh.port_offset else "")
+
+
 def _done(what: str) -> None:
     print(f"  \N{CHECK MARK} {what}", flush=True)
 
@@ -189,7 +193,7 @@ def _addresses(mesh: Mesh) -> str:
         "Services (mTLS gRPC)": "  ".join(f"{one.name} :{ports[f'{one.name} grpc']}" for one in SERVICES),
         "Metrics and probes": "  ".join(f"{one.name} :{ports[f'{one.name} operations']}" for one in SERVICES),
     }
-    token = "$TOKEN" if mesh.other_issuer else f"$(make -s token{mesh.moved})"
+    token = "$TOKEN" if mesh.other_issuer else f"$({_typed(mesh, '-s token')})"
     headers = f'-H "Authorization: Bearer {token}" -H "Content-Type: application/json"'
     return f"""
 {chr(10).join(f"  {name:<26}{value}" for name, value in rows.items())}

@@ -158,10 +158,9 @@ def _operation(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas)
         parameters += [_parameter(field, "query", schemas) for field in free]
     writes = not policy.read_only
     is_get = method.name.startswith("Get")
-    if_match = writes and Precondition(method.input_type).known
     known = {
         "Idempotency-Key": writes,
-        "If-Match": if_match,
+        "If-Match": writes and Precondition(method.input_type).known,
         "If-None-Match": is_get,
         "Last-Event-ID": method.server_streaming,
         "Cache-Control": policy.cacheable,

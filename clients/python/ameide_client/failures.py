@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from ameide_client.api_error import ApiError, Violation
 from ameide_client.errors import BY_REASON
 
+# What gRPC says of a call without an answer, and what it means, the surest sign first.
 _CAUSES: Final = (
     ("Verification Check failed", "The server's certificate is for another host"),
     ("CERTIFICATE|certificate|handshake", "The server's certificate is not trusted"),
@@ -18,7 +19,6 @@ _CAUSES: Final = (
     ("[Tt]imed? ?out|unreachable|No route", "The server cannot be reached"),
     ("Deadline", "No answer came within the timeout"),
 )
-"""What gRPC says of a call without an answer, and what it means, the surest sign first."""
 
 
 def read_failure(failure: grpc.RpcError) -> ApiError:
