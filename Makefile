@@ -269,7 +269,7 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 	@touch $@
 
 # Folders are listed, too, so that a proto that goes away counts; not `proto` itself, which is a target.
-$(EDGE): $(shell find proto -mindepth 1) tools/contract/generate.py $(wildcard tools/edge/*.py tools/mcp/*.py tools/openapi/*.py) \
+$(EDGE): $(shell find proto -mindepth 1) tools/contract/generate.py $(wildcard tools/edge/*.py tools/mcp/*.py tools/openapi/*.py tools/openapi/*.md) \
     libs/api_common/api_common/errors/registry.py envoy/local/authentication.yaml .venv/.ready
 	@echo "Generating code from proto/" >&2
 	@$(PY) -m tools.contract.generate >&2

@@ -51,7 +51,7 @@ FILTERS: Final = {
 RESOURCE: Final = "/.well-known/oauth-protected-resource"
 OPEN: Final = (
     *("/healthz", "/", RESOURCE, "/openapi.json", "/llms.txt", "/docs"),
-    *("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
+    *("/docs/start.js", "/docs/page.css", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
     *("/docs/live", "/console", "/console/console.js", "/console/console.css", "/console/sign-in"),
 )
 MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]

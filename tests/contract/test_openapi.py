@@ -18,6 +18,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from tests import node_packages, protos
+from tests.contract.test_api_guide import GUIDE
 from tools.openapi import document
 from tools.openapi.schemas import Schemas
 
@@ -115,8 +116,33 @@ def test_a_refusal_has_the_headers_that_belong_to_it() -> None:
 
 def test_an_rpc_says_which_error_it_is_by_its_status() -> None:
     taken = OPERATIONS["CreateUser"][2]["responses"]["409"]
-    assert "- `EMAIL_TAKEN`: A live user of the tenant has this e-mail address." in taken["description"]
-    assert taken["content"]["application/json"]["example"]["details"][0]["reason"] == "EMAIL_TAKEN"
+    assert taken["$ref"] == "#/components/responses/409"
+    assert taken["description"].startswith("ALREADY_EXISTS (EMAIL_TAKEN) if a live user")
+    assert taken["description"].endswith("`EMAIL_TAKEN`, `CONCURRENT_UPDATE`, `IDEMPOTENCY_KEY_IN_USE`")
+    assert "TOO_MANY_CALLS" in OPERATIONS["GetUser"][2]["responses"]["429"]["description"]
+    assert "TOO_MANY_WATCHES" in OPERATIONS["WatchUsers"][2]["responses"]["429"]["description"]
+
+
+def test_every_refusal_refers_to_a_shared_one() -> None:
+    """The document says once what an error looks like."""
+    refusals = [one for *_, operation in OPERATIONS.values() for one in operation["responses"].items() if one[0] >= "3"]
+    assert {status: one["$ref"].rpartition("/")[2] for status, one in refusals} == {
+        status: status for status in DOCUMENT["components"]["responses"]
+    }
+
+
+def test_one_table_says_of_every_reason_what_it_means_and_what_to_do() -> None:
+    assert DOCUMENT["tags"][-1]["name"] == "Errors"
+    rows = re.findall(r"(?m)^\| `(\w+)` \| ([\d, ]+) \| (.*) \| (.*) \|$", DOCUMENT["tags"][-1]["description"])
+    assert [name for name, *_ in rows] == DOCUMENT["components"]["schemas"]["Reason"]["enum"]
+    guide = {
+        name: set(statuses.split(", "))
+        for name, statuses in re.findall(r"(?m)^\| `(\w+)` \| \w+ \| ([\d, ]+) \|", GUIDE.read_text())
+    }
+    for name, statuses, means, advice in rows:
+        assert set(statuses.split(", ")) <= guide[name], name
+        assert re.fullmatch(r"[^.]+\.", means), name
+        assert re.fullmatch(r"[A-Z][^|]+\.", advice), f"the comment of {name} has no second sentence: what to do"
 
 
 def test_every_reason_of_the_contract_is_one_of_the_document() -> None:

@@ -1,6 +1,5 @@
 """The whole mesh, started by the same commands that a developer types."""
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,16 +8,12 @@ from typing import Final
 import httpx
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
+from tests.e2e.pages import chromium
 from tests.e2e.started import Command, run, running, token
 from tests.ports import mesh_offset
 from tools.topology import Mesh
 
-FLAGS: Final = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 IMPATIENT: Final = {"USERS_WATCH_STALL_SECONDS": "2"}
 """What a test waits for comes sooner than in the mesh that everybody starts."""
 
@@ -54,16 +49,5 @@ def open_client(mesh: Mesh) -> Iterator[Callable[..., httpx.Client]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.fail("The tests need a browser: on Debian and Ubuntu, apt install chromium chromium-driver")
-    # Nothing of it is downloaded by selenium: both programs are named.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(programs[0])
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = webdriver.Chrome(options, Service(str(programs[1])))
+    with chromium() as driver:
         yield driver
-        driver.quit()

@@ -7,19 +7,38 @@ import httpx
 import pytest
 from selenium import webdriver
 
-from tests.e2e.pages import find, logged, opened, press, requested, text_of
+from tests.contract.test_openapi import DOCUMENT, OPERATIONS
+from tests.e2e.pages import find, holds, logged, opened, press, requested, says, seen_as, text_of
 from tests.e2e.started import token
 from tools.topology import Mesh
 
 # The start of mesh and browser is the first test's.
 pytestmark = pytest.mark.timeout(180)
 LIST_USERS: Final = "#operations-User-ListUsers"
+THREE_SCREENS: Final = 3 * 900
 
 
 @pytest.fixture
 def page(browser: webdriver.Chrome, mesh: Mesh) -> webdriver.Chrome:
     """The page, just opened; what was logged before is gone."""
     return opened(browser, f"{mesh.url}/docs")
+
+
+def authorize(page: webdriver.Chrome, mesh: Mesh, role: str) -> None:
+    press(page, ".auth-wrapper .authorize")
+    find(page, "#auth-bearer-value").send_keys(token(mesh, "the-page", role))
+    press(page, ".modal-ux button.authorize")
+    press(page, ".modal-ux .btn-done")
+
+
+def longest() -> str:
+    """The selector of the operation that has most to show: parameters, a body, refusals."""
+    sizes = {
+        name: len(one["parameters"]) + len(one["responses"]) + 4 * ("requestBody" in one)
+        for name, (*_, one) in OPERATIONS.items()
+    }
+    name = max(sizes, key=lambda one: sizes[one])
+    return f"#operations-{OPERATIONS[name][2]['tags'][0]}-{name}"
 
 
 class TestPage:
@@ -29,19 +48,47 @@ class TestPage:
         body = {"displayName": "Grace Hopper", "email": "grace@navy.example"}
         assert open_client("the-page", "admin").post("/v1/users", json=body).status_code == 200
 
-        press(page, ".auth-wrapper .authorize")
-        find(page, "#auth-bearer-value").send_keys(token(mesh, "the-page", "viewer"))
-        press(page, ".modal-ux button.authorize")
-        press(page, ".modal-ux .btn-done")
+        authorize(page, mesh, "viewer")
         press(page, f"{LIST_USERS} .opblock-summary-control")
         press(page, f"{LIST_USERS} .execute")
         assert text_of(page, f"{LIST_USERS} tr.response .response-col_status").split() == ["200"]
         assert "Grace Hopper" in text_of(page, f"{LIST_USERS} tr.response .response-col_description")
 
         assert logged(page, "browser") == []
-        own = ["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"]
-        assert sorted(requested(page)) == [f"{mesh.url}{path}" for path in (*own, "/v1/users")]
+        own = [
+            "/docs",
+            *(f"/docs/{name}" for name in ("page.css", "start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
+        ]
+        assert sorted(requested(page)) == [f"{mesh.url}{path}" for path in (*own, "/openapi.json", "/v1/users")]
         assert text_of(page, "a[href='/console']")
+
+    def test_shows_an_operation_on_three_screens_and_each_error_once(self, page: webdriver.Chrome) -> None:
+        operation = longest()
+        find(page, operation)
+        # Axe looks at what is open.
+        others = f".opblock-tag-section:not(:has({operation})) .opblock-tag[data-tag]"
+        page.execute_script("document.querySelectorAll(arguments[0]).forEach((one) => one.click())", others)
+        with seen_as(page, "light", 1280):
+            press(page, f"{operation} .opblock-summary-control")
+            refused = text_of(page, f"{operation} .refusals").split()
+            assert find(page, operation).size["height"] <= THREE_SCREENS
+        assert {"400", "INVALID_REQUEST", "ETAG_MISMATCH", "429", "TOO_MANY_CALLS", "504"} <= set(refused)
+        # Beside the answer there is no example: what an error looks like is told once.
+        assert text_of(page, f"{operation} .responses-wrapper").count("Media type") == 1
+        rows = page.execute_script("return [...document.querySelectorAll('.errors td code[id]')].map((one) => one.id)")
+        assert rows == DOCUMENT["components"]["schemas"]["Reason"]["enum"]
+        press(page, f"{operation} .refusals a[href='#ETAG_MISMATCH']")
+        assert "Read the resource again" in text_of(page, ".errors tr:focus-within")
+        holds(page, "the page", operation)
+
+    def test_ends_a_watch_that_it_executes(self, page: webdriver.Chrome, mesh: Mesh) -> None:
+        watch = "#operations-User-WatchUsers"
+        authorize(page, mesh, "viewer")
+        press(page, f"{watch} .opblock-summary-control")
+        press(page, f"{watch} .execute")
+        assert text_of(page, f"{watch} tr.response .response-col_status").split() == ["200"]
+        says(page, f"{watch} tr.response .response-col_description", "bookmark")
+        says(page, f"{watch} tr.response .response-col_description", "The console and curl -N go on.")
 
     def test_runs_nothing_that_was_put_into_it(self, page: webdriver.Chrome) -> None:
         find(page, ".auth-wrapper .authorize")

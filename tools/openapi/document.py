@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any, Final, cast
 
 from ameide.common.v1 import policy_pb2
@@ -19,37 +20,7 @@ PATH: Final = ROOT / "docs" / "openapi.json"
 _TEXT: Final = {"type": "string"}
 _ID: Final = {"type": "string", "format": "uuid"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
-_ABOUT: Final = """\
-Users, workflows, agents and IPAs (a workflow bound to agents) of a tenant. The tenant comes from the credential: a
-bearer token, or the API key of a service account.
-
-Every error has one shape, `Error`, whichever layer it comes from; its `reason` is for programs. An `Idempotency-Key`
-makes any call that writes safe to repeat for 24 hours. An `etag` guards against lost updates.
-
-One address speaks every protocol. A first call in each, after `TOKEN=$(make -s token)` and with `buf` from the
-checks (`.venv/bin`):
-
-REST
-
-    curl http://127.0.0.1:8080/v1/me -H "Authorization: Bearer $TOKEN"
-
-gRPC, and with `--protocol grpcweb` gRPC-Web
-
-    buf curl http://127.0.0.1:8080/ameide.user.v1.UserService/GetMe --protocol grpc --http2-prior-knowledge \\
-        --schema proto -H "Authorization: Bearer $TOKEN"
-
-Connect
-
-    curl http://127.0.0.1:8080/ameide.user.v1.UserService/GetMe -H "Authorization: Bearer $TOKEN" \\
-        -H "Content-Type: application/json" -d '{}'
-
-MCP: the list of tools for AI agents
-
-    curl http://127.0.0.1:8080/mcp/users -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
-        -d '{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
-
-Each operation has a rate class, and the limits of each class are counted separately:
-"""
+_ABOUT: Final = Path(__file__).with_name("about.md")
 _PARAMETERS: Final = {
     "X-Request-Id": (_ID, "Names the call in answers and logs; the edge makes one if it is absent or not a UUID."),
     "traceparent": (_TEXT | {"maxLength": 55}, "The caller's trace (W3C Trace Context), which the call continues."),
@@ -122,9 +93,10 @@ def build() -> Json:
             verb, path, operation = _operation(method, policies[method.name], schemas)
             paths.setdefault(path, {})[verb] = operation
     refusals.add_error_schema(schemas)
+    tags.append({"name": "Errors", "description": refusals.table()})
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Ameide API", "version": "1", "description": "\n".join([_ABOUT, *_rate_classes()])},
+        "info": {"title": "Ameide API", "version": "1", "description": _ABOUT.read_text() + "\n".join(_rate_classes())},
         "servers": [{"url": "/", "description": "The edge that serves this document."}],
         "security": [{"bearer": []}, {"apiKey": []}],
         "tags": tags,

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from ameide.common.v1 import violation_pb2
 from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
+from grpc import StatusCode
 
-from tools.contract.descriptors import reasons, text_of
+from tools.contract.descriptors import has_route, methods_of, public_services, reasons, text_of
 from tools.openapi.schemas import Json, Schemas, enum_schema
 
 ANYWHERE: Final = frozenset({400, 401, 403, 405, 429, 431, 500, 503, 504})
@@ -21,6 +23,8 @@ OF_MUTATIONS: Final = {
     "ABORTED": ["CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE"],
 }
 """Reasons, by gRPC code, with which every operation that writes can fail."""
+OF_SHARES: Final = {False: "TOO_MANY_CALLS", True: "TOO_MANY_WATCHES"}
+"""The reason with which every operation can fail, by whether it streams."""
 
 # Of two rows with the same code the first is the general one.
 _ROWS: Final[dict[str, ErrorSpec]] = {spec.code.name: spec for spec in reversed(REGISTRY)}
@@ -67,10 +71,38 @@ def add_error_schema(schemas: Schemas) -> None:
     }
 
 
+def table() -> str:
+    """Returns the table of every reason, in Markdown. In the contract the rest of its comment says what to do."""
+    rows = [
+        f"| `{name}` | {', '.join(map(str, statuses))} | {means}. | {advice} |"
+        for name, (_, statuses) in sent().items()
+        for means, _, advice in [reasons()[name].partition(". ")]
+    ]
+    return "\n".join(["| Reason | Status | Means | What to do |", "|---|---|---|---|", *rows])
+
+
+@cache
+def sent() -> dict[str, tuple[str, list[int]]]:
+    """Returns the gRPC code and the HTTP statuses of each reason, by its name."""
+    own = {spec.error.reason: spec for spec in REGISTRY}
+    codes = dict.fromkeys(OF_SHARES.values(), "RESOURCE_EXHAUSTED") | {name: one.code.name for name, one in own.items()}
+    codes |= {row.reason: row.code.name for row in EDGE_REPLIES}
+    codes |= {reason: code for code, named in OF_MUTATIONS.items() for reason in named}
+    for method in (one for service in public_services() for one in methods_of(service) if has_route(one)):
+        codes |= {reason: code for code, named, _ in _clauses(method) for reason in named}
+    found = {}
+    for reason, code in sorted(codes.items()):
+        statuses = {row.http_status for row in EDGE_REPLIES if row.reason == reason}
+        if reason in own or not statuses:
+            statuses.add(own.get(reason, _ROWS[code]).http_status)
+        found[reason] = (code, sorted(statuses))
+    return found
+
+
 def shared_responses() -> dict[str, Json]:
-    """Returns the responses that are the same for all operations, by HTTP status."""
-    rows = (row for row in EDGE_REPLIES if row.http_status in ANYWHERE | WITH_BODY)
-    found = {str(row.http_status): _response(_bullet(row.reason), row.code.value[0], row.reason) for row in rows}
+    """Returns the responses that operations refer to, by HTTP status."""
+    general = {row.http_status: row.reason for row in EDGE_REPLIES} | {404: "RESOURCE_NOT_FOUND", 409: "ALREADY_EXISTS"}
+    found = {str(status): _response(status, general[status]) for status in sorted(ANYWHERE | WITH_BODY | {404, 409})}
     for status, name in (("401", "WWW-Authenticate"), ("405", "Allow")):
         found[status]["headers"][name] = {"$ref": f"#/components/headers/{name}"}
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in ("ETag", "Age", "X-Request-Id")}
@@ -78,24 +110,22 @@ def shared_responses() -> dict[str, Json]:
 
 
 def responses(method: MethodDescriptor, *, writes: bool, has_body: bool, has_variables: bool) -> dict[str, Json]:
-    """Returns the error responses of an operation by HTTP status, in order."""
-    statuses = ANYWHERE | (WITH_BODY if has_body else frozenset())
-    found = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
-    said = list(_clauses(method))
+    """Returns the error responses of an operation by HTTP status: references with its meaning and reasons."""
+    said = [*_clauses(method), ("RESOURCE_EXHAUSTED", [OF_SHARES[method.server_streaming]], "")]
     if has_variables:
         said.append(("NOT_FOUND", ["METHOD_NOT_FOUND"], ""))
     if writes:
         said += [(code, reasons, "") for code, reasons in OF_MUTATIONS.items()]
-    for status in sorted({_ROWS[code].http_status for code, _, _ in said}):
-        here = [(code, reasons, text) for code, reasons, text in said if _ROWS[code].http_status == status]
-        named = [reason for _, reasons, _ in here for reason in reasons]
-        if status in ANYWHERE:
-            named.append(next(row.reason for row in EDGE_REPLIES if row.http_status == status))
-        texts = [f"{text}." for _, _, text in here if text]
-        lines = [" ".join(texts), "", *map(_bullet, dict.fromkeys(named))]
-        code, (first, *_), _ = here[0]
-        found[str(status)] = _response("\n".join(lines).strip(), _ROWS[code].code.value[0], first)
-    return dict(sorted(found.items()))
+    statuses = ANYWHERE | (WITH_BODY if has_body else frozenset()) | {_ROWS[code].http_status for code, *_ in said}
+    found = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    for status in {_ROWS[code].http_status for code, *_ in said}:
+        here = [(named, text) for code, named, text in said if _ROWS[code].http_status == status]
+        named = [reason for reasons, _ in here for reason in reasons]
+        named += [row.reason for row in EDGE_REPLIES if row.http_status == status and status in ANYWHERE]
+        texts = " ".join(f"{text}." for _, text in here if text)
+        listed = ", ".join(f"`{reason}`" for reason in dict.fromkeys(named))
+        found[str(status)]["description"] = f"{texts}\n\n{listed}".strip()
+    return found
 
 
 def _clauses(method: MethodDescriptor) -> Iterator[tuple[str, list[str], str]]:
@@ -111,21 +141,17 @@ def _clauses(method: MethodDescriptor) -> Iterator[tuple[str, list[str], str]]:
         yield code, named or [_ROWS[code].error.reason], clause
 
 
-def _response(description: str, code: int, reason: str) -> Json:
-    info = {"@type": f"{_RPC}ErrorInfo", "reason": reason, "domain": ERROR_DOMAIN, "metadata": {}}
-    request = {"@type": f"{_RPC}RequestInfo", "requestId": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10", "servingData": ""}
+def _response(status: int, reason: str) -> Json:
+    details = [
+        {"@type": f"{_RPC}ErrorInfo", "reason": reason, "domain": ERROR_DOMAIN, "metadata": {}},
+        {"@type": f"{_RPC}RequestInfo", "requestId": "6f9c2a34-8f3f-4b0e-9a51-0c8f4f0f4f10", "servingData": ""},
+    ]
     names = (*_HEADERS, "Retry-After", "X-RateLimit-Reset") if reason == "RATE_LIMITED" else _HEADERS
+    lines = [f"- `{name}`: {reasons()[name]}" for name, (_, statuses) in sent().items() if status in statuses]
+    code, _ = sent()[reason]
+    example = {"code": StatusCode[code].value[0], "message": reasons()[reason], "details": details}
     return {
-        "description": description,
+        "description": "\n".join(lines),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/Error"},
-                "example": {"code": code, "message": reasons()[reason], "details": [info, request]},
-            }
-        },
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "example": example}},
     }
-
-
-def _bullet(reason: str) -> str:
-    return f"- `{reason}`: {reasons()[reason]}"

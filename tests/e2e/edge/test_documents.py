@@ -27,6 +27,7 @@ FILES: Final = {
     "/llms.txt": (GENERATED / "llms.txt", "text/plain; charset=utf-8", "no-cache"),
     "/docs": (ENVOY / "docs" / "index.html", "text/html; charset=utf-8", "no-cache"),
     "/docs/start.js": (ENVOY / "docs" / "start.js", "text/javascript; charset=utf-8", "no-cache"),
+    "/docs/page.css": (ENVOY / "docs" / "page.css", "text/css; charset=utf-8", "no-cache"),
     "/docs/swagger-ui.css": (docs_page.FOLDER / "swagger-ui.css", "text/css; charset=utf-8", "max-age=3600"),
     "/docs/swagger-ui-bundle.js": (
         *(docs_page.FOLDER / "swagger-ui-bundle.js", "text/javascript; charset=utf-8", "max-age=3600"),
