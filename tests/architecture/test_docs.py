@@ -36,6 +36,13 @@ def test_a_decision_has_four_sections_short_lines_and_a_place_in_the_index(page:
     assert f"({page.name})" in (page.parent / "README.md").read_text(), "Add the page to docs/adr/README.md"
 
 
+def test_pictures_are_shown_and_small() -> None:
+    pictures = sorted((ROOT / "docs" / "images").iterdir())
+    text = (ROOT / "README.md").read_text()
+    assert [one.name for one in pictures if f"(docs/images/{one.name})" not in text] == [], "README shows them"
+    assert {one.name: one.stat().st_size for one in pictures if one.stat().st_size >= 200_000} == {}
+
+
 def test_lines_of_pages_and_protos_are_short() -> None:
     """A row of a table is one line, and so is what a reader copies into a terminal. Ruff checks Python."""
     long = [
