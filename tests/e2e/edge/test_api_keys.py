@@ -118,7 +118,7 @@ async def test_too_many_wrong_keys_of_an_address_are_told_to_wait_in_every_langu
 async def test_of_many_keys_at_once_few_are_asked_about(edge: Edge, backend: Backend) -> None:
     answer = asyncio.Event()
 
-    async def check(request: Any, context: Any) -> pb.CheckResponse:
+    async def check(request: Any, context: Any) -> Any:
         await answer.wait()
         return await refusing(401)(request, context)
 
