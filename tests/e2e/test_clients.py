@@ -1,4 +1,4 @@
-"""What docs/clients.md says, done: its blocks run against a mesh, and print what the page prints."""
+"""What docs/clients.md and docs/cookbook.md say, done: their blocks run against a mesh, and print what they say."""
 
 import json
 import os
@@ -22,7 +22,8 @@ from tests.services import owner_of
 from tools.clients import python, typescript
 from tools.topology import ROOT, Mesh
 
-PAGE: Final = ROOT / "docs" / "clients.md"
+PAGES: Final = {"clients": 7, "cookbook": 15}
+"""The pages of docs/ whose blocks are run, and how many blocks there are after the first."""
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -34,9 +35,9 @@ def built() -> None:
         pytest.fail(str(error))
 
 
-def programs() -> list[tuple[str, str, str]]:
+def programs(page: str) -> list[tuple[str, str, str]]:
     """Returns the language, text and expected output of each block; what the first one sets holds for all."""
-    blocks = BLOCK.findall(PAGE.read_text())
+    blocks = BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text())
     following = [*blocks[1:], ("", "")]
     return [
         (language, text, output if kind == "text" else "")
@@ -83,8 +84,9 @@ def run_typescript(text: str, environment: dict[str, str]) -> str:
 
 
 @pytest.mark.timeout(180)
-def test_the_page_says_what_happens(mesh: Mesh, built: None) -> None:
-    (_, first, _), *blocks = programs()
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_says_what_happens(mesh: Mesh, built: None, page: str) -> None:
+    (_, first, _), *blocks = programs(page)
     environment = {
         **os.environ,
         "AMEIDE_LOCAL_DIR": str(mesh.folder),
@@ -92,15 +94,7 @@ def test_the_page_says_what_happens(mesh: Mesh, built: None) -> None:
         "TENANT": f"t-{secrets.token_hex(8)}",
     }
     environment["TOKEN"] = run(["bash", "-euc", f"{first}echo $TOKEN"], environment).strip()
-    assert [language for language, _, _ in blocks] == [
-        "python",
-        "python",
-        "python",
-        "typescript",
-        "typescript",
-        "sh",
-        "sh",
-    ]
+    assert len(blocks) == PAGES[page]
     for language, text, output in blocks:
         assert output, f"the page does not say what this prints:\n{text}"
         if language == "typescript":
