@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients console new-service golden catalog help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
-    flow load soak attack rotate-keys faults mutants programs images check-images check-clients check-keycloak check-limits check-prometheus check-upgrade pictures test-containers ratelimit chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-cluster check-images check-clients check-keycloak check-limits check-prometheus check-upgrade pictures test-containers ratelimit chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -105,6 +105,9 @@ check-clients: $(CHECKS) ## try both clients with the oldest and the newest vers
 
 pictures: $(CHECKS) ## draw docs/images from a running mesh: the console, and a dashboard from a real scrape; three minutes
 	@$(PY) -m tests.checks.pictures
+
+check-cluster: $(CHECKS) ## install, upgrade, roll back, drain and break every example of the chart on a real Kubernetes with fake nodes; a table at the end
+	@$(PY) -m tests.cluster.run
 
 check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotate its keys, stop it; five minutes, a table at the end
 	@$(PY) -m tests.checks.keycloak

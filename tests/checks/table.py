@@ -12,10 +12,10 @@ class Table:
     """What a check has found so far."""
 
     title: str
-    _lines: list[tuple[str, str, str]] = field(default_factory=list)
+    _lines: list[tuple[str, ...]] = field(default_factory=list)
 
     @contextmanager
-    def line(self, name: str) -> Iterator[list[str]]:
+    def line(self, name: str, expected: str = "") -> Iterator[list[str]]:
         """Adds a line for what the block does; the block appends what it saw. One that fails keeps no other back."""
         seen: list[str] = []
         started = time.monotonic()
@@ -24,9 +24,9 @@ class Table:
             result = "ok"
         except Exception as error:  # noqa: BLE001 - the table tells all of them
             result = "FAILED"
-            seen.append(f"{type(error).__name__}: {error}".splitlines()[0][:200])
-        self._lines.append((result, name, "; ".join(seen)))
+            seen.append(f"{type(error).__name__}: {error}".splitlines()[0][:300])
         took = f"{time.monotonic() - started:.0f} s"
+        self._lines.append((result, name, expected, "; ".join(seen), took))
         print(f"{result:<7} {name} ({took}) {'; '.join(seen)}", file=sys.stderr, flush=True)
 
     def finish(self) -> None:
@@ -35,9 +35,11 @@ class Table:
         Raises:
             SystemExit: a line failed, or there is none.
         """
-        width = max((len(name) for _, name, _ in self._lines), default=0)
         print(f"\n{self.title}\n")
-        for result, name, seen in self._lines:
-            print(f"{result:<7} {name:<{width}}  {seen}")
-        if not self._lines or any(result != "ok" for result, _, _ in self._lines):
+        rows = [("", "step", "expected", "seen", "time"), *self._lines]
+        kept = [column for column in zip(*rows, strict=True) if any(column[1:])]
+        widths = [max(map(len, column)) for column in kept]
+        for row in zip(*kept, strict=True):
+            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        if not self._lines or any(result != "ok" for result, *_ in self._lines):
             raise SystemExit(1)
