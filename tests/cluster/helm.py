@@ -41,7 +41,7 @@ class Helm:
         """Runs a command that has to be refused; returns what Helm says."""
         done = self._ask(verb, *more)
         assert done.returncode == REFUSED, f"{done.returncode}: {done.stdout}"
-        return "\n".join(line for line in done.stdout.splitlines() if " INFO " not in line)
+        return " ".join(line for line in done.stdout.splitlines() if " INFO " not in line)
 
     def _ask(self, *words: Any) -> subprocess.CompletedProcess[str]:
         told = [self.release, self.namespace, str(self.kubeconfig), self.seconds, *words]

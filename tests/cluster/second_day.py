@@ -96,7 +96,8 @@ def placement(table: Table, release: Release, nodes: Nodes) -> None:
         nodes.label(name, pool="api")
     with table.line("no node may be used", "the migration ends at its deadline, no pod is replaced") as seen:
         before = release.names()
-        said = release.is_refused(image={"tag": "six"}, migration={"deadlineSeconds": 5})
+        said = release.is_refused(image={"tag": "six"}, migration={"deadlineSeconds": 30})
+        assert "pre-upgrade hooks failed" in said, said
         assert release.names() == before, "pods were replaced"
         seen.append(said[:100])
     chosen = {"nodeSelector": {"pool": "api"}, "tolerations": [{"key": "dedicated", "operator": "Exists"}]}
