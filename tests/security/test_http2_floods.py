@@ -22,13 +22,15 @@ from bench.attack.http2 import (
 )
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.plugin import Edge, Issuer
-from tests.security.sockets import MIB, connected
+from tests.security.sockets import MIB, connected, head
 from tests.security.test_held_bodies import most_held, others_served
 
 BURSTS: Final = 100
 RESETS: Final = 3000
 SECONDS: Final = 20
 CANCEL: Final = (8).to_bytes(4, "big")
+CROWD: Final = 500
+"""Requests that the edge reads at once: 32 KiB."""
 HELD: Final = 4 * MIB
 """Less than what each of them sends, or unpacks to."""
 
@@ -71,6 +73,41 @@ async def test_end_the_connection_of_their_sender(edge: Edge, issuer: Issuer, ba
     }
     async with others_served(edge, issuer):
         assert await flooded(edge, floods) == set(floods)
+
+
+def ended_streams(received: bytes) -> int:
+    """Counts the frames that end a stream."""
+    count = 0
+    while len(received) >= 9:
+        length, kind, flags = int.from_bytes(received[:3], "big"), received[3], received[4]
+        count += kind in {DATA, HEADERS} and bool(flags & END_STREAM)
+        received = received[9 + length :]
+    return count
+
+
+async def ahead_of_others(edge: Edge) -> int:
+    """Asks hundreds of times at once, then as eight others; returns how many answers the many got before the last."""
+    others = connected(edge, 8)
+    async with connected(edge, 1, "127.0.2.1") as (many,), others as few:
+        wrong = bearer("a.b.c")
+        calls = [
+            frame(HEADERS, block(get("/v1/me", wrong)), flags=END_HEADERS | END_STREAM, stream=stream)
+            for stream in range(1, 2 * CROWD, 2)
+        ]
+        await many.send(PREFACE + frame(SETTINGS))
+        await many.send(b"".join(calls))
+        for one in few:
+            await one.send(head("GET", "/v1/me", ()))
+        async with asyncio.timeout(SECONDS):
+            while not all(one.received for one in few):
+                await asyncio.sleep(0)
+        return ended_streams(many.received)
+
+
+async def test_of_requests_let_others_have_their_turn(edge: Edge) -> None:
+    """A worker of the edge serves one connection after the other, and would answer all that one has sent at once."""
+    # A client that loses its processor between two of its own calls sees the others late: one round is enough.
+    assert min([await ahead_of_others(edge) for _ in range(3)]) < CROWD / 10
 
 
 async def test_leave_nothing_behind(edge: Edge, issuer: Issuer, backend: Backend) -> None:
