@@ -69,7 +69,7 @@ def build(
                 "entries": [*first, *({"key": key} for key in keys)],
                 "token_bucket": bucket(rate=f"{rate}{part}.{keys[-1]}", seconds=seconds),
             }
-            for part, first in _parts(classes)
+            for part, first in [(f".{name}", [{"key": "class", "value": name}]) for name in classes] or [("", [])]
             for keys in (("tenant",), ("tenant", "principal"))
         ]
 
@@ -153,10 +153,6 @@ def _source(file: str) -> Path:
     """Returns where a file of the edge's working directory comes from (`layout.py`)."""
     folders = (ROOT / "docs", GENERATED, ENVOY, ROOT / "third_party" / "swagger-ui")
     return next(path for folder in folders for path in (folder / file, folder / Path(file).name) if path.exists())
-
-
-def _parts(classes: Sequence[str]) -> list[tuple[str, list[Any]]]:
-    return [(f".{name}", [{"key": "class", "value": name}]) for name in classes] or [("", [])]
 
 
 def _sizes(**size: str) -> Any:

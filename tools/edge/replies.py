@@ -21,7 +21,8 @@ def rows() -> list[Node]:
         *((_REPLIES[401], _all(_UNAUTHENTICATED, _cel(found)), f" {fault}") for fault, found in _FAULTS.items()),
         *((_REPLIES[status], condition, "") for status, condition in _cases()),
     ]
-    strict = _bad_request(*(f"%DYNAMIC_METADATA(strict.json:{name})%" for name in ("field", "description", "reason")))
+    violation = {name: f"%DYNAMIC_METADATA(strict.json:{name})%" for name in ("field", "description", "reason")}
+    strict = {"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]}
     return [
         *_AGENTS,
         *(_grpc_row(*case) for case in cases),
@@ -93,11 +94,6 @@ def _headers(reply: EdgeReply) -> list[Node]:
 
 def _header(key: str, value: str) -> Node:
     return {"header": {"key": key, "value": value}}
-
-
-def _bad_request(field: str, description: str, reason: str) -> Node:
-    violation = {"field": field, "description": description, "reason": reason}
-    return {"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]}
 
 
 def _all(*filters: Node) -> Node:

@@ -30,7 +30,8 @@ class Method(Generic[ResponseT]):
 
     def on(self, kind: Callable[..., Any]) -> Any:
         """Returns the method on a channel; ``kind`` is a function of the channel, such as `unary_unary`."""
-        return kind(self.path, request_serializer=_serialize, response_deserializer=self.response.FromString)
+        write, read = Message.SerializeToString, self.response.FromString
+        return kind(self.path, request_serializer=write, response_deserializer=read)
 
     def metadata(self, idempotency_key: str | None, max_age: int) -> Metadata:
         """Returns the headers that all attempts of one call share."""
@@ -63,7 +64,3 @@ def _plain(credential: str) -> str:
     if not re.fullmatch(r"[ -~]+", stripped := credential.strip()):
         raise ValueError("the token or API key is empty, or holds a character that no header can carry")
     return stripped
-
-
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()

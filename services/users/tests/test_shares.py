@@ -282,13 +282,37 @@ class TestTurns:
 
     async def test_end_before_the_call_does_and_only_once(self) -> None:
         shares = Shares(SharesSettings(tenant_turns=1))
-        async with shares.turn(ADA) as end_turn:
-            end_turn()
-            end_turn()
+        async with shares.turn(ADA) as turn:
+            turn.end()
+            turn.end()
             async with asyncio.timeout(1), shares.turn(ADA):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.01), shares.turn(ADA):
                         pass
+
+    async def test_are_taken_again_after_a_call_to_another_service(self) -> None:
+        shares = Shares(SharesSettings(tenant_turns=1))
+        async with shares.turn(ADA) as turn:
+            turn.end()
+            async with shares.turn(BOB):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await turn.take()
+            async with asyncio.timeout(1):
+                await turn.take()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01), shares.turn(BOB):
+                    pass
+        assert not shares._lines
+
+    async def test_of_expensive_calls_are_one_and_leave_the_others_alone(self) -> None:
+        shares = Shares(SharesSettings(tenant_turns=1))
+        async with asyncio.timeout(1), shares.turn(ADA, expensive=True), shares.turn(ADA), shares.turn(EVE):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01), shares.turn(BOB, expensive=True):
+                    pass
+            async with shares.turn(EVE, expensive=True):
+                pass
 
     async def test_end_when_a_watch_is_open(
         self, users_database: TestDatabase, identity: Identity, admin: Caller

@@ -1,15 +1,42 @@
 """The contexts of a call: caller, tenant, request, deadline; plain frozen values without transport objects."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
 from api_common.authn import Principal
-from api_common.db import Transaction
+from api_common.db import TenantSemaphore, Transaction
 from api_common.telemetry import Trace
 
 MAX_CALL_SECONDS: Final = 60
 """The longest time of a unary call, whatever deadline the caller sets."""
+
+
+class Turn:
+    """A place among the calls of one tenant that are worked on."""
+
+    def __init__(self, line: TenantSemaphore, tenant_id: str) -> None:
+        self._line, self._tenant_id = line, tenant_id
+        self._is_wanted = False
+        self.held: Final = ExitStack()
+        """What the call holds until its turn ends."""
+
+    async def take(self) -> None:
+        """Waits until fewer calls of the tenant are worked on than may be."""
+        if not self._is_wanted:
+            self._is_wanted = True
+            try:
+                await self._line.acquire(self._tenant_id)
+            except BaseException:
+                self._is_wanted = False
+                raise
+            self.held.callback(self._line.release, self._tenant_id)
+
+    def end(self) -> None:
+        """Lets the next call of the tenant be worked on."""
+        self._is_wanted = False
+        self.held.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +52,8 @@ class CallContext:
     """This call's part of its trace; calls to siblings are spans of it."""
     token: str = field(default="", repr=False)
     """The caller's own token, for calls to sibling services."""
-    end_turn: Callable[[], None] = field(default=lambda: None, repr=False)
-    """Lets the next call of the tenant be worked on."""
+    turn: Turn | None = field(default=None, repr=False)
+    """Its place among the calls of its tenant that are worked on."""
     is_own_deadline: bool = False
     """The deadline is ours and not the caller's, so a sibling that exceeds it counts as unavailable."""
 
@@ -37,7 +64,13 @@ class CallContext:
 
     async def let_go(self) -> None:
         """Gives up what others may wait for, before a call to another service."""
-        self.end_turn()
+        if self.turn is not None:
+            self.turn.end()
+
+    async def go_on(self) -> None:
+        """Waits for a turn again, after that call."""
+        if self.turn is not None:
+            await self.turn.take()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +82,7 @@ class RequestContext(CallContext):
 
     async def let_go(self) -> None:
         """Gives up the turn, and the database connection with all locks."""
-        self.end_turn()
+        await CallContext.let_go(self)
         await self.transaction.let_go()
 
 

@@ -11,8 +11,10 @@ from typing import Any, Final, cast
 from ameide.common.v1 import policy_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
+
+from api_common.errors import ValidationError
 
 
 class PolicyError(Exception):
@@ -69,6 +71,17 @@ class MethodPolicy:
         """Whether only services of the mesh may call it, with their own tokens; the edge has no route to it."""
         return self.permission.endswith(".internal")
 
+    def decode(self, payload: bytes) -> Any:
+        """Returns the request of ``payload``.
+
+        Raises:
+            ValidationError: it is none.
+        """
+        try:
+            return self.request_class.FromString(payload)
+        except (DecodeError, RecursionError) as error:
+            raise ValidationError("The request does not decode as the method's message.") from error
+
 
 def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:
     """Returns the policy of every method of ``service``, by the method's name.
@@ -83,11 +96,7 @@ def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:
 def is_granted(permission: str, roles: frozenset[str]) -> bool:
     """Tells whether any of ``roles`` grants ``permission``; unknown roles grant nothing."""
     names = {permission} if permission in _NAMED_ONLY else {permission, f"*.{permission.partition('.')[2]}"}
-    return any(not names.isdisjoint(_granted(role)) for role in roles)
-
-
-def _granted(role: str) -> tuple[str, ...]:
-    return ROLE_PERMISSIONS.get(role, ())
+    return any(not names.isdisjoint(ROLE_PERMISSIONS.get(role, ())) for role in roles)
 
 
 def _read(service: ServiceDescriptor, method: MethodDescriptor) -> MethodPolicy:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from api_common.authn import Peer, Principal
-from api_common.call import RequestHeaders
+from api_common.call import RequestHeaders, Turn
 from api_common.contract import MethodPolicy
 from api_common.db import TransactionOutcome
 from api_common.errors import DomainError
@@ -59,8 +59,8 @@ class Admitted(NamedTuple):
     """The decoded and checked request."""
     check_again: Callable[[], Awaitable[Principal]]
     """Admits the caller once more, while a stream goes on."""
-    end_turn: Callable[[], None] = lambda: None
-    """Lets the next call of the tenant be worked on."""
+    turn: Turn | None = None
+    """Its place among the calls of its tenant that are worked on."""
     charge: Callable[[int], float] = lambda size: 0
     """Charges the caller for bytes of answers; returns after how many seconds it may ask for more."""
 

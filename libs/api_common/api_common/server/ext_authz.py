@@ -9,11 +9,10 @@ from typing import Final, Protocol
 
 import grpc
 from ameide.edge.v1 import ext_authz_pb2 as pb
-from google.protobuf.message import DecodeError
 
 from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
-from api_common.errors import AuthorizationError, RateLimitError, ValidationError
+from api_common.errors import AuthorizationError, RateLimitError
 from api_common.rpc import Call, Done, Pipeline
 
 HEADER: Final = "x-api-key"
@@ -66,7 +65,7 @@ def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.Generi
         incoming = call.incoming
         if incoming.peer is not None and incoming.peer.identity != EDGE:
             raise AuthorizationError("This service does not serve this caller.")
-        asked = _read(call.payload)
+        asked: pb.AttributeContext = _CHECK.decode(call.payload).attributes
         headers, address = asked.request.http.headers, asked.source.address.socket_address.address
         # A request with both a token and a key is ambiguous.
         unambiguous = "authorization" not in headers
@@ -79,13 +78,6 @@ def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.Generi
             call.done = Done(_LIMITED)
 
     return pipeline.method_handler(_CHECK, check)
-
-
-def _read(payload: bytes) -> pb.AttributeContext:
-    try:
-        return pb.CheckRequest.FromString(payload).attributes
-    except (DecodeError, RecursionError) as error:
-        raise ValidationError("The request does not decode as the method's message.") from error
 
 
 def _pass(token: str) -> bytes:

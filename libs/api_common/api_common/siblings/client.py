@@ -133,7 +133,10 @@ class Sibling:
             InternalError: the sibling does not understand us, or we do not understand it.
         """
         await ctx.let_go()
-        return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
+        try:
+            return await self.breaker.run(partial(self._call, request, response, ctx, idempotency_key))
+        finally:
+            await ctx.go_on()
 
     async def close(self) -> None:
         """Closes the connection."""

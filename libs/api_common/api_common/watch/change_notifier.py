@@ -147,7 +147,7 @@ class ChangeNotifier:
         self.polls: int = 0
         """The number of polls, including a running one."""
         self._polled = 0
-        self.is_stopping = False
+        self.stopping = asyncio.Event()
 
     @property
     def watches(self) -> int:
@@ -165,7 +165,7 @@ class ChangeNotifier:
 
     def stop(self) -> None:
         """Ends all watches."""
-        self.is_stopping = True
+        self.stopping.set()
         for topic in self._topics.values():
             topic.announce()
 

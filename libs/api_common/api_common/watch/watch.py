@@ -133,7 +133,7 @@ class Watch(Generic[ResponseT]):
     async def _seconds_left(self, ctx: StreamContext) -> float:
         """Returns how long the stream may go on until the next check; 0 if its time is over."""
         seconds = max(0.0, await ctx.check())
-        if self._shared.notifier.is_stopping:
+        if self._shared.notifier.stopping.is_set():
             raise ExternalServiceError("The service stops: resume elsewhere.", retry_after_seconds=0)
         return seconds
 

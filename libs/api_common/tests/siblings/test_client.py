@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ import structlog
 from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
 from api_common.authn import TRUST_DOMAIN, Authenticator, Peer, server_credentials
+from api_common.call import Turn
+from api_common.db import TenantSemaphore
 from api_common.errors import render
 from api_common.siblings import client as clients
 from api_common.siblings.client import MAX_WAIT_SECONDS
@@ -98,6 +101,28 @@ class TestDeadline:
         async with raw_server(b"") as address, calling(address) as users:
             with pytest.raises((errors.DeadlineExceededError, errors.ExternalServiceError)):
                 await asyncio.wait_for(users.call(REQUEST, pb.User, context(seconds=0.3)), 20)
+
+
+class TestTurn:
+    @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND])
+    async def test_is_given_up_for_the_call_and_taken_again(
+        self, users: SiblingClient, sibling: Sibling, code: grpc.StatusCode
+    ) -> None:
+        line, free = TenantSemaphore(1), list[bool]()
+        turn = Turn(line, "acme")
+
+        async def answer(transport: Transport) -> bytes:
+            free.append(not line.locked("acme"))
+            return b"" if code is grpc.StatusCode.OK else await transport.abort(code)
+
+        sibling.answer = answer
+        await turn.take()
+        with contextlib.suppress(errors.NotFoundError):
+            await users.call(REQUEST, pb.User, replace(context(), turn=turn))
+        assert free == [True]
+        assert line.locked("acme")
+        turn.end()
+        assert not line
 
 
 class TestCancellation:

@@ -4,19 +4,19 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Final
 from unicodedata import is_normalized
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from protovalidate import Validator, Violation
 
 from api_common import errors
 from api_common.authn import EDGE, Authenticator, Principal, bearer_token
 from api_common.authz import Directory
-from api_common.call import CallContext
+from api_common.call import CallContext, Turn
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
 from api_common.db import TenantSemaphore
 from api_common.rpc.call import Admitted, Call, Layer
@@ -67,6 +67,7 @@ class Shares:
         self._paid: dict[str, dict[object, float]] = {"tenant": {}, "principal": {}}
         self._refusals = dict.fromkeys(self._limits, 0)
         self._lines, self._lanes = TenantSemaphore(settings.tenant_turns), TenantSemaphore(1)
+        self._expensive = TenantSemaphore(1)
         self._now = now
 
     def hold(self, principal: Principal, amounts: Mapping[str, int]) -> Callable[[], None]:
@@ -102,36 +103,34 @@ class Shares:
         return max(self._seconds_unpaid(*one) for one in _holders(principal))
 
     @asynccontextmanager
-    async def turn(self, principal: Principal, *, pays: bool = True) -> AsyncIterator[Callable[[], None]]:
-        """Waits until fewer calls of the tenant are worked on than may be; yields what ends the turn before the block.
+    async def turn(self, principal: Principal, *, expensive: bool = False, pays: bool = True) -> AsyncIterator[Turn]:
+        """Waits until fewer calls of the tenant are worked on than may be; yields the turn.
 
         The event loop does one thing after the other: without turns a call would wait for all that one tenant began.
         While large answers of the last second exceed a share, its calls come one after the other, as they are paid for.
 
         Args:
+            expensive: whether the call waits for the tenant's one turn for batches, new watches and large requests.
             pays: whether the call waits for earlier answers.
 
         Raises:
             RateLimitError: too many of its calls wait for earlier answers.
         """
-        with ExitStack() as turn:
-            await self._take_turn(principal, turn)
+        turn = Turn(self._expensive if expensive else self._lines, principal.tenant_id)
+        with turn.held:
+            await turn.take()
             unpaid = [one for one in _holders(principal) if pays and self._seconds_unpaid(*one) > 0]
             if unpaid:
-                turn.close()  # Other calls of the tenant go on.
+                turn.end()  # Other calls of the tenant go on.
                 await self._pay(*unpaid[0], turn)
-                await self._take_turn(principal, turn)
-            yield turn.close
+                await turn.take()
+            yield turn
 
-    async def _take_turn(self, principal: Principal, turn: ExitStack) -> None:
-        await self._lines.acquire(principal.tenant_id)
-        turn.callback(self._lines.release, principal.tenant_id)
-
-    async def _pay(self, holder: str, who: object, turn: ExitStack) -> None:
+    async def _pay(self, holder: str, who: object, turn: Turn) -> None:
         if self._lanes.users(who) > MOST_WAITING:
             raise self._refusal("answers", holder)
         await self._lanes.acquire(who)
-        turn.callback(self._lanes.release, who)
+        turn.held.callback(self._lanes.release, who)
         await asyncio.sleep(self._seconds_unpaid(holder, who))
 
     def _seconds_unpaid(self, holder: str, who: object) -> float:
@@ -214,10 +213,11 @@ def admission(
             return
         # A sibling does not wait: its breaker would open for everybody.
         pays = incoming.peer is None or incoming.peer.identity == EDGE
-        async with shares.turn(caller, pays=pays) as end_turn:
+        expensive = method.rate_class == "EXPENSIVE" or len(call.payload) > SMALL_BYTES
+        async with shares.turn(caller, expensive=expensive, pays=pays) as turn:
             request = await read(call)
             charge = partial(shares.charge, caller)
-            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), end_turn, charge)
+            call.admitted = Admitted(principal, token, request, partial(admit_again, call, token), turn, charge)
             try:
                 await (within if for_age is None else for_age.layer)(call)
             finally:
@@ -251,7 +251,7 @@ def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
         payload = call.payload
         if len(payload) > MAX_FIELDS or b"\0" in payload:
             scan.check(payload)
-        request = _decode(method, payload)
+        request: Message = method.decode(payload)
         if_match = call.incoming.headers.if_match
         violations = [*precondition.bind(request, if_match)] if if_match else []
         if behavior.has_output_only:
@@ -286,20 +286,6 @@ def _check_permission(method: MethodPolicy, principal: Principal) -> None:
         raise errors.AuthorizationError("This is for users, not for service accounts.")
 
 
-def _check_size(payload: bytes) -> None:
-    if len(payload) > MAX_MESSAGE_BYTES:
-        raise errors.PayloadTooLargeError(
-            f"A request may hold {MAX_MESSAGE_BYTES} bytes at most.", metadata={"max_bytes": str(MAX_MESSAGE_BYTES)}
-        )
-
-
-def _decode(method: MethodPolicy, payload: bytes) -> Message:
-    try:
-        return method.request_class.FromString(payload)
-    except (DecodeError, RecursionError) as error:
-        raise errors.ValidationError("The request does not decode as the method's message.") from error
-
-
 def _broken_rules(request: Message) -> list[Violation]:
     # The time to collect violations grows faster than their number (measured: 500 empty nodes 30 ms, 300,000 25 s) and
     # blocks the event loop. Finding the first one takes 0.2 ms.
@@ -331,6 +317,13 @@ def _decomposed_names(message: Message, within: str = "") -> Iterator[errors.Fie
             continue
         for where, inner in enumerate(value) if declared.is_repeated else (("", value),):
             yield from _decomposed_names(inner, f"{path}[{where}]." if declared.is_repeated else f"{path}.")
+
+
+def _check_size(payload: bytes) -> None:
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise errors.PayloadTooLargeError(
+            f"A request may hold {MAX_MESSAGE_BYTES} bytes at most.", metadata={"max_bytes": str(MAX_MESSAGE_BYTES)}
+        )
 
 
 def _field_violation(violation: Violation) -> errors.FieldViolation:

@@ -3,13 +3,11 @@
 from functools import partial
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
 from api_common import events
 from api_common.authz import Directory
 from api_common.contract import MethodPolicy, resources_in, type_of
 from api_common.db import TransactionOutcome
-from api_common.errors import AuthorizationError, ResourceInfo
+from api_common.errors import AuthorizationError, ResourceInfo, ValidationError
 from api_common.rpc.call import Call, Done, Layer
 from api_common.rpc.layers.answer_cache import AnswerCache
 
@@ -85,8 +83,8 @@ def _named_resource(call: Call) -> ResourceInfo | None:
     if len(payload) > _MAX_READ_BYTES:
         return None
     try:
-        return next(events.subjects(method, method.request_class.FromString(payload)), None)
-    except (DecodeError, RecursionError):
+        return next(events.subjects(method, method.decode(payload)), None)
+    except ValidationError:
         return None
 
 

@@ -35,9 +35,8 @@ class Streams:
     """The streams that are open in this process."""
 
     def __init__(self, notifier: ChangeNotifier) -> None:
-        self._notifier = notifier
+        self.notifier = notifier
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.ending = asyncio.Event()
 
     def __enter__(self) -> None:
         """Counts the task that runs the block."""
@@ -48,8 +47,7 @@ class Streams:
 
     async def end(self) -> None:
         """Tells the streams to end, waits, and cancels those whose readers block them."""
-        self._notifier.stop()
-        self.ending.set()
+        self.notifier.stop()
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_SECONDS)
             for task in late:
@@ -71,13 +69,13 @@ def stream(
     async def layer(call: Call) -> None:
         outgoing, admitted = call.incoming.stream, call.admitted
         assert outgoing is not None and admitted is not None  # the adapter and admission set them
-        context = _context(call.incoming, outgoing, admitted, settings, streams.ending)
+        context = _context(call.incoming, outgoing, admitted, settings, streams.notifier.stopping)
         messages = cast(AsyncGenerator[Any, None], handler(admitted.request, context))
         with streams:
             async with contextlib.aclosing(messages):
                 async for message in messages:
                     # The stream is open: what was dear is done.
-                    admitted.end_turn()
+                    await context.let_go()
                     await _deliver(outgoing, message, seconds=settings.stall_seconds)
                     metrics.stream_messages.labels(name, message.WhichOneof("event")).inc()
                     # Or each watch would hold its last one until the next (docs/performance.md, "Watches").
@@ -129,7 +127,7 @@ def _context(
         return min(due, ends_at, deadline) - now
 
     return StreamContext(
-        principal, incoming.headers.request_id, deadline, incoming.trace, admitted.token, admitted.end_turn, check=check
+        principal, incoming.headers.request_id, deadline, incoming.trace, admitted.token, admitted.turn, check=check
     )
 
 

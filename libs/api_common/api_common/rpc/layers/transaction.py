@@ -80,7 +80,7 @@ def transaction(
                     incoming.deadline,
                     incoming.trace,
                     admitted.token,
-                    admitted.end_turn,
+                    admitted.turn,
                     transaction=work,
                 )
                 message = await handler(admitted.request, context)
