@@ -62,6 +62,13 @@ class TestPorts:
     def test_passes_when_all_are_free(self, mesh: Mesh) -> None:
         processes.check_ports(mesh)
 
+    def test_of_shared_limits_may_be_taken_without_them(self, mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", mesh.ports["limits operations"])):
+            processes.check_ports(mesh)
+            monkeypatch.setenv("LIMITS", "shared")
+            with pytest.raises(MeshError, match="limits operations"):
+                processes.check_ports(mesh)
+
     @pytest.mark.parametrize("offset", ["x", "1.5", "60000", "-9000"])
     def test_refuses_a_useless_offset(self, monkeypatch: pytest.MonkeyPatch, offset: str) -> None:
         monkeypatch.setenv("PORT_OFFSET", offset)

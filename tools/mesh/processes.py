@@ -53,12 +53,12 @@ def is_ready(mesh: Mesh, process: str) -> bool:
 
 
 def check_ports(mesh: Mesh) -> None:
-    """Checks that the ports of the mesh are free; the error names what else has one."""
+    """Checks that the ports that the mesh will use are free; the error names what else has one."""
     owners: dict[int, str] = {}
     for name, port in mesh.ports.items():
         if (owner := owners.setdefault(port, name)) != name:
             raise MeshError(f"{owner} and {name} have one port, {port}. Give one of them another in services.yaml.")
-        if not is_free(port):
+        if (mesh.shared_limits or name.split()[0] not in SHARED_LIMITS) and not is_free(port):
             raise MeshError(
                 f"Port {port} ({name}) is taken{_holder_of(port)}.\n"
                 f"Stop that program, or move the whole mesh: make up PORT_OFFSET={free_offset()}"
