@@ -1,6 +1,7 @@
 """The Python of the house, parsed."""
 
 import ast
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ class Source:
     """From the root of the repository."""
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
+    """All of the tree."""
 
     def at(self, node: ast.stmt | ast.expr) -> str:
         """Returns where ``node`` stands, as editors and terminals understand it."""
@@ -27,7 +30,13 @@ class Source:
 def read(*patterns: str) -> tuple[Source, ...]:
     """Returns the modules that match ``patterns``, seen from the root."""
     paths = sorted(path for pattern in patterns for path in ROOT.glob(pattern) if "ameide_protos" not in path.parts)
-    return tuple(_parse(path) for path in paths)
+    # Half a million nodes stay: looking through them for garbage again and again took longer than parsing.
+    gc.disable()
+    try:
+        return tuple(_parse(path) for path in paths)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def library() -> tuple[Source, ...]:
@@ -63,10 +72,12 @@ def tools_and_tests() -> tuple[Source, ...]:
 def nodes(sources: tuple[Source, ...]) -> Iterator[tuple[Source, ast.AST]]:
     """Yields every node of every module."""
     for source in sources:
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             yield source, node
 
 
+@cache
 def _parse(path: Path) -> Source:
     text = path.read_text()
-    return Source(str(path.relative_to(ROOT)), text, ast.parse(text))
+    tree = ast.parse(text)
+    return Source(str(path.relative_to(ROOT)), text, tree, tuple(ast.walk(tree)))

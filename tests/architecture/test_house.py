@@ -29,17 +29,17 @@ def calls(source: Source, *methods: str) -> list[str]:
     """Returns where one of ``methods`` is called on something."""
     return [
         source.at(node)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods
     ]
 
 
 def texts(source: Source, pattern: re.Pattern[str]) -> list[str]:
     """Returns where a text starts like ``pattern``; docstrings are none."""
-    prose = {id(node.value) for node in ast.walk(source.tree) if isinstance(node, ast.Expr)}
+    prose = {id(node.value) for node in source.nodes if isinstance(node, ast.Expr)}
     return [
         source.at(node)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
         if pattern.match(node.value)
     ]
@@ -48,7 +48,7 @@ def texts(source: Source, pattern: re.Pattern[str]) -> list[str]:
 def imports(source: Source, *modules: str) -> list[str]:
     """Returns where one of ``modules``, or a part of it, is imported."""
     found = []
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -93,7 +93,7 @@ def names_of_db(source: Source) -> list[str]:
     """Returns where a servicer takes more of the database than what a handler is handed."""
     return [
         source.at(node)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.ImportFrom) and node.module == "api_common.db"
         if {alias.name for alias in node.names} - {"Row", "Transaction"}
     ]
@@ -193,7 +193,7 @@ def test_every_public_name_of_api_common_is_explained() -> None:
     explained = {node.name for _, node in sources.nodes(sources.library()) if isinstance(node, ast.ClassDef)}
     offenders = []
     for source in sources.library():
-        classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
+        classes = [node for node in source.nodes if isinstance(node, ast.ClassDef) and node.name[0] != "_"]
         for body in (source.tree.body, *(node.body for node in classes)):
             offenders += [
                 f"{source.at(node)} {name}"
