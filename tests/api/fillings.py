@@ -44,8 +44,10 @@ def sizes(unit: bytes, fields: int) -> tuple[bytes, bytes]:
 def entries(number: int, value: bytes, fields: int) -> tuple[bytes, bytes]:
     """Returns a map in the field ``number``, with distinct keys."""
     most, allowed = ROOM // (len(value) + 12), (MAX_FIELDS - 500) // fields
-    every = [field(number, field(1, b"%06x" % index) + value) for index in range(most)]
-    return b"".join(every), b"".join(every[:allowed])
+    first = field(number, field(1, b"000000") + value)
+    head, tail = first.split(b"000000")
+    every = head + (tail + head).join(b"%06x" % index for index in range(most)) + tail
+    return every, every[: allowed * len(first)]
 
 
 @cache
