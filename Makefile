@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients console new-service golden catalog help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
+.PHONY: clients console new-service golden catalog answers help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
     flow load soak attack rotate-keys faults mutants programs images check-cluster check-images check-clients check-keycloak check-limits check-prometheus check-upgrade pictures test-containers ratelimit chart release sbom scan
 
 help: ## print this
@@ -173,6 +173,10 @@ new-service: $(CHECKS) ## write a service, its proto, migration and tests: NAME=
 
 golden: $(CHECKS) ## write the golden payloads of new messages and fields, tests/contract/golden
 	@$(PY) -m tests.contract.golden --write
+
+answers: $(CHECKS) ## call a mesh of its own and write its answers into tools/openapi/answers.json, the examples of docs/openapi.json
+	@ANSWERS=write $(PY) -m pytest --quiet tests/e2e/test_answers.py
+	@$(MAKE) --no-print-directory openapi
 
 catalog: $(CHECKS) ## write what the migrations make of an empty database into tests/contract/schema
 	@$(PY) -m tests.contract.catalog

@@ -10,7 +10,7 @@ from typing import Any, Final
 import protovalidate
 import pytest
 from ameide.common.v1 import example_pb2, violation_pb2
-from api_common.contract import read_policies
+from api_common.contract import has_behavior, read_policies
 from buf.validate import validate_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format
@@ -205,10 +205,13 @@ def test_a_resource_declares_an_example(message: Descriptor) -> None:
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.full_name)
-def test_an_example_is_what_it_is_an_example_of(message: Descriptor) -> None:
+def test_an_example_is_what_a_client_may_send(message: Descriptor) -> None:
     text = message.GetOptions().Extensions[example_pb2.example]
     parsed = json_format.Parse(text, GetMessageClass(message)())
     assert (
         json_format.MessageToDict(parsed, always_print_fields_with_no_presence=True).items() >= json.loads(text).items()
     )
     protovalidate.validate(parsed)
+    # What the server sets is in the answers, which are recorded.
+    set_by_us = {field.json_name for field in message.fields if has_behavior(field, "OUTPUT_ONLY")}
+    assert not ({"etag"} | set_by_us) & json.loads(text).keys()

@@ -20,7 +20,7 @@ OWN: Final = frozenset(
         'return {**agent_from_proto(request.agent), "state": State.DRAFT}',
         "FIELDS = resource_fields(agents, State)",
         'MUTABLE = frozenset({"display_name", "labels", "description"})',
-        '\' "displayName": "Example",\'',
+        '\'{"displayName": "Example",\'',
         '\' "labels": {"team": "a"},\'',
         '\' "description": "The first one"}\';',
         # A later version gave the real table this name.

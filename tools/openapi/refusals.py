@@ -6,7 +6,7 @@ from functools import cache
 from typing import Final
 
 from ameide.common.v1 import violation_pb2
-from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec
+from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, REGISTRY, ErrorSpec, TooManyCallsError, TooManyWatchesError
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
 from grpc import StatusCode
@@ -23,7 +23,7 @@ OF_MUTATIONS: Final = {
     "ABORTED": ["CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE"],
 }
 """Reasons, by gRPC code, with which every operation that writes can fail."""
-OF_SHARES: Final = {False: "TOO_MANY_CALLS", True: "TOO_MANY_WATCHES"}
+OF_SHARES: Final = {False: TooManyCallsError.reason, True: TooManyWatchesError.reason}
 """The reason with which every operation can fail, by whether it streams."""
 
 # Of two rows with the same code the first is the general one.

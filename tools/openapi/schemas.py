@@ -142,29 +142,26 @@ def enum_schema(name: str, comment: str, values: Mapping[str, str]) -> Json:
     return {"title": name, "type": "string", "enum": list(values), "description": description}
 
 
-def example(message: Descriptor, *, request: bool, without: Set[str] = frozenset(), named: bool = False) -> Json:
-    """Returns the example that ``message`` declares, or one of its required fields; nested messages declare their own.
+def example(message: Descriptor, *, without: Set[str] = frozenset(), named: bool = False) -> Json:
+    """Returns what a client may send: the example of ``message``, or its required fields; each message has its own.
 
     Args:
-        request: whether to leave out output-only fields and the etag.
         without: fields that are in the path instead.
-        named: whether a request shows the id nevertheless, which names what it changes.
+        named: whether to show the id, which names what is changed.
     """
     declared = _declared(message)
     changes = "update_mask" in message.fields_by_name
     found: Json = {}
     for field in message.fields:
         shown = named and _is_identifier(field)
-        hidden = request and (has_behavior(field, "OUTPUT_ONLY") or field.name == "etag") and not shown
-        is_other = field.containing_oneof is not None and field is not field.containing_oneof.fields[0]
-        if hidden or is_other or field.name in without:
+        hidden = (has_behavior(field, "OUTPUT_ONLY") or field.name == "etag") and not shown
+        if hidden or field.name in without:
             continue
+        needed = not (declared or has_behavior(field, "OPTIONAL"))
         if field.json_name in declared:
             found[field.json_name] = declared[field.json_name]
-        elif (field.message_type and _declared(field.message_type)) or not (
-            declared or has_behavior(field, "OPTIONAL")
-        ):
-            found[field.json_name] = _example_of(field, request=request, named=changes)
+        elif shown or needed or (field.message_type and _declared(field.message_type)):
+            found[field.json_name] = _example_of(field, named=changes)
     return found
 
 
@@ -189,9 +186,9 @@ def _declared(message: Descriptor) -> Json:
     return declared
 
 
-def _example_of(field: FieldDescriptor, *, request: bool, named: bool) -> Any:
+def _example_of(field: FieldDescriptor, *, named: bool) -> Any:
     if field.message_type is not None:
-        one: Any = example(field.message_type, request=request, named=named)
+        one: Any = example(field.message_type, named=named)
     elif field.enum_type is not None:
         one = field.enum_type.values[1].name
     elif cast(Any, field.GetOptions()).Extensions[validate_pb2.field].string.uuid:

@@ -1,0 +1,188 @@
+"""Records an answer of every operation: a tenant calls each once, in an order in which it succeeds.
+
+What differs from one recording to the next gets a fixed value: ids, times, etags, secrets and tokens of pages.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+
+from tests.contract.test_openapi import OPERATIONS
+
+Json = dict[str, Any]
+
+FIRST_TIME: Final = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+STEP: Final = timedelta(minutes=5)
+"""What comes later by less was made by the recording itself."""
+UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+KEY: Final = re.compile(r"ameide_([0-9a-f]{12})(\w*)")
+FIXED: Final = {"tenantId": "acme", "resumeToken": "gAAAAAB…"}
+
+
+class Recorder:
+    """Calls operations by their names, with the example of their body, and keeps the answers."""
+
+    def __init__(self, client: httpx.Client, sign_in: Callable[[str], None]) -> None:
+        """``sign_in`` lets ``client`` call as an admin of this id from then on."""
+        self._client = client
+        self._sign_in = sign_in
+        self.answers: dict[str, Json] = {}
+
+    def record(self) -> dict[str, Json]:
+        """Calls every operation, and returns the answers by the operation's name, made stable."""
+        self._sign_in("ada")
+        self._users()
+        self._service_accounts()
+        workflow, agent = self._workflows(), self._agents()
+        self._ipas(workflow, agent)
+        for resource in sorted({name.removeprefix("Create") for name in OPERATIONS if name.startswith("Create")}):
+            if f"Watch{resource}s" in OPERATIONS and f"Get{resource}" not in self.answers:
+                self._standard(resource)
+        stable = Stable()
+        return dict(sorted({name: stable.of(answer) for name, answer in self.answers.items()}.items()))
+
+    def call(self, name: str, body: Json | None = None, **variables: Any) -> Json:
+        """Calls an operation. ``variables`` that are not in its path are its query."""
+        verb, path, operation = OPERATIONS[name]
+        example = operation.get("requestBody", {"content": {"application/json": {}}})["content"]["application/json"]
+        sent = example.get("example") if body is None else body
+        query = {key: value for key, value in variables.items() if f"{{{key}}}" not in path}
+        if "text/event-stream" in operation["responses"]["200"]["content"]:
+            answer = self._first_change(path.format(**variables), query | {"initialState": "true"})
+        else:
+            found = self._client.request(verb, path.format(**variables), params=query, json=sent)
+            assert found.status_code == 200, f"{name}: {found.text}"
+            answer = found.json()
+        self.answers.setdefault(name, answer)
+        return answer
+
+    def _first_change(self, path: str, query: Json) -> Json:
+        with self._client.stream("GET", path, params=query) as stream:
+            assert stream.status_code == 200, path
+            events = (json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line[:5] == "data:")
+            return next(event for event in events if "created" in event)
+
+    def _standard(self, resource: str, body: Json | None = None) -> str:
+        """Calls what every resource has, and returns the id of one that is live."""
+        one, many = resource[0].lower() + resource[1:], f"{resource}s"
+        if f"BatchCreate{many}" in OPERATIONS:
+            batch = None if body is None else {"requests": [{one: body}]}
+            (created,) = self.call(f"BatchCreate{many}", batch)[f"{one}s"]
+            change = OPERATIONS[f"BatchUpdate{many}"][2]["requestBody"]["content"]["application/json"]["example"]
+            self.call(f"BatchGet{many}", ids=created["id"])
+            change = change["requests"][0][one] | {"id": created["id"]}
+            self.call(f"BatchUpdate{many}", {"requests": [{one: change}]})
+            self.call(f"BatchDelete{many}", {"requests": [{"id": created["id"]}]})
+        id = str(self.call(f"Create{resource}", body)["id"])
+        self.call(f"Get{resource}", id=id)
+        self.call(f"List{many}")
+        for name in (f"Watch{many}", f"Get{resource}Quotas"):
+            if name in OPERATIONS:
+                self.call(name)
+        self.call(f"Update{resource}", id=id)
+        self.call(f"Delete{resource}", id=id)
+        self.call(f"Undelete{resource}", id=id)
+        return id
+
+    def _users(self) -> None:
+        id = self._standard("User")
+        self.call("SuspendUser", id=id)
+        self.call("ActivateUser", id=id)
+        admin = self.call("CreateUser", {"displayName": "Grace", "email": "grace@navy.example", "roles": ["admin"]})
+        # She is stored, and the tenant's own admin from here on.
+        self._sign_in(str(admin["id"]))
+        self.call("GetMe")
+
+    def _service_accounts(self) -> None:
+        id = self._standard("ServiceAccount")
+        self.call("DisableServiceAccount", id=id)
+        self.call("EnableServiceAccount", id=id)
+        key = self.call("CreateApiKey", serviceAccountId=id)["apiKey"]["id"]
+        self.call("ListApiKeys", serviceAccountId=id)
+        successor = self.call("RotateApiKey", serviceAccountId=id, id=key)["apiKey"]["id"]
+        self.call("RevokeApiKey", serviceAccountId=id, id=successor)
+
+    def _workflows(self) -> Json:
+        id = self._standard("Workflow")
+        published = self.call("PublishWorkflow", id=id)
+        self.call("GetWorkflowRevision", workflowId=id, revision=1)
+        self.call("ListWorkflowRevisions", workflowId=id)
+        other = self.call("CreateWorkflow")["id"]
+        self.call("PublishWorkflow", id=other)
+        self.call("ArchiveWorkflow", id=other)
+        return published
+
+    def _agents(self) -> str:
+        id = self._standard("Agent")
+        self.call("ActivateAgent", id=id)
+        self.call("DisableAgent", id=id)
+        self.call("ActivateAgent", id=id)
+        return id
+
+    def _ipas(self, workflow: Json, agent: str) -> None:
+        asks = [node["id"] for node in workflow["definition"]["nodes"] if node["type"] == "AGENT"]
+        body = OPERATIONS["CreateIpa"][2]["requestBody"]["content"]["application/json"]["example"]
+        named = {"workflowId": workflow["id"], "agentBindings": dict.fromkeys(asks, agent)}
+        id = self._standard("Ipa", body | named)
+        deployment = self.call("DeployIpa", id=id)
+        there = {"ipaId": id, "id": deployment["id"]}
+        while self.call("GetDeployment", **there)["state"] == "DEPLOYING":
+            # The answer that is kept is the last one.
+            del self.answers["GetDeployment"]
+            time.sleep(0.1)
+        self.call("ListDeployments", ipaId=id)
+        self.call("ResumeDeployment", **there)
+        self.call("WatchDeployments", ipaId=id)
+        self.call("RetireIpa", id=id)
+
+
+class Stable:
+    """Gives what differs from one recording to the next a value that does not."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+        self._versions: dict[str, list[str]] = {}
+
+    def of(self, answer: Json) -> Json:
+        """Returns ``answer`` with stable values. A resource has the same id in every answer."""
+        text = json.dumps(answer, ensure_ascii=False)
+        times = sorted({datetime.fromisoformat(found) for found in TIME.findall(text)})
+        text = TIME.sub(lambda found: self._time(datetime.fromisoformat(found[0]), times), text)
+        text = UUID.sub(lambda found: self._id(found[0]), text)
+        result: Json = json.loads(KEY.sub(self._key, text), object_hook=self._object)
+        return result
+
+    def _id(self, id: str) -> str:
+        return self._ids.setdefault(id, f"019b7b{len(self._ids):02x}-52ce-7c1e-8a54-3f6d2b9e4c10")
+
+    def _key(self, found: re.Match[str]) -> str:
+        """A key begins with the id of its settings, which end the match of a prefix."""
+        (id,) = (stable for id, stable in self._ids.items() if id.replace("-", "").startswith(found[1]))
+        return f"ameide_{id.replace('-', '')[:12]}{'…' if found[2] else ''}"
+
+    def _time(self, time: datetime, times: list[datetime]) -> str:
+        """Times that the recording made are a second apart, later ones as late as they are."""
+        late = time - times[0]
+        if late > timedelta(days=365):
+            stable = time.replace(microsecond=0)
+        elif late > STEP:
+            stable = FIRST_TIME + round(late / STEP) * STEP
+        else:
+            stable = FIRST_TIME + timedelta(seconds=times.index(time))
+        return stable.isoformat().replace("+00:00", "Z")
+
+    def _object(self, found: Json) -> Json:
+        if "etag" in found:
+            # How many versions a deployment has depends on how often it tries.
+            versions = self._versions.setdefault(found["id"], [])
+            versions += [found["etag"]] if found["etag"] not in versions else []
+            found["etag"] = f'"{versions.index(found["etag"]) + 1}"'
+        if "attempts" in found:
+            found["attempts"] = min(found["attempts"], 1)
+        return found | {name: value for name, value in FIXED.items() if name in found}
