@@ -4,6 +4,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,7 +31,7 @@ class Method(Generic[ResponseT]):
 
     def on(self, kind: Callable[..., Any]) -> Any:
         """Returns the method on a channel; ``kind`` is a function of the channel, such as `unary_unary`."""
-        write, read = Message.SerializeToString, self.response.FromString
+        write, read = methodcaller("SerializeToString"), self.response.FromString
         return kind(self.path, request_serializer=write, response_deserializer=read)
 
     def metadata(self, idempotency_key: str | None, max_age: int) -> Metadata:
