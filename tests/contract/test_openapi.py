@@ -11,6 +11,8 @@ import protovalidate
 import pytest
 from ameide.common.v1 import example_pb2, violation_pb2
 from api_common.contract import has_behavior, read_policies
+from api_common.listing.pagination import MAX_PAGE_SIZE
+from api_common.rpc.layers.admission import MAX_MESSAGE_BYTES
 from buf.validate import validate_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format
@@ -19,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests import node_packages, protos
 from tests.contract.test_api_guide import GUIDE
+from tools.edge.build import ENVOY
 from tools.openapi import document
 from tools.openapi.schemas import Schemas
 
@@ -197,6 +200,23 @@ def test_a_rule_without_a_form_stops_the_generator() -> None:
     pool.Add(file)
     with pytest.raises(SystemExit, match=r"x\.X\.address has the rule string\.ipv4"):
         Schemas().message(pool.FindMessageTypeByName("x.X"))
+
+
+def test_the_page_states_the_limits_of_the_code() -> None:
+    (items,) = {
+        protos.option(field, validate_pb2.field).repeated.max_items
+        for method in ROUTED
+        if method.name.startswith("Batch")
+        for field in method.input_type.fields
+        if field.is_repeated
+    }
+    (headers,) = re.findall(r"(?m)^local MAX_BYTES = (\d+)$", (ENVOY / "lua" / "transport.lua").read_text())
+    message, request = MAX_MESSAGE_BYTES // 1024**2, int(headers) // 1024
+    limits = (
+        f"A message holds up to {message} MiB, the headers of a request {request} KiB, a batch {items} items, "
+        f"a page {MAX_PAGE_SIZE:,} resources."
+    )
+    assert limits in DOCUMENT["info"]["description"]
 
 
 @pytest.mark.parametrize("message", protos.resources(), ids=lambda message: message.full_name)

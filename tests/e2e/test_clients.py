@@ -4,13 +4,17 @@ import json
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import grpc_tools
+import httpx
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -104,6 +108,54 @@ def test_the_page_says_what_happens(mesh: Mesh, built: None, page: str) -> None:
         else:
             printed = run(["bash", "-euo", "pipefail", "-c", here(text, mesh)], environment)
         assert printed == output, text
+
+
+ABOUT: Final = (ROOT / "tools" / "openapi" / "about.md").read_text()
+BY_HAND: Final = "grpcurl "
+"""No registry that the tests use has this program."""
+FIRST_CALLS: Final = [call for call in BLOCK.findall(ABOUT) if BY_HAND not in call[1]]
+OVER_GRPC_WEB: Final = [
+    (language, text.replace("--protocol grpc ", "--protocol grpcweb "))
+    for language, text in FIRST_CALLS
+    if "--protocol grpc " in text
+]
+
+
+def test_the_page_has_a_first_call_for_each_way_to_the_api() -> None:
+    assert re.findall(r"(?m)^(.*):\n\n```", ABOUT) == [
+        *("REST", "Python", "TypeScript", "gRPC with grpcurl"),
+        *("gRPC with buf, and gRPC-Web with `--protocol grpcweb`", "Connect", "MCP, for AI agents"),
+    ]
+    assert len(OVER_GRPC_WEB) == 1
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("language", "text"), [*FIRST_CALLS, *OVER_GRPC_WEB])
+def test_a_first_call_answers_as_it_is_written(
+    mesh: Mesh, built: None, open_client: Callable[..., httpx.Client], language: str, text: str
+) -> None:
+    open_client("first-calls", "admin").post("/v1/users", json={"displayName": "Ada", "email": "ada@example.com"})
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "TOKEN": token(mesh, "first-calls", "viewer"), "PATH": programs}
+    if language == "typescript":
+        printed = run_typescript(here(text, mesh), environment)
+    else:
+        shell = {"python": [sys.executable, "-W", "error"], "sh": ["bash", "-euo", "pipefail"]}
+        printed = run([*shell[language], "-c", here(text, mesh)], environment)
+    assert "Ada" in printed
+
+
+def test_the_call_with_grpcurl_names_what_there_is() -> None:
+    (call,) = (shlex.split(text.replace("\\\n", "")) for _, text in BLOCK.findall(ABOUT) if BY_HAND in text)
+    flags = [(call[at], call[at + 1]) for at in range(2, len(call) - 2, 2)]
+    assert [name for name, _ in flags] == ["-import-path", "-import-path", "-proto", "-H"]
+    # What google.protobuf declares is a part of grpcurl.
+    folders = [*(value for name, value in flags if name == "-import-path"), Path(grpc_tools.__file__).parent / "_proto"]
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", *(f"-I{folder}" for folder in folders), "-o/dev/null"]
+    run([*protoc, dict(flags)["-proto"]], dict(os.environ))
+    service, _, method = call[-1].partition("/")
+    (known,) = (one for one in protos.public_services() if one.full_name == service)
+    assert method in known.methods_by_name
 
 
 def test_every_service_describes_itself(mesh: Mesh) -> None:

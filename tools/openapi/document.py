@@ -175,7 +175,7 @@ def _request_body(method: MethodDescriptor, body: str, variables: list[str], sch
     if body == "*":
         message, elsewhere, partial = method.input_type, frozenset(variables), False
     else:
-        message = _message_of(method.input_type.fields_by_name[body])
+        message = cast(Descriptor, method.input_type.fields_by_name[body].message_type)
         elsewhere = frozenset(name.removeprefix(f"{body}.") for name in variables if name.startswith(f"{body}."))
         partial = "update_mask" in method.input_type.fields_by_name
     content = {
@@ -211,13 +211,8 @@ def _field_at(method: MethodDescriptor, path: str) -> FieldDescriptor:
     *parents, name = path.split(".")
     message = method.input_type
     for parent in parents:
-        message = _message_of(message.fields_by_name[parent])
+        message = cast(Descriptor, message.fields_by_name[parent].message_type)
     return message.fields_by_name[name]
-
-
-def _message_of(field: FieldDescriptor) -> Descriptor:
-    assert field.message_type is not None
-    return field.message_type
 
 
 def _tag(service: ServiceDescriptor) -> str:

@@ -1,25 +1,19 @@
 """What the edge says about the API to anybody: the OpenAPI document and the page that shows it."""
 
-import asyncio
 import json
-import os
 import re
-import sys
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
-from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import EDGE_REPLIES
 
-from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import rest_refusal
 from tests.e2e.edge.plugin import Edge
 from tools.edge.build import ENVOY, GENERATED, build
 from tools.openapi import docs_page
 from tools.openapi.document import PATH
-from tools.topology import ISSUER_PORT, ROOT
+from tools.topology import ISSUER_PORT
 
 NOT_ALLOWED: Final = next(reply for reply in EDGE_REPLIES if reply.http_status == 405)
 FILES: Final = {
@@ -128,27 +122,3 @@ class TestPage:
         files = {path for path in FILES if path.startswith(("/docs/", "/console/"))}
         assert named == files | {"data:,", "#main", "/console"}
         assert 'url: "/openapi.json"' in FILES["/docs/start.js"][0].read_text()
-
-
-FIRST_CALLS: Final = re.findall(
-    r"(?m)^    (\S.*\n(?:        .*\n)*)", json.loads(PATH.read_text())["info"]["description"]
-)
-
-
-@pytest.mark.parametrize("call", [*FIRST_CALLS, FIRST_CALLS[1].replace("--protocol grpc ", "--protocol grpcweb ")])
-async def test_the_first_call_in_each_protocol_works_as_it_is_written(edge: Edge, backend: Backend, call: str) -> None:
-    async def me(request: pb.GetMeRequest, context: Any) -> pb.User:
-        return pb.User(display_name="Ada")
-
-    backend.script["GetMe"] = me
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    process = await asyncio.create_subprocess_shell(
-        call.replace("http://127.0.0.1:8080", edge.url),
-        cwd=ROOT,
-        env={**os.environ, "TOKEN": edge.token, "PATH": programs},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    assert json.loads(output).get("displayName") == "Ada" or '"get_me"' in output.decode()
