@@ -1,8 +1,10 @@
 """The Python client against the contract: every RPC, every field, every reason, in both kinds of client."""
 
 import inspect
+import json
 import re
-from typing import Any
+import tomllib
+from typing import Any, Final
 
 import pytest
 from ameide_client import AsyncWatch, RetryPolicy, Watch, errors
@@ -11,8 +13,10 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from tests import protos
+from tools.topology import ROOT
 
 RPCS = protos.public_methods()
+LICENCE: Final = "Nobody is licensed to use the client but by an agreement with its owner."
 OPTIONS = {"timeout", "retry", "idempotency_key", "max_age", "patience_seconds"}
 each_rpc = pytest.mark.parametrize("rpc", RPCS, ids=lambda rpc: rpc.name)
 
@@ -145,3 +149,13 @@ def test_every_reason_has_an_error_of_its_own() -> None:
     assert errors.BY_REASON.keys() == reasons
     assert len(set(errors.BY_REASON.values())) == len(reasons)
     assert all(error.__doc__ for error in errors.BY_REASON.values())
+
+
+def test_both_packages_state_the_same_licence() -> None:
+    """That there is none for the public: npm and PyPI have a word of their own for it."""
+    python, typescript = ROOT / "clients" / "python", ROOT / "clients" / "typescript"
+    assert json.loads((typescript / "package.json").read_text())["license"] == "UNLICENSED"
+    project = tomllib.loads((python / "pyproject.toml").read_text())["project"]
+    assert project["classifiers"] == ["License :: Other/Proprietary License"]
+    stated = [(folder / "README.md").read_text().split() for folder in (python, typescript)]
+    assert [" ".join(words[-14:]) for words in stated] == [LICENCE] * 2

@@ -31,8 +31,7 @@ class Method(Generic[ResponseT]):
 
     def on(self, kind: Callable[..., Any]) -> Any:
         """Returns the method on a channel; ``kind`` is a function of the channel, such as `unary_unary`."""
-        write, read = methodcaller("SerializeToString"), self.response.FromString
-        return kind(self.path, request_serializer=write, response_deserializer=read)
+        return kind(self.path, methodcaller("SerializeToString"), self.response.FromString)
 
     def metadata(self, idempotency_key: str | None, max_age: int) -> Metadata:
         """Returns the headers that all attempts of one call share."""

@@ -11,7 +11,7 @@ import grpc
 
 from ameide_client.api_error import ApiError
 
-_LOG: Final = logging.getLogger("ameide_client")
+LOG: Final = logging.getLogger("ameide_client")
 _TRANSIENT: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # Another call won; this one changed nothing.
 _LOST: Final = ("CONCURRENT_UPDATE", "IDEMPOTENCY_KEY_IN_USE")
@@ -71,7 +71,7 @@ class Attempts:
 
     def succeeded(self) -> None:
         self._budget.earn()
-        _LOG.debug("%s: attempt %d succeeded", self._method, self._made + 1)
+        LOG.debug("%s: attempt %d succeeded", self._method, self._made + 1)
 
     def pause_seconds(self, error: ApiError) -> float:
         """Returns how long to wait before the next attempt, after one that failed with ``error``.
@@ -80,7 +80,7 @@ class Attempts:
             ApiError: ``error``, if a retry is useless, over the budget, or too late.
         """
         self._made += 1
-        _LOG.info("%s: attempt %d failed: %s", self._method, self._made, error)
+        LOG.info("%s: attempt %d failed: %s", self._method, self._made, error)
         if not is_retryable(error) or not self._budget.spend() or self._made >= self._policy.max_attempts:
             raise error
         longest = min(self._policy.first_pause_seconds * 2 ** (self._made - 1), self._policy.longest_pause_seconds)

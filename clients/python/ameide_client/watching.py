@@ -16,7 +16,7 @@ from ameide_client.api_error import ApiError
 from ameide_client.calls import Method
 from ameide_client.errors import UnavailableError
 from ameide_client.failures import read_failure
-from ameide_client.retries import RetryPolicy, is_retryable
+from ameide_client.retries import LOG, RetryPolicy, is_retryable
 
 ResourceT = TypeVar("ResourceT", bound=Message)
 Request = Callable[[str], Message]
@@ -41,7 +41,8 @@ class Change(Generic[ResourceT]):
 class Progress(Generic[ResourceT]):
     """The position of a watch, and whether and when it continues. No I/O."""
 
-    def __init__(self, resume_token: str, policy: RetryPolicy, *, patience_seconds: float) -> None:
+    def __init__(self, method: str, resume_token: str, policy: RetryPolicy, *, patience_seconds: float) -> None:
+        self._method = method
         self.resume_token = resume_token
         self._policy = policy
         self._patience_seconds = patience_seconds
@@ -53,9 +54,11 @@ class Progress(Generic[ResourceT]):
         """Returns the change in ``message``, if it contains one."""
         event: Any = message.WhichOneof("event")
         self.resume_token = message.resume_token or self.resume_token
+        if not self._heard:
+            LOG.debug("%s: attempt %d succeeded", self._method, self._attempts + 1)
         self._heard = True
         if event not in _NO_PROGRESS:
-            self._lost_at, self._attempts = None, 0
+            self._lost_at = None
         return Change(event, getattr(message, event)) if event in _CHANGES else None
 
     def pause_seconds(self, error: ApiError) -> float:
@@ -64,9 +67,11 @@ class Progress(Generic[ResourceT]):
         Raises:
             ApiError: ``error``, if the watch cannot continue, or the server was silent for too long.
         """
+        LOG.info("%s: attempt %d failed: %s", self._method, self._attempts + 1, error)
         heard, self._heard = self._heard, False
         now = time.monotonic()
-        self._lost_at = now if self._lost_at is None else self._lost_at
+        if self._lost_at is None:
+            self._lost_at, self._attempts = now, 0
         # A working stream ends with its token or with the connection, which gRPC reports in many ways.
         over = error.code is grpc.StatusCode.UNAUTHENTICATED or not error.request_id
         passes = is_retryable(error) or (heard and over)
@@ -89,7 +94,7 @@ class _Watch(Generic[ResourceT]):
         self._calls = calls
         self._method = method
         self._request = request
-        self._progress = Progress[ResourceT](resume_token, calls.retry, patience_seconds=patience_seconds)
+        self._progress = Progress[ResourceT](method.path, resume_token, calls.retry, patience_seconds=patience_seconds)
         self._call: Any = None
         self._closed: Any = self._EVENT()
 

@@ -5,10 +5,11 @@ python conformance.py threads|asyncio
 
 import asyncio
 import json
+import logging
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ameide_client import ApiError, AsyncClient, Client, RetryPolicy, types
 from google.protobuf import json_format
@@ -48,6 +49,18 @@ def arguments(rpc: str, said: Any, call: Any) -> dict[str, Any]:
     return given | {names[name]: value for name, value in call.items() if name in names}
 
 
+class Attempts(logging.Handler):
+    """The attempts of a watch: the number of each, and its reason or `ok`."""
+
+    def __init__(self, found: list[list[Any]]) -> None:
+        super().__init__()
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _, number, *error = cast(tuple[Any, ...], record.args)
+        self._found.append([number, *(one.reason for one in error)] if error else [number, "ok"])
+
+
 async def outcome(client: Client | AsyncClient, scenario: Any) -> dict[str, Any]:
     rpc, is_async = scenario["rpc"], isinstance(client, AsyncClient)
     verb = re.sub("_users?$", "", re.sub("(?<!^)(?=[A-Z])", "_", rpc).lower())
@@ -56,12 +69,14 @@ async def outcome(client: Client | AsyncClient, scenario: Any) -> dict[str, Any]
     found: dict[str, Any] = {}
     try:
         if verb == "watch":
-            watch, found["changes"] = method(**given), []
+            watch, found["changes"], found["attempts"] = method(**given), [], []
+            logging.getLogger("ameide_client").addHandler(attempts := Attempts(found["attempts"]))
             try:
                 for _ in range(scenario["take"]):
                     change = await (anext(watch) if is_async else asyncio.to_thread(next, watch))
                     found["changes"].append([change.kind, change.resource.id])
             finally:
+                logging.getLogger("ameide_client").removeHandler(attempts)
                 found["resumeToken"] = watch.resume_token
                 await (watch.close() if is_async else asyncio.to_thread(watch.close))
         elif verb == "list":
@@ -112,6 +127,7 @@ async def run(kind: type[Client | AsyncClient], scenario: Any) -> dict[str, Any]
 
 
 async def main() -> None:
+    logging.getLogger("ameide_client").setLevel(logging.DEBUG)
     kind = AsyncClient if sys.argv[1] == "asyncio" else Client
     print(json.dumps([await run(kind, scenario) for scenario in json.load(sys.stdin)]))
 

@@ -1,5 +1,6 @@
 """When a watch goes on, and when not. Pauses are asked for, never waited."""
 
+import logging
 import math
 from typing import Any
 
@@ -23,7 +24,7 @@ CHANGE = types.WatchUsersResponse(resume_token="c", updated=types.User(id="ada")
 
 def progress(*, patience_seconds: float = math.inf) -> Progress[types.User]:
     policy = RetryPolicy(first_pause_seconds=1, longest_pause_seconds=3)
-    return Progress("", policy, patience_seconds=patience_seconds)
+    return Progress("/a.UserService/WatchUsers", "", policy, patience_seconds=patience_seconds)
 
 
 class TestMessage:
@@ -117,3 +118,19 @@ class TestEnd:
         with pytest.raises(ApiError) as raised:
             place.pause_seconds(AWAY)
         assert raised.value is AWAY
+
+
+def test_each_attempt_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "ameide_client")
+    place = progress()
+    place.take(CHANGE)
+    for _ in range(2):
+        place.pause_seconds(AWAY)
+    place.take(BOOKMARK)
+    place.take(CHANGE)
+    place.pause_seconds(AWAY)
+    place.take(CHANGE)
+    told = [("succeeded", 1), ("failed", 1), ("failed", 2), ("succeeded", 3), ("failed", 3), ("succeeded", 2)]
+    assert [one.getMessage().removesuffix(f": {AWAY}") for one in caplog.records] == [
+        f"/a.UserService/WatchUsers: attempt {number} {what}" for what, number in told
+    ]

@@ -27,7 +27,7 @@ export interface Options {
   readonly timeoutMs?: number;
   /** How often and when a call is repeated. */
   readonly retry?: Partial<RetryPolicy>;
-  /** Is called after each attempt of a call, to log or count it; it must not throw. */
+  /** Is called after each attempt of a call, and when a stream of a watch answers or ends; it must not throw. */
   readonly onAttempt?: (attempt: Attempt) => void;
 }
 

@@ -16,15 +16,21 @@ export interface RetryPolicy {
 
 export const PATIENCE: RetryPolicy = { maxAttempts: 4, firstPauseMs: 100, longestPauseMs: 5_000 };
 
-/** One attempt of a call, as `onAttempt` is told. */
+/** One attempt of a call or of a watch, as `onAttempt` is told. */
 export interface Attempt {
   /** `/ameide.user.v1.UserService/GetUser`. */
   readonly method: string;
-  /** 1 for the first attempt of a call. */
+  /** 1 for the first attempt of a call, or of a watch since it last got a change. */
   readonly number: number;
-  /** Why it failed; absent if it did not. */
+  /** Why it failed, or why the stream of a watch ended; absent if it answers. */
   readonly error?: ApiError;
 }
+
+/** Is told of an attempt: its number, and why it failed. */
+export type Tell = (number: number, error?: ApiError) => void;
+
+/** What a watch gives with each stream: it gets what tells the client's `onAttempt`. */
+export const OF_A_WATCH = createContextKey<(tell: Tell) => void>(() => {});
 
 const OF_THIS_CALL = createContextKey<Partial<RetryPolicy>>({});
 
@@ -53,14 +59,15 @@ class RetryBudget {
 export function retrying(usual: RetryPolicy, tell: (attempt: Attempt) => void = () => {}): Interceptor {
   const budget = new RetryBudget();
   return (next) => async (request) => {
+    const method = `/${request.service.typeName}/${request.method.name}`;
     if (request.stream) {
+      request.contextValues.get(OF_A_WATCH)((number, error) => tell({ method, number, ...(error && { error }) }));
       return next(request);
     }
     if (request.method.idempotency !== Level.NO_SIDE_EFFECTS && !request.header.has("idempotency-key")) {
       request.header.set("idempotency-key", crypto.randomUUID());
     }
     const policy = { ...usual, ...request.contextValues.get(OF_THIS_CALL) };
-    const method = `/${request.service.typeName}/${request.method.name}`;
     // connect has written the timeout there, in milliseconds; request.signal ends with it, too.
     const deadline = performance.now() + Number.parseInt(request.header.get("grpc-timeout") ?? "Infinity", 10);
     for (let made = 1; ; made++) {

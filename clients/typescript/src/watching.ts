@@ -1,10 +1,10 @@
 import type { Message } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
 
 import type { ApiError } from "./api-error.js";
 import type { Stream } from "./client.js";
 import { readFailure } from "./failures.js";
-import { isRetryable, PATIENCE, sleep } from "./retries.js";
+import { isRetryable, OF_A_WATCH, PATIENCE, sleep, type Tell } from "./retries.js";
 
 /** What happened to a resource. */
 type Kind = "created" | "updated" | "deleted";
@@ -71,13 +71,20 @@ export function watch<R extends Resumable, M extends Told>(
     for (let attempts = 0; ; attempts++) {
       const hangUp = new AbortController();
       const ends = signal ? AbortSignal.any([signal, hangUp.signal]) : hangUp.signal;
-      const messages = open({ ...request, resumeToken } as R, { signal: ends, timeoutMs: 0 })[Symbol.asyncIterator]();
+      let tell: Tell = () => {};
+      const contextValues = createContextValues().set(OF_A_WATCH, (given) => { tell = given; });
+      const options = { signal: ends, timeoutMs: 0, contextValues };
+      const messages = open({ ...request, resumeToken } as R, options)[Symbol.asyncIterator]();
+      const number = attempts + 1;
       let heard = false;
       let error = ended();
       try {
         for (let message = await next(messages, hangUp); message; message = await next(messages, hangUp)) {
           const { case: kind, value } = message.event;
           resumeToken = message.resumeToken || resumeToken;
+          if (!heard) {
+            tell(number);
+          }
           heard = true;
           if (!NO_PROGRESS.includes(kind)) {
             [attempts, lostAt] = [0, undefined];
@@ -90,6 +97,9 @@ export function watch<R extends Resumable, M extends Told>(
         error = hangUp.signal.aborted ? error : readFailure(thrown);
       } finally {
         hangUp.abort();
+      }
+      if (!signal?.aborted) {
+        tell(number, error);
       }
       lostAt ??= performance.now();
       if (signal?.aborted || !passes(error, heard) || performance.now() - lostAt > patienceMs) {

@@ -6,13 +6,25 @@ import { type DescMethod, fromJson, toJson } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 
 import { services } from "../src/gen/services.js";
-import { type Ameide, ApiError, type Change, connect, paginate, type User, watch, withRetry } from "../src/index.js";
+import {
+  type Ameide,
+  ApiError,
+  type Attempt,
+  type Change,
+  connect,
+  paginate,
+  type User,
+  watch,
+  withRetry,
+} from "../src/index.js";
 import { fileToken } from "../src/node.js";
 
 type Scenario = Record<string, any>;
 type Outcome = Record<string, unknown>;
 
-function open({ url, token, key, file, from, retry }: Scenario): Ameide {
+type Told = [number, string][];
+
+function open({ url, token, key, file, from, retry }: Scenario, told: Told): Ameide {
   const credentials: Record<string, object> = {
     function: { token: async () => token },
     file: { token: fileToken(file) },
@@ -20,7 +32,8 @@ function open({ url, token, key, file, from, retry }: Scenario): Ameide {
     both: { token, apiKey: key },
   };
   const credential = credentials[from] ?? (token ? { token } : {});
-  return connect(url, { retry: { firstPauseMs: 10, ...retry }, ...credential });
+  const onAttempt = ({ number, error }: Attempt) => told.push([number, error?.reason ?? "ok"]);
+  return connect(url, { retry: { firstPauseMs: 10, ...retry }, onAttempt, ...credential });
 }
 
 function options({ timeoutMs, retry, idempotencyKey, maxAge }: Scenario = {}) {
@@ -35,7 +48,7 @@ function options({ timeoutMs, retry, idempotencyKey, maxAge }: Scenario = {}) {
   return retry ? withRetry(retry, one) : one;
 }
 
-async function outcome(api: Ameide, { rpc, request, call, take }: Scenario): Promise<Outcome> {
+async function outcome(api: Ameide, { rpc, request, call, take }: Scenario, attempts: Told): Promise<Outcome> {
   const name = rpc[0].toLowerCase() + rpc.slice(1);
   const method = (services.users.method as Record<string, DescMethod>)[name]!;
   const given: any = fromJson(method.input, request);
@@ -44,7 +57,7 @@ async function outcome(api: Ameide, { rpc, request, call, take }: Scenario): Pro
     if (name === "watchUsers") {
       const changes: string[][] = [];
       const watching = watch(api.users.watchUsers, given);
-      found["changes"] = changes;
+      Object.assign(found, { changes, attempts });
       try {
         while (changes.length < take) {
           const { kind, resource } = (await watching.next()).value as Change<User>;
@@ -87,13 +100,14 @@ function told(error: ApiError): Outcome {
 }
 
 async function run(scenario: Scenario): Promise<Outcome> {
+  const attempts: Told = [];
   let api;
   try {
-    api = open(scenario["client"]);
+    api = open(scenario["client"], attempts);
   } catch {
     return { refused: true };
   }
-  return outcome(api, scenario);
+  return outcome(api, scenario, attempts);
 }
 
 const outcomes = [];
