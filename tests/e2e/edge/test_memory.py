@@ -37,12 +37,17 @@ async def small(layout: Layout, published: None) -> AsyncIterator[Edge]:
 @pytest.fixture
 def large(backend: Backend) -> Backend:
     """The service answers with 10 MiB."""
-    name = "x" * (10 * MIB - 5)
+    return answering(backend, 10 * MIB - 5)
 
-    async def answer(_request: Any, _context: Any) -> pb.User:
-        return pb.User(display_name=name)
 
-    backend.script["GetMe"] = answer
+def answering(backend: Backend, size: int) -> Backend:
+    """Lets the service answer with as many bytes."""
+    answer = pb.User(display_name="x" * size)
+
+    async def get_me(_request: Any, _context: Any) -> pb.User:
+        return answer
+
+    backend.script["GetMe"] = get_me
     return backend
 
 
@@ -94,12 +99,14 @@ class TestUnreadAnswers:
             # 64 KiB of window on either side, and what is on its way between them.
             assert await allocated(edge) - before < STREAMS * MIB // 4
 
-    async def test_of_grpc_leave_room_for_the_answers_of_others(self, edge: Edge, large: Backend) -> None:
+    async def test_of_grpc_leave_room_for_the_answers_of_others(self, edge: Edge, backend: Backend) -> None:
         """What one stream holds of the window of the edge's connection to a service, all others of it lack."""
+        # More than any stream holds; ten times as much would take seven seconds to write.
+        answering(backend, MIB)
         unread = {"content-type": "application/grpc", "te": "trailers"}
         async with asking(edge, "POST", f"{USERS}/GetMe", unread, streams=100):
             deadline = time.monotonic() + 30
-            while len(large.calls) < 100:
+            while len(backend.calls) < 100:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.05)
             # A worker of the edge has a connection of its own to the service, and a client stays with a worker.
