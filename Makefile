@@ -56,7 +56,7 @@ rotate-keys: .venv/.ready ## replace the key that signs tokens: STEP=publish, th
 demo: .venv/.ready ## tell a story through REST, against a running mesh
 	@$(PY) -m tools.mesh.demo
 
-bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; ten minutes
+bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; 15 minutes
 	@$(PY) -m bench.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
 
 bench-%: $(CHECKS) .venv/.bench ## one measurement: a file of bench/, such as bench-idle-watches; ARGS=--help

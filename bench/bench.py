@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.contender import ContenderError
 from bench.contenders import NAMES, TWINS, all_started
 from bench.goals import print_goals, print_winners
-from bench.report import print_head, print_resolution, print_work
+from bench.report import print_head, print_load, print_resolution, print_work
 from bench.rounds import Cell, load_generator, pairs, run_paced, run_rounds, warm_up
 from bench.stage import set_stage
 from bench.work import PLANS
@@ -27,6 +27,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _options()
     names, works = _chosen(options.only, NAMES), [one for one in PLANS if one in _chosen(options.works, PLANS)]
+    print_load("before the run")
     try:
         with ExitStack() as stack:
             stage = stack.enter_context(set_stage())
@@ -48,6 +49,7 @@ def main() -> None:
     for work in works:
         print_work(work, [one.name for one, its in asked if its == work], cells, latencies)
     reached = print_goals(cells)
+    print_load("after the run, which counts itself")
     print("\nWho is ahead (CPU time of process, edge and Postgres together)")
     print_winners(works, cells)
     sys.exit(0 if reached else 1)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import string
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.order import Transport
@@ -93,10 +95,10 @@ class Contender:
 
 
 @contextmanager
-def started_peer(name: str, words: Sequence[str], stage: Stage) -> Iterator[Program]:
-    """Runs a program that listens on the port in `PORT`."""
+def started_peer(name: str, words: Sequence[str], stage: Stage, *, tls: bool = False) -> Iterator[Program]:
+    """Runs a program that listens on the port in `PORT`; if there is a `TLS`, it speaks that."""
     port = free_port()
-    given = {**stage.environments["users"], "PORT": str(port)}
+    given = {**stage.environments["users"], "PORT": str(port)} | ({"TLS": "1"} if tls else {})
     for service, url in stage.admin_urls.items():
         given |= {f"{service.upper()}_ADMIN_URL": url, f"{service.upper()}_POOL": str(POOLS[service])}
     with _running(name, words, given, stage.folder, port) as program:
@@ -145,6 +147,30 @@ def started_edge(
         _running("edge", (*under, *command(stage.mesh.envoy)), given, stage.folder, port) as program,
     ):
         yield program
+
+
+@contextmanager
+def started_proxy(
+    name: str, stage: Stage, source: Path, values: Mapping[str, object], *, under: Sequence[str] = ()
+) -> Iterator[Program]:
+    """Runs the Envoy of our edge, in the same way, with another configuration (see `write_proxy`).
+
+    Args:
+        under: a command that wraps Envoy's own.
+    """
+    port = free_port()
+    folder = stage.folder / name
+    write_proxy(folder, source, {**values, "port": port})
+    with _running(name, (*under, *command(folder)), os.environ, stage.folder, port) as program:
+        yield program
+
+
+def write_proxy(folder: Path, source: Path, values: Mapping[str, object]) -> None:
+    """Writes the `envoy.yaml` of a proxy: ``source`` with ``values`` for what begins with a dollar sign."""
+    folder.mkdir()
+    # Envoy knows no merge keys.
+    document = yaml.load(string.Template(source.read_text()).substitute(values), yaml.CSafeLoader)
+    (folder / "envoy.yaml").write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
 
 
 def cpu_ns(pid: int) -> int:

@@ -1,21 +1,25 @@
 """Counts the instructions that Envoy needs for a call: `python -m bench.edge_instructions --without rbac`.
 
-It measures the whole edge, and the edge without each named filter. Valgrind's callgrind counts independently of the
-load of the machine: two runs differ by 1 % at most. Instructions of the kernel are not counted.
+It measures the whole edge, the bare edge, which is its floor, and the edge without each named filter. Valgrind's
+callgrind counts independently of the load of the machine: two runs differ by 1 % at most. Instructions of the kernel
+are not counted.
 """
 
 import argparse
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from bench.contender import Contender, Program, await_all, started_edge, started_service
+from bench.contenders import started_bare_edge
 from bench.order import Order, Transport
 from bench.rounds import Send, load_generator
 from bench.stage import Stage, set_stage
@@ -23,6 +27,16 @@ from bench.stage import Stage, set_stage
 _WORK: Final = "GetUser"
 _CALLS: Final = 160
 _TRANSPORTS: Final[tuple[Transport, ...]] = ("h1", "h2", "grpc")
+_CALLGRIND: Final = (
+    "valgrind",
+    "--tool=callgrind",
+    "--trace-children=yes",
+    "--smc-check=all-non-file",
+    "--instr-atstart=no",
+)
+
+Start = Callable[[Sequence[str]], AbstractContextManager[Program]]
+"""Runs a proxy under a command."""
 
 
 def main() -> None:
@@ -34,21 +48,32 @@ def main() -> None:
     given = parser.parse_args()
     if not shutil.which("valgrind"):
         raise SystemExit("It needs valgrind (Debian's package of that name).")
-    print(f"{'thousands of instructions a call':<36}{'REST h1':>10}{'REST h2':>10}{'gRPC':>10}")
+    print(_line("thousands of instructions a call", ("REST h1", "REST h2", "gRPC")))
     with set_stage() as stage, started_service("users", stage) as users, load_generator(stage) as send:
         await_all([users])
-        for name in ("", *given.without):
-            with _counted_edge(stage, without=name) as (program, counts):
+
+        def measure(name: str, start: Start) -> Sequence[float]:
+            counts = Path(tempfile.mkdtemp(dir=stage.folder))
+            with start((*_CALLGRIND, f"--callgrind-out-file={counts}/out")) as program:
+                await_all([program])
                 counted = [_count(send, program, users, transport, counts) for transport in _TRANSPORTS]
-            figures = "".join(f"{one / 1000:>10,.0f}" for one in counted)
-            print(f"{f'without {name}' if name else 'the edge':<36}{figures}", flush=True)
+            print(_line(name, [f"{one / 1000:,.0f}" for one in counted]), flush=True)
+            return counted
+
+        whole = measure("the edge", partial(_simple_edge, stage, without=""))
+        bare = measure("the bare edge", lambda under: started_bare_edge(stage, under=under))
+        print(_line("the edge / the bare edge", [f"{one / floor:.2f}" for one, floor in zip(whole, bare, strict=True)]))
+        for name in given.without:
+            measure(f"without {name}", partial(_simple_edge, stage, without=name))
+
+
+def _line(name: str, figures: Sequence[str]) -> str:
+    return f"{name:<36}" + "".join(f"{one:>10}" for one in figures)
 
 
 @contextmanager
-def _counted_edge(stage: Stage, *, without: str) -> Iterator[tuple[Program, Path]]:
-    """Runs the edge under callgrind, which writes its counts into the folder."""
-    counts = stage.folder / f"counts-{without}"
-    counts.mkdir()
+def _simple_edge(stage: Stage, under: Sequence[str], *, without: str) -> Iterator[Program]:
+    """Runs the edge without a filter, and without what it does beside calls."""
 
     def simplify(folder: Path) -> None:
         with _changed(folder / "envoy.yaml") as config:
@@ -62,16 +87,8 @@ def _counted_edge(stage: Stage, *, without: str) -> Iterator[tuple[Program, Path
             for cluster in clusters["resources"]:
                 cluster.pop("health_checks", None)
 
-    callgrind = (
-        "valgrind",
-        "--tool=callgrind",
-        "--trace-children=yes",
-        "--smc-check=all-non-file",
-        "--instr-atstart=no",
-    )
-    with started_edge(stage, change=simplify, under=(*callgrind, f"--callgrind-out-file={counts}/out")) as program:
-        await_all([program])
-        yield program, counts
+    with started_edge(stage, change=simplify, under=under) as program:
+        yield program
 
 
 @contextmanager

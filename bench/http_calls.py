@@ -14,7 +14,11 @@ from bench.work import Plan, Work, WrongAnswerError
 
 _OK: Final = 200
 _TIMEOUT_SECONDS: Final = 30
-_VERSIONS: Final = {"h1": pycurl.CURL_HTTP_VERSION_1_1, "h2": pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE}
+_VERSIONS: Final = {
+    "h1": pycurl.CURL_HTTP_VERSION_1_1,
+    "h2": pycurl.CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE,
+    "connect": pycurl.CURL_HTTP_VERSION_1_1,
+}
 
 
 def run(order: Order, plan: Plan, work: Work, numbers: Sequence[int], authorization: str) -> Result:
@@ -46,6 +50,7 @@ class _Pool:
 
     def __init__(self, order: Order) -> None:
         self._url = f"http://{order.address}"
+        self._is_connect = order.transport == "connect"
         self._multi = pycurl.CurlMulti()
         if order.transport == "h2":
             self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
@@ -58,17 +63,24 @@ class _Pool:
         self._flying: dict[Any, tuple[int, float, BytesIO]] = {}
 
     def begin(self, plan: Plan, work: Work, number: int, authorization: str, due: float) -> None:
-        handle, call, body = self.idle.pop(), work.rest(number), BytesIO()
-        headers = [f"authorization: {authorization}", "content-type: application/json"]
+        handle, body, headers = self.idle.pop(), BytesIO(), [f"authorization: {authorization}"]
+        content: bytes | None
+        if self._is_connect:
+            verb, path, content = "POST", f"/{plan.method}", work.request(number).SerializeToString()
+            headers += ["content-type: application/proto", "connect-protocol-version: 1"]
+        else:
+            call = work.rest(number)
+            verb, path, content = call.verb, call.path, None if call.body is None else orjson.dumps(call.body)
+            headers.append("content-type: application/json")
         if plan.has_key:
             headers.append(f"idempotency-key: {uuid_utils.uuid4()}")
         if plan.max_age_seconds:
             headers.append(f"cache-control: max-age={plan.max_age_seconds}")
-        handle.setopt(pycurl.URL, self._url + call.path)
-        handle.setopt(pycurl.CUSTOMREQUEST, call.verb)
+        handle.setopt(pycurl.URL, self._url + path)
+        handle.setopt(pycurl.CUSTOMREQUEST, verb)
         handle.setopt(pycurl.HTTPHEADER, headers)
-        if call.body is not None:
-            handle.setopt(pycurl.POSTFIELDS, orjson.dumps(call.body))
+        if content is not None:
+            handle.setopt(pycurl.POSTFIELDS, content)
         else:
             handle.setopt(pycurl.HTTPGET, True)
         handle.setopt(pycurl.WRITEDATA, body)
@@ -96,6 +108,9 @@ class _Pool:
                 latencies.append((time.perf_counter() - due) * 1000)
                 if handle.getinfo(pycurl.RESPONSE_CODE) != _OK:
                     raise WrongAnswerError(body.getvalue()[:1000].decode())
-                work.check_json(number, body.getvalue())
+                if self._is_connect:
+                    work.check(number, work.answer.FromString(body.getvalue()))
+                else:
+                    work.check_json(number, body.getvalue())
                 self.idle.append(handle)
         return latencies

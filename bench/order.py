@@ -8,8 +8,8 @@ CONNECTIONS: Final = 4
 IN_FLIGHT: Final = 8
 """Calls per connection; HTTP/1.1 has a connection for each."""
 
-Transport = Literal["mtls", "grpc", "h1", "h2"]
-"""gRPC as the edge speaks it to services, gRPC in plain text, REST over HTTP/1.1, REST over HTTP/2."""
+Transport = Literal["mtls", "grpc", "h1", "h2", "connect"]
+"""gRPC as the edge speaks it to services, gRPC in plain text, REST over HTTP/1.1 and HTTP/2, Connect over HTTP/1.1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,15 @@ _PACKAGES: Final = (
     *("fastapi", "uvicorn", "sqlalchemy", "litestar", "granian", "msgspec"),
 )
 _HEADINGS: Final = (
-    f"{'':<20}{'process':>8}{'edge':>7}{'pg':>7}{'all':>8}   {'process / ours':<21}{'all / REST h1':<20}"
+    f"{'':<26}{'process':>8}{'edge':>7}{'pg':>7}{'all':>8}   {'process / ours':<21}{'all / REST h1':<20}"
     f"{'calls/s':>8}{'p50 ms':>8}{'p95':>7}{'p99':>7}{'MB':>6}{'edge':>6}"
 )
+
+
+def print_load(when: str) -> None:
+    """Prints how busy the machine is: ratios of one run stand that, medians do not."""
+    averages = ", ".join(f"{one:.2f}" for one in os.getloadavg())
+    print(f"Load averages {when} (1, 5, 15 minutes): {averages}.")
 
 
 def print_head(rounds: int) -> None:
@@ -56,7 +62,7 @@ def print_work(
         peak, edge_peak = max(cell.peak_mb for cell in mine), max(cell.edge_peak_mb for cell in mine)
         costs = f"{cpu:>8,.0f}{edge:>7,.0f}{postgres:>7,.0f}{whole:>8,.0f}   {to_ours or '':<21}{to_edge or '':<20}"
         latency = _percentiles(latencies.get((name, work), ()))
-        print(f"{name:<20}{costs}{speed:>8,.0f}{latency}{peak:>6,.0f}{edge_peak:>6,.0f}")
+        print(f"{name:<26}{costs}{speed:>8,.0f}{latency}{peak:>6,.0f}{edge_peak:>6,.0f}")
 
 
 def _ratio(cells: Sequence[Cell], of: str, to: str, column: str) -> Ratio | None:

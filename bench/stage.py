@@ -31,7 +31,9 @@ WRITTEN: Final = "bench-written"
 NEEDED: Final = ("users", "agents")
 """The services that run."""
 POOLS: Final = {"users": 10, "agents": 3}
-"""Connections of one contender to each database; all contenders together must stay below the limit of Postgres."""
+"""Connections of one contender to each database."""
+_CONNECTIONS: Final = 200
+"""The limit of Postgres: more than all contenders together open."""
 _USERS: Final = 1000
 _TOOLS: Final = 90
 
@@ -85,6 +87,7 @@ def agent_of(folder: Path) -> agent_pb2.Agent:
 def _prepare(folder: Path, mesh: Mesh) -> Stage:
     preparation.ensure_secrets(mesh)
     urls = preparation.ensure_databases(mesh)
+    _admit_all(mesh.postgres)
     for service in NEEDED:
         upgrade_schema(ROOT / "services" / service / "migrations", urls[service].owner)
     admin_url = postgres.start(mesh.postgres)
@@ -111,6 +114,22 @@ def _prepare(folder: Path, mesh: Mesh) -> Stage:
     postmaster = postgres.pid(mesh.postgres)
     assert postmaster is not None
     return Stage(folder, mesh, environments, tokens, admin_urls, postmaster)
+
+
+def _admit_all(folder: Path) -> None:
+    """Lets Postgres take the connections of all contenders; its default is a hundred."""
+    admin_url = postgres.start(folder)
+
+    async def set_limit() -> None:
+        connection = await asyncpg.connect(admin_url)
+        try:
+            await connection.execute(f"ALTER SYSTEM SET max_connections = {_CONNECTIONS}")
+        finally:
+            await connection.close()
+
+    asyncio.run(set_limit())
+    postgres.stop(folder)
+    postgres.start(folder)
 
 
 def _make_users(chance: random.Random, tenant: str) -> Iterator[pb.User]:

@@ -46,6 +46,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bench.peers.auth import Caller, verify_cached
 from bench.peers.models import UserUpdate, UserWrite
 from bench.peers.paging import from_token, to_token
+from bench.peers.transport import CERTIFICATE, IDLE_SECONDS, KEY, PORT
 
 _ID, _TIME = Uuid(as_uuid=False), DateTime(timezone=True)
 
@@ -285,5 +286,14 @@ async def get_agent(id: UUID, caller: Reader) -> Response:
 
 
 if __name__ == "__main__":
-    port = int(os.environ["PORT"])
-    uvicorn.run(app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", access_log=False)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=PORT,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        ssl_certfile=CERTIFICATE,
+        ssl_keyfile=KEY,
+    )

@@ -13,6 +13,7 @@ import jwt
 import msgspec
 import uuid_utils
 from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.server import Server
 from litestar import Litestar, Request, Response, get, patch, post
 from litestar.connection import ASGIConnection
@@ -30,6 +31,7 @@ from litestar.params import Parameter
 from bench.peers.auth import Caller, verify_cached
 from bench.peers.models import EMAIL, LABEL
 from bench.peers.paging import from_token, to_token
+from bench.peers.transport import CERTIFICATE, IDLE_SECONDS, KEY, PORT
 
 Labels = Annotated[
     dict[Annotated[str, msgspec.Meta(pattern=LABEL)], Annotated[str, msgspec.Meta(max_length=255)]],
@@ -265,9 +267,12 @@ if __name__ == "__main__":
     Server(
         "bench.peers.litestar_granian:app",
         address="127.0.0.1",
-        port=int(os.environ["PORT"]),
+        port=PORT,
         interface=Interfaces.ASGI,
         workers=1,
         loop=Loops.uvloop,
         log_access=True,
+        http1_settings=HTTP1Settings(header_read_timeout=IDLE_SECONDS * 1000),
+        ssl_cert=CERTIFICATE,
+        ssl_key=KEY,
     ).serve()

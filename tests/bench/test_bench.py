@@ -16,11 +16,11 @@ def test_asks_the_service_and_checks_its_answers() -> None:
         "--scale",
         "0",
         "--only",
-        "echo; ours",
+        "echo; ours; ours, bare edge, gRPC",
         "--works",
         "GetUser; CreateUser",
     ]
     command = [sys.executable, "-m", "bench.bench", *options]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line.split()[0] for line in run.stdout.splitlines() if line.strip()]
-    assert [lines.count(name) for name in ("echo", "ours")] == [1, 2], run.stderr
+    assert [lines.count(name) for name in ("echo", "ours", "ours,", "Load")] == [1, 2, 2, 2], run.stderr
