@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.contender import ContenderError
 from bench.contenders import NAMES, TWINS, all_started
 from bench.goals import print_goals, print_winners
+from bench.plots import write_run
 from bench.report import print_head, print_load, print_resolution, print_work
 from bench.rounds import Cell, load_generator, pairs, run_paced, run_rounds, warm_up
 from bench.stage import set_stage
@@ -44,6 +45,8 @@ def main() -> None:
             latencies = run_paced(send, asked, rounds=options.paced)
     except ContenderError as error:
         raise SystemExit(str(error)) from None
+    if options.plots:
+        write_run(options.plots, works, cells)
     if options.csv:
         _write(cells, options.csv)
     for work in works:
@@ -64,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--works", default="", metavar="A;B", help=f"works, of: {'; '.join(PLANS)}")
     parser.add_argument("--against", type=Path, metavar="DIR", help="take `ours again` from another checkout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every single measurement")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw each table, as SVG")
     return parser.parse_args()
 
 

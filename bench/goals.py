@@ -42,6 +42,10 @@ class Goal:
     column: str = "cpu_us"
     """Whose CPU time: a field of `Cell`."""
 
+    @property
+    def sign(self) -> str:
+        return "≤" if self.at_most else "≥"
+
     def measure(self, cells: Sequence[Cell]) -> Ratio | None:
         """Returns the figure; None if a part of it was not measured."""
         own, base = (
@@ -94,9 +98,8 @@ def print_goals(cells: Sequence[Cell]) -> bool:
         if figure is not None:
             verdict = goal.verdict(figure)
             reached &= verdict != "MISSED"
-            sign = "≤" if goal.at_most else "≥"
             shown = f"{figure.median:.4g}  {figure.low:.4g} – {figure.high:.4g}"
-            print(f"  {goal.text:<56}{sign} {goal.limit:<6}{shown:<26}{verdict}")
+            print(f"  {goal.text:<56}{goal.sign} {goal.limit:<6}{shown:<26}{verdict}")
     return reached
 
 
