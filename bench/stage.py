@@ -21,7 +21,8 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tools.mesh import postgres, preparation, processes
+from tests.ports import mesh_offset
+from tools.mesh import postgres, preparation
 from tools.secrets import identity
 from tools.topology import ROOT, SERVICES, Mesh
 
@@ -62,11 +63,11 @@ class Stage:
 @contextmanager
 def set_stage() -> Iterator[Stage]:
     """Yields a new stage, and removes it at the end."""
-    with tempfile.TemporaryDirectory(prefix="bench") as name:
+    with tempfile.TemporaryDirectory(prefix="bench") as name, mesh_offset() as offset:
         folder = Path(name)
         # Postgres runs as another user.
         folder.chmod(0o755)
-        mesh = Mesh(folder / "mesh", processes.free_offset())
+        mesh = Mesh(folder / "mesh", offset)
         mesh.folder.mkdir()
         try:
             yield _prepare(folder, mesh)
