@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Parts of a run read better one after the other, also under `make -j`.
 .NOTPARALLEL:
 # `clients` is a folder, too.
-.PHONY: clients console new-service golden catalog answers help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench \
+.PHONY: clients console new-service golden catalog answers help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench outdated \
     flow load soak attack rotate-keys faults mutants programs images check-cluster check-images check-clients check-keycloak check-limits check-prometheus check-upgrade pictures test-containers ratelimit chart release sbom scan
 
 help: ## print this
@@ -58,6 +58,9 @@ demo: .venv/.ready ## tell a story through REST, against a running mesh
 
 bench: $(CHECKS) .venv/.bench ## measure what calls cost, beside other frameworks: ROUNDS=12 ONLY="ours; FastAPI, ORM" ARGS=--help; 15 minutes
 	@$(PY) -m bench.bench --rounds $(or $(ROUNDS),12) --only "$(ONLY)" $(ARGS)
+
+outdated: $(CHECKS) ## measure GetUser with a newer grpcio than the pinned one; fails if it costs less: ARGS=--help; two minutes
+	@$(PY) -m bench.outdated $(ARGS)
 
 bench-%: $(CHECKS) .venv/.bench ## one measurement: a file of bench/, such as bench-idle-watches; ARGS=--help
 	@$(PY) -m bench.$(subst -,_,$*) $(ARGS)
