@@ -318,6 +318,20 @@ class TestNetwork:
             **{f"{name}-migration": [database] for name in NAMES},
         }
 
+    def test_behind_a_pooler_migrations_reach_postgres_itself(self, production: Release) -> None:
+        def database_ports(release: Release, component: str) -> list[int]:
+            (rule,) = (
+                rule
+                for rule in release.of_kind("NetworkPolicy")[component]["spec"]["egress"]
+                if {"ipBlock": {"cidr": "10.20.0.0/16"}} in rule["to"]
+            )
+            return [port["port"] for port in rule["ports"]]
+
+        large = Release(values_of("large"))
+        for name in NAMES:
+            assert (database_ports(large, name), database_ports(large, f"{name}-migration")) == ([6432], [5432])
+            assert database_ports(production, name) == database_ports(production, f"{name}-migration") == [5432]
+
     def test_the_world_reaches_the_edge_only(self, release: Release) -> None:
         # A rule without `from` is the world.
         open_rules = [
