@@ -12,7 +12,7 @@ from tools.topology import ROOT
 _PAGE: Final = (ROOT / "docs" / "runbook.md").read_text()
 _SQL: Final = r"(?:select|update|delete|set)\b"
 STATEMENTS: Final = [
-    *re.findall(rf'^    psql "\$\w+" -c "({_SQL}[^"]+)"$', _PAGE, re.MULTILINE | re.IGNORECASE),
+    *re.findall(rf'^    psql "\$\w+" -c "\s*({_SQL}[^"]+)"$', _PAGE, re.MULTILINE | re.IGNORECASE),
     *re.findall(rf"`({_SQL} [^`]+)`", _PAGE, re.IGNORECASE),
     *re.findall(rf"^((?:    {_SQL}.+\n)+)", _PAGE, re.MULTILINE | re.IGNORECASE),
 ]
