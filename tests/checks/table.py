@@ -24,7 +24,9 @@ class Table:
             result = "ok"
         except Exception as error:  # noqa: BLE001 - the table tells all of them
             result = "FAILED"
-            seen.append(f"{type(error).__name__}: {error}".splitlines()[0][:300])
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            seen.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
         took = f"{time.monotonic() - started:.0f} s"
         self._lines.append((result, name, expected, "; ".join(seen), took))
         print(f"{result:<7} {name} ({took}) {'; '.join(seen)}", file=sys.stderr, flush=True)

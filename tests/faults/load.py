@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUESTS_PER_SECOND: Final = 200
-_IN_FLIGHT: Final = 20
+IN_FLIGHT: Final = 20
 """At most; a machine that is too slow gets fewer requests, not a queue of them in every process."""
 
 
@@ -45,13 +45,14 @@ class Load:
 
 
 @asynccontextmanager
-async def load(ask: Callable[[int], Any]) -> AsyncIterator[Load]:
+async def load(ask: Callable[[int], Any], *, in_flight: int = IN_FLIGHT) -> AsyncIterator[Load]:
     """Makes 200 requests a second until the block ends, then waits for every answer.
 
     Args:
         ask: makes the call of this number.
+        in_flight: how many may wait for their answer.
     """
-    result, over, gate = Load(), asyncio.Event(), asyncio.Semaphore(_IN_FLIGHT)
+    result, over, gate = Load(), asyncio.Event(), asyncio.Semaphore(in_flight)
 
     async def one(number: int) -> None:
         try:
