@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 # `clients` is a folder, too.
 .PHONY: clients console new-service golden catalog answers help up down status reset migrate token demo test lint lint-fast types breaking format proto release-migrations openapi lock bench outdated \
-    flow load soak attack rotate-keys faults mutants programs images check-cluster check-images check-clients check-keycloak check-limits check-pgbouncer check-prometheus check-upgrade pictures test-containers ratelimit chart release sbom scan
+    flow load soak attack rotate-keys faults mutants programs images check-cluster check-images check-clients check-jaeger check-keycloak check-limits check-pgbouncer check-prometheus check-upgrade pictures test-containers ratelimit chart release sbom scan
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -118,6 +118,9 @@ check-keycloak: $(CHECKS) ## sign in to a whole mesh with a real Keycloak, rotat
 check-limits: $(CHECKS) ## let two edges keep one limit, lose their store and get new rows of tenants; needs Go and Redis, three minutes, a table at the end
 	@tools/mesh/limits.sh check 2>/dev/null || $(MAKE) --no-print-directory ratelimit
 	@$(PY) -m tests.checks.limits
+
+check-jaeger: $(CHECKS) ## let a real Jaeger show the traces of a whole mesh; builds it once with Go, two minutes, a table at the end
+	@$(PY) -m tests.checks.jaeger
 
 check-pgbouncer: $(CHECKS) ## run all services behind a real PgBouncer, which is killed, and behind which Postgres is; four minutes, a table at the end
 	@$(PY) -m tests.checks.pgbouncer
