@@ -11,8 +11,7 @@ import protovalidate
 import pytest
 from ameide.common.v1 import example_pb2, violation_pb2
 from api_common.contract import has_behavior, read_policies
-from api_common.listing.pagination import MAX_PAGE_SIZE
-from api_common.rpc.layers.admission import MAX_MESSAGE_BYTES
+from api_common.listing import MAX_PAGE_SIZE
 from buf.validate import validate_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format
@@ -211,7 +210,9 @@ def test_the_page_states_the_limits_of_the_code() -> None:
         if field.is_repeated
     }
     (headers,) = re.findall(r"(?m)^local MAX_BYTES = (\d+)$", (ENVOY / "lua" / "transport.lua").read_text())
-    message, request = MAX_MESSAGE_BYTES // 1024**2, int(headers) // 1024
+    # A frame of gRPC has five bytes more.
+    buffered = re.findall(r"max_request_bytes: (\d+)", (ENVOY / "envoy.yaml").read_text())
+    message, request = min(map(int, buffered)) // 1024**2, int(headers) // 1024
     limits = (
         f"A message holds up to {message} MiB, the headers of a request {request} KiB, a batch {items} items, "
         f"a page {MAX_PAGE_SIZE:,} resources."

@@ -54,6 +54,13 @@ def users(users_service: TestService) -> UserServiceAsyncStub:
     return UserServiceStub(users_service.channel)
 
 
+@pytest.fixture
+async def replica(users_database: TestDatabase, identity: Identity) -> AsyncIterator[UserServiceAsyncStub]:
+    """Another process of the service, for its database."""
+    async with running_service(SERVICE, settings_for(users_database, identity)) as service:
+        yield UserServiceStub(service.channel)
+
+
 @pytest.fixture(scope="session")
 def accounts(users_service: TestService) -> ServiceAccountServiceAsyncStub:
     return ServiceAccountServiceStub(users_service.channel)

@@ -4,7 +4,6 @@ from api_common.call.context import MAX_CALL_SECONDS as MAX_CALL_SECONDS
 from api_common.call.context import CallContext as CallContext
 from api_common.call.context import RequestContext as RequestContext
 from api_common.call.context import StreamContext as StreamContext
-from api_common.call.context import Turn as Turn
 from api_common.call.headers import CLIENT_HEADERS as CLIENT_HEADERS
 from api_common.call.headers import MAX_AGE_SECONDS as MAX_AGE_SECONDS
 from api_common.call.headers import RequestHeaders as RequestHeaders

@@ -1,42 +1,15 @@
 """The contexts of a call: caller, tenant, request, deadline; plain frozen values without transport objects."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
 from api_common.authn import Principal
-from api_common.db import TenantSemaphore, Transaction
+from api_common.db import Transaction, Turn
 from api_common.telemetry import Trace
 
 MAX_CALL_SECONDS: Final = 60
 """The longest time of a unary call, whatever deadline the caller sets."""
-
-
-class Turn:
-    """A place among the calls of one tenant that are worked on."""
-
-    def __init__(self, line: TenantSemaphore, tenant_id: str) -> None:
-        self._line, self._tenant_id = line, tenant_id
-        self._is_wanted = False
-        self.held: Final = ExitStack()
-        """What the call holds until its turn ends."""
-
-    async def take(self) -> None:
-        """Waits until fewer calls of the tenant are worked on than may be."""
-        if not self._is_wanted:
-            self._is_wanted = True
-            try:
-                await self._line.acquire(self._tenant_id)
-            except BaseException:
-                self._is_wanted = False
-                raise
-            self.held.callback(self._line.release, self._tenant_id)
-
-    def end(self) -> None:
-        """Lets the next call of the tenant be worked on."""
-        self._is_wanted = False
-        self.held.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,8 @@ from typing import Any, Final, cast
 from ameide.common.v1 import policy_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
-from api_common.errors import ValidationError
 
 
 class PolicyError(Exception):
@@ -70,17 +68,6 @@ class MethodPolicy:
     def internal(self) -> bool:
         """Whether only services of the mesh may call it, with their own tokens; the edge has no route to it."""
         return self.permission.endswith(".internal")
-
-    def decode(self, payload: bytes) -> Any:
-        """Returns the request of ``payload``.
-
-        Raises:
-            ValidationError: it is none.
-        """
-        try:
-            return self.request_class.FromString(payload)
-        except (DecodeError, RecursionError) as error:
-            raise ValidationError("The request does not decode as the method's message.") from error
 
 
 def read_policies(service: ServiceDescriptor) -> dict[str, MethodPolicy]:

@@ -14,6 +14,7 @@ from api_common.db.migrations import schema_head as schema_head
 from api_common.db.migrations import upgrade_schema as upgrade_schema
 from api_common.db.pool import Connection as Connection
 from api_common.db.pool import TenantSemaphore as TenantSemaphore
+from api_common.db.pool import Turn as Turn
 from api_common.db.provisioning import DatabaseUrls as DatabaseUrls
 from api_common.db.provisioning import provision as provision
 from api_common.db.tables import fitting as fitting

@@ -7,6 +7,7 @@ transaction (ADR 0003).
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Final, TypeAlias
 
 import asyncpg
@@ -82,6 +83,32 @@ class TenantSemaphore:
         line.users -= 1
         if not line.users:
             del self._lines[holder]
+
+
+class Turn:
+    """A place among the calls of one tenant that are worked on."""
+
+    def __init__(self, line: TenantSemaphore, tenant_id: str) -> None:
+        self._line, self._tenant_id = line, tenant_id
+        self._is_wanted = False
+        self.held: Final = ExitStack()
+        """What the call holds until its turn ends."""
+
+    async def take(self) -> None:
+        """Waits until fewer calls of the tenant are worked on than may be."""
+        if not self._is_wanted:
+            self._is_wanted = True
+            try:
+                await self._line.acquire(self._tenant_id)
+            except BaseException:
+                self._is_wanted = False
+                raise
+            self.held.callback(self._line.release, self._tenant_id)
+
+    def end(self) -> None:
+        """Lets the next call of the tenant be worked on."""
+        self._is_wanted = False
+        self.held.close()
 
 
 class Pool:

@@ -19,6 +19,7 @@ from api_common.listing.pages import ListRequest as ListRequest
 from api_common.listing.pages import Page as Page
 from api_common.listing.pages import PageRequest as PageRequest
 from api_common.listing.pages import Query as Query
+from api_common.listing.pagination import MAX_PAGE_SIZE as MAX_PAGE_SIZE
 from api_common.listing.pagination import InvalidPageTokenError as InvalidPageTokenError
 from api_common.listing.pagination import PageTokens as PageTokens
 from api_common.listing.pagination import binding as binding

@@ -3,6 +3,7 @@
 from api_common.rpc.adapter import COMPRESSED_BYTES as COMPRESSED_BYTES
 from api_common.rpc.adapter import MAX_STREAM_SECONDS as MAX_STREAM_SECONDS
 from api_common.rpc.adapter import NOT_MODIFIED as NOT_MODIFIED
+from api_common.rpc.adapter import decode as decode
 from api_common.rpc.adapter import unknown_method_handler as unknown_method_handler
 from api_common.rpc.call import Call as Call
 from api_common.rpc.call import Done as Done

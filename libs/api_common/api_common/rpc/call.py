@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from api_common.authn import Peer, Principal
-from api_common.call import RequestHeaders, Turn
+from api_common.call import RequestHeaders
 from api_common.contract import MethodPolicy
-from api_common.db import TransactionOutcome
+from api_common.db import TransactionOutcome, Turn
 from api_common.errors import DomainError
 from api_common.telemetry import Trace
 

@@ -5,7 +5,7 @@ The answer replaces the key by an internal token, or refuses the request; the ed
 
 import asyncio
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import grpc
 from ameide.edge.v1 import ext_authz_pb2 as pb
@@ -13,7 +13,7 @@ from ameide.edge.v1 import ext_authz_pb2 as pb
 from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
 from api_common.errors import AuthorizationError, RateLimitError
-from api_common.rpc import Call, Done, Pipeline
+from api_common.rpc import Call, Done, Pipeline, decode
 
 HEADER: Final = "x-api-key"
 """The header of the key."""
@@ -65,7 +65,7 @@ def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.Generi
         incoming = call.incoming
         if incoming.peer is not None and incoming.peer.identity != EDGE:
             raise AuthorizationError("This service does not serve this caller.")
-        asked: pb.AttributeContext = _CHECK.decode(call.payload).attributes
+        asked = cast(pb.CheckRequest, decode(_CHECK, call.payload)).attributes
         headers, address = asked.request.http.headers, asked.source.address.socket_address.address
         # A request with both a token and a key is ambiguous.
         unambiguous = "authorization" not in headers

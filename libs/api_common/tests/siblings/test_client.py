@@ -15,8 +15,7 @@ import structlog
 from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
 from api_common.authn import TRUST_DOMAIN, Authenticator, Peer, server_credentials
-from api_common.call import Turn
-from api_common.db import TenantSemaphore
+from api_common.db import TenantSemaphore, Turn
 from api_common.errors import render
 from api_common.siblings import client as clients
 from api_common.siblings.client import MAX_WAIT_SECONDS

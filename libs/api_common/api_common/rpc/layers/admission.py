@@ -16,9 +16,10 @@ from protovalidate import Validator, Violation
 from api_common import errors
 from api_common.authn import EDGE, Authenticator, Principal, bearer_token
 from api_common.authz import Directory
-from api_common.call import CallContext, Turn
+from api_common.call import CallContext
 from api_common.contract import MAX_FIELDS, FieldBehavior, MethodPolicy, Precondition, WireScan, is_granted
-from api_common.db import TenantSemaphore
+from api_common.db import TenantSemaphore, Turn
+from api_common.rpc.adapter import decode
 from api_common.rpc.call import Admitted, Call, Layer
 from api_common.rpc.layers.answer_cache import KeptAnswers
 from api_common.settings import SharesSettings
@@ -251,7 +252,7 @@ def _reader(method: MethodPolicy) -> Callable[[Call], Awaitable[Message]]:
         payload = call.payload
         if len(payload) > MAX_FIELDS or b"\0" in payload:
             scan.check(payload)
-        request: Message = method.decode(payload)
+        request = decode(method, payload)
         if_match = call.incoming.headers.if_match
         violations = [*precondition.bind(request, if_match)] if if_match else []
         if behavior.has_output_only:

@@ -8,6 +8,7 @@ from api_common.authz import Directory
 from api_common.contract import MethodPolicy, resources_in, type_of
 from api_common.db import TransactionOutcome
 from api_common.errors import AuthorizationError, ResourceInfo, ValidationError
+from api_common.rpc.adapter import decode
 from api_common.rpc.call import Call, Done, Layer
 from api_common.rpc.layers.answer_cache import AnswerCache
 
@@ -83,7 +84,7 @@ def _named_resource(call: Call) -> ResourceInfo | None:
     if len(payload) > _MAX_READ_BYTES:
         return None
     try:
-        return next(events.subjects(method, method.decode(payload)), None)
+        return next(events.subjects(method, decode(method, payload)), None)
     except ValidationError:
         return None
 
