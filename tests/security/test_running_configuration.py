@@ -89,6 +89,8 @@ class TestCounts:
         fixed, told = running.bootstrap["layered_runtime"]["layers"]
         # The size of regular expressions is no limit for callers: they are ours, and RE2 matches in linear time.
         assert fixed["static_layer"].pop("re2.max_program_size.error_level") == 100_000
+        # A connection's requests take turns with those of others (tests/security/test_http2_floods.py).
+        assert fixed["static_layer"].pop("http.max_requests_per_io_cycle") == 1
         assert fixed["static_layer"] == {"overload.premature_reset_total_stream_count": 2000}
         # The environment says how much is traced; a process that may write its files controls the edge anyway.
         assert told["disk_layer"] == {"symlink_root": "./runtime"}
