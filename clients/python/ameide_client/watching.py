@@ -131,8 +131,9 @@ class Watch(_Watch[ResourceT]):
         while not self._closed.is_set():
             error: ApiError = _ended()
             try:
-                if self._call is None:
-                    self._call = self._calls.stream(self._method, self._request(self.resume_token))
+                self._call = self._call or self._calls.stream(self._method, self._request(self.resume_token))
+                if self._closed.is_set():  # while the stream was opened
+                    self._call.cancel()
                 for message in self._call:
                     if change := self._progress.take(message):
                         return change
@@ -167,9 +168,9 @@ class AsyncWatch(_Watch[ResourceT]):
         while not self._closed.is_set():
             error: ApiError = _ended()
             try:
-                if self._call is None:
-                    self._call = await self._calls.stream(self._method, self._request(self.resume_token))
-                while (message := await self._call.read()) is not grpc.aio.EOF:
+                request = self._request(self.resume_token)
+                call = self._call = self._call or await self._calls.stream(self._method, request)
+                while not self._closed.is_set() and (message := await call.read()) is not grpc.aio.EOF:
                     if change := self._progress.take(message):
                         return change
             except grpc.RpcError as failure:
@@ -179,7 +180,7 @@ class AsyncWatch(_Watch[ResourceT]):
                 # A stream that the network cancelled looks like this, too; then the task itself is not cancelled.
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
-            self._call = None
+            self._hang_up()
             if not self._closed.is_set():
                 pause = self._progress.pause_seconds(error)
                 with contextlib.suppress(TimeoutError):

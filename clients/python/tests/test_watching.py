@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -10,7 +12,7 @@ from ameide.common.v1 import watch_pb2
 from ameide_client import types
 from ameide_client.api_error import ApiError
 from ameide_client.retries import RetryPolicy
-from ameide_client.watching import Progress
+from ameide_client.watching import AsyncWatch, Progress, Watch
 from google.rpc import status_pb2
 
 _S = grpc.StatusCode
@@ -20,6 +22,9 @@ FAULTY = ApiError("fault", code=_S.INTERNAL, request_id="the-id")
 EXPIRED = ApiError("expired", code=_S.UNAUTHENTICATED, request_id="the-id")
 BOOKMARK = types.WatchUsersResponse(resume_token="b", bookmark=watch_pb2.Bookmark())
 CHANGE = types.WatchUsersResponse(resume_token="c", updated=types.User(id="ada"))
+
+
+METHOD: Any = SimpleNamespace(path="/a.UserService/WatchUsers")
 
 
 def progress(*, patience_seconds: float = math.inf) -> Progress[types.User]:
@@ -134,3 +139,52 @@ def test_each_attempt_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert [one.getMessage().removesuffix(f": {AWAY}") for one in caplog.records] == [
         f"/a.UserService/WatchUsers: attempt {number} {what}" for what, number in told
     ]
+
+
+class Call:
+    """A stream that says what it is told to, to either kind of watch."""
+
+    def __init__(self, before_message: Callable[[], Any]) -> None:
+        self._before_message = before_message
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def __iter__(self) -> Iterator[Any]:
+        while not self.is_cancelled:
+            self._before_message()
+            yield BOOKMARK
+
+    async def read(self) -> Any:
+        await self._before_message()
+        return BOOKMARK
+
+
+@pytest.mark.parametrize("closed", ["while it opens", "just before a message is read"])
+class TestClose:
+    def test_ends_a_watch(self, closed: str) -> None:
+        call = Call(lambda: pytest.fail("would wait") if closed == "while it opens" else watch.close())
+
+        def stream(*_: Any) -> Call:
+            if closed == "while it opens":
+                watch.close()
+            return call
+
+        calls = SimpleNamespace(retry=RetryPolicy(), stream=stream)
+        watch: Watch[types.User] = Watch(calls, METHOD, lambda _: types.WatchUsersRequest(), "", math.inf)
+        assert list(watch) == []
+        assert call.is_cancelled
+
+    async def test_ends_an_asynchronous_watch(self, closed: str) -> None:
+        call = Call(lambda: pytest.fail("would wait") if closed == "while it opens" else watch.close())
+
+        async def stream(*_: Any) -> Call:
+            if closed == "while it opens":
+                await watch.close()
+            return call
+
+        calls = SimpleNamespace(retry=RetryPolicy(), stream=stream)
+        watch: AsyncWatch[types.User] = AsyncWatch(calls, METHOD, lambda _: types.WatchUsersRequest(), "", math.inf)
+        assert [change async for change in watch] == []
+        assert call.is_cancelled
