@@ -18,6 +18,7 @@ from tools.topology import ROOT
 PATH: Final = ROOT / "docs" / "openapi.json"
 ANSWERS: Final = Path(__file__).with_name("answers.json")
 """An answer of each operation, by its name; `make answers` records them. A new operation has none yet."""
+_RECORDED: Final = {name: {"example": answer} for name, answer in json.loads(ANSWERS.read_text()).items()}
 
 _TEXT: Final = {"type": "string"}
 _ID: Final = {"type": "string", "format": "uuid"}
@@ -188,8 +189,7 @@ def _request_body(method: MethodDescriptor, body: str, variables: list[str], sch
 def _success(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas) -> Json:
     # The content of a stream is the data of one event.
     form = "text/event-stream" if method.server_streaming else "application/json"
-    recorded = json.loads(ANSWERS.read_text()).get(method.name)
-    content = {"schema": schemas.message(method.output_type)} | ({"example": recorded} if recorded else {})
+    content = {"schema": schemas.message(method.output_type)} | _RECORDED.get(method.name, {})
     has_etag = "etag" in method.output_type.fields_by_name or method.name.startswith("Get")
     known = {"ETag": has_etag, "Age": policy.cacheable, "Idempotent-Replayed": not policy.read_only}
     names = [name for name in ("ETag", "Age", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]
