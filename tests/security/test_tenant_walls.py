@@ -12,7 +12,7 @@ import grpc
 import pytest
 from api_common.authn import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner
 from api_common.listing import IdField as IdFilter
-from api_common.testing import AUDIENCE, NEVER, Caller, Identity, refused, watching
+from api_common.testing import AUDIENCE, NEVER, Caller, Identity, refused
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -31,6 +31,7 @@ from tests.security.world import (
     rpcs,
 )
 from tests.services import built_services, owner_of
+from tests.watching import watching
 
 S: Final = grpc.StatusCode
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.agent.v1 import agent_pb2 as pb
-from api_common.testing import Caller, watching
+from api_common.testing import Caller
 
 from services.agents.tests.factories import an_agent
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

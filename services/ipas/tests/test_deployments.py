@@ -11,7 +11,7 @@ import pytest
 from ameide.agent.v1 import agent_pb2
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.workflow.v1 import workflow_pb2
-from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused, watching
+from api_common.testing import NEVER, Caller, Identity, TestDatabase, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.ipas.tests.factories import (
@@ -25,6 +25,7 @@ from services.ipas.tests.factories import (
     settled,
 )
 from tests.paging import all_pages
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

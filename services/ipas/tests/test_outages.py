@@ -14,7 +14,7 @@ from api_common.db import Row
 from api_common.errors import AbortedError, AuthorizationError, DeadlineExceededError, ExternalServiceError
 from api_common.sagas import Effect, RetryPolicy, SagaMetrics, StepAction
 from api_common.sagas import store as saga_store
-from api_common.testing import Caller, refused, watching
+from api_common.testing import Caller, refused
 from prometheus_client import CollectorRegistry
 
 from libs.api_common.tests.proxy import Proxy
@@ -30,6 +30,7 @@ from services.ipas.tests.stage import (
     StageBeside,
     with_effects,
 )
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub

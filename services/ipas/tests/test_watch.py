@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.testing import Caller, watching
+from api_common.testing import Caller
 
 from services.ipas.tests.factories import an_ipa
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub

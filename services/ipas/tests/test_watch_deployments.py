@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
-from api_common.testing import Caller, refused, watching
+from api_common.testing import Caller, refused
 
 from services.ipas.tests.factories import activate_agent, create_ipa, publish_workflow
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub

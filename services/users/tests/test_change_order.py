@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 import uuid_utils
 from ameide.user.v1 import user_pb2 as pb
-from api_common.testing import watching
 from api_common.watch import change_notifier as hub
 
 from services.users.tests.factories import create_user
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,11 +16,12 @@ from api_common.authn import Principal
 from api_common.errors import TooManyCallsError
 from api_common.rpc import MOST_WAITING, Shares
 from api_common.settings import SharesSettings
-from api_common.testing import refused, running_service, settings_for, watching
+from api_common.testing import refused, running_service, settings_for
 from users_service.service import SERVICE
 
 from services.users.tests.factories import create_user
 from services.users.tests.test_shares import ADA, BOB, EVE, sharing, shown, until_shown
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from api_common.testing import Caller, Identity, Statements, TestDatabase

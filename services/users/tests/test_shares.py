@@ -18,7 +18,7 @@ from api_common.authn import Principal
 from api_common.errors import DomainError, TooManyCallsError, TooManyWatchesError
 from api_common.rpc import Shares
 from api_common.settings import SharesSettings
-from api_common.testing import refused, running_service, settings_for, watching
+from api_common.testing import refused, running_service, settings_for
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived
@@ -26,6 +26,7 @@ from h2.settings import SettingCodes, Settings
 from users_service.service import SERVICE
 
 from services.users.tests.factories import a_user, create_user
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -19,7 +19,7 @@ from api_common.rpc import adapter as rpc
 from api_common.server import reap_changes
 from api_common.settings import DatabaseSettings, WatchSettings
 from api_common.telemetry import Metrics
-from api_common.testing import refused, running_service, settings_for, watching
+from api_common.testing import refused, running_service, settings_for
 from api_common.watch import PAGE_SIZE, ChangeNotifier, change_notifier
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
@@ -29,6 +29,7 @@ from users_service.service import SERVICE
 
 from libs.api_common.tests.proxy import Proxy
 from services.users.tests.factories import a_user, create_user
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

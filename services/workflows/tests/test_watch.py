@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.testing import Caller, watching
+from api_common.testing import Caller
 
 from services.workflows.tests.factories import a_workflow
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.workflow.v1.workflow_pb2_grpc import WorkflowServiceAsyncStub

@@ -19,4 +19,3 @@ from api_common.testing.service import guarded_service as guarded_service
 from api_common.testing.service import running_service as running_service
 from api_common.testing.service import settings_for as settings_for
 from api_common.testing.service import tls_of as tls_of
-from api_common.testing.watching import watching as watching

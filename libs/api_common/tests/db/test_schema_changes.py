@@ -14,10 +14,11 @@ from api_common.db.driver import Statement
 from api_common.db.transaction import Transaction
 from api_common.errors import ExternalServiceError
 from api_common.settings import DatabaseSettings
-from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for, watching
+from api_common.testing import Caller, Identity, TestDatabase, running_service, settings_for
 from pydantic import SecretStr
 
 from libs.api_common.tests.example.service import SERVICE, a_user, create_user
+from tests.watching import watching
 
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub

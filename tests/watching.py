@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
-
-from api_common.testing.identity import Caller
+from api_common.testing import Caller
 
 PATIENCE_SECONDS: Final = 10
 """How long a test waits for a message that must come."""
