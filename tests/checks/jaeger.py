@@ -26,6 +26,8 @@ VERSION: Final = "v1.76.0"
 PROGRAM: Final = ROOT / ".cache" / "jaeger" / f"jaeger-{VERSION}"
 STATE: Final = ROOT / ".local" / "check-jaeger"
 CREATION, DEPLOYMENT = "0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319d"
+MADE_OF: Final = ("ipas", "workflows", "agents")
+STEPS: Final = {"reserve_workflow", "reserve_agents", "activate"}
 CLIENTS_OWN: Final = "b7ad6b7169203331"
 """The span that the client says its calls belong to."""
 PLACES: Final = {
@@ -173,9 +175,8 @@ def check(table: Table, mesh: Mesh, jaeger: Jaeger) -> None:
         wait_until(lambda: everybody - {"users"} <= jaeger.services(), 60)
         seen.append(", ".join(sorted(jaeger.services())))
     for name, id, everybody in (
-        ("its creation", CREATION, {"edge", "ipas", "workflows", "agents"}),
-        # Its steps are a worker's, which has no trace.
-        ("its deployment, as the caller saw it,", DEPLOYMENT, {"edge", "ipas"}),
+        ("its creation", CREATION, {"edge", *MADE_OF}),
+        ("its deployment, with the steps that a worker took after the answer,", DEPLOYMENT, {"edge", *MADE_OF}),
     ):
         with table.line(f"{name} is one tree with every statement: {', '.join(sorted(everybody))}") as seen:
             wait_until(partial(is_whole, jaeger, id, everybody), 60)
@@ -185,6 +186,13 @@ def check(table: Table, mesh: Mesh, jaeger: Jaeger) -> None:
             statements = sum(span.system == "postgresql" for span in spans)
             told = ", ".join(f"{number} of {service}" for service, number in of.items())
             seen.append(f"{len(spans)} spans: {told}; {statements} of the database")
+    with table.line("each step of the deployment is below the call that asked for it") as seen:
+        wait_until(lambda: {span.name for span in jaeger.trace(DEPLOYMENT)} >= STEPS, 60)
+        spans = jaeger.trace(DEPLOYMENT)
+        (call,) = (one for one in spans if one.name.endswith("/DeployIpa") and one.service == "ipas")
+        below = [span.name for span in spans if span.parent == call.id and span.name in STEPS]
+        assert sorted(below) == sorted(STEPS)
+        seen.append(", ".join(below))
 
 
 def is_whole(jaeger: Jaeger, id: str, everybody: set[str]) -> bool:

@@ -114,6 +114,40 @@ def test_a_call_is_one_trace_over_edge_services_and_databases(traced: tuple[Mesh
     assert served.end_time_unix_nano <= asked[1].end_time_unix_nano
 
 
+def test_the_steps_of_a_deployment_are_in_the_trace_of_the_call_that_asked(traced: tuple[Mesh, Collector]) -> None:
+    mesh, collector = traced
+    trace_id = "3bf7651916cd43dd8448eb211c80319f"
+    credentials = {"authorization": f"Bearer {token(mesh, 'traced', 'admin')}"}
+    with httpx.Client(base_url=mesh.url, headers=credentials, timeout=20) as client:
+        graph = {
+            "nodes": [{"id": "start", "type": "START"}, {"id": "end", "type": "END"}],
+            "edges": [{"source": "start", "target": "end"}],
+        }
+        workflow = client.post("/v1/workflows", json={"displayName": "traced", "definition": graph}).json()["id"]
+        assert client.post(f"/v1/workflows/{workflow}:publish").is_success
+        ipa = client.post("/v1/ipas", json={"displayName": "traced", "workflowId": workflow}).json()["id"]
+        headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        begun = client.post(f"/v1/ipas/{ipa}:deploy", headers=headers)
+        assert begun.status_code == 200, begun.text
+    steps = ["reserve_workflow", "reserve_agents", "activate"]
+    called = ["ameide.ipa.v1.IpaService/DeployIpa", "ameide.workflow.v1.ReservationService/ReserveWorkflow"]
+    until(lambda: {*steps, *called} <= {span.name for _, span in collector.of(trace_id)})
+    until(lambda: {service for service, _ in collector.of(trace_id)} >= {"edge", "ipas", "workflows", "agents"})
+    spans = [span for _, span in collector.of(trace_id)]
+    (call,) = (span for service, span in collector.of(trace_id) if (service, span.name) == ("ipas", called[0]))
+    attempts = sorted((span for span in spans if span.name in steps), key=lambda span: span.start_time_unix_nano)
+    assert [span.name for span in attempts] == steps
+    assert {(span.parent_span_id, span.kind) for span in attempts} == {(call.span_id, Span.SPAN_KIND_INTERNAL)}
+    for span in attempts:
+        facts = {one.key: one.value for one in span.attributes}
+        assert facts["ameide.deployment_id"].string_value == begun.json()["id"]
+        assert (facts["ameide.attempt"].int_value, facts["ameide.outcome"].string_value) == (1, "DONE")
+        assert not {name for name in facts if name.startswith("rpc.")}
+    assert {span.parent_span_id.hex() for span in spans} - {span.span_id.hex() for span in spans} == {
+        "b7ad6b7169203331"
+    }
+
+
 def test_lines_of_the_log_name_trace_and_span(traced: tuple[Mesh, Collector]) -> None:
     mesh, collector = traced
     trace_id = "0af7651916cd43dd8448eb211c80319c"

@@ -94,7 +94,7 @@ class Deployments:
         id = str(uuid_utils.uuid7())
         made_of = {name: ipa[name] for name in ("workflow_id", "workflow_revision", "agent_bindings")}
         data = {"ipa_id": ipa["id"], "deployment_id": id, **made_of}
-        saga = await self._sagas.begin(tx, self._deploy, id=id, subject=ctx.principal.subject, data=data)
+        saga = await self._sagas.begin(ctx, self._deploy, id=id, data=data)
         await self._ipas.update(tx, ipa["id"], {"state": state, "deployment_id": id})
         row = {"id": id, "ipa_id": ipa["id"], **made_of, "variables": ipa["variables"], "steps": saga.steps}
         row |= {"state": DeploymentState.DEPLOYING, "deadline_time": saga.deadline_time}
@@ -125,9 +125,7 @@ class Deployments:
         if deployment["retire_steps"]:
             return deployment
         data = {"ipa_id": ipa["id"], "deployment_id": deployment["id"]}
-        saga = await self._sagas.begin(
-            tx, self._retire, id=_retirement(deployment["id"]), subject=ctx.principal.subject, data=data
-        )
+        saga = await self._sagas.begin(ctx, self._retire, id=_retirement(deployment["id"]), data=data)
         await self._ipas.update(tx, ipa["id"], {"deployment_id": deployment["id"]})
         progress = {"state": DeploymentState.RETIRING, "retire_steps": saga.steps, **_times(saga)}
         return await self._deployments.update(tx, deployment["id"], progress)

@@ -21,7 +21,7 @@ from api_common.db import Database, Row, Transaction
 from api_common.listing import PageTokens
 from api_common.sagas import Effect, Plan, RetryPolicy, SagaMetrics, Sagas, SagaWorker, Step, StepAction
 from api_common.siblings import Siblings
-from api_common.telemetry import Trace
+from api_common.telemetry import Trace, Tracer
 from api_common.testing import Caller
 from cryptography.fernet import Fernet
 from ipas_service.deployments import Deployments, _retirement
@@ -154,6 +154,8 @@ class Stage:
         self.deploy_plan = replace(deploy, kind="deploy_in_test", retry=QUICK)
         self.retire_plan = replace(retire, kind="retire_in_test", retry=QUICK)
         self._deployments._deploy, self._deployments._retire = self.deploy_plan, self.retire_plan  # type: ignore[misc]
+        self.trace = Trace("1" * 32, "", sampled=False)
+        """Of every call that begins something here."""
         self.registry = CollectorRegistry()
         self._metrics = SagaMetrics(self.registry)
 
@@ -173,8 +175,7 @@ class Stage:
         unit = Transaction(self.database, caller.tenant_id, constraints={}, read_only=False, timeout_seconds=5)
         principal = Principal(caller.subject, caller.tenant_id, frozenset())
         async with unit as transaction:
-            trace = Trace("1" * 32, "", sampled=False)
-            return await work(RequestContext(principal, "", 0.0, trace, "", transaction=transaction))
+            return await work(RequestContext(principal, "", 0.0, self.trace, "", transaction=transaction))
 
     def worker(
         self,
@@ -182,6 +183,7 @@ class Stage:
         instants: Instants | None = None,
         step_seconds: float = 10,
         now: Callable[[], float] = time.time,
+        tracer: Tracer | None = None,
     ) -> MortalWorker:
         worker = MortalWorker(
             self.database,
@@ -192,6 +194,7 @@ class Stage:
             lease_seconds=FOR_EVER,
             step_seconds=step_seconds,
             now=now,
+            tracer=tracer,
         )
         worker.instants = instants or Instants()
         return worker
@@ -212,6 +215,10 @@ class Stage:
     async def pass_deadline(self, saga: str) -> None:
         """Lets the deadline of a saga pass."""
         await self._admins["ipas"].execute("UPDATE sagas SET deadline_time = now() WHERE id = $1", saga)
+
+    async def forget_call(self, saga: str) -> None:
+        """Makes a saga what the release before began: it stored no trace of the call."""
+        await self._admins["ipas"].execute("UPDATE sagas SET data = data - 'traceparent' WHERE id = $1", saga)
 
     async def forget_deadline(self, saga: str) -> None:
         """Makes a saga and its deployment what the release before began: it knew no deadlines."""

@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-import uuid_utils
-
+from api_common.call import TRACEPARENT, RequestContext
 from api_common.db import Transaction
 from api_common.errors import FailedPreconditionError, NotFoundError, ResourceInfo
 from api_common.sagas import store as saga_store
@@ -19,24 +18,18 @@ class Sagas:
     def __init__(self) -> None:
         self.begun: Final = asyncio.Event()
 
-    async def begin(
-        self, transaction: Transaction, plan: Plan, *, id: str = "", subject: str, data: Mapping[str, Any]
-    ) -> Saga:
-        """Stores a new saga and returns it.
-
-        Args:
-            id: the id of the saga; empty for a new one.
-            subject: the `sub` of the caller.
-        """
+    async def begin(self, ctx: RequestContext, plan: Plan, *, id: str, data: Mapping[str, Any]) -> Saga:
+        """Stores a new saga for the caller of ``ctx`` and returns it; its attempts become spans of the call's trace."""
+        transaction, traceparent = ctx.transaction, ctx.trace.parent_of(ctx.trace.span_id)
         steps = [_note(name=step.name, compensation=_note() if step.compensate else None) for step in plan.steps]
         saga = Saga(
             transaction.tenant_id,
-            id or str(uuid_utils.uuid7()),
+            id,
             plan.kind,
-            subject,
+            ctx.principal.subject,
             SagaState.RUNNING,
             steps,
-            dict(data),
+            {**data, TRACEPARENT: traceparent},
             fencing_token=0,
             deadline_time=plan.deadline_from(time.time()),
         )

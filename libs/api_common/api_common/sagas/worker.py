@@ -2,26 +2,27 @@
 
 import asyncio
 import random
-import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+import grpc
 import structlog
+from opentelemetry.trace import SpanKind
 
 from api_common import errors
 from api_common.authn import Principal
-from api_common.call import CallContext
+from api_common.call import TRACEPARENT, CallContext, follow_trace
 from api_common.db import Database, Row, Transaction
 from api_common.sagas import store as saga_store
 from api_common.sagas.metrics import SagaMetrics
 from api_common.sagas.plan import Effect, LocalWrite, Plan, Saga, SagaState, Step, StepAction, StepState
 from api_common.sagas.sagas import Sagas
-from api_common.telemetry import Trace
+from api_common.telemetry import SpanRecord, Trace, Tracer
 
 LEASE_SECONDS: Final = 10.0
 """How long a worker owns a saga without a heartbeat; then another worker may claim it."""
@@ -58,8 +59,8 @@ class LeaseLostError(Exception):
     """Another worker has claimed the saga, so this one must stop."""
 
 
-class _RefusedError(Exception):
-    """A step's local write was refused; unlike a failure of the database, this ends the plan."""
+class _AttemptFailedError(Exception):
+    """A step's effect failed, or its local write was refused; a failure of the database is neither."""
 
     def __init__(self, error: errors.DomainError) -> None:
         super().__init__(error.message)
@@ -71,6 +72,7 @@ class SagaWorker:
 
     Args:
         committed: is called when progress is committed, to wake the watches.
+        tracer: makes a span of each attempt.
         lease_seconds: `LEASE_SECONDS`, shorter in tests.
         now: the seconds since 1970.
     """
@@ -83,6 +85,7 @@ class SagaWorker:
         metrics: SagaMetrics,
         *,
         committed: Callable[[], None],
+        tracer: Tracer | None = None,
         lease_seconds: float = LEASE_SECONDS,
         step_seconds: float = STEP_SECONDS,
         now: Callable[[], float] = time.time,
@@ -92,6 +95,7 @@ class SagaWorker:
         self._wake = sagas.begun
         self._metrics = metrics
         self._committed = committed
+        self._tracer = tracer
         for plan in plans:
             metrics.expect(plan.kind, [step.name for step in plan.steps])
         self._lease = lease_seconds
@@ -198,17 +202,8 @@ class SagaWorker:
     async def _run_next_step(self, saga: Saga, plan: Plan) -> float | None:
         """Runs the next step; returns the pause after it in seconds, None at the end of the saga."""
         index = next(place for place, note in enumerate(saga.steps) if note["state"] != StepState.DONE)
-        step, note = plan.steps[index], saga.steps[index]
-        pause = await self._attempt(saga, plan, step, note, step.run)
-        if note["state"] != StepState.DONE:
-            return pause
-        if index == len(saga.steps) - 1:
-            saga.state = SagaState.DONE
-        try:
-            await self._save(saga, plan, commit=step.commit)
-        except _RefusedError as refusal:
-            saga.state = SagaState.RUNNING
-            return await self._handle_failure(saga, plan, note, refusal.error)
+        step = plan.steps[index]
+        pause = await self._attempt(saga, plan, step, saga.steps[index], step.run, commit=step.commit)
         if saga.state is SagaState.DONE:
             _log.info("saga is done", **_log_fields(saga))
             return None
@@ -220,17 +215,21 @@ class SagaWorker:
             undo = note["compensation"]
             if step.compensate is None or note["attempts"] == 0 or undo["state"] == StepState.DONE:
                 continue
-            pause = await self._attempt(saga, plan, step, undo, step.compensate)
-            if undo["state"] == StepState.DONE:
-                await self._save(saga, plan)
-            return pause
+            return await self._attempt(saga, plan, step, undo, step.compensate)
         saga.state = SagaState.FAILED
         await self._save(saga, plan)
         _log.warning("saga was taken back", **_log_fields(saga))
         return None
 
     async def _attempt(
-        self, saga: Saga, plan: Plan, step: Step, note: dict[str, Any], effect: StepAction | None
+        self,
+        saga: Saga,
+        plan: Plan,
+        step: Step,
+        note: dict[str, Any],
+        effect: StepAction | None,
+        *,
+        commit: LocalWrite | None = None,
     ) -> float | None:
         """Attempts a step or compensation; returns the pause after it in seconds, None if an operator is needed."""
         # The last attempt begins at the deadline. An attempt that ends its process is followed by others until then.
@@ -240,31 +239,60 @@ class SagaWorker:
         note["start_time"] = note["start_time"] or self._stamp()
         # Stored before it runs: from now on it may have to be compensated.
         await self._save(saga, plan)
+        before = saga.state
         try:
-            if effect is not None:
-                saga.data |= await self._perform(saga, step, effect)
-        except errors.DomainError as error:
-            return await self._handle_failure(saga, plan, note, error)
-        note.update(state=StepState.DONE, error=None, end_time=self._stamp())
+            with self._span(saga, step, note) as trace:
+                if effect is not None:
+                    saga.data |= await self._perform(saga, step, effect, trace)
+                note.update(state=StepState.DONE, error=None, end_time=self._stamp())
+                if note is saga.steps[-1]:
+                    saga.state = SagaState.DONE
+                await self._save(saga, plan, commit=commit, trace=trace)
+        except _AttemptFailedError as failure:
+            saga.state = before
+            return await self._handle_failure(saga, plan, note, failure.error)
         return 0.0
 
-    async def _perform(self, saga: Saga, step: Step, effect: StepAction) -> Mapping[str, Any]:
+    @contextmanager
+    def _span(self, saga: Saga, step: Step, note: Mapping[str, Any]) -> Iterator[Trace]:
+        """Makes an attempt a span below that of the call that began the saga."""
+        # The release before stored no call's span: then the saga has a trace of its own.
+        began = saga.data.get(TRACEPARENT)
+        trace = follow_trace(began or f"00-{saga.id.replace('-', '')}-{'0' * 16}-00", is_root=not began)
+        if self._tracer is not None:
+            self._tracer.begin(trace)
+        started, code, outcome = time.time_ns(), grpc.StatusCode.CANCELLED, "INTERRUPTED"
+        try:
+            yield trace
+            code, outcome = grpc.StatusCode.OK, StepState.DONE
+        except _AttemptFailedError as failure:
+            code, outcome = errors.spec_of(failure.error).code, failure.error.reason
+            raise
+        finally:
+            if self._tracer is not None:
+                facts = {f"ameide.{name}": value for name, value in saga.data.items() if name.endswith("_id")}
+                facts |= {"ameide.tenant_id": saga.tenant_id, "ameide.request_id": saga.id}
+                facts |= {"ameide.attempt": note["attempts"], "ameide.outcome": outcome}
+                name = step.name if "name" in note else f"{step.name} compensation"
+                record = SpanRecord(name, SpanKind.INTERNAL, started, time.time_ns(), facts, code, trace.span_id)
+                self._tracer.end(trace, record)
+
+    async def _perform(self, saga: Saga, step: Step, effect: StepAction, trace: Trace) -> Mapping[str, Any]:
         try:
             async with asyncio.timeout(self._step_seconds):
-                return await effect(self._effect(saga, step))
+                return await effect(self._effect(saga, step, trace))
         except TimeoutError as error:
-            raise errors.DeadlineExceededError("The step took too long.") from error
-        except errors.DomainError:
-            raise
+            raise _AttemptFailedError(errors.DeadlineExceededError("The step took too long.")) from error
+        except errors.DomainError as error:
+            raise _AttemptFailedError(error) from error
         except Exception as error:
             _log.exception("saga met a defect", step=step.name, **_log_fields(saga))
-            raise errors.InternalError("Something went wrong on our side.") from error
+            raise _AttemptFailedError(errors.InternalError("Something went wrong on our side.")) from error
 
-    def _effect(self, saga: Saga, step: Step) -> Effect:
+    def _effect(self, saga: Saga, step: Step, trace: Trace) -> Effect:
         # Without roles: the permission was checked when the saga began.
         principal = Principal(saga.subject, saga.tenant_id, frozenset(), expires_at=float("inf"))
         deadline = asyncio.get_running_loop().time() + self._step_seconds
-        trace = Trace(saga.id.replace("-", ""), parent_id="", sampled=False, span_id=secrets.token_hex(8))
         context = CallContext(principal, saga.id, deadline, trace)
         return Effect(saga, f"{saga.id}/{step.name}/{saga.fencing_token}", context)
 
@@ -297,13 +325,19 @@ class SagaWorker:
         return None
 
     async def _save(
-        self, saga: Saga, plan: Plan, *, commit: LocalWrite | None = None, pause_seconds: float | None = None
+        self,
+        saga: Saga,
+        plan: Plan,
+        *,
+        commit: LocalWrite | None = None,
+        pause_seconds: float | None = None,
+        trace: Trace | None = None,
     ) -> None:
         """Commits the progress, what it shows to clients, and the local write of a step, all in one transaction."""
         working = saga.state in {SagaState.RUNNING, SagaState.COMPENSATING}
         waits = pause_seconds is not None
         due = (pause_seconds if waits else self._lease) if working else None
-        async with self._transaction(saga.tenant_id) as transaction:
+        async with self._transaction(saga.tenant_id, trace) as transaction:
             transaction.on_commit(self._committed)
             if not await saga_store.save(transaction, saga, due_seconds=due, waits=waits):
                 raise LeaseLostError
@@ -329,8 +363,8 @@ class SagaWorker:
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self._now(), UTC).isoformat()
 
-    def _transaction(self, tenant_id: str) -> Transaction:
-        return Transaction(self._database, tenant_id, read_only=False, timeout_seconds=_WRITE_SECONDS)
+    def _transaction(self, tenant_id: str, trace: Trace | None = None) -> Transaction:
+        return Transaction(self._database, tenant_id, read_only=False, timeout_seconds=_WRITE_SECONDS, trace=trace)
 
 
 async def _commit(commit: LocalWrite, transaction: Transaction, saga: Saga) -> None:
@@ -339,7 +373,7 @@ async def _commit(commit: LocalWrite, transaction: Transaction, saga: Saga) -> N
     except errors.DomainError as error:
         if isinstance(error, _TRANSIENT):
             raise
-        raise _RefusedError(error) from error
+        raise _AttemptFailedError(error) from error
 
 
 def _log_fields(saga: Saga) -> dict[str, str]:

@@ -105,7 +105,7 @@ async def running(
             tracer=tracer,
         )
         server = await start_server(service, dependencies, pipeline, stack, credentials=credentials)
-        _start_background_tasks(service, dependencies, server, stack, metrics=metrics, key_sets=key_sets)
+        _start_background_tasks(service, dependencies, server, stack, pipeline=pipeline, key_sets=key_sets)
         # What lives now lives for good: keep it out of every later collection (p99, not the mean).
         gc.collect()
         gc.freeze()
@@ -134,10 +134,10 @@ def _start_background_tasks(
     server: RunningServer,
     stack: contextlib.AsyncExitStack,
     *,
-    metrics: Metrics,
+    pipeline: Pipeline,
     key_sets: Mapping[str, KeySet],
 ) -> None:
-    settings, notifier = dependencies.settings, dependencies.watch_factory.notifier
+    settings, notifier, metrics = dependencies.settings, pipeline.notifier, pipeline.metrics
     tasks: dict[str, Callable[[], Awaitable[None]]] = {
         "loop lag": metrics.watch_loop,
         "reaper": partial(reap_forever, dependencies.database, metrics, settings),
@@ -154,7 +154,9 @@ def _start_background_tasks(
         )
     if service.plans is not None:
         plans, saga_metrics = service.plans(dependencies), SagaMetrics(metrics.registry)
-        worker = SagaWorker(dependencies.database, plans, dependencies.sagas, saga_metrics, committed=notifier.wake)
+        worker = SagaWorker(
+            pipeline.database, plans, dependencies.sagas, saga_metrics, committed=notifier.wake, tracer=pipeline.tracer
+        )
         # After the supervisor, so that the worker takes no more sagas.
         stack.push_async_callback(worker.stop)
         tasks["saga worker"] = worker.run_forever

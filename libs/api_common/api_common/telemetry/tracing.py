@@ -156,12 +156,12 @@ class Tracer:
 
 
 def _rpc(step: SpanRecord) -> Iterator[tuple[str, str]]:
-    if step.code is not None:
+    if step.code in FAILURES:
+        yield "error.type", step.code.name
+    if step.code is not None and step.kind is not SpanKind.INTERNAL:
         yield "rpc.system.name", "grpc"
         yield "rpc.method", step.name
         yield "rpc.response.status_code", step.code.name
-        if step.code in FAILURES:
-            yield "error.type", step.code.name
 
 
 def _context(trace_id: str, span_id: str) -> SpanContext:
