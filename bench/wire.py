@@ -62,7 +62,7 @@ class Wire:
                 to_postgres.write(kind + length + body)
                 inside |= body.startswith(b"BEGIN")
                 self.messages[kind] += inside or kind != b"Q"
-                inside &= not body.startswith((b"COMMIT", b"ROLLBACK"))
+                inside &= not body.endswith((b"COMMIT\0", b"ROLLBACK\0"))
                 kind = await client.readexactly(1)
         to_postgres.close()
 

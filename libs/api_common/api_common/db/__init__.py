@@ -9,6 +9,7 @@ from api_common.db.driver import set_codecs as set_codecs
 from api_common.db.driver import to_datetime as to_datetime
 from api_common.db.driver import to_micros as to_micros
 from api_common.db.idempotency import IdempotencyKey as IdempotencyKey
+from api_common.db.idempotency import ReplayedError as ReplayedError
 from api_common.db.migrations import SchemaTooOldError as SchemaTooOldError
 from api_common.db.migrations import schema_head as schema_head
 from api_common.db.migrations import upgrade_schema as upgrade_schema

@@ -5,6 +5,7 @@ are only passed on: a `datetime` of each, taken apart again, would cost 8,000 in
 texts of a user (docs/performance.md). Code that calculates makes one.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -52,6 +53,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _POSTGRES_EPOCH: Final = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 # The constraint that the trigger which counts rows names.
 _QUOTA: Final = "quota"
+_PLACEHOLDER: Final = re.compile(r"\$(\d+)")
+_SPECIAL: Final = re.compile(r"[^A-Za-z0-9_./:@+ -]")
 _DIALECT: Final = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -82,6 +85,11 @@ class Statement:
         defaults = self.defaults
         return [values[name] if name in values else defaults[name] for name in self.names]
 
+    def inlined(self, values: Mapping[str, Any]) -> str:
+        """Returns SQL with ``values`` in it. None can end its literal: what is not a plain character is a number."""
+        arguments = self.arguments(values)
+        return _PLACEHOLDER.sub(lambda found: _literal(arguments[int(found[1]) - 1]), self.sql)
+
 
 def compile_statement(clause: ClauseElement, *, plan_for_values: bool = False) -> Statement:
     """Compiles a Core expression; takes about 600 µs, so compile once per expression and never per request."""
@@ -100,6 +108,13 @@ def compile_statement(clause: ClauseElement, *, plan_for_values: bool = False) -
         alone="" if change is not None or plan_for_values else _bound(sql, len(names)),
         plan_for_values=plan_for_values,
     )
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"decode('{value.hex()}','hex')"
+    escaped = _SPECIAL.sub(lambda found: f"\\U{ord(found[0]):08x}", str(value))
+    return f"E'{escaped}'"
 
 
 def _summary(parts: Sequence[object], change: UpdateBase | None, sql: str) -> str:

@@ -5,12 +5,12 @@ Source: IETF draft-ietf-httpapi-idempotency-key-header, AIP-155; the semantics a
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf.message import Message
-from sqlalchemy import LargeBinary, bindparam, func, select, update
+from sqlalchemy import LargeBinary, bindparam, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from api_common.authn import Principal
@@ -32,18 +32,24 @@ _upsert: Final = insert(_keys).values({name: bindparam(name) for name in _claime
 _CLAIM: Final = compile_statement(
     _upsert.on_conflict_do_update(
         index_elements=list(_keys.primary_key),
-        set_={
-            "request_hash": _upsert.excluded.request_hash,
-            "expire_time": _upsert.excluded.expire_time,
-            "response": None,
-        },
+        set_={**{name: _upsert.excluded[name] for name in ("request_hash", "expire_time")}, "response": null()},
         where=_keys.c.expire_time <= func.now(),
-    ).returning(_keys.c.key)
+    )
 )
 _FIND: Final = compile_statement(select(_keys.c.request_hash, _keys.c.response).where(*_identity))
 _STORE: Final = compile_statement(
-    update(_keys).where(*_identity).values(response=bindparam("stored", type_=LargeBinary)).returning(_keys.c.key)
+    update(_keys).where(*_identity).values(response=bindparam("stored", type_=LargeBinary))
 )
+# A larger response is sent as it is, in a round trip of its own: as digits it would be twice as long.
+_MAX_INLINED_BYTES: Final = 8 * 1024
+
+
+class ReplayedError(Exception):
+    """The call was made before with the same idempotency key."""
+
+    def __init__(self, stored: bytes) -> None:
+        super().__init__()
+        self.stored = stored
 
 
 class IdempotencyKeyReusedError(ValidationError):
@@ -75,41 +81,45 @@ class IdempotencyKey:
         values: every `idempotency-key` of the call: one, of 1 to 255 visible ASCII characters, or a ValidationError.
     """
 
-    def __init__(self, values: tuple[str, ...], *, principal: Principal, method: str) -> None:
+    def __init__(self, values: tuple[str, ...], *, principal: Principal, method: str, request: Message) -> None:
+        self._request_hash: Final = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         self._identity: Final[Mapping[str, str]] = {
             "tenant_id": principal.tenant_id,
             "principal": principal.subject,
             "method": method,
             "key": read_key(values),
         }
-
-    async def claim(self, transaction: Transaction, request: Message) -> bytes | None:
-        """Reserves the key for this transaction, or returns the response it produced before.
+        claim = {"request_hash": self._request_hash, "expire_time": datetime.now(UTC) + RETENTION}
+        self.claim: Final = _CLAIM.inlined({**self._identity, **claim})
+        """SQL that reserves the key for the transaction that begins with it.
 
         A second caller with the same key waits for the first to end; if the first failed, the second one runs.
+        """
+
+    async def check(self, transaction: Transaction, claimed: Awaitable[str]) -> None:
+        """Checks that ``claimed``, the status of `claim`, says that the key is reserved.
 
         Raises:
+            ReplayedError: the key has produced a response before.
             IdempotencyKeyReusedError: the key was used for another request.
             IdempotencyKeyInUseError: the first call is still running when this caller's time is up.
         """
-        request_hash = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-        row = {**self._identity, "request_hash": request_hash, "expire_time": datetime.now(UTC) + RETENTION}
         try:
-            claimed = await transaction.fetch_one(_CLAIM, row)
+            if await claimed == "INSERT 0 1":
+                return
         except AbortedError as error:
-            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.") from error
-        # Claiming the key is not a write of the handler.
-        transaction.wrote = False
-        if claimed is not None:
-            return None
+            raise IdempotencyKeyInUseError from error
         stored = await transaction.fetch_one(_FIND, self._identity)
         if stored is None or stored["response"] is None:
-            raise IdempotencyKeyInUseError("The first call with this idempotency key has not ended yet.")
-        if stored["request_hash"] != request_hash:
+            raise IdempotencyKeyInUseError
+        if stored["request_hash"] != self._request_hash:
             raise IdempotencyKeyReusedError("This idempotency key was used for another request.")
-        response: bytes = stored["response"]
-        return response
+        raise ReplayedError(stored["response"])
 
     async def store(self, transaction: Transaction, response: bytes) -> None:
         """Keeps ``response`` for replays; it is committed with the write or not at all."""
-        await transaction.fetch_one(_STORE, {**self._identity, "stored": response})
+        values = {**self._identity, "stored": response}
+        if len(response) > _MAX_INLINED_BYTES or transaction.released:
+            await transaction.fetch_one(_STORE, values)
+        else:
+            transaction.last = _STORE.inlined(values)

@@ -80,12 +80,6 @@ class Transaction:
         UnauthenticatedError: ``tenant_id`` is malformed.
     """
 
-    __slots__ = (
-        *("_beginning", "_binding", "_connection", "_constraints", "_database", "_deadline", "_is_over", "_on_commit"),
-        *("_plans_for_values", "_read_only", "_trace", "effects", "on_begin", "outcome", "released", "tenant_id"),
-        "wrote",
-    )
-
     def __init__(
         self,
         database: Database,
@@ -114,8 +108,10 @@ class Transaction:
         self.effects: Final[list[object]] = []
         """What repositories report of their writes; it counts once this is committed."""
         self.outcome = TransactionOutcome.NOTHING
-        self.on_begin: Callable[[], Awaitable[None]] | None = None
-        """Runs its statements before any other, each time the transaction begins."""
+        self.first = self.last = ""
+        """SQL that runs in the round trip of BEGIN, and of COMMIT."""
+        self.on_begin: Callable[[Awaitable[str]], Awaitable[None]] | None = None
+        """Awaits the status of ``first``, each time the transaction begins."""
         self.released = False
         """Whether `let_go` has given up what was read and locked, and no statement has run since."""
 
@@ -133,9 +129,16 @@ class Transaction:
         else:
             await self._abandon(self._connection, error)
 
-    async def begin(self) -> None:
+    async def begin(self, *, plan_for_values: bool = False) -> Connection:
         """Begins at once instead of with the first statement."""
-        await self._begin(plan_for_values=False)
+        if self._beginning:
+            raise RuntimeError("statements of one transaction run one after the other: a handler must await each")
+        self._beginning = True
+        self._plans_for_values = plan_for_values
+        begun = self._send_prologue()
+        await (begun if self.on_begin is None else self.on_begin(begun))
+        assert self._connection is not None  # it has begun
+        return self._connection
 
     async def let_go(self) -> None:
         """Gives connection and locks back while the handler waits for another service; the next statement begins anew.
@@ -182,7 +185,7 @@ class Transaction:
         arguments = statement.arguments(values)
         if self._read_only and statement.alone and self._connection is None and self._database.limits_transactions:
             return await self._run_alone(fetch, statement, arguments)
-        connection = self._connection or await self._begin(plan_for_values=statement.plan_for_values)
+        connection = self._connection or await self.begin(plan_for_values=statement.plan_for_values)
         self.wrote |= statement.writes
         started = time.time_ns()
         try:
@@ -208,23 +211,17 @@ class Transaction:
         self._database.release(connection)
         return result
 
-    async def _begin(self, *, plan_for_values: bool) -> Connection:
-        if self._beginning:
-            raise RuntimeError("statements of one transaction run one after the other: a handler must await each")
-        self._beginning = True
-        self._plans_for_values = plan_for_values
+    async def _send_prologue(self) -> str:
         started = time.time_ns()
-        # BEGIN and its settings in one simple query: one round trip.
-        connection, _ = await self._run_first(lambda connection: connection.execute(self._prologue()))
+        # BEGIN, its settings and what comes first in one simple query: one round trip.
+        connection, status = await self._run_first(lambda connection: connection.execute(self._prologue()))
         self._note("BEGIN", started)
         if self._is_over:
             # This statement ran beside one that was refused for it, and the block has ended meanwhile.
             await self._database.clean(connection)
             raise RuntimeError("the transaction ended before this statement began: a handler must await each")
         self._connection, self.released = connection, False
-        if self.on_begin is not None:
-            await self.on_begin()
-        return connection
+        return status
 
     async def _run_first(self, work: Callable[[Connection], Awaitable[ResultT]]) -> tuple[Connection, ResultT]:
         """Runs the first work of a transaction, again if the connection died while it was idle."""
@@ -262,7 +259,7 @@ class Transaction:
         self.outcome = TransactionOutcome.UNKNOWN
         started = time.time_ns()
         try:
-            answer = await connection.execute("COMMIT")
+            answer = await connection.execute(f"{self.last};COMMIT")
         except BaseException as failure:
             if is_refusal(failure):
                 self.outcome = TransactionOutcome.NOTHING
@@ -299,7 +296,7 @@ class Transaction:
         planning = _PLAN_FOR_VALUES if self._plans_for_values else ""
         (setting, name), mode = self._binding, " READ ONLY" if self._read_only else ""
         quotas = f"SET LOCAL app.quotas='{self._database.quotas_of(name)}';" if not self._read_only else ""
-        return f"BEGIN{mode};SET LOCAL {setting}='{name}';{quotas}{limits}{planning}"
+        return f"BEGIN{mode};SET LOCAL {setting}='{name}';{quotas}{limits}{planning};{self.first}"
 
     def _milliseconds_left(self) -> int:
         return max(10, int((self._deadline - asyncio.get_running_loop().time()) * 1000))

@@ -190,7 +190,7 @@ class TestFailure:
         first = asyncio.create_task(create(users, admin, "k", user))
         await observer.wait_until_blocked(connections=1, query="INSERT INTO users%")
         waiting = [asyncio.create_task(create(users, admin, "k", user)) for _ in range(3)]
-        await observer.wait_until_blocked(connections=3, query="INSERT INTO idempotency_keys%")
+        await observer.wait_until_blocked(connections=3, query="BEGIN;%INSERT INTO idempotency_keys%")
         assert await observer.terminate(query="INSERT INTO users%") == 1
         with refused(S.UNAVAILABLE, "UNAVAILABLE"):
             await first
@@ -225,7 +225,7 @@ class TestParallelDuplicates:
             user = a_user()
             calls = [asyncio.create_task(create(stubs[number % 2], admin, "k", user)) for number in range(40)]
             await observer.wait_until_blocked(connections=1, query="INSERT INTO users%")
-            await observer.wait_until_blocked(connections=39, query="INSERT INTO idempotency_keys%")
+            await observer.wait_until_blocked(connections=39, query="BEGIN;%INSERT INTO idempotency_keys%")
             assert await observer.terminate(query="INSERT INTO users%") == 1
             stalled.set()
             answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from api_common.call import RequestContext
 from api_common.contract import MethodPolicy
-from api_common.db import ConstraintErrors, Database, IdempotencyKey, Transaction
+from api_common.db import ConstraintErrors, Database, IdempotencyKey, ReplayedError, Transaction
 from api_common.errors import ConflictError, PayloadTooLargeError
 from api_common.rpc.adapter import Handler
 from api_common.rpc.call import Call, Done, Layer
@@ -23,14 +23,6 @@ class SecretShownOnceError(ConflictError):
     """The call was made before; its answer held a secret, which is not kept."""
 
     reason = "SECRET_SHOWN_ONCE"
-
-
-class _ReplayedError(Exception):
-    """The call was made before with the same idempotency key."""
-
-    def __init__(self, stored: bytes) -> None:
-        super().__init__()
-        self.stored = stored
 
 
 def transaction(
@@ -54,7 +46,8 @@ def transaction(
         principal, headers = admitted.principal, incoming.headers
         key = None
         if headers.idempotency_key and not method.read_only:
-            key = IdempotencyKey(headers.idempotency_key, principal=principal, method=method.path)
+            values, request = headers.idempotency_key, admitted.request
+            key = IdempotencyKey(values, principal=principal, method=method.path, request=request)
         work = Transaction(
             database,
             principal.tenant_id,
@@ -64,15 +57,11 @@ def transaction(
             trace=incoming.trace,
         )
 
-        async def claim(key: IdempotencyKey) -> None:
-            if (stored := await key.claim(work, admitted.request)) is not None:
-                raise _ReplayedError(stored)
-
         try:
             async with work:
                 if key is not None:
                     # Again after a call to a sibling: another caller with the key may have been faster meanwhile.
-                    work.on_begin = partial(claim, key)
+                    work.first, work.on_begin = key.claim, partial(key.check, work)
                     await work.begin()
                 context = RequestContext(
                     principal,
@@ -89,7 +78,7 @@ def transaction(
                     work.on_commit(wake)
                 if key is not None:
                     await key.store(work, b"" if method.returns_secret else done.response)
-        except _ReplayedError as replayed:
+        except ReplayedError as replayed:
             if method.returns_secret:
                 raise SecretShownOnceError(
                     "The call was made before, and its secret was shown then; it is not kept."
