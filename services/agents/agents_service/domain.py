@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from api_common.contract import MAX_STRUCT_DEPTH, size_violations
-from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
+from api_common.errors import FailedPreconditionError, FieldViolation
 from api_common.resources import Lifecycle
 from jsonschema_rs import Draft202012Validator
 
@@ -65,17 +65,6 @@ def validate_tools(tools: Sequence[Mapping[str, Any]]) -> None:
     if violations:
         message = f"The tools break a rule: {violations[0].field} {violations[0].description}."
         raise InvalidToolsError(message, violations=violations)
-
-
-def validate_parameters(parameters: Mapping[str, Any]) -> None:
-    """Checks the size of ``parameters``.
-
-    Raises:
-        ValidationError: they are larger than 64 KiB as compact JSON.
-    """
-    violations = size_violations("agent.parameters", parameters)
-    if violations:
-        raise ValidationError("The parameters are too large.", violations=violations)
 
 
 def _tool_violations(tools: Sequence[Mapping[str, Any]]) -> Iterator[FieldViolation]:

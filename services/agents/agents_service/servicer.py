@@ -5,12 +5,12 @@ from typing import Any
 
 from ameide.agent.v1 import agent_pb2 as pb
 from api_common.call import RequestContext, StreamContext
-from api_common.contract import paths_to_write
+from api_common.contract import check_size, paths_to_write
 from api_common.reservations import Reservations
 from api_common.resources import Change, Quotas, list_response, map_items, with_rows
 from api_common.watch import Watch
 
-from agents_service.domain import State, validate_parameters, validate_tools
+from agents_service.domain import State, validate_tools
 from agents_service.mapping import MUTABLE, agent_from_proto, agent_to_proto
 from agents_service.repository import AgentRepository
 
@@ -98,7 +98,7 @@ class AgentServicer:
 def _created(request: pb.CreateAgentRequest) -> dict[str, Any]:
     values = {**agent_from_proto(request.agent), "state": State.DRAFT}
     validate_tools(values["tools"])
-    validate_parameters(values["parameters"] or {})
+    check_size("agent.parameters", values["parameters"])
     return values
 
 
@@ -106,5 +106,5 @@ def _changed(request: pb.UpdateAgentRequest) -> Change:
     agent = request.agent
     values = agent_from_proto(agent, paths_to_write(agent, request.update_mask, mutable=MUTABLE))
     validate_tools(values.get("tools", ()))
-    validate_parameters(values.get("parameters") or {})
+    check_size("agent.parameters", values.get("parameters"))
     return Change(agent.id, agent.etag, values)

@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from api_common.contract import size_violations
 from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError, ViolationReason
 from api_common.resources import Lifecycle
 
@@ -106,17 +105,6 @@ def validate_deployable(bindings: Mapping[str, str], agent_nodes: Collection[str
     missing = [node for node in agent_nodes if not bindings.get(node)]
     unbound = [_at(node, f"AGENT node `{node}` has no agent", "REQUIRED") for node in missing]
     _refuse([*_unknown(bindings, agent_nodes), *unbound])
-
-
-def validate_variables(variables: Mapping[str, Any]) -> None:
-    """Checks the size of ``variables``.
-
-    Raises:
-        ValidationError: they are larger than 64 KiB as compact JSON.
-    """
-    violations = size_violations("ipa.variables", variables)
-    if violations:
-        raise ValidationError("The variables are too large.", violations=violations)
 
 
 def _unknown(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> Iterator[FieldViolation]:

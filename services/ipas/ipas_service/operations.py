@@ -7,12 +7,13 @@ from typing import Any, Final, TypeVar
 from ameide.agent.v1 import agent_pb2
 from ameide.workflow.v1 import workflow_pb2
 from api_common.call import RequestContext
+from api_common.contract import check_size
 from api_common.db import Row
 from api_common.errors import AbortedError, FieldViolation, NotFoundError, PayloadTooLargeError, ResourceInfo
 from api_common.resources import map_items
 from api_common.siblings import Siblings
 
-from ipas_service.domain import DEPLOYED_FIELDS, validate_bindings, validate_selection, validate_variables
+from ipas_service.domain import DEPLOYED_FIELDS, validate_bindings, validate_selection
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError, WorkflowRevisionNotFoundError
 
 MAX_IDS: Final = 100
@@ -163,7 +164,7 @@ def _nodes_of(definition: workflow_pb2.Definition) -> set[str]:
 def _check_form(choice: Choice) -> None:
     ipa = choice.ipa
     if "variables" in choice.changed:
-        validate_variables(ipa["variables"] or {})
+        check_size("ipa.variables", ipa["variables"])
     if not _REFERENCES.isdisjoint(choice.changed):
         validate_selection(
             workflow_id=ipa["workflow_id"] or "",

@@ -3,7 +3,6 @@
 import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
 from ameide.ipa.v1 import reason_pb2
-from api_common.contract import MAX_STRUCT_BYTES, compact_size
 from api_common.errors import FailedPreconditionError, FieldViolation, ValidationError
 from ipas_service.domain import (
     DEPLOYED_FIELDS,
@@ -13,7 +12,6 @@ from ipas_service.domain import (
     validate_bindings,
     validate_deployable,
     validate_selection,
-    validate_variables,
 )
 from ipas_service.errors import InvalidBindingsError
 
@@ -124,13 +122,3 @@ class TestBindings:
             FieldViolation("ipa.agent_bindings[write]", "AGENT node `write` has no agent", "REQUIRED"),
             FieldViolation("ipa.agent_bindings[blank]", "AGENT node `blank` has no agent", "REQUIRED"),
         )
-
-
-class TestVariables:
-    def test_may_be_64_kib_and_not_a_byte_more(self) -> None:
-        variables = {"text": "x" * (MAX_STRUCT_BYTES - compact_size({"text": ""}))}
-        validate_variables(variables)
-        variables["text"] += "x"
-        with pytest.raises(ValidationError) as caught:
-            validate_variables(variables)
-        assert [one.field for one in caught.value.violations] == ["ipa.variables"]

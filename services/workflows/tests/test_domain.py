@@ -6,10 +6,11 @@ from itertools import pairwise, product
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 from ameide.workflow.v1 import reason_pb2
 from ameide.workflow.v1 import workflow_pb2 as pb
-from api_common.contract import MAX_STRUCT_BYTES, compact_size
+from api_common.contract import MAX_STRUCT_BYTES
 from api_common.errors import FailedPreconditionError, FieldViolation
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -121,7 +122,7 @@ class TestDraft:
             validate_draft(graph("a a", "a-x"))
 
     def test_keeps_a_config_of_64_kib_and_not_a_byte_more(self) -> None:
-        envelope = compact_size({"text": ""})
+        envelope = len(orjson.dumps({"text": ""}))
         config = {"text": "x" * (MAX_STRUCT_BYTES - envelope)}
         validate_draft({"nodes": [node("a", config=config)]})
         config["text"] += "x"
@@ -131,7 +132,7 @@ class TestDraft:
     def test_keeps_a_definition_of_1_mib_and_not_a_byte_more(self) -> None:
         definition = {"nodes": [node(f"n{index}", config={"text": "é" * 30_000}) for index in range(17)]}
         definition["nodes"].append(node("last", display_name=""))
-        fill = MAX_DEFINITION_BYTES - compact_size(definition)
+        fill = MAX_DEFINITION_BYTES - len(orjson.dumps(definition))
         definition["nodes"][-1]["display_name"] = "x" * fill
         validate_draft(definition)
         definition["nodes"][-1]["display_name"] += "x"

@@ -5,7 +5,7 @@ from api_common.contract.field_behavior import has_behavior as has_behavior
 from api_common.contract.field_mask import paths_to_write as paths_to_write
 from api_common.contract.json_size import MAX_STRUCT_BYTES as MAX_STRUCT_BYTES
 from api_common.contract.json_size import MAX_STRUCT_DEPTH as MAX_STRUCT_DEPTH
-from api_common.contract.json_size import compact_size as compact_size
+from api_common.contract.json_size import check_size as check_size
 from api_common.contract.json_size import size_violations as size_violations
 from api_common.contract.methods import ROLE_PERMISSIONS as ROLE_PERMISSIONS
 from api_common.contract.methods import MethodPolicy as MethodPolicy

@@ -4,7 +4,7 @@ from typing import Final
 
 import orjson
 
-from api_common.errors import FieldViolation
+from api_common.errors import FieldViolation, ValidationError
 
 MAX_STRUCT_BYTES: Final = 64 * 1024
 """The largest `google.protobuf.Struct` of any resource, as compact JSON."""
@@ -16,13 +16,18 @@ A level is three messages, and protobuf decodes 100 nested messages, those aroun
 """
 
 
-def compact_size(value: object) -> int:
-    """Returns the bytes of ``value`` as JSON in UTF-8 without spaces."""
-    return len(orjson.dumps(value))
+def check_size(field: str, value: object) -> None:
+    """Checks that ``value`` is at most `MAX_STRUCT_BYTES` as compact JSON.
+
+    Raises:
+        ValidationError: it is larger; the violation names ``field``.
+    """
+    if violations := size_violations(field, value):
+        raise ValidationError("A value is too large.", violations=violations)
 
 
 def size_violations(field: str, value: object, *, max_bytes: int = MAX_STRUCT_BYTES) -> list[FieldViolation]:
     """Returns a violation of ``field`` if ``value`` is larger than ``max_bytes`` as compact JSON, else nothing."""
-    size = compact_size(value)
+    size = len(orjson.dumps(value))
     description = f"is {size} bytes as JSON, at most {max_bytes} are kept"
     return [FieldViolation(field, description, "TOO_LONG")] if size > max_bytes else []
