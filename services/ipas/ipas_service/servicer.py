@@ -1,6 +1,7 @@
 """The RPCs of IpaService, in the order of the proto."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,38 +19,28 @@ from ipas_service.operations import Choice, Composition, lock_checked
 from ipas_service.repository import COLUMNS, DeploymentRepository, IpaRepository
 
 
+@dataclass(frozen=True, slots=True)
 class IpaServicer:
     """Workflows bound to agents."""
 
-    def __init__(
-        self,
-        ipas: IpaRepository,
-        composition: Composition,
-        stored_deployments: DeploymentRepository,
-        deployments: Deployments,
-        *,
-        watch: Watch[pb.WatchIpasResponse],
-        watch_deployments: Watch[pb.WatchDeploymentsResponse],
-        quotas: Quotas,
-    ) -> None:
-        self._ipas = ipas
-        self._composition = composition
-        self._stored_deployments = stored_deployments
-        self._deployments = deployments
-        self._watch = watch
-        self._quotas = quotas
-        self._watch_deployments = watch_deployments
+    ipas: IpaRepository
+    composition: Composition
+    stored_deployments: DeploymentRepository
+    deployments: Deployments
+    watch: Watch[pb.WatchIpasResponse]
+    watch_deployments: Watch[pb.WatchDeploymentsResponse]
+    quotas: Quotas
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         values = _created(request)
-        await self._composition.validate(ctx, Choice(values, MUTABLE))
-        return ipa_to_proto(await self._ipas.insert(ctx.transaction, values, created_by=ctx.principal.subject))
+        await self.composition.validate(ctx, Choice(values, MUTABLE))
+        return ipa_to_proto(await self.ipas.insert(ctx.transaction, values, created_by=ctx.principal.subject))
 
     async def GetIpa(self, request: pb.GetIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        return ipa_to_proto(await self._ipas.get(ctx.transaction, request.id))
+        return ipa_to_proto(await self.ipas.get(ctx.transaction, request.id))
 
     async def ListIpas(self, request: pb.ListIpasRequest, ctx: RequestContext) -> pb.ListIpasResponse:
-        page = await self._ipas.page(ctx.transaction, request, method="ListIpas")
+        page = await self.ipas.page(ctx.transaction, request, method="ListIpas")
         return await list_response(pb.ListIpasResponse, "ipas", page, ipa_to_proto)
 
     async def UpdateIpa(self, request: pb.UpdateIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -57,32 +48,32 @@ class IpaServicer:
         if not DEPLOYED_FIELDS.isdisjoint(change.values):
 
             async def lock() -> Sequence[Row]:
-                return [await self._ipas.lock(ctx.transaction, change.id, etag=change.etag)]
+                return [await self.ipas.lock(ctx.transaction, change.id, etag=change.etag)]
 
             async def check(rows: Sequence[Row]) -> None:
-                await self._composition.validate(ctx, _choice((rows[0], change)))
+                await self.composition.validate(ctx, _choice((rows[0], change)))
 
             await lock_checked(ctx, lock, check)
-        return ipa_to_proto(await self._ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
+        return ipa_to_proto(await self.ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
 
     async def DeleteIpa(self, request: pb.DeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        row = await self._ipas.lock(ctx.transaction, request.id, etag=request.etag)
+        row = await self.ipas.lock(ctx.transaction, request.id, etag=request.etag)
         LIFECYCLE.apply("delete", row["state"])
-        return ipa_to_proto(await self._ipas.delete(ctx.transaction, request.id))
+        return ipa_to_proto(await self.ipas.delete(ctx.transaction, request.id))
 
     async def UndeleteIpa(self, request: pb.UndeleteIpaRequest, ctx: RequestContext) -> pb.Ipa:
-        return ipa_to_proto(await self._ipas.undelete(ctx.transaction, request.id, etag=request.etag))
+        return ipa_to_proto(await self.ipas.undelete(ctx.transaction, request.id, etag=request.etag))
 
     async def BatchGetIpas(self, request: pb.BatchGetIpasRequest, ctx: RequestContext) -> pb.BatchGetIpasResponse:
-        rows = await self._ipas.get_many(ctx.transaction, request.ids)
+        rows = await self.ipas.get_many(ctx.transaction, request.ids)
         return await with_rows(pb.BatchGetIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchCreateIpas(
         self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
     ) -> pb.BatchCreateIpasResponse:
         items = map_items(request.requests, _created)
-        await self._composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
-        rows = await self._ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
+        await self.composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
+        rows = await self.ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
         return await with_rows(pb.BatchCreateIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchUpdateIpas(
@@ -91,55 +82,55 @@ class IpaServicer:
         changes = map_items(request.requests, _changed)
 
         async def lock() -> Sequence[Row]:
-            return await self._ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
+            return await self.ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
 
         async def check(rows: Sequence[Row]) -> None:
-            await self._composition.validate_many(ctx, map_items(zip(rows, changes, strict=True), _choice))
+            await self.composition.validate_many(ctx, map_items(zip(rows, changes, strict=True), _choice))
 
         before = await lock_checked(ctx, lock, check)
-        rows = await self._ipas.update_many(ctx.transaction, changes, before)
+        rows = await self.ipas.update_many(ctx.transaction, changes, before)
         return await with_rows(pb.BatchUpdateIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def BatchDeleteIpas(
         self, request: pb.BatchDeleteIpasRequest, ctx: RequestContext
     ) -> pb.BatchDeleteIpasResponse:
-        before = await self._ipas.lock_many(
+        before = await self.ipas.lock_many(
             ctx.transaction, map_items(request.requests, Change.deletion), reading=("state",)
         )
         map_items([row["state"] for row in before], partial(LIFECYCLE.apply, "delete"))
-        rows = await self._ipas.delete_many(ctx.transaction, before)
+        rows = await self.ipas.delete_many(ctx.transaction, before)
         return await with_rows(pb.BatchDeleteIpasResponse(), "ipas", rows, ipa_to_proto)
 
     async def DeployIpa(self, request: pb.DeployIpaRequest, ctx: RequestContext) -> pb.Deployment:
-        return deployment_to_proto(await self._deployments.deploy(ctx, request.id, etag=request.etag))
+        return deployment_to_proto(await self.deployments.deploy(ctx, request.id, etag=request.etag))
 
     async def RetireIpa(self, request: pb.RetireIpaRequest, ctx: RequestContext) -> pb.Deployment:
-        return deployment_to_proto(await self._deployments.retire(ctx, request.id, etag=request.etag))
+        return deployment_to_proto(await self.deployments.retire(ctx, request.id, etag=request.etag))
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
-        return deployment_to_proto(await self._stored_deployments.get(ctx.transaction, request.ipa_id, request.id))
+        return deployment_to_proto(await self.stored_deployments.get(ctx.transaction, request.ipa_id, request.id))
 
     async def ListDeployments(
         self, request: pb.ListDeploymentsRequest, ctx: RequestContext
     ) -> pb.ListDeploymentsResponse:
-        ipa = await self._ipas.get(ctx.transaction, request.ipa_id)
-        page = await self._stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
+        ipa = await self.ipas.get(ctx.transaction, request.ipa_id)
+        page = await self.stored_deployments.page(ctx.transaction, ipa["id"], request, method="ListDeployments")
         return await list_response(pb.ListDeploymentsResponse, "deployments", page, deployment_to_proto)
 
     async def ResumeDeployment(self, request: pb.ResumeDeploymentRequest, ctx: RequestContext) -> pb.Deployment:
-        return deployment_to_proto(await self._deployments.resume(ctx.transaction, request.ipa_id, request.id))
+        return deployment_to_proto(await self.deployments.resume(ctx.transaction, request.ipa_id, request.id))
 
     def WatchIpas(self, request: pb.WatchIpasRequest, ctx: StreamContext) -> AsyncIterator[pb.WatchIpasResponse]:
-        return self._watch.follow(request, ctx)
+        return self.watch.follow(request, ctx)
 
     def WatchDeployments(
         self, request: pb.WatchDeploymentsRequest, ctx: StreamContext
     ) -> AsyncIterator[pb.WatchDeploymentsResponse]:
-        ipa = partial(self._ipas.get, id=request.ipa_id)
-        return self._watch_deployments.follow(request, ctx, within=f"ipa_id = {request.ipa_id}", parent=ipa)
+        ipa = partial(self.ipas.get, id=request.ipa_id)
+        return self.watch_deployments.follow(request, ctx, within=f"ipa_id = {request.ipa_id}", parent=ipa)
 
     async def GetIpaQuotas(self, request: pb.GetIpaQuotasRequest, ctx: RequestContext) -> pb.GetIpaQuotasResponse:
-        return pb.GetIpaQuotasResponse(quotas=await self._quotas.list(ctx.transaction))
+        return pb.GetIpaQuotasResponse(quotas=await self.quotas.list(ctx.transaction))
 
 
 def _created(request: pb.CreateIpaRequest) -> dict[str, Any]:
