@@ -1,6 +1,6 @@
 """Checks in the sibling services that the workflow and the agents of an IPA exist in the caller's tenant."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -51,6 +51,10 @@ class Choice:
         return bindings if self.graph is not None and "agent_bindings" in self.changed else {}
 
 
+Visit = Callable[[Sequence[Choice], Callable[[Choice], None]], object]
+"""Calls a check for each choice, and says in its error which one it is about."""
+
+
 class Composition:
     """The workflows and the agents that IPAs name.
 
@@ -62,32 +66,19 @@ class Composition:
         self._workflows = siblings.open("workflows", workflow_pb2.DESCRIPTOR.services_by_name["WorkflowService"])
         self._agents = siblings.open("agents", agent_pb2.DESCRIPTOR.services_by_name["AgentService"])
 
-    async def validate(self, ctx: RequestContext, choice: Choice) -> None:
-        """Checks the changed parts of an IPA.
+    async def validate(self, ctx: RequestContext, choices: Sequence[Choice], *, visit: Visit = map_items) -> None:
+        """Checks the changed parts of the IPAs of a batch; an error names its item.
+
+        Args:
+            visit: `visit_one` for the IPA of a call without items.
 
         Raises:
-            ValidationError: the choice is incomplete, or a binding names no AGENT node.
+            ValidationError: a choice is incomplete, or a binding names no AGENT node.
             WorkflowNotFoundError: the tenant has no such live workflow.
             WorkflowRevisionNotFoundError: the workflow has no such revision.
             AgentNotFoundError: the tenant has no such live agent.
             DomainError: a sibling does not answer.
         """
-        await self._validate(ctx, [choice], _visit)
-
-    async def validate_many(self, ctx: RequestContext, choices: Sequence[Choice]) -> None:
-        """Checks the changed parts of the IPAs of a batch.
-
-        Raises:
-            DomainError: what `validate` raises, with the item that it is about.
-        """
-        await self._validate(ctx, choices, map_items)
-
-    async def _validate(
-        self,
-        ctx: RequestContext,
-        choices: Sequence[Choice],
-        visit: Callable[[Iterable[Choice], Callable[[Choice], None]], object],
-    ) -> None:
         visit(choices, _check_form)
         nodes = await self._agent_nodes(ctx, dict.fromkeys(graph for choice in choices if (graph := choice.graph)))
         visit(choices, lambda choice: _check_graph(choice, nodes))
@@ -152,9 +143,8 @@ async def _find(ids: Sequence[str], ask: Callable[[Sequence[str]], Awaitable[lis
     return found
 
 
-def _visit(choices: Iterable[Choice], check: Callable[[Choice], None]) -> None:
-    for choice in choices:
-        check(choice)
+def visit_one(choices: Sequence[Choice], check: Callable[[Choice], None]) -> None:
+    check(choices[0])
 
 
 def _nodes_of(definition: workflow_pb2.Definition) -> set[str]:

@@ -15,7 +15,7 @@ from api_common.watch import Watch
 from ipas_service.deployments import Deployments
 from ipas_service.domain import DEPLOYED_FIELDS, LIFECYCLE, State, require_changeable
 from ipas_service.mapping import MUTABLE, changed_fields, deployment_to_proto, ipa_from_proto, ipa_to_proto
-from ipas_service.operations import Choice, Composition, lock_checked
+from ipas_service.operations import Choice, Composition, lock_checked, visit_one
 from ipas_service.repository import COLUMNS, DeploymentRepository, IpaRepository
 
 
@@ -33,7 +33,7 @@ class IpaServicer:
 
     async def CreateIpa(self, request: pb.CreateIpaRequest, ctx: RequestContext) -> pb.Ipa:
         values = _created(request)
-        await self.composition.validate(ctx, Choice(values, MUTABLE))
+        await self.composition.validate(ctx, [Choice(values, MUTABLE)], visit=visit_one)
         return ipa_to_proto(await self.ipas.insert(ctx.transaction, values, created_by=ctx.principal.subject))
 
     async def GetIpa(self, request: pb.GetIpaRequest, ctx: RequestContext) -> pb.Ipa:
@@ -51,7 +51,7 @@ class IpaServicer:
                 return [await self.ipas.lock(ctx.transaction, change.id, etag=change.etag)]
 
             async def check(rows: Sequence[Row]) -> None:
-                await self.composition.validate(ctx, _choice((rows[0], change)))
+                await self.composition.validate(ctx, [_choice((rows[0], change))], visit=visit_one)
 
             await lock_checked(ctx, lock, check)
         return ipa_to_proto(await self.ipas.update(ctx.transaction, change.id, change.values, etag=change.etag))
@@ -72,7 +72,7 @@ class IpaServicer:
         self, request: pb.BatchCreateIpasRequest, ctx: RequestContext
     ) -> pb.BatchCreateIpasResponse:
         items = map_items(request.requests, _created)
-        await self.composition.validate_many(ctx, [Choice(values, MUTABLE) for values in items])
+        await self.composition.validate(ctx, [Choice(values, MUTABLE) for values in items])
         rows = await self.ipas.insert_many(ctx.transaction, items, created_by=ctx.principal.subject)
         return await with_rows(pb.BatchCreateIpasResponse(), "ipas", rows, ipa_to_proto)
 
@@ -85,7 +85,7 @@ class IpaServicer:
             return await self.ipas.lock_many(ctx.transaction, changes, reading=COLUMNS)
 
         async def check(rows: Sequence[Row]) -> None:
-            await self.composition.validate_many(ctx, map_items(zip(rows, changes, strict=True), _choice))
+            await self.composition.validate(ctx, map_items(zip(rows, changes, strict=True), _choice))
 
         before = await lock_checked(ctx, lock, check)
         rows = await self.ipas.update_many(ctx.transaction, changes, before)
