@@ -123,7 +123,7 @@ class TestGetMe:
     ) -> None:
         by_email = await create_user(users, admin, email="me@example.com")
         by_id = await create_user(users, admin, roles=["viewer"])
-        for subject, expected in (("ada", by_email), (by_id.id, by_id)):
+        for subject, expected in (("ada", by_email), (by_id.id, by_id), (by_id.id.upper(), by_id)):
             caller = identity.caller(tenant_id, "viewer", subject=subject, email="ME@example.com")
             assert await users.GetMe(pb.GetMeRequest(), metadata=caller.metadata) == expected
 

@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from api_common.authn import Principal
 from api_common.authz import StoredUser, is_user_id
@@ -66,7 +65,8 @@ class UserRepository(_HoldsRoles, BatchRepository):
         Raises:
             NotFoundError: the caller is not a user of the tenant, e.g. a service account.
         """
-        values = {"tenant_id": principal.tenant_id, "id": _id_of(principal.subject), "email": principal.email}
+        id = principal.subject if is_user_id(principal.subject) else None
+        values = {"tenant_id": principal.tenant_id, "id": id, "email": principal.email}
         row = await transaction.fetch_one(_FIND_PRINCIPAL, values)
         if row is None:
             raise NotFoundError("The caller is not a user of this tenant.")
@@ -181,14 +181,6 @@ class ApiKeyRepository(PartRepository):
 
     async def touch(self, transaction: Transaction, id: str) -> None:
         await transaction.fetch_one(_TOUCH, {"tenant_id": transaction.tenant_id, "id": id})
-
-
-def _id_of(subject: str) -> str | None:
-    """Returns the subject if it has the form of an id; otherwise no user has it as id."""
-    try:
-        return subject if str(UUID(subject)) == subject else None
-    except ValueError:
-        return None
 
 
 def _identity(transaction: Transaction, account_id: str, id: str) -> dict[str, Any]:
