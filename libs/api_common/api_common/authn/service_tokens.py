@@ -17,13 +17,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from api_common.authn.oidc import CLOCK_SKEW_SECONDS
 from api_common.authn.principal import TENANT_PATTERN, Kind, Principal
 from api_common.errors import UnauthenticatedError
 
 LIFETIME_SECONDS: Final = 60
 """The life of a token."""
-CLOCK_SKEW_SECONDS: Final = 5
-"""The tolerated difference between the caller's clock and ours."""
 TOKEN_TYPE: Final = "ameide-obo+jwt"  # noqa: S105 - a media type (RFC 7519, section 5.1)
 """The `typ` header: no other token can be taken for one of these, nor one of these for another."""
 

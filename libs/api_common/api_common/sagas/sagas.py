@@ -37,8 +37,8 @@ class Sagas:
         transaction.on_commit(self.begun.set)
         return saga
 
-    async def resume(self, transaction: Transaction, plan: Plan, id: str) -> Saga:
-        """Retries what failed in a saga that needs attention, for as long as at first, and returns the saga.
+    async def resume(self, transaction: Transaction, plan: Plan, id: str) -> None:
+        """Retries what failed in a saga that needs attention, for as long as at first.
 
         Raises:
             NotFoundError: the tenant has no such saga.
@@ -58,7 +58,6 @@ class Sagas:
         await saga_store.save(transaction, saga, due_seconds=0)
         await plan.record(transaction, saga)
         transaction.on_commit(self.begun.set)
-        return saga
 
     async def cancel(self, transaction: Transaction, id: str) -> None:
         """Ends a saga that is not at its end: its worker writes nothing more, and another saga must undo what it did.
