@@ -83,8 +83,8 @@ def validate_selection(*, workflow_id: str, workflow_revision: int, bindings: Ma
     parts = [name for name, part in (("workflow_revision", workflow_revision), ("agent_bindings", bindings)) if part]
     if parts and not workflow_id:
         needed_by = " and ".join(f"`{name}`" for name in parts)
-        violation = FieldViolation("ipa.workflow_id", f"is needed by {needed_by}", "REQUIRED")
-        raise ValidationError("The choice of the workflow is incomplete.", violations=[violation])
+        message = "The choice of the workflow is incomplete."
+        raise ValidationError.of("ipa.workflow_id", f"is needed by {needed_by}", "REQUIRED", message=message)
 
 
 def validate_bindings(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> None:

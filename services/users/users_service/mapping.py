@@ -7,7 +7,7 @@ from typing import Any
 from ameide.user.v1 import service_account_pb2 as account_pb
 from ameide.user.v1 import user_pb2 as pb
 from api_common.db import Row
-from api_common.errors import FieldViolation, ValidationError
+from api_common.errors import ValidationError
 from api_common.resources import Make, fill_times, make_resource
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -68,5 +68,4 @@ def expire_time_from_proto(message: account_pb.ApiKey | account_pb.ApiKeyRotatio
     try:
         return given.ToDatetime(tzinfo=UTC) if message.HasField("expire_time") else None
     except (ValueError, OverflowError) as error:
-        violation = FieldViolation("expire_time", "must be a time before the year 10000", "OUT_OF_RANGE")
-        raise ValidationError("The request is malformed.", violations=[violation]) from error
+        raise ValidationError.of("expire_time", "must be a time before the year 10000", "OUT_OF_RANGE") from error

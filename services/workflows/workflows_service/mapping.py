@@ -6,7 +6,7 @@ from typing import Any
 from ameide.workflow.v1 import workflow_pb2 as pb
 from api_common.contract import struct_from_json, struct_to_json
 from api_common.db import Row
-from api_common.errors import FieldViolation, ValidationError
+from api_common.errors import ValidationError
 from api_common.resources import Make, fill_times, make_resource
 
 from workflows_service.domain import MAX_DEFINITION_BYTES
@@ -67,8 +67,7 @@ def _definition_from_proto(definition: pb.Definition) -> dict[str, Any]:
     # No limit of its own, but before anything is converted: JSON may be shorter than its message, never by half.
     if definition.ByteSize() > 2 * MAX_DEFINITION_BYTES:
         description = f"must be at most {MAX_DEFINITION_BYTES} bytes as JSON"
-        violation = FieldViolation("workflow.definition", description, "TOO_LONG")
-        raise ValidationError(violations=[violation])
+        raise ValidationError.of("workflow.definition", description, "TOO_LONG")
     return {
         "nodes": [
             {

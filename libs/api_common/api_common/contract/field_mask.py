@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from api_common.contract.field_behavior import has_behavior
-from api_common.errors import FieldViolation, ValidationError, ViolationReason
+from api_common.errors import ValidationError, ViolationReason
 
 
 class InvalidUpdateMaskError(ValidationError):
@@ -63,5 +63,4 @@ def _refuse(path: str, descriptor: Descriptor) -> NoReturn:
         problem, reason = f"is a part of a field; name all of it: `{name}`", "INVALID_VALUE"
     else:
         problem, reason = "cannot be changed", "NOT_ALLOWED"
-    violation = FieldViolation("update_mask", f"`{path[:64]}` {problem}", reason)
-    raise InvalidUpdateMaskError(violations=[violation])
+    raise InvalidUpdateMaskError.of("update_mask", f"`{path[:64]}` {problem}", reason)

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct, Value
 
 from api_common.contract.json_size import MAX_STRUCT_DEPTH
-from api_common.errors import FieldViolation, ValidationError, ViolationReason
+from api_common.errors import ValidationError
 
 
 def struct_to_json(struct: Struct, field: str) -> dict[str, Any]:
@@ -35,23 +35,19 @@ def _plain(value: Value, field: str, depth: int) -> Any:
     """Converts a value inside ``depth`` objects and lists."""
     kind = value.WhichOneof("kind")
     if depth == MAX_STRUCT_DEPTH and kind in {"struct_value", "list_value"}:
-        raise _unfit(field, f"must not nest deeper than {MAX_STRUCT_DEPTH} levels", "TOO_LONG")
+        raise ValidationError.of(field, f"must not nest deeper than {MAX_STRUCT_DEPTH} levels", "TOO_LONG")
     match kind:
         case "null_value":
             return None
         case "number_value":
             if not isfinite(value.number_value):
-                raise _unfit(field, "must hold finite numbers only", "OUT_OF_RANGE")
+                raise ValidationError.of(field, "must hold finite numbers only", "OUT_OF_RANGE")
             return value.number_value
         case "struct_value":
             return {key: _plain(item, field, depth + 1) for key, item in value.struct_value.fields.items()}
         case "list_value":
             return [_plain(item, field, depth + 1) for item in value.list_value.values]
         case None:
-            raise _unfit(field, "must not hold a value of no kind", "INVALID_FORMAT")
+            raise ValidationError.of(field, "must not hold a value of no kind", "INVALID_FORMAT")
         case _:
             return getattr(value, kind)
-
-
-def _unfit(field: str, description: str, reason: ViolationReason) -> ValidationError:
-    return ValidationError(violations=[FieldViolation(field, description, reason)])

@@ -8,7 +8,7 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from api_common.contract.json_size import MAX_STRUCT_BYTES
-from api_common.errors import FieldViolation, ValidationError, ViolationReason
+from api_common.errors import ValidationError, ViolationReason
 
 MAX_FIELDS: Final = 12_000
 """The most fields of a request: its own, those of messages and JSON values in it, and every item of lists and maps.
@@ -55,7 +55,7 @@ class WireScan:
             raise ValidationError("The request does not decode as the method's message.") from error
         except _RefusedFieldError as refused:
             path = ".".join(reversed(refused.path))
-            raise ValidationError(violations=[FieldViolation(path, refused.description, refused.reason)]) from None
+            raise ValidationError.of(path, refused.description, refused.reason) from None
 
 
 class _RefusedFieldError(Exception):

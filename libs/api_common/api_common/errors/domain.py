@@ -11,7 +11,7 @@ send from these, three lines each:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 ViolationReason = Literal[
     "REQUIRED",
@@ -102,6 +102,11 @@ class ValidationError(DomainError):
 
     reason = "INVALID_REQUEST"
     sentence = "The request is malformed."
+
+    @classmethod
+    def of(cls, field: str, description: str, reason: ViolationReason, *, message: str = "") -> Self:
+        """Returns the error of one malformed field; the arguments are those of a `FieldViolation`."""
+        return cls(message, violations=[FieldViolation(field, description, reason)])
 
 
 class UnauthenticatedError(DomainError):

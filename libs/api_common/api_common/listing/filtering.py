@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from sqlalchemy import Column, ColumnElement, and_, not_, or_
 
-from api_common.errors import FieldViolation, ValidationError
+from api_common.errors import ValidationError
 from api_common.listing.filterable_fields import Fields, Literal, MismatchError
 
 MAX_FILTER_BYTES: Final = 2048
@@ -283,10 +283,8 @@ def _contract_name(written: str) -> str:
 
 
 def _filter_error(description: str) -> InvalidFilterError:
-    violation = FieldViolation("filter", description, "INVALID_FORMAT")
-    return InvalidFilterError("The filter is malformed.", violations=[violation])
+    return InvalidFilterError.of("filter", description, "INVALID_FORMAT", message="The filter is malformed.")
 
 
 def _order_error(description: str) -> InvalidOrderByError:
-    violation = FieldViolation("order_by", description, "INVALID_FORMAT")
-    return InvalidOrderByError("The order is malformed.", violations=[violation])
+    return InvalidOrderByError.of("order_by", description, "INVALID_FORMAT", message="The order is malformed.")

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import ColumnElement, and_, bindparam, or_, tuple_
 
-from api_common.errors import FieldViolation, ValidationError
+from api_common.errors import ValidationError
 from api_common.listing.filtering import OrderTerm
 
 DEFAULT_PAGE_SIZE: Final = 50
@@ -25,6 +25,7 @@ class InvalidPageTokenError(ValidationError):
     """The page token was not issued for this call."""
 
     reason = "INVALID_PAGE_TOKEN"
+    sentence = "The page token was not issued for this call."
 
 
 def clamp_page_size(requested: int) -> int:
@@ -36,8 +37,8 @@ def clamp_page_size(requested: int) -> int:
     Source: AIP-158.
     """
     if requested < 0:
-        violation = FieldViolation("page_size", "must not be negative", "OUT_OF_RANGE")
-        raise ValidationError("The page size is malformed.", violations=[violation])
+        message = "The page size is malformed."
+        raise ValidationError.of("page_size", "must not be negative", "OUT_OF_RANGE", message=message)
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
@@ -83,8 +84,7 @@ class PageTokens:
         bound, *cursor = content
         if bound != binding:
             description = "must be a next_page_token of a call with the same parameters"
-            violation = FieldViolation("page_token", description, "INVALID_VALUE")
-            raise InvalidPageTokenError("The page token was not issued for this call.", violations=[violation])
+            raise InvalidPageTokenError.of("page_token", description, "INVALID_VALUE")
         return cursor
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from api_common.errors import FieldViolation, OutOfRangeError, ValidationError
+from api_common.errors import OutOfRangeError, ValidationError
 from api_common.listing import InvalidPageTokenError, PageTokens
 
 NOWHERE: Final = ""
@@ -15,6 +15,7 @@ class InvalidResumeTokenError(ValidationError):
     """The resume token was not issued for this watch."""
 
     reason = "INVALID_RESUME_TOKEN"
+    sentence = "The resume token was not issued for this watch."
 
 
 class Phase(StrEnum):
@@ -107,10 +108,7 @@ def unseal(token: str, tokens: PageTokens, *, binding: str) -> Position:
         phase, database, seen, upto, seq, id_ = tokens.open(token, binding=binding)
     except InvalidPageTokenError as error:
         description = "must be a resume_token of a watch with the same filter"
-        violation = FieldViolation("resume_token", description, "INVALID_VALUE")
-        raise InvalidResumeTokenError(
-            "The resume token was not issued for this watch.", violations=[violation]
-        ) from error
+        raise InvalidResumeTokenError.of("resume_token", description, "INVALID_VALUE") from error
     return Position(Phase(str(phase)), str(database), str(seen), str(upto), int(str(seq)), str(id_))
 
 
