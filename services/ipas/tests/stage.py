@@ -19,7 +19,7 @@ from api_common.authn import Principal
 from api_common.call import RequestContext
 from api_common.db import Database, Row, Transaction
 from api_common.listing import PageTokens
-from api_common.sagas import Effect, Plan, RetryPolicy, SagaMetrics, Sagas, SagaWorker, Step, StepAction
+from api_common.sagas import Effect, Plan, SagaMetrics, Sagas, SagaWorker, Step, StepAction
 from api_common.siblings import Siblings
 from api_common.telemetry import Trace, Tracer
 from api_common.testing import Caller
@@ -34,7 +34,6 @@ from services.ipas.tests.factories import create_ipa
 if TYPE_CHECKING:
     from ameide.ipa.v1.ipa_pb2_grpc import IpaServiceAsyncStub
 
-QUICK: Final = RetryPolicy(first_seconds=0.001, longest_seconds=0.002)
 DEADLINE_SECONDS: Final = 900.0
 """Of the plans here. No test outlives it: time passes when a `Clock` says so."""
 ALL: Final = {"workflows": 1, "agents": 1}
@@ -124,7 +123,6 @@ def with_effects(
     *,
     steps: bool = True,
     compensations: bool = True,
-    retry: RetryPolicy | None = None,
 ) -> Plan:
     """Returns ``plan`` with every effect, or only those of steps or of compensations, as ``change`` makes it."""
 
@@ -133,7 +131,12 @@ def with_effects(
         undo = change(step.compensate) if step.compensate and compensations else step.compensate
         return replace(step, run=run, compensate=undo)
 
-    return replace(plan, steps=[changed(step) for step in plan.steps], retry=retry or plan.retry)
+    return replace(plan, steps=[changed(step) for step in plan.steps])
+
+
+def pausing(plan: Plan, seconds: float) -> Plan:
+    """Returns ``plan`` with pauses of up to ``seconds``."""
+    return replace(plan, first_pause_seconds=seconds, longest_pause_seconds=seconds)
 
 
 class Stage:
@@ -151,8 +154,8 @@ class Stage:
             deadline_seconds=DEADLINE_SECONDS,
         )
         deploy, retire = self._deployments.plans
-        self.deploy_plan = replace(deploy, kind="deploy_in_test", retry=QUICK)
-        self.retire_plan = replace(retire, kind="retire_in_test", retry=QUICK)
+        self.deploy_plan = replace(pausing(deploy, 0.002), kind="deploy_in_test")
+        self.retire_plan = replace(pausing(retire, 0.002), kind="retire_in_test")
         self._deployments._deploy, self._deployments._retire = self.deploy_plan, self.retire_plan  # type: ignore[misc]
         self.trace = Trace("1" * 32, "", sampled=False)
         """Of every call that begins something here."""

@@ -12,7 +12,7 @@ import pytest
 from ameide.ipa.v1 import ipa_pb2 as pb
 from api_common.db import Row
 from api_common.errors import AbortedError, AuthorizationError, DeadlineExceededError, ExternalServiceError
-from api_common.sagas import Effect, RetryPolicy, SagaMetrics, StepAction
+from api_common.sagas import Effect, Plan, SagaMetrics, StepAction
 from api_common.sagas import store as saga_store
 from api_common.testing import Caller, refused
 from prometheus_client import CollectorRegistry
@@ -28,6 +28,7 @@ from services.ipas.tests.stage import (
     Gate,
     Stage,
     StageBeside,
+    pausing,
     with_effects,
 )
 from tests.watching import watching
@@ -119,8 +120,7 @@ class TestWaiting:
     async def test_holds_no_task_and_no_connection(self, stage: Stage, ready: Cast) -> None:
         outage = Outage()
         # A pause that no test outlives.
-        slow = RetryPolicy(first_seconds=500, longest_seconds=500)
-        worker = stage.worker(with_effects(stage.deploy_plan, outage.over, retry=slow))
+        worker = stage.worker(pausing(with_effects(stage.deploy_plan, outage.over), 500))
         for _ in range(20):
             deployment = await stage.deploy(ready.caller, await ready.ipa())
             await stage.expire(deployment["id"])
@@ -195,8 +195,7 @@ class TestADeadline:
         """The last pause ends at the deadline."""
         deployment = await stage.deploy(ready.caller, await ready.ipa())
         outage, clock = Outage(), Clock()
-        slow = RetryPolicy(first_seconds=500, longest_seconds=500)
-        worker = stage.worker(with_effects(stage.deploy_plan, outage.over, retry=slow), now=clock)
+        worker = stage.worker(pausing(with_effects(stage.deploy_plan, outage.over), 500), now=clock)
         clock.ahead_seconds = DEADLINE_SECONDS - 50
         await stage.work(worker, deployment["id"])
         row = await stage.deployment(deployment["id"])
@@ -358,8 +357,10 @@ class TestASiblingThatIsAway:
 
 
 def test_pauses_grow_and_differ() -> None:
-    policy = RetryPolicy(first_seconds=1, longest_seconds=30)
+    async def nothing(*_: object) -> None: ...
+
+    plan = Plan(kind="a", steps=(), record=nothing, deadline_seconds=1, first_pause_seconds=1, longest_pause_seconds=30)
     for attempts, longest in ((1, 1), (2, 2), (5, 16), (6, 30), (10**9, 30)):
-        pauses = {policy.pause_seconds(attempts) for _ in range(50)}
+        pauses = {plan.pause_seconds(attempts) for _ in range(50)}
         assert len(pauses) > 1
         assert longest / 2 <= min(pauses) <= max(pauses) <= longest

@@ -3,7 +3,6 @@
 from api_common.sagas.metrics import SagaMetrics as SagaMetrics
 from api_common.sagas.plan import Effect as Effect
 from api_common.sagas.plan import Plan as Plan
-from api_common.sagas.plan import RetryPolicy as RetryPolicy
 from api_common.sagas.plan import Saga as Saga
 from api_common.sagas.plan import SagaState as SagaState
 from api_common.sagas.plan import Step as Step

@@ -108,21 +108,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """Exponential backoff with jitter."""
-
-    first_seconds: float = 0.2
-    """The first pause."""
-    longest_seconds: float = 30.0
-    """No pause is longer."""
-
-    def pause_seconds(self, attempts: int) -> float:
-        """Returns the pause after ``attempts`` failed attempts; the jitter shortens it by up to half."""
-        longest = min(self.longest_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 30))
-        return longest * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The steps of one kind of saga."""
 
@@ -136,8 +121,16 @@ class Plan:
     """How long what may pass is attempted again; a compensation has as long once more."""
     only_forward: bool = False
     """Whether there is no compensation: a step that is given up needs attention instead."""
-    retry: RetryPolicy = RetryPolicy()
+    first_pause_seconds: float = 0.2
+    """The pause after the first failed attempt; each further one is twice as long."""
+    longest_pause_seconds: float = 30.0
+    """No pause is longer."""
 
     def deadline_from(self, now: float) -> int:
         """Returns the deadline of what begins ``now`` (seconds since 1970), in microseconds since 1970."""
         return int((now + self.deadline_seconds) * 1e6)
+
+    def pause_seconds(self, attempts: int) -> float:
+        """Returns the pause after ``attempts`` failed attempts; the jitter shortens it by up to half."""
+        longest = min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** min(attempts - 1, 30))
+        return longest * random.uniform(0.5, 1)  # noqa: S311 - nothing secret

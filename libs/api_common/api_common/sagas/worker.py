@@ -307,7 +307,7 @@ class SagaWorker:
         if not isinstance(error, _TRANSIENT) or left <= 0:
             return await self._give_up(saga, plan, note, found)
         note.update(error=found)
-        pause = min(plan.retry.pause_seconds(note["attempts"]), left)
+        pause = min(plan.pause_seconds(note["attempts"]), left)
         await self._save(saga, plan, pause_seconds=pause)
         return pause
 
