@@ -8,15 +8,7 @@ from typing import Any, Final
 import pytest
 import yaml
 from ameide.common.v1 import policy_pb2
-from api_common.authn import (
-    CLAIM_MAPS,
-    CLOCK_SKEW_SECONDS,
-    INTERNAL_ISSUER,
-    LIFETIME_SECONDS,
-    MAX_AGE_SECONDS,
-    MAX_TOKEN_BYTES,
-    MAX_TOKEN_LIFETIME_SECONDS,
-)
+from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, InternalTokenSigner, KeySet, OidcVerifier
 from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, CredentialFault
 from api_common.rpc import COMPRESSED_BYTES, MAX_STREAM_SECONDS
 from api_common.server import MAX_METADATA_BYTES
@@ -303,8 +295,9 @@ class TestFilters:
         assert provider["forward"]
         assert (ENVOY / "local" / "audience.lua").read_text() == f'return "{AUDIENCE}"\n'
         source = (ENVOY / "lua" / "claims.lua").read_text()
-        assert f"local MAX_LIFETIME, SKEW = {MAX_TOKEN_LIFETIME_SECONDS}, {CLOCK_SKEW_SECONDS}\n" in source
-        assert f"local MAX_BYTES = {MAX_TOKEN_BYTES}\n" in (ENVOY / "lua" / "transport.lua").read_text()
+        longest, skew = OidcVerifier.MAX_LIFETIME_SECONDS, OidcVerifier.CLOCK_SKEW_SECONDS
+        assert f"local MAX_LIFETIME, SKEW = {longest}, {skew}\n" in source
+        assert f"local MAX_BYTES = {OidcVerifier.MAX_TOKEN_BYTES}\n" in (ENVOY / "lua" / "transport.lua").read_text()
         assert f'local INTERNAL_ISSUER = "{INTERNAL_ISSUER}"\n' in source
 
     def test_are_told_whose_tokens_are_believed_by_the_environment(self) -> None:
@@ -330,13 +323,13 @@ class TestFilters:
         assert remote["cache_duration"] == f"{identity.PUBLISH_SECONDS}s"
         # What a caller waits for can be made slow by a caller: keys are fetched beside the traffic.
         assert "async_fetch" in remote
-        assert MAX_AGE_SECONDS <= identity.PUBLISH_SECONDS
+        assert KeySet.MAX_AGE_SECONDS <= identity.PUBLISH_SECONDS
 
     def test_verify_the_tokens_of_api_keys_strictly(self) -> None:
         provider = FILTERS["jwt_authn"]["providers"]["internal"]
         assert (provider["issuer"], provider["audiences"]) == (INTERNAL_ISSUER, [AUDIENCE])
         assert provider["require_expiration"]
-        assert provider["max_lifetime"] == f"{LIFETIME_SECONDS}s"
+        assert provider["max_lifetime"] == f"{InternalTokenSigner.LIFETIME_SECONDS}s"
 
     def test_take_a_key_that_nobody_can_check_for_an_outage(self) -> None:
         checking = FILTERS["ext_authz"]["extension_config"]["typed_config"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 import grpc
 import pytest
-from api_common.authn import INTERNAL_ISSUER, LIFETIME_SECONDS, InternalTokenSigner
+from api_common.authn import INTERNAL_ISSUER, InternalTokenSigner
 from api_common.listing import IdField as IdFilter
 from api_common.testing import AUDIENCE, NEVER, Caller, Identity, refused
 from google.protobuf.descriptor import FieldDescriptor
@@ -156,7 +156,7 @@ class TestEveryRpc:
             "unsigned": f"{head}.{payload}.",
             "other audience": identity.sign(claims | {"aud": "elsewhere"}),
             "without tenant": identity.sign({key: value for key, value in claims.items() if key != "tenant_id"}),
-            "expired, of an API key": of_api_key(int(time.time()) - 2 * LIFETIME_SECONDS),
+            "expired, of an API key": of_api_key(int(time.time()) - 2 * InternalTokenSigner.LIFETIME_SECONDS),
             "unknown key, of an API key": identity.sign(claims | {"iss": INTERNAL_ISSUER}),
         }
         answers: dict[str, set[Answer]] = {"": set()}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import jwt
-from api_common.authn import MAX_TOKEN_LIFETIME_SECONDS
+from api_common.authn import OidcVerifier
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
@@ -24,7 +24,7 @@ from tools.secrets import files
 from tools.topology import AUDIENCE, ISSUER, Mesh, MeshError
 
 PUBLISH_SECONDS: Final = 30
-"""How long until the edge (cache_duration in envoy.yaml) and the services (MAX_AGE_SECONDS) know a new key set."""
+"""How long until the edge (`cache_duration`) and the services (`KeySet.MAX_AGE_SECONDS`) know a new key set."""
 ROTATION: Final = {
     "publish": f"Published. In {PUBLISH_SECONDS} s: make rotate-keys STEP=activate",
     "activate": "New tokens have the new key. When the last old one has expired: make rotate-keys STEP=retire",
@@ -118,8 +118,9 @@ def main() -> None:
 
 def _print_token() -> None:
     ttl = os.environ.get("TTL") or "3600"
-    if not re.fullmatch(r"-?\d+", ttl) or int(ttl) > MAX_TOKEN_LIFETIME_SECONDS:
-        raise SystemExit(f"TTL must be a whole number of seconds up to {MAX_TOKEN_LIFETIME_SECONDS}, not {ttl!r}")
+    longest = OidcVerifier.MAX_LIFETIME_SECONDS
+    if not re.fullmatch(r"-?\d+", ttl) or int(ttl) > longest:
+        raise SystemExit(f"TTL must be a whole number of seconds up to {longest}, not {ttl!r}")
     token = mint(
         Mesh.from_environment().issuer,
         sub=os.environ.get("SUB") or "ada",

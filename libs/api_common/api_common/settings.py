@@ -81,6 +81,11 @@ class TlsSettings(_Concern):
     ca_path: Path
     """The authority that signs the certificates of peers, PEM."""
 
+    @property
+    def file_versions(self) -> tuple[int, ...]:
+        """A value that changes when any of the files is replaced."""
+        return tuple(path.stat().st_mtime_ns for path in (self.certificate_path, self.private_key_path, self.ca_path))
+
 
 class AuthSettings(_Concern):
     """The tokens that are accepted."""

@@ -6,17 +6,12 @@ from api_common.authn.authenticator import Authenticator as Authenticator
 from api_common.authn.authenticator import bearer_token as bearer_token
 from api_common.authn.authenticator import peer_of as peer_of
 from api_common.authn.internal_tokens import INTERNAL_ISSUER as INTERNAL_ISSUER
-from api_common.authn.internal_tokens import LIFETIME_SECONDS as LIFETIME_SECONDS
 from api_common.authn.internal_tokens import InternalTokenSigner as InternalTokenSigner
 from api_common.authn.internal_tokens import public_jwk as public_jwk
-from api_common.authn.key_sets import MAX_AGE_SECONDS as MAX_AGE_SECONDS
 from api_common.authn.key_sets import DiscoveredKeySet as DiscoveredKeySet
 from api_common.authn.key_sets import FileKeySet as FileKeySet
 from api_common.authn.key_sets import KeySet as KeySet
 from api_common.authn.oidc import CLAIM_MAPS as CLAIM_MAPS
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS as CLOCK_SKEW_SECONDS
-from api_common.authn.oidc import MAX_TOKEN_BYTES as MAX_TOKEN_BYTES
-from api_common.authn.oidc import MAX_TOKEN_LIFETIME_SECONDS as MAX_TOKEN_LIFETIME_SECONDS
 from api_common.authn.oidc import ClaimMap as ClaimMap
 from api_common.authn.oidc import OidcVerifier as OidcVerifier
 from api_common.authn.principal import TENANT_PATTERN as TENANT_PATTERN
@@ -24,5 +19,4 @@ from api_common.authn.principal import Principal as Principal
 from api_common.authn.service_tokens import Peer as Peer
 from api_common.authn.service_tokens import ServiceTokenSigner as ServiceTokenSigner
 from api_common.authn.tls import channel_credentials as channel_credentials
-from api_common.authn.tls import file_versions as file_versions
 from api_common.authn.tls import server_credentials as server_credentials

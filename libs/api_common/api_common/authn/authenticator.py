@@ -15,7 +15,7 @@ import grpc
 from cachetools import FIFOCache
 
 from api_common.authn.key_sets import KeySet
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS, MAX_TOKEN_BYTES, OidcVerifier, read_issuer
+from api_common.authn.oidc import OidcVerifier, read_issuer
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import Peer, spiffe_id, verify_service_token
 from api_common.errors import AuthorizationError, CredentialFault, UnauthenticatedError
@@ -93,7 +93,7 @@ class Authenticator:
                 raise AuthorizationError(_NOT_SERVED)
             if peer.identity != EDGE:
                 return self._of_service(token, peer, method)
-        if len(token) > MAX_TOKEN_BYTES:
+        if len(token) > OidcVerifier.MAX_TOKEN_BYTES:
             raise UnauthenticatedError
         digest = hashlib.sha256(token.encode()).digest()
         known = self._users.get(digest)
@@ -115,7 +115,7 @@ class Authenticator:
         return self._unexpired(principal)
 
     def _unexpired(self, principal: Principal) -> Principal:
-        if principal.expires_at + CLOCK_SKEW_SECONDS <= self._now():
+        if principal.expires_at + OidcVerifier.CLOCK_SKEW_SECONDS <= self._now():
             raise UnauthenticatedError(CredentialFault.EXPIRED)
         return principal
 

@@ -19,8 +19,6 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 INTERNAL_ISSUER: Final = "https://internal.ameide.local/"
 """The `iss` of these tokens; no identity provider can have this name."""
-LIFETIME_SECONDS: Final = 60
-"""The life of a token."""
 
 _ALGORITHM: Final = "ES256"
 
@@ -35,6 +33,9 @@ class InternalTokenSigner:
     Raises:
         ValueError: the key is of another kind.
     """
+
+    LIFETIME_SECONDS: Final = 60
+    """The life of a token."""
 
     def __init__(self, private_key: bytes, *, audience: str, now: Callable[[], float] = time.time) -> None:
         self._key = _load(private_key)
@@ -52,7 +53,7 @@ class InternalTokenSigner:
             "tenant_id": tenant_id,
             "roles": roles,
             "iat": issued_at,
-            "exp": issued_at + LIFETIME_SECONDS,
+            "exp": issued_at + self.LIFETIME_SECONDS,
             "jti": str(uuid_utils.uuid4()),
         }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"kid": self._key_id})

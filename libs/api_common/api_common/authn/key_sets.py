@@ -17,9 +17,6 @@ from api_common.errors import ExternalServiceError
 MIN_FETCH_INTERVAL_SECONDS: Final = 10
 """Between two fetches of a key set, however many tokens name unknown keys: nobody floods the issuer through us."""
 
-MAX_AGE_SECONDS: Final = 30
-"""A key set is asked for again after this, so that a removed key works no longer than this and the time of a fetch."""
-
 ALGORITHMS: Final = ("RS256", "ES256")
 """The only signature algorithms accepted; asymmetric, so that a public key can never act as a secret."""
 
@@ -37,6 +34,9 @@ class UnknownKeyError(Exception):
 
 class KeySet(ABC):
     """The current public keys of one issuer, by id."""
+
+    MAX_AGE_SECONDS: Final = 30
+    """A key set is asked for again after this: a removed key works no longer than this and the time of a fetch."""
 
     def __init__(self, source: str) -> None:
         self.generation = 0

@@ -17,13 +17,6 @@ from api_common.authn.key_sets import ALGORITHMS, KeySet, UnknownKeyError
 from api_common.authn.principal import TENANT_PATTERN, Kind, Principal
 from api_common.errors import CredentialFault, UnauthenticatedError
 
-MAX_TOKEN_LIFETIME_SECONDS: Final = 24 * 3600
-"""The longest accepted time from `iat` to `exp`, so that a stolen token ends within a day."""
-MAX_TOKEN_BYTES: Final = 16 * 1024
-"""Longer tokens are refused unread; the edge takes no more than this of all headers together."""
-CLOCK_SKEW_SECONDS: Final = 5
-"""How far the issuer's clock may be ahead of ours."""
-
 _REFUSED: Final = (jwt.PyJWTError, UnknownKeyError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
 """What a token raises that does not verify."""
 _FAULTS: Final[Mapping[type, str]] = {
@@ -56,6 +49,13 @@ CLAIM_MAPS: Final[Mapping[str, ClaimMap]] = {
 class OidcVerifier:
     """Verifies the tokens of one issuer, whose subjects are of one ``kind``, with its current public keys."""
 
+    MAX_LIFETIME_SECONDS: Final = 24 * 3600
+    """The longest accepted time from `iat` to `exp`, so that a stolen token ends within a day."""
+    MAX_TOKEN_BYTES: Final = 16 * 1024
+    """Longer tokens are refused unread; the edge takes no more than this of all headers together."""
+    CLOCK_SKEW_SECONDS: Final = 5
+    """How far the issuer's clock may be ahead of ours."""
+
     def __init__(
         self,
         *,
@@ -86,7 +86,7 @@ class OidcVerifier:
                 algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
                 audience=self._audience,
                 issuer=self._issuer,
-                leeway=CLOCK_SKEW_SECONDS,
+                leeway=self.CLOCK_SKEW_SECONDS,
                 options={"require": ["exp", "iat", "sub", "iss", "aud"]},
             )
             return self._principal(claims)
@@ -97,7 +97,7 @@ class OidcVerifier:
         expires_at, issued_at = claims["exp"], claims["iat"]
         if any(type(instant) not in (int, float) for instant in (expires_at, issued_at, claims.get("nbf", 0))):
             raise ValueError("times must be numbers (RFC 7519, section 2)")
-        if expires_at - issued_at > MAX_TOKEN_LIFETIME_SECONDS:
+        if expires_at - issued_at > self.MAX_LIFETIME_SECONDS:
             raise ValueError("lives too long")
         subject, tenant = claims["sub"], _at(claims, self._claims.tenant)
         roles, email = _at(claims, self._claims.roles), claims.get("email", "")
@@ -131,7 +131,7 @@ def read_issuer(token: str) -> str:
 
 def _read_key_id(token: str) -> str | None:
     try:
-        if len(token) > MAX_TOKEN_BYTES or "=" in token:
+        if len(token) > OidcVerifier.MAX_TOKEN_BYTES or "=" in token:
             raise ValueError("longer than any token we accept, or padded (RFC 7515, section 2)")
         header, payload, _ = token.split(".")
         key_id = _object(header).get("kid")

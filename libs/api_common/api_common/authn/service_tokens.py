@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS
+from api_common.authn.oidc import OidcVerifier
 from api_common.authn.principal import TENANT_PATTERN, Kind, Principal
 from api_common.errors import UnauthenticatedError
 
@@ -121,7 +121,7 @@ def verify_service_token(token: str, *, peer: Peer, audience: str, method: str) 
             algorithms=[_ALGORITHM],
             audience=audience,
             issuer=peer.identity,
-            leeway=CLOCK_SKEW_SECONDS,
+            leeway=OidcVerifier.CLOCK_SKEW_SECONDS,
             options={"require": ["exp", "iat", "sub", "iss", "aud"], "strict_aud": True},
         )
         if claims["exp"] - claims["iat"] > LIFETIME_SECONDS or not _is_principal(claims):

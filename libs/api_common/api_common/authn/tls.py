@@ -8,7 +8,7 @@ from api_common.settings import TlsSettings
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     """Returns credentials that require a client certificate of our authority; new files apply to new connections."""
     files = (settings.private_key_path, settings.certificate_path, settings.ca_path)
-    loaded = file_versions(settings)
+    loaded = settings.file_versions
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         key, certificate, authority = (path.read_bytes() for path in files)
@@ -17,7 +17,7 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     def changed() -> grpc.ServerCertificateConfiguration | None:
         # Called by gRPC before each handshake.
         nonlocal loaded
-        found = file_versions(settings)
+        found = settings.file_versions
         if found == loaded:
             return None
         loaded = found
@@ -34,9 +34,3 @@ def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
         private_key=settings.private_key_path.read_bytes(),
         certificate_chain=settings.certificate_path.read_bytes(),
     )
-
-
-def file_versions(settings: TlsSettings) -> tuple[int, ...]:
-    """Returns a value that changes when any of the files is replaced."""
-    files = (settings.certificate_path, settings.private_key_path, settings.ca_path)
-    return tuple(path.stat().st_mtime_ns for path in files)

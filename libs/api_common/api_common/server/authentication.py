@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from api_common.authn import (
     CLAIM_MAPS,
     INTERNAL_ISSUER,
-    MAX_AGE_SECONDS,
     Authenticator,
     DiscoveredKeySet,
     FileKeySet,
@@ -37,10 +36,10 @@ def open_key_sets(service: Service, settings: AuthSettings, stack: contextlib.As
 
 
 async def refresh_forever(key_sets: Collection[KeySet]) -> None:
-    """Refreshes ``key_sets`` every `MAX_AGE_SECONDS`, six times as often until each has keys. Never returns."""
+    """Refreshes ``key_sets`` every `KeySet.MAX_AGE_SECONDS`, six times as often until each has keys. Never returns."""
     while True:
         await asyncio.gather(*(key_set.refresh() for key_set in key_sets))
-        await asyncio.sleep(MAX_AGE_SECONDS / (1 if all(key_set.generation for key_set in key_sets) else 6))
+        await asyncio.sleep(KeySet.MAX_AGE_SECONDS / (1 if all(key_set.generation for key_set in key_sets) else 6))
 
 
 def open_authenticator(service: Service, settings: Settings, key_sets: Mapping[str, KeySet]) -> Authenticator:

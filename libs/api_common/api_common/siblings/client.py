@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.trace import SpanKind
 
 from api_common import errors
-from api_common.authn import TRUST_DOMAIN, ServiceTokenSigner, channel_credentials, file_versions
+from api_common.authn import TRUST_DOMAIN, ServiceTokenSigner, channel_credentials
 from api_common.call import MAX_CALL_SECONDS, CallContext, outgoing_headers
 from api_common.contract import MethodPolicy, read_policies
 from api_common.settings import TlsSettings
@@ -179,7 +179,7 @@ class Sibling:
         return answer
 
     def _connected(self) -> _Connection:
-        version = file_versions(self._tls) if self._tls else ()
+        version = self._tls.file_versions if self._tls else ()
         connection = self._connection
         if connection is not None and connection.version == version:
             return connection

@@ -14,7 +14,7 @@ import jwt
 import pytest
 from api_common.authn.authenticator import bearer_token
 from api_common.authn.key_sets import FileKeySet
-from api_common.authn.oidc import CLAIM_MAPS, MAX_TOKEN_LIFETIME_SECONDS, OidcVerifier
+from api_common.authn.oidc import CLAIM_MAPS, OidcVerifier
 from api_common.errors import CredentialFault, UnauthenticatedError
 from api_common.testing import AUDIENCE, ISSUER, KEY_ID, Identity
 from cryptography.hazmat.primitives import hashes, serialization
@@ -223,7 +223,7 @@ class TestKeys:
 
 NOW: Final = int(time.time())
 HOUR: Final = 3600
-DAY: Final = MAX_TOKEN_LIFETIME_SECONDS
+DAY: Final = OidcVerifier.MAX_LIFETIME_SECONDS
 ODD: Final[dict[str, list[object]]] = {
     "exp": [
         GONE,

@@ -14,7 +14,7 @@ import jwt
 import pytest
 from api_common.authn.authenticator import EDGE, TRUST_DOMAIN, Authenticator, peer_of, read_peer
 from api_common.authn.key_sets import FileKeySet
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS, OidcVerifier
+from api_common.authn.oidc import OidcVerifier
 from api_common.authn.principal import Principal
 from api_common.authn.service_tokens import TOKEN_TYPE, Peer, ServiceTokenSigner, spiffe_id
 from api_common.authn.tls import channel_credentials, server_credentials
@@ -118,7 +118,7 @@ class TestPeerPolicy:
     ) -> None:
         token = signer(folder, "ipas").token(ADA, audience=f"{TRUST_DOMAIN}agents", method=METHOD)
         found = await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD)
-        end = found.expires_at + CLOCK_SKEW_SECONDS
+        end = found.expires_at + OidcVerifier.CLOCK_SKEW_SECONDS
         monkeypatch.setattr(policy, "_now", lambda: end - 0.5)
         assert await policy.authenticate(token, peer=peer(folder, "ipas"), method=METHOD) == found
         monkeypatch.setattr(policy, "_now", lambda: end)

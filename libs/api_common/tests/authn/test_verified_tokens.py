@@ -10,7 +10,7 @@ import pytest
 from api_common.authn import authenticator
 from api_common.authn.authenticator import Authenticator
 from api_common.authn.key_sets import FileKeySet
-from api_common.authn.oidc import CLOCK_SKEW_SECONDS, OidcVerifier
+from api_common.authn.oidc import OidcVerifier
 from api_common.errors import CredentialFault, UnauthenticatedError
 from api_common.testing import AUDIENCE, ISSUER, Identity
 
@@ -60,7 +60,7 @@ class TestMemory:
         callers = authenticator_of(verifier(identity), now=lambda: now)
         token = signed(identity, header(), claims(identity, exp=int(now) + HOUR))
         assert (await callers.authenticate(token, peer=None, method="")).subject == "ada"
-        now += HOUR + CLOCK_SKEW_SECONDS + 1
+        now += HOUR + OidcVerifier.CLOCK_SKEW_SECONDS + 1
         with pytest.raises(UnauthenticatedError) as caught:
             await callers.authenticate(token, peer=None, method="")
         assert caught.value.message == CredentialFault.EXPIRED
