@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import grpc
 from ameide.user.v1 import user_pb2 as pb
 from api_common.authn import Principal
-from api_common.call import CallContext, follow_trace
+from api_common.call import CallContext
 from api_common.settings import TlsSettings
 from api_common.siblings import Sibling as SiblingClient
 from api_common.siblings import Siblings
-from api_common.telemetry import Metrics
+from api_common.telemetry import Metrics, Trace
 from prometheus_client import CollectorRegistry
 
 if TYPE_CHECKING:
@@ -87,6 +87,6 @@ def context(*, seconds: float = 5) -> CallContext:
         principal=Principal("ada", "acme", frozenset({"viewer"}), expires_at=time.time() + 3600),
         request_id="0190a5c2-0000-4000-8000-000000000001",
         deadline=asyncio.get_running_loop().time() + seconds,
-        trace=follow_trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", is_root=False),
+        trace=Trace("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", sampled=True),
         token="header.payload.signature",
     )

@@ -10,4 +10,3 @@ from api_common.call.headers import TRACEPARENT as TRACEPARENT
 from api_common.call.headers import RequestHeaders as RequestHeaders
 from api_common.call.headers import follow_trace as follow_trace
 from api_common.call.headers import outgoing_headers as outgoing_headers
-from api_common.call.headers import read_headers as read_headers

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import uuid_utils
 
@@ -33,7 +33,7 @@ _ACCEPT_ENCODING: Final = "x-ameide-accept-encoding"
 _NEVER_CHOSEN: Final = frozenset({AUTHORIZATION, IDEMPOTENCY_KEY, IF_MATCH, IF_NONE_MATCH, CACHE_CONTROL})
 
 _MAX_AGE: Final = re.compile(r"max-age=([0-9]{1,9})")
-_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 class RequestHeaders(NamedTuple):
@@ -44,14 +44,12 @@ class RequestHeaders(NamedTuple):
 
     request_id: str
     """UUID; a new one if the client sent no UUID."""
-    traceparent: str
-    """W3C trace context; a new, unsampled one when absent or malformed."""
+    trace: Trace
+    """This call in the trace that its W3C context names; in a new, unsampled one if that is malformed or absent."""
     authorization: tuple[str, ...]
     """Every `authorization` value; more than one is refused later."""
     idempotency_key: tuple[str, ...]
     """Every `idempotency-key` value."""
-    begins_trace: bool = False
-    """The client sent no well-formed trace context."""
     if_match: tuple[str, ...] = ()
     """Every `if-match` value."""
     if_none_match: tuple[str, ...] = ()
@@ -63,40 +61,41 @@ class RequestHeaders(NamedTuple):
     max_age_seconds: int = 0
     """How old an answer may be, at most `MAX_AGE_SECONDS`; 0 if the client said nothing, or nothing clear."""
 
+    @classmethod
+    def read(cls, metadata: Iterable[tuple[str, str | bytes]]) -> Self:
+        """Reads call metadata in one pass; never fails."""
+        last: dict[str, str] = {}
+        every: dict[str, tuple[str, ...]] = {}
+        for key, value in metadata:
+            if isinstance(value, bytes):
+                continue
+            if key in _NEVER_CHOSEN:
+                every[key] = (*every.get(key, ()), value)
+            else:
+                last[key] = value
+        request_id = last.get(REQUEST_ID, "")
+        return cls(
+            request_id=request_id if UUID_PATTERN.fullmatch(request_id) else str(uuid_utils.uuid4()),
+            trace=follow_trace(last.get(TRACEPARENT, "")),
+            authorization=every.get(AUTHORIZATION, ()),
+            idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
+            if_match=every.get(IF_MATCH, ()),
+            if_none_match=every.get(IF_NONE_MATCH, ()),
+            from_rest=_ORIGINAL_PATH in last,
+            accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
+            max_age_seconds=_max_age(every[CACHE_CONTROL]) if CACHE_CONTROL in every else 0,
+        )
 
-def read_headers(metadata: Iterable[tuple[str, str | bytes]]) -> RequestHeaders:
-    """Reads call metadata in one pass; never fails.
 
-    Source: https://www.w3.org/TR/trace-context/ for `traceparent`.
+def follow_trace(traceparent: str) -> Trace:
+    """Returns our part of the trace that ``traceparent`` names; of a new, unsampled one if it is malformed.
+
+    Source: https://www.w3.org/TR/trace-context/.
     """
-    last: dict[str, str] = {}
-    every: dict[str, tuple[str, ...]] = {}
-    for key, value in metadata:
-        if isinstance(value, bytes):
-            continue
-        if key in _NEVER_CHOSEN:
-            every[key] = (*every.get(key, ()), value)
-        else:
-            last[key] = value
-    request_id, traceparent = last.get(REQUEST_ID, ""), last.get(TRACEPARENT, "")
-    if not UUID_PATTERN.fullmatch(request_id):
-        request_id = str(uuid_utils.uuid4())
-    begins_trace = not _TRACEPARENT.fullmatch(traceparent)
-    if begins_trace:
-        ids = os.urandom(24).hex()
-        traceparent = f"00-{ids[:32]}-{ids[32:]}-00"
-    return RequestHeaders(
-        request_id=request_id,
-        traceparent=traceparent,
-        begins_trace=begins_trace,
-        authorization=every.get(AUTHORIZATION, ()),
-        idempotency_key=every.get(IDEMPOTENCY_KEY, ()),
-        if_match=every.get(IF_MATCH, ()),
-        if_none_match=every.get(IF_NONE_MATCH, ()),
-        from_rest=_ORIGINAL_PATH in last,
-        accepts_gzip="gzip" in last.get(_ACCEPT_ENCODING, ""),
-        max_age_seconds=_max_age(every[CACHE_CONTROL]) if CACHE_CONTROL in every else 0,
-    )
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None:
+        return Trace(os.urandom(16).hex(), parent_id="", sampled=False, span_id=os.urandom(8).hex())
+    return Trace(match[1], match[2], sampled=bool(int(match[3], 16) & 1), span_id=os.urandom(8).hex())
 
 
 def _max_age(values: tuple[str, ...]) -> int:
@@ -106,17 +105,6 @@ def _max_age(values: tuple[str, ...]) -> int:
     """
     match = _MAX_AGE.fullmatch(values[0]) if len(values) == 1 else None
     return min(int(match[1]), MAX_AGE_SECONDS) if match else 0
-
-
-def follow_trace(traceparent: str, *, is_root: bool) -> Trace:
-    """Returns the part of a trace that a call is.
-
-    Args:
-        traceparent: well-formed, of `RequestHeaders`.
-        is_root: the trace begins here, with the trace id of ``traceparent``.
-    """
-    sampled = not is_root and bool(int(traceparent[53:], 16) & 1)
-    return Trace(traceparent[3:35], "" if is_root else traceparent[36:52], sampled, os.urandom(8).hex())
 
 
 def outgoing_headers(

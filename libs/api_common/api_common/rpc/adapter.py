@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
 from api_common.authn import EDGE, peer_of
-from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext, follow_trace, read_headers
+from api_common.call import MAX_CALL_SECONDS, RequestContext, RequestHeaders, StreamContext
 from api_common.contract import MethodPolicy, PolicyError, entity_tag, is_known, read_policies
 from api_common.errors import DomainError, NotImplementedError_, Trailers, ValidationError, render
 from api_common.rpc.call import Call, Incoming, Layer, MessageStream
@@ -104,7 +104,7 @@ def unknown_method_handler() -> grpc.GenericRpcHandler:
     """Returns the handler that refuses unknown methods in our shape."""
 
     async def refuse(_: object, transport: _Transport) -> bytes:
-        headers = read_headers(transport.invocation_metadata() or ())
+        headers = RequestHeaders.read(transport.invocation_metadata() or ())
         await _abort(transport, _render(MethodNotFoundError(), headers))
 
     class UnknownMethod(grpc.GenericRpcHandler):
@@ -234,9 +234,8 @@ def _read(
     # None without a deadline, which the stubs do not know.
     remaining = typing.cast("float | None", transport.time_remaining())
     seconds = max_seconds if remaining is None else min(remaining, max_seconds)
-    headers = read_headers(transport.invocation_metadata() or ())
+    headers = RequestHeaders.read(transport.invocation_metadata() or ())
     deadline = asyncio.get_running_loop().time() + seconds
-    trace = follow_trace(headers.traceparent, is_root=headers.begins_trace)
     peer = peer_of(transport)
 
     def at_end(told: Callable[[], None]) -> None:
@@ -246,7 +245,7 @@ def _read(
     # The edge lets exactly one message pass (strict.lua); what writes is looked at twice all the same.
     is_only = policy.read_only and not policy.is_stream and peer is not None and peer.identity == EDGE
     receive = partial(_one_message, transport, is_only=is_only)
-    return Incoming(policy, receive, headers, deadline, trace, peer, stream, at_end)
+    return Incoming(policy, receive, headers, deadline, headers.trace, peer, stream, at_end)
 
 
 def _check_annotations(method: Any, policy: MethodPolicy) -> None:

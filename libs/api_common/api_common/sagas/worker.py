@@ -258,7 +258,7 @@ class SagaWorker:
         """Makes an attempt a span below that of the call that began the saga."""
         # The release before stored no call's span: then the saga has a trace of its own.
         began = saga.data.get(TRACEPARENT)
-        trace = follow_trace(began or f"00-{saga.id.replace('-', '')}-{'0' * 16}-00", is_root=not began)
+        trace = follow_trace(began) if began else Trace(saga.id.replace("-", ""), parent_id="", sampled=False)
         if self._tracer is not None:
             self._tracer.begin(trace)
         started, code, outcome = time.time_ns(), grpc.StatusCode.CANCELLED, "INTERRUPTED"

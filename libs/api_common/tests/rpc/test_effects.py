@@ -8,7 +8,7 @@ import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.authn import Peer, Principal
 from api_common.authz import Directory
-from api_common.call import follow_trace, read_headers
+from api_common.call import RequestHeaders
 from api_common.contract import read_policies
 from api_common.db import Database, TransactionOutcome
 from api_common.errors import AuthorizationError
@@ -36,13 +36,13 @@ def events() -> Iterator[list[Event]]:
 
 
 def a_call(*, principal: Principal | None, peer: Peer | None = None) -> Call:
-    payload, headers = pb.SuspendUserRequest(id=NEVER).SerializeToString(), read_headers(())
-    deadline, trace = asyncio.get_running_loop().time() + 60, follow_trace(headers.traceparent, is_root=True)
+    payload, headers = pb.SuspendUserRequest(id=NEVER).SerializeToString(), RequestHeaders.read(())
+    deadline = asyncio.get_running_loop().time() + 60
 
     async def receive() -> bytes:
         return payload
 
-    return Call(Incoming(SUSPEND, receive, headers, deadline, trace, peer), payload, principal)
+    return Call(Incoming(SUSPEND, receive, headers, deadline, headers.trace, peer), payload, principal)
 
 
 @pytest.mark.parametrize(

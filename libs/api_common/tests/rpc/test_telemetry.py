@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common import errors
-from api_common.call import follow_trace, read_headers
+from api_common.call import RequestHeaders
 from api_common.contract import read_policies
 from api_common.rpc.call import Call, Incoming
 from api_common.rpc.layers.telemetry import AccessLog, telemetry
@@ -41,7 +41,8 @@ async def never() -> bytes:
 async def examples(traceparent: str, tracer: Tracer | None, error: errors.DomainError | None) -> tuple[Trace, set[str]]:
     """Makes a call that waits for something, and returns its trace and the traces that its metrics name."""
     metrics = Metrics(CollectorRegistry())
-    trace = follow_trace(traceparent, is_root=False)
+    headers = RequestHeaders.read([("traceparent", traceparent)])
+    trace = headers.trace
 
     async def within(call: Call) -> None:
         trace.note("SELECT users", SpanKind.CLIENT, 0, {})
@@ -49,7 +50,7 @@ async def examples(traceparent: str, tracer: Tracer | None, error: errors.Domain
 
     layer = telemetry(GET, within, metrics=metrics, access_log=AccessLog("users"), tracer=tracer)
     deadline = asyncio.get_running_loop().time() + 60
-    await layer(Call(Incoming(GET, never, read_headers(()), deadline=deadline, trace=trace)))
+    await layer(Call(Incoming(GET, never, headers, deadline=deadline, trace=trace)))
     samples = (sample for family in metrics.registry.collect() for sample in family.samples)
     return trace, {sample.exemplar.labels["trace_id"] for sample in samples if sample.exemplar}
 
