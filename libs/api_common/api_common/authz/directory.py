@@ -145,7 +145,11 @@ class Directory:
             known = self._answers.get(key)
             if known is not None and asked_at - known.asked_at < MAX_STALE_SECONDS:
                 return known
-            return self._failure(error)
+            if isinstance(error, AuthorizationError):
+                # No retry helps: the environment of the users service does not name this service as a caller.
+                _log.error("users refuses this service", setting="USERS_SERVER_INTERNAL_CALLERS")
+                return InternalError()
+            return ExternalServiceError(retry_after_seconds=1)
         else:
             if self._is_current(key):
                 self._answers[key] = answer
@@ -153,14 +157,6 @@ class Directory:
         finally:
             if self._is_current(key):
                 del self._look_ups[key]
-
-    @staticmethod
-    def _failure(error: DomainError) -> DomainError:
-        if isinstance(error, AuthorizationError):
-            # No retry helps: the environment of the users service does not name this service as a caller.
-            _log.error("users refuses this service", setting="USERS_SERVER_INTERNAL_CALLERS")
-            return InternalError()
-        return ExternalServiceError(retry_after_seconds=1)
 
     def _is_current(self, key: _Key) -> bool:
         return self._look_ups.get(key) is asyncio.current_task()
