@@ -1,7 +1,7 @@
 """Reserves and releases the workflow and the agents of a deployment in the sibling services (ADR 27)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from ameide.agent.v1 import reservation_pb2 as agents_pb
 from ameide.common.v1 import reservation_pb2
@@ -12,8 +12,6 @@ from api_common.siblings import Siblings
 
 from ipas_service.domain import validate_deployable
 from ipas_service.errors import AgentNotFoundError, WorkflowNotFoundError
-
-_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Rollout:
@@ -47,7 +45,7 @@ class Rollout:
         validate_deployable(data["agent_bindings"], pinned.agent_nodes)
         return {"workflow_revision": pinned.revision}
 
-    async def reserve_agents(self, effect: Effect) -> Mapping[str, Any]:
+    async def reserve_agents(self, effect: Effect) -> None:
         """Reserves the agents.
 
         Raises:
@@ -67,21 +65,18 @@ class Rollout:
             raise AgentNotFoundError(f"There is no such agent as is bound to {nodes}.") from error
         except FailedPreconditionError as error:
             raise FailedPreconditionError(f"An agent is not ACTIVE: that of {_nodes(error, ids, bindings)}.") from error
-        return _NOTHING
 
-    async def release_workflow(self, effect: Effect) -> Mapping[str, Any]:
+    async def release_workflow(self, effect: Effect) -> None:
         """Releases the workflow, even if it was never reserved."""
         request = workflows_pb.ReleaseWorkflowRequest(holder=_holder(effect))
         await self._workflows.call(
             request, workflows_pb.ReleaseWorkflowResponse, effect.context, idempotency_key=effect.key
         )
-        return _NOTHING
 
-    async def release_agents(self, effect: Effect) -> Mapping[str, Any]:
+    async def release_agents(self, effect: Effect) -> None:
         """Releases the agents, even if they were never reserved."""
         request = agents_pb.ReleaseAgentsRequest(holder=_holder(effect))
         await self._agents.call(request, agents_pb.ReleaseAgentsResponse, effect.context, idempotency_key=effect.key)
-        return _NOTHING
 
 
 def _holder(effect: Effect) -> reservation_pb2.Holder:

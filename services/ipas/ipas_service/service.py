@@ -1,11 +1,9 @@
 """The declaration of this service for the server."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ameide.ipa.v1 import ipa_pb2
 from api_common.resources import Quotas
-from api_common.sagas import Plan
 from api_common.server import Service, ServiceDependencies
 
 from ipas_service.deployments import Deployments
@@ -35,10 +33,6 @@ def _servicer(dependencies: ServiceDependencies) -> IpaServicer:
     )
 
 
-def _plans(dependencies: ServiceDependencies) -> Sequence[Plan]:
-    return _deployments(dependencies).plans
-
-
 def _deployments(dependencies: ServiceDependencies) -> Deployments:
     repository, stored = IpaRepository(dependencies.page_tokens), DeploymentRepository(dependencies.page_tokens)
     rollout, deadline = Rollout(dependencies.siblings), dependencies.settings.sagas.deadline_seconds
@@ -51,5 +45,5 @@ SERVICE = Service(
     constraints={},
     migrations=Path(__file__).parent.parent / "migrations",
     siblings=("users", "workflows", "agents"),
-    plans=_plans,
+    plans=lambda dependencies: _deployments(dependencies).plans,
 )

@@ -81,7 +81,7 @@ class Instants:
             raise Crash
 
     def around(self, effect: StepAction) -> StepAction:
-        async def run(work: Effect) -> Mapping[str, Any]:
+        async def run(work: Effect) -> Mapping[str, Any] | None:
             self.pass_by()
             found = await effect(work)
             self.pass_by()
@@ -109,7 +109,7 @@ class Gate:
         self.opened = asyncio.Event()
 
     def __call__(self, effect: StepAction) -> StepAction:
-        async def run(work: Effect) -> Mapping[str, Any]:
+        async def run(work: Effect) -> Mapping[str, Any] | None:
             self.reached.set()
             await self.opened.wait()
             return await effect(work)

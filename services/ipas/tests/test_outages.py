@@ -51,7 +51,7 @@ class Outage:
         self._step = step
 
     def over(self, effect: StepAction) -> StepAction:
-        async def run(work: Effect) -> Mapping[str, Any]:
+        async def run(work: Effect) -> Mapping[str, Any] | None:
             name = work.key.split("/")[1]
             self.attempts.append(name)
             if self.lasts and self._step in {"", name}:

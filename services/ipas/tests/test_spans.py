@@ -39,7 +39,7 @@ class Kept(Tracer):
 def fails_once(effect: StepAction) -> StepAction:
     seen: set[str] = set()
 
-    async def run(work: Effect) -> Mapping[str, Any]:
+    async def run(work: Effect) -> Mapping[str, Any] | None:
         name = work.key.split("/")[1]
         if name == "reserve_agents" and name not in seen:
             seen.add(name)

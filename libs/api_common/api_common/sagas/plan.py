@@ -86,8 +86,8 @@ class Effect:
     """Acts for the caller who began the saga; its deadline is the step's."""
 
 
-StepAction = Callable[[Effect], Awaitable[Mapping[str, Any]]]
-"""Has an effect in another service, and returns what to add to `Saga.data`."""
+StepAction = Callable[[Effect], Awaitable[Mapping[str, Any] | None]]
+"""Has an effect in another service, and returns what to add to `Saga.data`, if anything."""
 
 LocalWrite = Callable[[Transaction, Saga], Awaitable[None]]
 """Writes to the service's own database, in the transaction that stores the progress."""

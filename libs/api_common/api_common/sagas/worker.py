@@ -243,7 +243,7 @@ class SagaWorker:
         try:
             with self._span(saga, step, note) as trace:
                 if effect is not None:
-                    saga.data |= await self._perform(saga, step, effect, trace)
+                    saga.data |= await self._perform(saga, step, effect, trace) or {}
                 note.update(state=StepState.DONE, error=None, end_time=self._stamp())
                 if note is saga.steps[-1]:
                     saga.state = SagaState.DONE
@@ -277,7 +277,7 @@ class SagaWorker:
                 record = SpanRecord(name, SpanKind.INTERNAL, started, time.time_ns(), facts, code, trace.span_id)
                 self._tracer.end(trace, record)
 
-    async def _perform(self, saga: Saga, step: Step, effect: StepAction, trace: Trace) -> Mapping[str, Any]:
+    async def _perform(self, saga: Saga, step: Step, effect: StepAction, trace: Trace) -> Mapping[str, Any] | None:
         try:
             async with asyncio.timeout(self._step_seconds):
                 return await effect(self._effect(saga, step, trace))
