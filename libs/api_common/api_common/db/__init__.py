@@ -21,7 +21,6 @@ from api_common.db.provisioning import provision as provision
 from api_common.db.tables import fitting as fitting
 from api_common.db.tables import metadata as metadata
 from api_common.db.tables import resource_table as resource_table
-from api_common.db.tables import text_bytes as text_bytes
 from api_common.db.transaction import Row as Row
 from api_common.db.transaction import Transaction as Transaction
 from api_common.db.transaction import TransactionOutcome as TransactionOutcome
