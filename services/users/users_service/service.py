@@ -42,10 +42,6 @@ def _directory_servicer(dependencies: ServiceDependencies) -> DirectoryServicer:
     return DirectoryServicer(UserRepository(dependencies.page_tokens))
 
 
-def _stored_users(dependencies: ServiceDependencies) -> StoredUsers:
-    return StoredUsers(UserRepository(dependencies.page_tokens), dependencies.database)
-
-
 def _key_exchange(dependencies: ServiceDependencies) -> KeyExchange:
     settings = _settings(dependencies)
     signer = InternalTokenSigner(settings.signing_key_path.read_bytes(), audience=dependencies.settings.auth.audience)
@@ -69,7 +65,7 @@ SERVICE = Service(
         service_account_pb2.DESCRIPTOR.services_by_name["ServiceAccountService"]: _service_account_servicer,
         directory_pb2.DESCRIPTOR.services_by_name["DirectoryService"]: _directory_servicer,
     },
-    stored_users=_stored_users,
+    stored_users=lambda dependencies: StoredUsers(UserRepository(dependencies.page_tokens), dependencies.database),
     api_keys=_key_exchange,
     constraints={
         "uq_users_tenant_id_email_folded": partial(
