@@ -97,7 +97,6 @@ async def running(
             constraints=service.constraints,
             metrics=metrics,
             access_log=AccessLog(service.name),
-            notifier=notifier,
             streams=Streams(notifier),
             watch=settings.watch,
             shares=shares,
@@ -137,7 +136,7 @@ def _start_background_tasks(
     pipeline: Pipeline,
     key_sets: Mapping[str, KeySet],
 ) -> None:
-    settings, notifier, metrics = dependencies.settings, pipeline.notifier, pipeline.metrics
+    settings, notifier, metrics = dependencies.settings, pipeline.streams.notifier, pipeline.metrics
     tasks: dict[str, Callable[[], Awaitable[None]]] = {
         "loop lag": metrics.watch_loop,
         "reaper": partial(reap_forever, dependencies.database, metrics, settings),

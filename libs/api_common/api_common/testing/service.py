@@ -53,7 +53,6 @@ def settings_for(
     internal_callers: Sequence[str] = (),
 ) -> Settings:
     """Returns the settings of a service under test: free ports, no waiting before it stops."""
-    nowhere = Path("unused")
     return Settings(
         server=ServerSettings(
             host="127.0.0.1",
@@ -69,7 +68,7 @@ def settings_for(
         database=DatabaseSettings(
             url=SecretStr(database.url), pool_size=pool_size, tenant_connections=max(4, pool_size - 1)
         ),
-        tls=tls or TlsSettings(certificate_path=nowhere, private_key_path=nowhere, ca_path=nowhere),
+        tls=tls or tls_of(Path("unused"), "unused"),
         auth=AuthSettings(
             issuer=ISSUER,
             audience=AUDIENCE,

@@ -133,12 +133,13 @@ def _with_header(fits: Any, held: Any, *, order_by: str) -> sa.Select[Any]:
     """Joins the facts about the page to every row, or to no row: all from one snapshot."""
     horizon = HORIZONS.alias("horizon")
     mine = horizon.c.tenant_id == sa.bindparam("tenant_id", type_=sa.Text)
+    oldest = sa.select(sa.func.min(fits.c.create_time)).scalar_subquery()
     header = sa.select(
         SNAPSHOT.label("page_snapshot"),
         _DATABASE.label("page_database"),
         sa.select(horizon.c.seq).where(mine).scalar_subquery().label("horizon_seq"),
         sa.select(horizon.c.xid).where(mine).scalar_subquery().label("horizon_xid"),
-        _age(fits).label("page_age_seconds"),
+        sa.func.extract("epoch", sa.func.clock_timestamp() - oldest).label("page_age_seconds"),
         sa.select(sa.func.max(fits.c.total_bytes)).scalar_subquery().label("page_bytes"),
         sa.select(sa.func.max(fits.c.found)).scalar_subquery().label("page_found"),
         sa.select(sa.func.count()).select_from(fits).scalar_subquery().label("page_held"),
@@ -146,12 +147,6 @@ def _with_header(fits: Any, held: Any, *, order_by: str) -> sa.Select[Any]:
     ).subquery("header")
     told = held.c[EVENT].is_not(None)
     return sa.select(header, held).select_from(header.outerjoin(held, told)).order_by(held.c[order_by])
-
-
-def _age(fits: Any) -> sa.ColumnElement[Any]:
-    """Returns the age of the oldest change in the page, in seconds; NULL for existing rows."""
-    oldest = sa.select(sa.func.min(fits.c.create_time)).scalar_subquery()
-    return sa.func.extract("epoch", sa.func.clock_timestamp() - oldest)
 
 
 def _row(table: sa.Table, value: sa.ColumnElement[Any], name: str) -> Any:

@@ -25,7 +25,6 @@ from api_common.rpc.layers.telemetry import AccessLog, telemetry
 from api_common.rpc.layers.transaction import transaction
 from api_common.settings import WatchSettings
 from api_common.telemetry import Metrics, Tracer
-from api_common.watch import ChangeNotifier
 
 __all__ = ["Pipeline"]
 
@@ -41,7 +40,6 @@ class Pipeline:
     """The error behind each broken constraint."""
     metrics: Metrics
     access_log: AccessLog
-    notifier: ChangeNotifier
     streams: Streams
     watch: WatchSettings
     shares: Shares
@@ -73,7 +71,7 @@ class Pipeline:
                 database=self.database,
                 constraints=self.constraints,
                 metrics=self.metrics,
-                wake=self.notifier.wake,
+                wake=self.streams.notifier.wake,
             )
             within = partial(repeat_if_stale, within)  # type: ignore[arg-type]  # mypy binds no TypeVarTuple
         within = effects(method, within, directory=self.directory, cache=self.cache)
