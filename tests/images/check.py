@@ -33,6 +33,8 @@ from tools.secrets import certificates
 if TYPE_CHECKING:
     from ameide.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
+LARGEST_MB: Final = {"users": 250, "edge": 200}
+"""How large an image may be, on whatever base."""
 INSIDE: Final = "/run/check"
 """Where a container sees the folder of this check."""
 
@@ -61,9 +63,11 @@ async def _check(engine: Engine, image: str, folder: Path, admin_url: str) -> No
     _let_everybody_read(folder)
     await check_users(engine, image.format("users"), folder, identity, admin_url)
     await check_edge(engine, image.format("edge"), folder)
-    for name in ("users", "edge"):
-        size = int(await engine.ask("image", "inspect", "--format", "{{.Size}}", image.format(name)))
-        print(f"{name}: {size / 1e6:.0f} MB")
+    for name, largest in LARGEST_MB.items():
+        size = int(await engine.ask("image", "inspect", "--format", "{{.Size}}", image.format(name))) / 1e6
+        print(f"{name}: {size:.0f} MB")
+        if size > largest:
+            raise CheckError(f"{image.format(name)} has {size:.0f} MB; it may have {largest}")
     print(f"Both images do what they must ({time.monotonic() - started:.0f} s).")
 
 

@@ -11,6 +11,10 @@ from typing import Any, Final
 HARDENED: Final = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 """The restricted profile of the chart's pods, in an engine's words."""
 
+_UNWANTED: Final = ("apt", "bash", "perl", "pip", "strip")
+"""Programs that no process of ours starts, and that an intruder would."""
+_COUNT_AUTHORITIES: Final = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
+
 _HEALTHY_SECONDS: Final = 60
 _STOP_SECONDS: Final = 35
 
@@ -73,6 +77,11 @@ class Engine:
             code, _ = await self.attempt("exec", name, "touch", "/app/written")
             if user == "0" or code == 0:
                 raise CheckError(f"{image} runs as user {user}, and writing into it ended with {code}")
+            _, found = await self.attempt("exec", name, "sh", "-c", "command -v " + "; command -v ".join(_UNWANTED))
+            if found:
+                raise CheckError(f"{image} has {found}")
+            if await self.ask("exec", name, "python", "-c", _COUNT_AUTHORITIES) == "0":
+                raise CheckError(f"{image} knows no public authority: no issuer behind https could be asked")
             yield name
             await self.ask("stop", "-t", str(_STOP_SECONDS), name)
             ended = await self._inspect(name, "State", "ExitCode")
