@@ -129,8 +129,7 @@ class TestDiscoveredKeys:
     ) -> AsyncIterator[TestService]:
         """A service whose issuer publishes a place for its keys that is none, and is asked without a pause."""
         monkeypatch.setattr(key_sets, "MIN_FETCH_INTERVAL_SECONDS", 0)
-        monkeypatch.setattr(key_sets, "MAX_AGE_SECONDS", 0)
-        monkeypatch.setattr(authentication, "MAX_AGE_SECONDS", 0.01)
+        monkeypatch.setattr(key_sets.KeySet, "MAX_AGE_SECONDS", 0.01)
         issuer.keys = identity.key_set["keys"]
         issuer.jwks_uri = "http://issuer\0.example/jwks"
         auth = settings.auth.model_copy(update={"issuer": issuer.url, "jwks_path": None})
