@@ -19,6 +19,32 @@ async function fetchStart(url, request) {
   }
 }
 
+/** Copies a block of code; where the browser does not let the page, selects it. */
+async function copy(block, told) {
+  try {
+    await navigator.clipboard.writeText(block.textContent.trimEnd());
+    told.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(block);
+    told.textContent = "Selected: copy it with the keyboard";
+  }
+}
+
+/** Puts a button before a block of code, once; its name says what it copies, as the line above the block does. */
+function addCopyButton(block) {
+  const above = block.previousElementSibling;
+  if (above.matches(".copy")) return;
+  const [bar, button, told] = ["div", "button", "span"].map((name) => document.createElement(name));
+  bar.className = "copy";
+  button.type = "button";
+  button.textContent = "Copy";
+  button.setAttribute("aria-label", `Copy ${above.textContent.replace(/:$/, "")}`);
+  told.setAttribute("role", "status");
+  button.addEventListener("click", () => copy(block, told));
+  bar.append(button, told);
+  block.before(bar);
+}
+
 /** Shows the refusals of an operation as a short list, whose reasons lead to the one table of errors. */
 function errors(system) {
   const { createElement: h, Fragment } = system.React;
@@ -68,7 +94,10 @@ function errors(system) {
       operations: followed,
       OperationTag: tagged,
       responses: split,
-      InfoContainer: (Original) => (props) => h("div", { role: "banner" }, h(Original, props)),
+      InfoContainer: (Original) => (props) => {
+        const ref = (node) => node?.querySelectorAll(".description pre").forEach(addCopyButton);
+        return h("div", { role: "banner", ref }, h(Original, props));
+      },
       AuthorizeBtnContainer: (Original) => (props) => h("section", { "aria-label": "Credentials" }, h(Original, props)),
       // What scrolls can be reached with the keyboard.
       HighlightCode: wrapped("pre", "tabindex", "0"),

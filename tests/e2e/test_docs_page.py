@@ -1,11 +1,14 @@
 """The page /docs in a real browser, before the whole mesh."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from tests.contract.test_openapi import DOCUMENT, OPERATIONS
 from tests.e2e.pages import find, holds, logged, opened, press, requested, says, seen_as, text_of
@@ -80,6 +83,24 @@ class TestPage:
         press(page, f"{operation} .refusals a[href='#ETAG_MISMATCH']")
         assert "Read the resource again" in text_of(page, ".errors tr:focus-within")
         holds(page, "the page", operation)
+
+    def test_copies_each_first_call(self, page: webdriver.Chrome, mesh: Mesh) -> None:
+        calls = re.findall(r"```\w+\n(.*?)\n```", DOCUMENT["info"]["description"], re.DOTALL)
+        allowed = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        page.execute_cdp_cmd("Browser.grantPermissions", {"permissions": allowed, "origin": mesh.url})
+        find(page, ".copy button[aria-label='Copy REST']").send_keys(Keys.ENTER)
+        says(page, ".copy [role=status]", "Copied")
+        read = "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](String(error)))"
+        assert page.execute_async_script(read) == calls[0]
+        # Pages that no certificate protects may not copy, unless they are this machine's.
+        page.execute_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        selected = []
+        for button in page.find_elements(By.CSS_SELECTOR, ".copy button"):
+            button.send_keys(Keys.SPACE)
+            selected.append(str(page.execute_script("return getSelection().toString()")).rstrip())
+        assert selected == calls
+        says(page, ".copy [role=status]", "copy it with the keyboard")
+        assert logged(page, "browser") == []
 
     def test_ends_a_watch_that_it_executes(self, page: webdriver.Chrome, mesh: Mesh) -> None:
         watch = "#operations-User-WatchUsers"
