@@ -1,4 +1,6 @@
-"""Records an answer of every operation: a tenant calls each once, in an order in which it succeeds.
+"""Records an answer of every operation, and the refusals that any client can provoke at once.
+
+A tenant calls each operation once, in an order in which it succeeds; then come the refusals.
 
 What differs from one recording to the next gets a fixed value: ids, times, etags, secrets and tokens of pages.
 """
@@ -11,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
+from api_common.testing import NEVER
 
 from tests.contract.test_openapi import OPERATIONS
 
@@ -22,21 +25,38 @@ STEP: Final = timedelta(minutes=5)
 UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 KEY: Final = re.compile(r"ameide_([0-9a-f]{12})(\w*)")
+REFUSED: Final[dict[str, tuple[str, str, Json]]] = {
+    "INVALID_REQUEST": ("POST", "/v1/users", {"json": {}}),
+    "UNAUTHENTICATED": ("GET", "/v1/users", {"headers": {"authorization": "Bearer no-token"}}),
+    "RESOURCE_NOT_FOUND": ("GET", f"/v1/users/{NEVER}", {}),
+    "METHOD_NOT_FOUND": ("PUT", "/v1/users", {}),
+    "ETAG_MISMATCH": ("PATCH", "/v1/users/{user}", {"json": {"displayName": "Ada"}, "headers": {"if-match": '"0"'}}),
+    "PAYLOAD_TOO_LARGE": (
+        "POST",
+        "/v1/users",
+        {"content": b" " * (11 << 20), "headers": {"content-type": "application/json"}},
+    ),
+    "UNSUPPORTED_MEDIA_TYPE": ("POST", "/v1/users", {"content": b"{}", "headers": {"content-type": "text/plain"}}),
+    "HEADERS_TOO_LARGE": ("GET", "/v1/users", {"headers": {"x-more": "x" * 20_000}}),
+    # The last: of somebody without a role.
+    "PERMISSION_DENIED": ("GET", "/v1/users", {}),
+}
+"""The request that provokes each refusal: verb, path, and what else httpx is told."""
 FIXED: Final = {"tenantId": "acme", "resumeToken": "gAAAAAB…"}
 
 
 class Recorder:
     """Calls operations by their names, with the example of their body, and keeps the answers."""
 
-    def __init__(self, client: httpx.Client, sign_in: Callable[[str], None]) -> None:
-        """``sign_in`` lets ``client`` call as an admin of this id from then on."""
+    def __init__(self, client: httpx.Client, sign_in: Callable[..., None]) -> None:
+        """``sign_in`` lets ``client`` call as a user of this id, with these roles, from then on."""
         self._client = client
         self._sign_in = sign_in
         self.answers: dict[str, Json] = {}
 
     def record(self) -> dict[str, Json]:
         """Calls every operation, and returns the answers by the operation's name, made stable."""
-        self._sign_in("ada")
+        self._sign_in("ada", "admin")
         self._users()
         self._service_accounts()
         workflow, agent = self._workflows(), self._agents()
@@ -44,6 +64,7 @@ class Recorder:
         for resource in sorted({name.removeprefix("Create") for name in OPERATIONS if name.startswith("Create")}):
             if f"Watch{resource}s" in OPERATIONS and f"Get{resource}" not in self.answers:
                 self._standard(resource)
+        self._refusals()
         stable = Stable()
         return dict(sorted({name: stable.of(answer) for name, answer in self.answers.items()}.items()))
 
@@ -96,8 +117,17 @@ class Recorder:
         self.call("ActivateUser", id=id)
         admin = self.call("CreateUser", {"displayName": "Grace", "email": "grace@navy.example", "roles": ["admin"]})
         # She is stored, and the tenant's own admin from here on.
-        self._sign_in(str(admin["id"]))
+        self._sign_in(str(admin["id"]), "admin")
         self.call("GetMe")
+
+    def _refusals(self) -> None:
+        user = self.answers["GetMe"]["id"]
+        for reason, (verb, path, sent) in REFUSED.items():
+            if reason == "PERMISSION_DENIED":
+                self._sign_in("nobody")
+            answer = self._client.request(verb, path.format(user=user), **sent).json()
+            assert answer["details"][0]["reason"] == reason, answer
+            self.answers[reason] = answer
 
     def _service_accounts(self) -> None:
         id = self._standard("ServiceAccount")

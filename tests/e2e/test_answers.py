@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.contract.test_openapi import OPERATIONS
-from tests.e2e.answers import Recorder
-from tools.openapi.document import ANSWERS
+from tests.e2e.answers import REFUSED, Recorder
+from tools.openapi.schemas import ANSWERS
 from tools.secrets import identity
 from tools.topology import Mesh
 
@@ -21,12 +21,12 @@ def test_the_examples_are_what_the_mesh_answers(mesh: Mesh) -> None:
     tenant = f"t-{secrets.token_hex(8)}"
     with httpx.Client(base_url=mesh.url, timeout=20) as client:
 
-        def sign_in(sub: str) -> None:
-            token = identity.mint(mesh.issuer, sub=sub, tenant=tenant, roles=["admin"])
+        def sign_in(sub: str, *roles: str) -> None:
+            token = identity.mint(mesh.issuer, sub=sub, tenant=tenant, roles=roles)
             client.headers["authorization"] = f"Bearer {token}"
 
         found = Recorder(client, sign_in).record()
-    assert found.keys() == OPERATIONS.keys(), "call the new operation in tests/e2e/answers.py"
+    assert found.keys() == OPERATIONS.keys() | REFUSED.keys(), "call the new operation in tests/e2e/answers.py"
     if os.environ.get("ANSWERS") == "write":
         ANSWERS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     assert found == json.loads(ANSWERS.read_text()), "answers have changed: run `make answers`, then look at them"

@@ -12,13 +12,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 
 from tools.contract.descriptors import ending_of, farewell, has_route, methods_of, public_services, text_of
 from tools.openapi import refusals
-from tools.openapi.schemas import Json, Schemas, example
+from tools.openapi.schemas import RECORDED, Json, Schemas, example
 from tools.topology import ROOT
 
 PATH: Final = ROOT / "docs" / "openapi.json"
-ANSWERS: Final = Path(__file__).with_name("answers.json")
-"""An answer of each operation, by its name; `make answers` records them. A new operation has none yet."""
-_RECORDED: Final = {name: {"example": answer} for name, answer in json.loads(ANSWERS.read_text()).items()}
 
 _TEXT: Final = {"type": "string"}
 _ID: Final = {"type": "string", "format": "uuid"}
@@ -189,7 +186,9 @@ def _request_body(method: MethodDescriptor, body: str, variables: list[str], sch
 def _success(method: MethodDescriptor, policy: MethodPolicy, schemas: Schemas) -> Json:
     # The content of a stream is the data of one event.
     form = "text/event-stream" if method.server_streaming else "application/json"
-    content = {"schema": schemas.message(method.output_type)} | _RECORDED.get(method.name, {})
+    content = {"schema": schemas.message(method.output_type)}
+    # A new operation has no answer yet.
+    content |= {"example": RECORDED[method.name]} if method.name in RECORDED else {}
     has_etag = "etag" in method.output_type.fields_by_name or method.name.startswith("Get")
     known = {"ETag": has_etag, "Age": policy.cacheable, "Idempotent-Replayed": not policy.read_only}
     names = [name for name in ("ETag", "Age", "X-Request-Id", "Idempotent-Replayed", *_LIMITS) if known.get(name, True)]

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from grpc import StatusCode
 
 from tools.contract.descriptors import has_route, methods_of, public_services, reasons, text_of
-from tools.openapi.schemas import Json, Schemas, enum_schema
+from tools.openapi.schemas import RECORDED, Json, Schemas, enum_schema
 
 ANYWHERE: Final = frozenset({400, 401, 403, 405, 429, 431, 500, 503, 504})
 """Statuses that any operation can answer with; each is a row of EDGE_REPLIES."""
@@ -101,7 +101,7 @@ def sent() -> dict[str, tuple[str, list[int]]]:
 
 def shared_responses() -> dict[str, Json]:
     """Returns the responses that operations refer to, by HTTP status."""
-    general = {row.http_status: row.reason for row in EDGE_REPLIES} | {404: "RESOURCE_NOT_FOUND", 409: "ALREADY_EXISTS"}
+    general = {row.http_status: row.reason for row in EDGE_REPLIES} | {404: "RESOURCE_NOT_FOUND", 409: "ETAG_MISMATCH"}
     found = {str(status): _response(status, general[status]) for status in sorted(ANYWHERE | WITH_BODY | {404, 409})}
     for status, name in (("401", "WWW-Authenticate"), ("405", "Allow")):
         found[status]["headers"][name] = {"$ref": f"#/components/headers/{name}"}
@@ -149,9 +149,11 @@ def _response(status: int, reason: str) -> Json:
     names = (*_HEADERS, "Retry-After", "X-RateLimit-Reset") if reason == "RATE_LIMITED" else _HEADERS
     lines = [f"- `{name}`: {reasons()[name]}" for name, (_, statuses) in sent().items() if status in statuses]
     code, _ = sent()[reason]
-    example = {"code": StatusCode[code].value[0], "message": reasons()[reason], "details": details}
+    made = {"code": StatusCode[code].value[0], "message": reasons()[reason], "details": details}
+    told = "A recorded answer" if reason in RECORDED else "Made of the list of reasons: no call provokes it at once"
+    examples = {reason: {"summary": told, "value": RECORDED.get(reason, made)}}
     return {
         "description": "\n".join(lines),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "example": example}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": examples}},
     }

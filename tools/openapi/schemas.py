@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Set
+from pathlib import Path
 from typing import Any, Final, cast
 
 from ameide.common.v1 import example_pb2
@@ -12,6 +13,10 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from tools.contract.descriptors import text_of
 
 Json = dict[str, Any]
+
+ANSWERS: Final = Path(__file__).with_name("answers.json")
+"""An answer of each operation, by its name, and some refusals, by their reasons; `make answers` records them."""
+RECORDED: Final[Json] = json.loads(ANSWERS.read_text())
 
 _INT32: Final = {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1}
 _SCALARS: Final[dict[int, Json]] = {
