@@ -16,6 +16,7 @@ _IN_TEXT: Final = re.findall(r"`(kubectl [^`]+)`", PAGE)
 FLAGS: Final[Mapping[str, set[str]]] = {
     "create secret generic": {"--from-literal", "--from-file"},
     "create priorityclass": {"--value", "--description"},
+    "debug": set(),
     "delete": set(),
     "describe": set(),
     "exec": set(),

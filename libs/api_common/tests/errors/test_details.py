@@ -141,6 +141,19 @@ class TestDetails:
         assert found["BadRequest"].field_violations[0].field == "user.email"
         assert found["BadRequest"].field_violations[0].reason == "INVALID_FORMAT"
 
+    @pytest.mark.parametrize(
+        ("names", "said"),
+        [
+            (["a"], "It is malformed. a is required."),
+            (["a", "b", "c"], "It is malformed. a is required; b is required; c is required."),
+            (["a", "b", "c", "d", "e"], "It is malformed. a is required; b is required; c is required; and 2 more."),
+        ],
+    )
+    def test_are_in_the_message_if_they_are_few(self, names: list[str], said: str) -> None:
+        wrong = [FieldViolation(name, "is required", "REQUIRED") for name in names]
+        status, _ = details(errors.ValidationError("It is malformed.", violations=wrong))
+        assert status.message == said
+
     def test_say_nothing_else(self) -> None:
         _, found = details(errors.NotFoundError("There is no such user."))
         assert list(found) == ["ErrorInfo", "RequestInfo"]
