@@ -1,8 +1,8 @@
 -- Finds the methods of a REST path, for the header Allow.
-local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
+local ROUTES, OPEN, find_route = require("rest_routes"), require("open_paths"), require("lua.find_route")
 
 local METHODS = {}
-for method in pairs(CONTRACT.routes) do
+for method in pairs(ROUTES) do
   METHODS[#METHODS + 1] = method
 end
 table.sort(METHODS)

@@ -66,16 +66,25 @@ local function is_acceptable(header, claims, token)
     and (claims.email == nil or type(claims.email) == "string")
 end
 
--- The identities of tokens that passed. They need no second look, because jwt_authn checks the time on every request. When there are
--- MAX_KNOWN, those that nobody has used since the last such moment are dropped. Longer ones are not kept, for the memory.
+-- The identities that credentials have shown, until their tokens expire. When there are MAX_KNOWN, those that nobody has used since the
+-- last such moment are dropped. Longer ones are not kept, for the memory.
 local MAX_KNOWN, MAX_KNOWN_BYTES = 500, 8192
 local known, known_before, count = {}, {}, 0
 
-local function remember(token, identity)
+local function remember(credential, identity)
   if count == MAX_KNOWN then
     known, known_before, count = {}, known, 0
   end
-  known[token], count = identity, count + 1
+  known[credential], count = identity, count + 1
+end
+
+local function recall(credential)
+  local identity = known[credential]
+  if not identity and known_before[credential] then
+    identity = known_before[credential]
+    remember(credential, identity)
+  end
+  return identity and os.time() < identity.expires and identity
 end
 
 local function identify(verified, token)
@@ -84,34 +93,34 @@ local function identify(verified, token)
   local tenant = at(claims, map.tenant)
   local roles = at(claims, map.roles)
   if is_acceptable(verified.header, claims, token) and is_tenant(tenant) and (roles == nil or is_list(roles)) then
-    return {tenant = tenant, principal = claims.sub}
+    return {tenant = tenant, principal = claims.sub, expires = claims.exp}
   end
 end
 
-function envoy_on_request(handle)
-  local metadata = handle:streamInfo():dynamicMetadata()
-  local verified = metadata:get("envoy.filters.http.jwt_authn")
-  -- A request without a verified token passes on open paths only, even if authentication.yaml opened more.
-  if not verified then
-    if not OPEN[handle:headers():get(":path"):match("^[^?]*")] then
-      handle:respond({[":status"] = "401"}, "")
-    end
-    return
-  end
-  local token = handle:headers():get("authorization"):match("^Bearer (.*)$") or ""
-  local identity = known[token]
+-- Returns whose a request is; nil for one on an open path that shows no token; false if it has been refused.
+return function(handle, headers, metadata, path)
+  local is_open = OPEN[path]
+  local credential = headers:get("authorization") or ""
+  local identity = not is_open and recall(credential)
   if not identity then
-    identity = known_before[token] or identify(verified, token)
+    local verified = metadata:get("envoy.filters.http.jwt_authn")
+    -- A request without a verified token passes on open paths only, even if authentication.yaml opened more.
+    if not verified and is_open then
+      return nil
+    end
+    local token = credential:match("^Bearer (.*)$") or ""
+    identity = verified and identify(verified, token)
     if not identity then
       handle:respond({[":status"] = "401"}, "")
-      return
+      return false
     end
     -- A token that stands for an API key comes once.
     if verified.claims.iss ~= INTERNAL_ISSUER and #token <= MAX_KNOWN_BYTES then
-      remember(token, identity)
+      remember(credential, identity)
     end
   end
   -- For the rate limits, which need not know where an issuer puts tenant and subject.
   metadata:set("ameide.identity", "tenant", identity.tenant)
   metadata:set("ameide.identity", "principal", identity.principal)
+  return identity
 end

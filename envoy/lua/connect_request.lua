@@ -1,6 +1,6 @@
 -- Finds out whether a request speaks Connect, and gives it the headers of gRPC (ADR 40). What it is stands in the metadata
 -- `ameide.connect`: `shape` is `unary` or `stream`, `codec` is `proto` or `json`, `get` says that the message is in the query.
-local CONTRACT, from_base64 = require("contract"), require("lua.status").from_base64
+local RPCS, from_base64 = require("rpcs"), require("lua.status").from_base64
 
 local TYPES = {
   ["application/proto"] = {shape = "unary", codec = "proto"},
@@ -9,6 +9,11 @@ local TYPES = {
   ["application/connect+json"] = {shape = "stream", codec = "json"},
 }
 local PARAMETERS = {connect = true, encoding = true, message = true, base64 = true, compression = true}
+-- What Connect has names of its own for, and those.
+local REPLACED = {
+  "content-encoding", "grpc-encoding", "grpc-accept-encoding", "if-none-match",
+  "connect-accept-encoding", "connect-content-encoding", "connect-timeout-ms",
+}
 local COMPRESSIONS = {[""] = true, identity = true, gzip = true}
 local MAX_MILLISECONDS = 99999999
 
@@ -23,7 +28,7 @@ local connect_request = {}
 -- Returns what a request speaks, if it is Connect. Its headers are then those that gRPC would have.
 function connect_request.recognise(handle, headers)
   local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
-  local rpc, version = CONTRACT.rpcs[path], headers:get("connect-protocol-version")
+  local rpc, version = RPCS[path], headers:get("connect-protocol-version")
   local media_type = (headers:get("content-type") or ""):lower():match("^[^%s;]*")
   local found, is_get = TYPES[media_type], false
   local parameters = "&" .. query .. "&"
@@ -53,7 +58,7 @@ function connect_request.recognise(handle, headers)
   local is_json, is_stream = found.codec == "json", found.shape == "stream"
   local encoding = headers:get(is_stream and "connect-content-encoding" or "content-encoding")
   local accepted = is_stream and not is_json and headers:get("connect-accept-encoding")
-  for _, name in ipairs({"content-encoding", "grpc-encoding", "grpc-accept-encoding", "if-none-match"}) do
+  for _, name in ipairs(REPLACED) do
     headers:remove(name)
   end
   if encoding and encoding ~= "identity" then

@@ -52,12 +52,6 @@ local function replace_foreign(handle, headers, metadata)
   handle:body(true):setBytes(text)
 end
 
-function envoy_on_request(handle)
-  if handle:headers():get("x-envoy-original-path") then
-    handle:streamInfo():dynamicMetadata():set("ameide.edge", "rest", true)
-  end
-end
-
 function envoy_on_response(handle)
   local headers, metadata = handle:headers(), handle:streamInfo():dynamicMetadata()
   local connect = metadata:get("ameide.connect")

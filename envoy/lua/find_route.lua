@@ -1,5 +1,5 @@
 -- Finds the route of a REST request in the contract.
-local CONTRACT = require("contract")
+local ROUTES = require("rest_routes")
 
 local function unescape(segment)
   if not segment:find("%", 1, true) then
@@ -12,7 +12,7 @@ end
 
 -- Returns the route of a path and the values of its variables.
 return function(method, path)
-  local node, values = CONTRACT.routes[method], {}
+  local node, values = ROUTES[method], {}
   local rest, verb
   if path:find(":", 1, true) then
     rest, verb = path:match("^(.*):([^:/]*)$")

@@ -11,7 +11,10 @@ function envoy_on_request(handle)
     metadata:set("strict", "description", ("The arguments make a path of more than %d characters."):format(MAX_PATH))
     metadata:set("strict", "reason", "TOO_LONG")
     handle:respond({[":status"] = "400"}, "")
-  elseif not (path:find("^/mcp[%a/]*/tools%.json$") or find_route(headers:get(":method"), path:match("^[^?]*"))) then
+  elseif path:find("^/mcp[%a/]*/tools%.json$") then
+    -- The edge holds a list of tools until its caller has read it.
+    metadata:set("ameide.identity", "class", "EXPENSIVE")
+  elseif not find_route(headers:get(":method"), path:match("^[^?]*")) then
     -- strict.lua leaves such a request to others, and the transcoder may find it all the same.
     handle:respond({[":status"] = "404"}, "")
   end

@@ -2,7 +2,7 @@
 --
 -- The early header mutation of envoy.yaml says in x-ameide-size how long the body is: what the client announces, or the most that may
 -- be if it comes in chunks. HTTP/2 need not say it; then it is known when the whole body is here.
-local CONTRACT, OPEN, find_route = require("contract"), require("open_paths"), require("lua.find_route")
+local RPCS, OPEN, find_route = require("rpcs"), require("open_paths"), require("lua.find_route")
 local allowed = require("lua.allowed")
 local take_message = require("lua.connect_request").take_message
 local MAX_BYTES = 10485765
@@ -27,8 +27,7 @@ local function refuse_body(handle)
 end
 
 -- Names for the filters that count bytes whose they are: `announced` counts before the edge keeps them, `arrived` afterwards.
-local function measure(metadata, size)
-  local identity = metadata:get("ameide.identity")
+local function measure(metadata, identity, size)
   if not identity or size == 0 then
     return
   end
@@ -48,10 +47,9 @@ local function is_json(content_type)
   return (content_type:lower():gsub("%s", "") .. ";"):find("^application/json;")
 end
 
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local method, path = headers:get(":method"), headers:get(":path"):match("^[^?]*")
-  local announced = headers:get("x-ameide-size")
+-- Refuses a request of `identity` unless somebody serves it.
+return function(handle, headers, metadata, path, identity)
+  local method, announced = headers:get(":method"), headers:get("x-ameide-size")
   local size = announced and (tonumber(announced) or MAX_BYTES)
   headers:remove("x-ameide-size")
   if OPEN[path] then
@@ -62,7 +60,7 @@ function envoy_on_request(handle)
     end
     return
   end
-  local metadata, route, rpc = handle:streamInfo():dynamicMetadata(), find_route(method, path), CONTRACT.rpcs[path]
+  local route, rpc = find_route(method, path), RPCS[path]
   local is_head = (metadata:get("ameide.edge") or {}).head
   if not route and handle:metadata():get("mcp") then
     -- An endpoint for AI agents, which the route knows. It opens no stream of its own, so GET is refused, too.
@@ -73,7 +71,7 @@ function envoy_on_request(handle)
     elseif (tonumber(announced) or 0) > MAX_MCP_BYTES then
       handle:respond({[":status"] = "413"}, "")
     else
-      measure(metadata, size)
+      measure(metadata, identity, size)
     end
     return
   elseif not route or is_head and route.stream then
@@ -85,7 +83,7 @@ function envoy_on_request(handle)
     handle:respond({[":status"] = "415"}, "")
   elseif not (connect and connect.get) then
     -- The official client of Connect for Node.js always sends chunks over HTTP/1.1. They count when they are here, as over HTTP/2.
-    measure(metadata, not (connect and announced == "chunked") and size or nil)
+    measure(metadata, identity, not (connect and announced == "chunked") and size or nil)
   elseif size and size > 0 then
     refuse_body(handle)
   else

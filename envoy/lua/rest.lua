@@ -5,6 +5,9 @@ local OF_GRPC = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc
 function envoy_on_response(handle)
   local headers, metadata = handle:headers(), handle:streamInfo():dynamicMetadata()
   local connect, content_type = metadata:get("ameide.connect"), headers:get("content-type") or ""
+  if not connect and content_type:find("^application/grpc") then
+    return
+  end
   -- A JSON body of 10 MiB can be a larger message (numbers grow), which the service refuses with RESOURCE_EXHAUSTED. The transcoder
   -- makes 429 of that, and clients would repeat the request.
   if not connect and headers:get("error-type") == "PAYLOAD_TOO_LARGE" and headers:get(":status") == "429" then

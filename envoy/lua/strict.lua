@@ -1,10 +1,11 @@
--- Refuses bodies of gRPC and Connect that are not exactly one message, for which gRPC in the service would wait until the deadline, and REST
--- requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more
--- than JSON (ADR 16). `make proto` writes contract.lua, which says what a request may hold.
+-- Refuses bodies of gRPC and Connect that are not exactly one message, for which gRPC in the service would wait until the deadline, and
+-- REST requests that the transcoder would change: it ignores unknown fields, takes the last of two duplicates, and reads more than JSON
+-- (ADR 16). `make proto` writes types.lua and rest_routes.lua, which say what a request may hold.
 --
 -- A body is read once, from left to right, and nothing is built of it. Nothing is left for the transcoder to refuse, because its
 -- refusals name no field.
-local CONTRACT, find_route, quoted = require("contract"), require("lua.find_route"), require("lua.connect_reply").quoted
+local RPCS, TYPES, find_route = require("rpcs"), require("types"), require("lua.find_route")
+local quoted = require("lua.connect_reply").quoted
 
 -- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
 local MAX_DEPTH = 32
@@ -469,7 +470,7 @@ for kind, least in pairs({float = 2 ^ 128 - 2 ^ 103, double = math.huge}) do
     end
   end
 end
-for name, type in pairs(CONTRACT.types) do
+for name, type in pairs(TYPES) do
   if type.fields then
     KINDS[name] = function()
       read_object(type.fields)
@@ -576,8 +577,8 @@ local function check_query(query, parameters)
       refuse("must be true or false")
     elseif INTEGERS[parameter.kind] then
       check_integer(find(value, "^-?%d+$") and value or "", INTEGERS[parameter.kind])
-    elseif CONTRACT.types[parameter.kind] and not CONTRACT.types[parameter.kind].values[value] then
-      refuse(CONTRACT.types[parameter.kind].description, "INVALID_VALUE")
+    elseif TYPES[parameter.kind] and not TYPES[parameter.kind].values[value] then
+      refuse(TYPES[parameter.kind].description, "INVALID_VALUE")
     elseif not is_utf8(unescape(value)) then
       refuse("is not UTF-8")
     elseif parameter.kind == "mask" and not is_mask(unescape(value)) then
@@ -671,7 +672,16 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
   local route, values = find_route(headers:get(":method"), path)
-  local codec = CONTRACT.rpcs[path] and (headers:get("content-type") or ""):match("^application/grpc(.*)")
+  local codec = RPCS[path] and (headers:get("content-type") or ""):match("^application/grpc(.*)")
+  local metadata = handle:streamInfo():dynamicMetadata()
+  if route then
+    -- For the limits behind the transcoder.
+    metadata:set("ameide.identity", "class", route.class)
+  end
+  if not codec then
+    -- For errors.lua.
+    metadata:set("ameide.edge", "rest", true)
+  end
   if codec == "+proto" then
     -- Connect in protobuf.
     headers:replace("content-type", "application/grpc")

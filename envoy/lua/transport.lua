@@ -1,26 +1,8 @@
--- Owns the headers of requests: what passes is listed here, everything else is removed, and what HTTP/2, Envoy or gRPC interprets has a
--- form. gRPC keeps the error of a malformed header and lays it on other calls of the connection (grpc/grpc#34721), so none may reach a
--- service (ADR 33). What has to be refused is refused by the rbac filter, behind grpc_web.
--- `make proto` takes the headers that services read from api_common.call.
-local READ, CONTRACT, allowed = require("request_headers"), require("contract"), require("lua.allowed")
+-- Owns what headers say: what HTTP/2, Envoy or gRPC interprets has a form. Only those of request_headers.yaml come this far. gRPC keeps the
+-- error of a malformed header and lays it on other calls of the connection (grpc/grpc#34721), so none may reach a service (ADR 33). What
+-- has to be refused is refused by the rbac filter, behind grpc_web.
+local RPCS = require("rpcs")
 local recognise = require("lua.connect_request").recognise
-
-local KEPT = {
-  -- What Envoy has written or checked itself.
-  [":authority"] = true, [":method"] = true, [":path"] = true, [":scheme"] = true,
-  ["content-length"] = true, ["x-forwarded-proto"] = true,
-  -- What filters behind this one read; the route removes it.
-  accept = true, ["accept-encoding"] = true, ["content-encoding"] = true, ["x-api-key"] = true, ["x-ameide-size"] = true,
-  origin = true, ["last-event-id"] = true, ["mcp-method"] = true, ["mcp-name"] = true, ["mcp-protocol-version"] = true,
-  -- What gRPC in a service reads.
-  ["content-type"] = true, ["grpc-timeout"] = true, ["user-agent"] = true,
-}
-for name in pairs(READ) do
-  KEPT[name] = true
-end
-local KEPT_OF_GRPC = {["grpc-accept-encoding"] = true, ["grpc-encoding"] = true}
--- The rbac filter refuses other versions.
-local KEPT_OF_CONNECT = {["connect-protocol-version"] = true, ["grpc-accept-encoding"] = true, ["grpc-encoding"] = true}
 
 -- Whether a value is `*` or a list of entity tags (RFC 9110, section 13.1.2). The search moves forward only.
 local function is_list_of_tags(value)
@@ -59,12 +41,15 @@ end
 local FORMS = {
   -- At most eight digits (gRPC's PROTOCOL-HTTP2.md).
   ["grpc-timeout"] = "^%d%d?%d?%d?%d?%d?%d?%d?[HMSmun]$",
-  ["grpc-accept-encoding"] = "^[a-z][a-z, ]*$",
-  -- The rbac filter refuses those that no service knows. An empty one says nothing, but gRPC would not take it.
-  ["grpc-encoding"] = ".",
   -- A resume token.
   ["last-event-id"] = "^[%w_=-]+$",
   traceparent = "^00%-" .. ("[%da-f]"):rep(32) .. "%-" .. ("[%da-f]"):rep(16) .. "%-[%da-f][%da-f]$",
+}
+-- Compression is for gRPC, and for Connect, which is made gRPC of. Other requests have none.
+local FORMS_OF_GRPC = {
+  ["grpc-accept-encoding"] = "^[a-z][a-z, ]*$",
+  -- The rbac filter refuses those that no service knows. An empty one says nothing, but gRPC would not take it.
+  ["grpc-encoding"] = ".",
 }
 -- All headers together. The services take four times as much (grpc.max_metadata_size).
 local MAX_BYTES = 16384
@@ -76,9 +61,18 @@ for _, name in ipairs({"application/grpc", "application/grpc-web", "application/
   MEDIA_TYPES[name], MEDIA_TYPES[name .. "+proto"] = name, name
 end
 
+local function keep(headers, forms)
+  for name, form in pairs(forms) do
+    local value = headers:get(name)
+    if value and not value:find(form) then
+      headers:remove(name)
+    end
+  end
+end
+
 local function own(handle, headers)
   local path = headers:get(":path"):match("^[^?]*")
-  if path == "/mcp" or path:find("^/mcp/%a+$") then
+  if path:find("^/mcp") and (path == "/mcp" or path:find("^/mcp/%a+$")) then
     -- A 401 names the document of this endpoint, also when the bridge has made another request of the call.
     handle:streamInfo():dynamicMetadata():set("ameide.edge", "endpoint", path)
   end
@@ -87,23 +81,27 @@ local function own(handle, headers)
   if media_type and media_type ~= content_type then
     headers:replace("content-type", media_type)
   end
-  local speaks_connect = not media_type and handle:virtualHost():metadata():get("connect") and recognise(handle, headers)
-  local kept = media_type and KEPT_OF_GRPC or speaks_connect and KEPT_OF_CONNECT or {}
-  local unknown, size = {}, 0
-  for name, value in pairs(headers) do
-    size = size + #name + #value
-    local form = FORMS[name]
-    if not (KEPT[name] or kept[name]) or form and not value:find(form)
-      or name == "if-none-match" and not is_list_of_tags(value) then
-      unknown[#unknown + 1] = name
-    end
-  end
-  if size > MAX_BYTES then
+  local speaks_connect = not media_type and (content_type or RPCS[path])
+    and handle:virtualHost():metadata():get("connect") and recognise(handle, headers)
+  if tonumber(headers:get("x-ameide-header-bytes")) > MAX_BYTES then
     handle:streamInfo():dynamicMetadata():set("transport", "too_large", true)
     return
   end
-  for _, name in ipairs(unknown) do
-    headers:remove(name)
+  keep(headers, FORMS)
+  if media_type or speaks_connect then
+    keep(headers, FORMS_OF_GRPC)
+  else
+    for name in pairs(FORMS_OF_GRPC) do
+      headers:remove(name)
+    end
+  end
+  if not speaks_connect then
+    -- The rbac filter refuses other versions.
+    headers:remove("connect-protocol-version")
+  end
+  local tags = headers:get("if-none-match")
+  if tags and not is_list_of_tags(tags) then
+    headers:remove("if-none-match")
   end
   local cache_control = headers:get("cache-control")
   if cache_control then
@@ -128,7 +126,8 @@ end
 -- service sees the question. Envoy answers gRPC in its own way, which has no 204.
 local function answer_options(handle, headers)
   local path = headers:get(":path"):match("^[^?]*")
-  local methods = CONTRACT.rpcs[path] and "POST, OPTIONS" or allowed(path)
+  -- Loaded when it is needed: Lua looks through all it holds for garbage.
+  local methods = RPCS[path] and "POST, OPTIONS" or require("lua.allowed")(path)
   if ((headers:get("content-type") or "") .. ";"):find("^application/grpc[+;]") then
     handle:respond({[":status"] = "405"}, "")
   elseif methods == "" and path ~= "*" then

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from ameide.common.v1 import policy_pb2
 from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, InternalTokenSigner, KeySet, OidcVerifier
+from api_common.call import CLIENT_HEADERS
 from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, CredentialFault
 from api_common.rpc import COMPRESSED_BYTES, MAX_STREAM_SECONDS
 from api_common.server import MAX_METADATA_BYTES
@@ -244,8 +245,9 @@ class TestCluster:
 class TestFilters:
     def test_stand_in_their_order(self) -> None:
         assert list(FILTERS) == [
-            "header_mutation",
+            "challenge",
             "cors",
+            "header_mutation",
             "transport",
             "compressor",
             "grpc_web",
@@ -253,9 +255,8 @@ class TestFilters:
             "keys",
             "ext_authz",
             "jwt_authn",
-            "claims",
             "rbac",
-            "paths",
+            "admit",
             "health_check",
             "announced",
             "connect_grpc_bridge",
@@ -335,10 +336,15 @@ class TestFilters:
         checking = FILTERS["ext_authz"]["extension_config"]["typed_config"]
         assert checking["status_on_error"] == {"code": "ServiceUnavailable"}
         assert "failure_mode_allow" not in checking
-        assert MANAGER["route_config"]["request_headers_to_remove"] == [
-            *("accept", "accept-encoding", "content-encoding", "last-event-id"),
-            *("mcp-method", "mcp-name", "mcp-protocol-version", "origin", "x-api-key"),
-        ]
+        removed = MANAGER["route_config"]["request_headers_to_remove"]
+        # Whatever passes the first rule stops here, unless gRPC or a service reads it, or Envoy removes it by itself.
+        kept = CLIENT_HEADERS | {"connect-protocol-version", "content-type", "grpc-accept-encoding", "grpc-encoding"}
+        kept |= {":authority", ":method", ":path", ":scheme", "grpc-timeout", "user-agent", "x-forwarded-proto"}
+        kept |= {"connection", "content-length", "te", "transfer-encoding"}
+        assert {*build(source="request_headers.yaml")} - kept == {*removed} - {
+            "x-client-trace-id",
+            "x-envoy-external-address",
+        }
 
 
 class TestCompression:

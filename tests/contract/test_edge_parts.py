@@ -1,34 +1,29 @@
 """What `make proto` makes of an RPC for the edge depends on its options, never on its name."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ameide.common.v1 import policy_pb2
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from tests.contract.test_edge_rate_limits import descriptor_of
+from tests.contract.test_edge_rate_limits import class_of
 from tests.e2e.edge.new_rpc import REINDEX, REST, contract_with_reindex
+from tests.lua.filters import Filter
 from tools.edge import routes
 from tools.edge.generate import generate
 
 
-def classes(limits: list[dict[str, Any]], path: str) -> set[Any]:
-    """Returns the classes whose limits a path counts for."""
-    return {found for one in limits if (found := descriptor_of(one["actions"][0], path))}
-
-
 @pytest.mark.parametrize("name", ["READ", "WRITE", "EXPENSIVE"])
-def test_its_rate_class_is_its_policy_s(name: str) -> None:
-    contract = contract_with_reindex(rate_class=policy_pb2.RateClass.Value(name))
-    limits = routes.rate_limits(routes.public_services(contract))
-    assert classes(limits, REINDEX) == {("class", name)}
+def test_its_rate_class_is_its_policy_s(name: str, tmp_path: Path) -> None:
+    generate(contract_with_reindex(rate_class=policy_pb2.RateClass.Value(name)), tmp_path)
+    strict = Filter("strict", tmp_path)
+    assert {class_of("POST", path, strict) for path in (REINDEX, REST)} == {name}
 
 
-def test_without_a_rate_class_it_stops_the_build() -> None:
-    with pytest.raises(ValueError, match=r"ameide\.user\.v1\.UserService: ReindexUsers must have a rate_class"):
-        routes.rate_limits(routes.public_services(contract_with_reindex()))
+def test_without_a_rate_class_it_stops_the_build(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ameide\.user\.v1\.UserService\.ReindexUsers must have a rate_class"):
+        generate(contract_with_reindex(), tmp_path)
 
 
 @pytest.mark.parametrize("safe", [True, False])
@@ -46,5 +41,4 @@ def test_every_part_knows_it(tmp_path: Path) -> None:
     generate(contract_with_reindex(rate_class=policy_pb2.EXPENSIVE), tmp_path)
     counted = yaml.safe_load((tmp_path / "grpc_stats.yaml").read_text())
     assert "ReindexUsers" in {name for one in counted for name in one["method_names"]}
-    assert REST.partition(":")[2] in (tmp_path / "contract.lua").read_text()
-    assert classes(yaml.safe_load((tmp_path / "rate_limits.yaml").read_text()), REINDEX) == {("class", "EXPENSIVE")}
+    assert REST.partition(":")[2] in (tmp_path / "rest_routes.lua").read_text()

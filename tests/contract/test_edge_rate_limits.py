@@ -1,14 +1,18 @@
 """The rate limits of the edge are those of the contract's classes."""
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from ameide.common.v1 import policy_pb2
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from tests.contract.test_edge_config import FILTERS
+from tests.lua.filters import Filter
 from tests.protos import option, public_methods
+
+STRICT: Final = Filter("strict")
 
 
 class TestRateLimits:
@@ -16,10 +20,21 @@ class TestRateLimits:
     def test_count_a_method_in_its_class_for_tenant_and_principal(self, method: MethodDescriptor) -> None:
         path = f"/{method.containing_service.full_name}/{method.name}"
         rate_class = policy_pb2.RateClass.Name(option(method, policy_pb2.policy).rate_class)
-        keys = {tuple(descriptor_of(action, path) for action in one["actions"]) for one in self.limits("identity")}
-        counted = {key for key in keys if None not in key}
+        counted = {tuple(descriptor_of(action, path) for action in one["actions"]) for one in self.limits("identity")}
         tenant, principal = ("tenant", "ameide.identity/tenant"), ("principal", "ameide.identity/principal")
         assert counted == {(("class", rate_class), tenant), (("class", rate_class), tenant, principal)}
+
+    @pytest.mark.parametrize("method", public_methods(), ids=lambda method: method.full_name)
+    def test_count_a_rest_request_as_its_rpc(self, method: MethodDescriptor) -> None:
+        rule = option(method, annotations_pb2.http)
+        verb = rule.WhichOneof("pattern")
+        path = re.sub(r"{[^}]*}", "x", getattr(rule, verb))
+        rate_class = option(method, policy_pb2.policy).rate_class
+        assert class_of(verb.upper(), path) == policy_pb2.RateClass.Name(rate_class)
+
+    def test_count_what_has_no_class_as_a_write(self) -> None:
+        (named,) = {limit["actions"][0]["metadata"]["default_value"] for limit in self.limits("identity")}
+        assert named == "WRITE"
 
     def test_have_a_bucket_for_every_key(self) -> None:
         buckets = {
@@ -47,12 +62,17 @@ class TestRateLimits:
         return limits
 
 
-def descriptor_of(action: dict[str, Any], path: str) -> tuple[str, str] | None:
-    """Returns key and value that a path gives an action of a rate limit, or None, which drops the whole limit."""
-    if "metadata" in action:
-        place = action["metadata"]["metadata_key"]
-        return action["metadata"]["descriptor_key"], "/".join([place["key"], *(step["key"] for step in place["path"])])
-    match = action["header_value_match"]
-    (header,) = match["headers"]
-    matches = re.fullmatch(header["string_match"]["safe_regex"]["regex"], path) is not None
-    return (match["descriptor_key"], match["descriptor_value"]) if matches == match.get("expect_match", True) else None
+def class_of(method: str, path: str, strict: Filter = STRICT) -> str | None:
+    """Returns the rate class that `strict.lua` names for a request."""
+    headers = {":method": method, ":path": path, "content-type": "application/grpc"}
+    named = strict.request(headers, bytes(5)).metadata["ameide.identity"]
+    return named and named["class"]
+
+
+def descriptor_of(action: dict[str, Any], path: str) -> tuple[str, str]:
+    """Returns key and value that a call of an RPC gives an action of a rate limit."""
+    said = action["metadata"]
+    key, place = said["descriptor_key"], said["metadata_key"]
+    if key == "class":
+        return key, class_of("POST", path) or said["default_value"]
+    return key, "/".join([place["key"], *(step["key"] for step in place["path"])])

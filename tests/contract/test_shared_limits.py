@@ -32,8 +32,7 @@ FILE: Final = build(source="shared_limits/limits.yaml")
 
 def keys_of(limits: list[dict[str, Any]], path: str) -> list[list[tuple[str, str]]]:
     """Returns the descriptors that a path makes."""
-    found = [[descriptor_of(action, path) for action in one["actions"]] for one in limits]
-    return [[key for key in keys if key] for keys in found if None not in keys]
+    return [[descriptor_of(action, path) for action in one["actions"]] for one in limits]
 
 
 def rate_of(nodes: list[dict[str, Any]], keys: list[tuple[str, str]]) -> int:

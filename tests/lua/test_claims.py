@@ -6,11 +6,9 @@ from typing import Any, Final
 import pytest
 from api_common.authn import INTERNAL_ISSUER
 
-from tests.lua.filters import Filter, Passed
-from tools.topology import AUDIENCE, ISSUER
+from tests.lua.filters import JWT_AUTHN, TOKEN, Filter, Passed, good_claims
+from tools.topology import AUDIENCE
 
-JWT_AUTHN: Final = "envoy.filters.http.jwt_authn"
-TOKEN: Final = "e30.e30.AAAA"
 MAX_KNOWN: Final = 500
 MAX_KNOWN_BYTES: Final = 8192
 FAR: Final = 9_999_999_999
@@ -19,13 +17,7 @@ FAR: Final = 9_999_999_999
 
 @pytest.fixture
 def claims() -> Filter:
-    return Filter("claims")
-
-
-def good(**changed: object) -> dict[str, Any]:
-    now = int(time.time())
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "tenant_id": "acme", "roles": ["admin"], "iat": now}
-    return {name: value for name, value in (claims | {"exp": now + 60} | changed).items() if value is not None}
+    return Filter("admit")
 
 
 def of_text(text: str) -> str:
@@ -47,7 +39,7 @@ def identity(passed: Passed) -> Any:
 
 class TestToken:
     def test_that_is_good_says_whose_it_is(self, claims: Filter) -> None:
-        handle = ask(claims, good())
+        handle = ask(claims, good_claims())
         assert (handle.status, identity(handle)) == (None, {"tenant": "acme", "principal": "ada"})
 
     @pytest.mark.parametrize(
@@ -64,7 +56,7 @@ class TestToken:
         ids=", ".join,
     )
     def test_passes_with(self, claims: Filter, changed: dict[str, object]) -> None:
-        assert ask(claims, good(**changed)).status is None
+        assert ask(claims, good_claims(**changed)).status is None
 
     @pytest.mark.parametrize(
         "changed",
@@ -80,45 +72,51 @@ class TestToken:
         ids=str,
     )
     def test_is_refused_with(self, claims: Filter, changed: dict[str, object]) -> None:
-        handle = ask(claims, good(**changed))
+        handle = ask(claims, good_claims(**changed))
         assert (handle.status, identity(handle)) == ("401", None)
 
     @pytest.mark.parametrize("header", [{"kid": ""}, {"kid": 1}, {"crit": ["exp"]}], ids=str)
     def test_is_refused_with_the_header(self, claims: Filter, header: dict[str, Any]) -> None:
-        assert ask(claims, good(), **header).status == "401"
+        assert ask(claims, good_claims(), **header).status == "401"
 
     @pytest.mark.parametrize("signature", ["A", "AB", "AAB", "AAAAA"])
     def test_is_refused_in_another_spelling(self, claims: Filter, signature: str) -> None:
-        assert ask(claims, good(), token=f"e30.e30.{signature}").status == "401"
+        assert ask(claims, good_claims(), token=f"e30.e30.{signature}").status == "401"
 
 
 class TestKnownToken:
     def test_is_not_looked_at_again(self, claims: Filter) -> None:
-        ask(claims, good())
-        assert ask(claims, good(sub=7)).status is None
+        ask(claims, good_claims())
+        assert ask(claims, good_claims(sub=7)).status is None
+
+    def test_is_not_believed_when_it_has_expired(self, claims: Filter) -> None:
+        """A path that only `authentication.yaml` opens has no verified token."""
+        for exp, status in ((time.time() + 60, None), (time.time() - 1, "401")):
+            ask(claims, good_claims(exp=exp), token=f"{status}.e30.AAAA")
+            assert ask(claims, None, token=f"{status}.e30.AAAA").status == status
 
     def test_that_was_refused_is(self, claims: Filter) -> None:
-        ask(claims, good(sub=7))
-        assert ask(claims, good()).status is None
+        ask(claims, good_claims(sub=7))
+        assert ask(claims, good_claims()).status is None
 
     def test_for_an_api_key_is(self, claims: Filter) -> None:
-        assert ask(claims, good(iss=INTERNAL_ISSUER)).status is None
-        assert ask(claims, good(iss=INTERNAL_ISSUER, sub=7)).status == "401"
+        assert ask(claims, good_claims(iss=INTERNAL_ISSUER)).status is None
+        assert ask(claims, good_claims(iss=INTERNAL_ISSUER, sub=7)).status == "401"
 
     def test_that_is_long_is_not_kept(self, claims: Filter) -> None:
         token = f"{'a' * MAX_KNOWN_BYTES}.e30.AAAA"
-        assert ask(claims, good(), token=token).status is None
-        assert ask(claims, good(sub=7), token=token).status == "401"
+        assert ask(claims, good_claims(), token=token).status is None
+        assert ask(claims, good_claims(sub=7), token=token).status == "401"
 
     def test_that_nobody_uses_is_forgotten(self, claims: Filter) -> None:
-        ask(claims, good(), token="used.e30.AAAA")
-        ask(claims, good(), token="unused.e30.AAAA")
+        ask(claims, good_claims(), token="used.e30.AAAA")
+        ask(claims, good_claims(), token="unused.e30.AAAA")
         for number in range(2 * MAX_KNOWN):
-            ask(claims, good(), token=f"{number}.e30.AAAA")
+            ask(claims, good_claims(), token=f"{number}.e30.AAAA")
             if number % 100 == 0:
-                ask(claims, good(), token="used.e30.AAAA")
-        assert ask(claims, good(sub=7), token="used.e30.AAAA").status is None
-        assert ask(claims, good(sub=7), token="unused.e30.AAAA").status == "401"
+                ask(claims, good_claims(), token="used.e30.AAAA")
+        assert ask(claims, good_claims(sub=7), token="used.e30.AAAA").status is None
+        assert ask(claims, good_claims(sub=7), token="unused.e30.AAAA").status == "401"
 
 
 class TestWithoutAToken:

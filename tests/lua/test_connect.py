@@ -4,9 +4,9 @@ from typing import Final
 
 import pytest
 
-from tests.lua.filters import Filter, Passed
+from tests.lua.filters import Passed, Transport
 
-TRANSPORT: Final = Filter("transport")
+TRANSPORT: Final = Transport()
 RPC: Final = "/ameide.user.v1.UserService/GetUser"
 CREATE: Final = "/ameide.user.v1.UserService/CreateUser"
 WATCH: Final = "/ameide.user.v1.UserService/WatchUsers"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.lua.filters import Filter, Passed
+from tests.lua.filters import TOKEN, Filter, Passed, good_claims, verified
 
 MESSAGE = Filter("mcp")
 REQUEST = Filter("mcp_rest")
-PATHS = Filter("paths")
+PATHS = Filter("admit")
 IDS: list[Any] = [7, {}, [], True, "..", "a/../b", "./a"]
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_me"}}
 
@@ -111,8 +111,8 @@ class TestEndpoint:
     @staticmethod
     def ask(method: str, content_type: str = "application/json", size: str = "10") -> Passed:
         headers = {":method": method, ":path": "/mcp", "content-type": content_type, "x-ameide-size": size}
-        identity = {"tenant": "acme", "principal": "ada"}
-        return PATHS.request(headers, b"", {"route": {"mcp": True}, "ameide.identity": identity})
+        bearer = {"authorization": f"Bearer {TOKEN}"}
+        return PATHS.request(headers | bearer, b"", {"route": {"mcp": True}} | verified(good_claims()))
 
     def test_takes_posts_of_json_and_counts_their_bytes(self) -> None:
         passed = self.ask("POST", "Application/JSON; charset=utf-8")

@@ -5,17 +5,18 @@ from typing import Any, Final
 
 import pytest
 
-from tests.lua.filters import Filter, Passed
+from tests.lua.filters import TOKEN, Filter, Passed, good_claims, verified
 
-PATHS: Final = Filter("paths")
+PATHS: Final = Filter("admit")
 RPC: Final = "/ameide.user.v1.UserService/CreateUser"
 WATCH: Final = "/ameide.user.v1.UserService/WatchUsers"
+BEARER: Final = {"authorization": f"Bearer {TOKEN}"}
 MAX_BYTES: Final = 10 * 1024**2 + 5
-ADA: Final = {"ameide.identity": {"tenant": "acme", "principal": "ada"}}
+ADA: Final = verified(good_claims())
 
 
 def ask(method: str, path: str, size: str | None = None, metadata: Mapping[str, Any] = ADA) -> Passed:
-    headers = {":method": method, ":path": path, "content-type": "application/grpc"}
+    headers = {":method": method, ":path": path, "content-type": "application/grpc", **BEARER}
     return PATHS.request(headers | ({"x-ameide-size": size} if size else {}), b"", metadata)
 
 
@@ -66,7 +67,8 @@ def test_an_rpc_is_asked_for_in_grpc_or_connect() -> None:
         ("stream", WATCH, None),
     ):
         metadata = {"ameide.connect": {"shape": shape}} if shape else {}
-        assert PATHS.request({":method": "POST", ":path": path}, b"", metadata).status == status
+        asked = {":method": "POST", ":path": path, **BEARER}
+        assert PATHS.request(asked, b"", ADA | metadata).status == status
 
 
 def test_an_rpc_has_one_method() -> None:

@@ -50,5 +50,5 @@ def told_by_the_edge(token: str, claims: str, header: Any, payload: Any) -> dict
     """Returns whom the rate limits count, after `jwt_authn` has verified the signature."""
     verified = {"envoy.filters.http.jwt_authn": {"claims": payload, "header": header}}
     headers = {":method": "GET", ":path": "/v1/me", "authorization": f"Bearer {token}"}
-    found = Filter("claims", claims=claims).request(headers, metadata=verified).metadata["ameide.identity"]
+    found = Filter("admit", claims=claims).request(headers, metadata=verified).metadata["ameide.identity"]
     return found and dict(found.items())

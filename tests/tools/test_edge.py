@@ -24,7 +24,7 @@ class TestLayOut:
         lua = [path.name for path in (ENVOY / "lua").iterdir()]
         sources = {
             **{name: ENVOY / "local" / name for name in ("authentication.yaml", "audience.lua", "edge.json")},
-            **{name: GENERATED / name for name in ("transcoder.pb", "contract.lua", "open_paths.lua", "replies.lua")},
+            **{name: GENERATED / name for name in ("transcoder.pb", "rpcs.lua", "open_paths.lua", "replies.lua")},
             "mcp/users/tools.json": GENERATED / "mcp" / "users" / "tools.json",
             **{f"lua/{name}": ENVOY / "lua" / name for name in lua},
         }

@@ -5,16 +5,18 @@
 - `!page` stands for a route that answers with a file.
 - `!decided` stands for a value of the environment's `edge.json`.
 - `!bucket` stands for a token bucket: a rate of `edge.json`, and how many seconds of it the bucket holds.
-- `!buckets` stands for such buckets of each tenant and each principal, `!sizes` for the limits that count bytes.
+- `!buckets` stands for such buckets of each tenant and each principal, `!limits` for the limits that use them.
 - `!endpoints` stands for the routes of each endpoint for AI agents; its file says what they are.
 - `!file` stands for the content of another file, which may have tags, too; `!local` for one beside `edge.json`, if any.
 - `!shared_limits` stands for the content of such a file if there are shared limits.
 - `!spliced` stands for a list in which each list is replaced by its items.
+- `!others` stands for a regular expression of all names but those in a file.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,12 +97,13 @@ def build(
         "page": _of_mapping(_page),
         "bucket": _of_mapping(bucket),
         "buckets": _of_mapping(buckets),
-        "sizes": _of_mapping(_sizes),
+        "limits": _of_mapping(_limits),
         "decided": _of_text(decide),
         "file": _of_text(file),
         "local": _of_text(local),
         "shared_limits": _of_text(lambda name: file(name) if shared_limits else []),
         "spliced": _splice,
+        "others": _of_text(lambda name: _others(file(name))),
     }
     for name, make in tags.items():
         Loader.add_constructor(f"!{name}", make)
@@ -155,13 +158,31 @@ def _source(file: str) -> Path:
     return next(path for folder in folders for path in (folder / file, folder / Path(file).name) if path.exists())
 
 
-def _sizes(**size: str) -> Any:
-    """Returns the limits that count `bytes`, of those whom `metadata` names."""
-    keys = [
-        {"metadata": {"descriptor_key": key, "metadata_key": {"key": size["metadata"], "path": [{"key": key}]}}}
-        for key in ("tenant", "principal")
-    ]
-    return [{"actions": keys[:count], "hits_addend": {"format": size["bytes"]}} for count in (1, 2)]
+def _limits(*, metadata: str, principal: str = "principal", size: str = "") -> Any:
+    """Returns the limits of those whom ``metadata`` names: of calls in their class, or of bytes if a ``size`` is given.
+
+    What has no class of its own is WRITE.
+    """
+
+    def said(key: str, name: str, **more: str) -> Any:
+        place = {"key": metadata, "path": [{"key": name}]}
+        return {"metadata": {"descriptor_key": key, "metadata_key": place, **more}}
+
+    first = [] if size else [said("class", "class", default_value="WRITE")]
+    keys = [said("tenant", "tenant"), said(principal, "principal")]
+    counted = {"hits_addend": {"format": size}} if size else {}
+    return [{"actions": [*first, *keys[:count]], **counted} for count in (1, 2)]
+
+
+def _others(names: Iterable[str]) -> str:
+    """Returns a regular expression of all texts but ``names``, letter by letter, because RE2 has no negation."""
+    rests: dict[str, list[str]] = {}
+    for name in names:
+        rests.setdefault(name[:1], []).append(name[1:])
+    ends = rests.pop("", None)
+    letters = "".join(map(re.escape, rests))
+    others = [f"[^{letters}].*" if letters else ".+", *(re.escape(one) + _others(rest) for one, rest in rests.items())]
+    return f"({'|'.join(others if ends else ['', *others])})"
 
 
 def _read(path: Path) -> Any:

@@ -29,18 +29,16 @@ def generate(descriptors: FileDescriptorSet, folder: Path = GENERATED) -> None:
     parts: dict[str, Any] = {
         "replies": replies.rows(),
         "routes": routes.routes(services),
-        "rate_limits": routes.rate_limits(services),
-        "shared_rate_limits": routes.rate_limits(services, principal="/principal"),
         "services": [one.full_name for one in services],
+        "request_headers": sorted(CLIENT_HEADERS),
         "grpc_stats": [{"name": one.full_name, "method_names": [rpc.name for rpc in one.methods]} for one in services],
         "mcp": {path: [{"name": one.name, "http_rule": one.rule} for one in found] for path, found in served},
     }
     chunks = {
-        "contract": strict_contract.contract(method for service in services for method in methods_of(service)),
+        **strict_contract.contract(method for service in services for method in methods_of(service)),
         "open_paths": dict.fromkeys(_open_paths(path for path, _ in served), True),
         "replies": replies.table(),
         "tools": {one.name: one.needed for one in served[0][1]},
-        "request_headers": dict.fromkeys(sorted(CLIENT_HEADERS), True),
     }
     folder.mkdir(exist_ok=True)
     (folder / "transcoder.pb").write_bytes(routes.with_connect(descriptors).SerializeToString())

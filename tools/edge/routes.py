@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from email.utils import format_datetime
-from itertools import chain
 from typing import Any, Final
 
 from ameide.common.v1 import policy_pb2
@@ -18,7 +17,6 @@ from tools.contract.descriptors import ending_of, has_route, methods_of
 Node = dict[str, Any]
 
 _HTTP: Final[Any] = annotations_pb2.http
-_POLICY: Final[Any] = policy_pb2.policy
 
 
 def public_services(descriptors: FileDescriptorSet) -> list[ServiceDescriptor]:
@@ -56,30 +54,6 @@ def with_connect(descriptors: FileDescriptorSet) -> FileDescriptorSet:
     return extended
 
 
-def rate_limits(services: list[ServiceDescriptor], *, principal: str = "principal") -> list[Node]:
-    """Returns the limits of each rate class, per tenant and per principal in it; what has no class of its own is WRITE.
-
-    Args:
-        principal: the key that stands before the name of a principal.
-
-    Raises:
-        ValueError: an RPC declares no class.
-    """
-    # The edge holds a list of tools until its caller has read it.
-    paths: dict[str, list[str]] = {"READ": [], "EXPENSIVE": [r"/mcp/(.+/)?tools\.json"]}
-    for service in services:
-        classes = {method.name: method.GetOptions().Extensions[_POLICY].rate_class for method in methods_of(service)}
-        if undeclared := [name for name, value in classes.items() if value == policy_pb2.RATE_CLASS_UNSPECIFIED]:
-            raise ValueError(f"{service.full_name}: {', '.join(undeclared)} must have a rate_class in the policy")
-        for name, found in paths.items():
-            if methods := [one for one in methods_of(service) if classes[one.name] == policy_pb2.RateClass.Value(name)]:
-                found.append(_paths(service, methods))
-    matches = [_in_class(name, "|".join(found)) for name, found in paths.items() if found]
-    matches.append(_in_class("WRITE", "|".join(chain(*paths.values())), expect_match=False))
-    tenant, caller = _identity("tenant", "tenant"), _identity(principal, "principal")
-    return [{"actions": [match, *keys]} for match in matches for keys in ([tenant], [tenant, caller])]
-
-
 def _matches(service: ServiceDescriptor) -> Iterator[tuple[str, Node, dict[str, str]]]:
     for method in methods_of(service):
         if ending := ending_of(method):
@@ -109,13 +83,3 @@ def _farewell(ending: policy_pb2.Ending) -> dict[str, str]:
         "sunset": format_datetime(sunset, usegmt=True),
         "link": f'<{ending.link}>; rel="deprecation"',
     }
-
-
-def _in_class(name: str, paths: str, **more: bool) -> Node:
-    header = {"name": ":path", "string_match": {"safe_regex": {"regex": paths}}}
-    return {"header_value_match": {"descriptor_key": "class", "descriptor_value": name, "headers": [header], **more}}
-
-
-def _identity(key: str, name: str) -> Node:
-    """Returns an action that reads what `claims.lua` has found."""
-    return {"metadata": {"descriptor_key": key, "metadata_key": {"key": "ameide.identity", "path": [{"key": name}]}}}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from ameide.common.v1 import policy_pb2
 from api_common.contract import has_behavior
 from api_common.errors import json_path
 from google.api import annotations_pb2
@@ -11,6 +12,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 _HTTP: Final[Any] = annotations_pb2.http
+_POLICY: Final[Any] = policy_pb2.policy
 _SCALARS: Final = {
     getattr(FieldDescriptor, f"CPPTYPE_{name.upper()}"): name
     for name in ("int32", "int64", "uint32", "uint64", "float", "double", "bool", "string")
@@ -40,28 +42,34 @@ _WELL_KNOWN: Final = {
 
 
 def contract(methods: Iterable[MethodDescriptor]) -> dict[str, Any]:
-    """Returns what RPCs with a route take: `types` by name, `routes` as a tree of path segments, `rpcs` by path.
+    """Returns what RPCs with a route take: `types` by name, `rest_routes` as a tree of path segments, `rpcs` by path.
 
     Connect in JSON has a route, too: a POST to the RPC's own path.
 
     A node has its literal segments by name, the node of a variable under 2, and under 1 the routes that end there, by
     custom verb.
+
+    Raises:
+        ValueError: an RPC declares no rate class.
     """
     types: dict[str, Any] = {}
     routes: dict[Any, Any] = {}
     rpcs: dict[str, Any] = {}
     for method in methods:
-        _add_route(routes, method, types)
+        rate_class = policy_pb2.RateClass.Name(method.GetOptions().Extensions[_POLICY].rate_class)
+        if rate_class == "RATE_CLASS_UNSPECIFIED":
+            raise ValueError(f"{method.full_name} must have a rate_class in the policy")
+        _add_route(routes, method, types, rate_class)
         service, options = method.containing_service.full_name, method.GetOptions()
         body = {"prefix": "", "type": _add_type(method.input_type, types), "bound": {}}
-        rpc = {1: {"": {"query": {}, "body": body}}}
+        rpc = {1: {"": {"query": {}, "body": body, "class": rate_class}}}
         routes.setdefault("POST", {}).setdefault(service, {})[method.name] = rpc
         is_safe = options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
         rpcs[f"/{service}/{method.name}"] = {"safe": is_safe, "stream": method.server_streaming}
-    return {"types": types, "routes": routes, "rpcs": rpcs}
+    return {"types": types, "rest_routes": routes, "rpcs": rpcs}
 
 
-def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str, Any]) -> None:
+def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str, Any], rate_class: str) -> None:
     """Puts the route of ``method`` into the tree.
 
     Raises:
@@ -81,7 +89,7 @@ def _add_route(routes: dict[Any, Any], method: MethodDescriptor, types: dict[str
     request = method.input_type
     whole = rule.body == "*"
     taken = {rule.body, *(name.partition(".")[0] for name in variables)}
-    route: dict[str, Any] = {"query": {} if whole else _parameters(request, taken, types)}
+    route: dict[str, Any] = {"query": {} if whole else _parameters(request, taken, types), "class": rate_class}
     route["variables"] = {number: json_path(name) for number, name in enumerate(variables, 1)}
     if method.server_streaming:
         route["stream"] = True

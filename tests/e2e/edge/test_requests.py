@@ -150,6 +150,11 @@ class TestHeader:
         known = dict.fromkeys(CLIENT_HEADERS - {"traceparent", "x-request-id"}, "x") | edge.credentials
         known |= {"if-none-match": "*", "cache-control": "max-age=5"}
         said = known | {"cookie": "a=b", "x-forwarded-for": "203.0.113.9", "x-anything": "1", "accept": "text/html"}
+        # What passes until Envoy or a filter has read it.
+        said |= dict.fromkeys(
+            ("access-control-request-method", "connect-timeout-ms", "http2-settings", "te"), "trailers"
+        )
+        said |= dict.fromkeys(("x-ameide-header-bytes", "x-envoy-external-address", "tracestate", "upgrade"), "1")
         assert (await rest.get("/v1/me", headers=said | {"user-agent": "me"})).status_code == 200
         metadata = backend.calls[0].metadata
         assert known.items() <= metadata.items()
