@@ -1,6 +1,7 @@
 """The rate limits of the edge are those of the contract's classes."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
@@ -65,8 +66,8 @@ class TestRateLimits:
 def class_of(method: str, path: str, strict: Filter = STRICT) -> str | None:
     """Returns the rate class that `strict.lua` names for a request."""
     headers = {":method": method, ":path": path, "content-type": "application/grpc"}
-    named = strict.request(headers, bytes(5)).metadata["ameide.identity"]
-    return named and named["class"]
+    named: Mapping[str, str] = strict.request(headers, bytes(5)).metadata["ameide.identity"] or {}
+    return named["class"] if named else None
 
 
 def descriptor_of(action: dict[str, Any], path: str) -> tuple[str, str]:
