@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Float, Interval, Numeric, bindparam, cast, delete, func, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy import Float, Numeric, bindparam, cast, delete, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 
 from api_common.db import Database, Statement, Transaction, compile_statement, metadata
 from api_common.settings import QuotaSettings, Settings
 from api_common.telemetry import Metrics
-from api_common.watch import CHANGES, HORIZONS, REAPER
+from api_common.watch import REAP_CHANGES, REAPER
 
 BATCH: Final = 500
 """The most rows of one transaction, so that it takes milliseconds."""
@@ -42,30 +42,6 @@ _EXPIRED: Final = (
 )
 _reaped: Final = delete(_keys).where(_identity.in_(select(_EXPIRED))).returning(literal(1)).cte("reaped")
 _REAP: Final = compile_statement(select(func.count().label("deleted")).select_from(_reaped))
-
-# The oldest by transaction, in the order of the index; by time they differ by the length of a transaction at most.
-_oldest: Final = select(CHANGES).order_by(CHANGES.c.xid).limit(bindparam("batch")).cte("oldest")
-_too_old: Final = select(_oldest.c.tenant_id, _oldest.c.seq).where(
-    _oldest.c.create_time < func.now() - bindparam("retention", type_=Interval)
-)
-_gone: Final = (
-    delete(CHANGES)
-    .where(tuple_(CHANGES.c.tenant_id, CHANGES.c.seq).in_(_too_old))
-    .returning(CHANGES.c.tenant_id, CHANGES.c.seq, CHANGES.c.xid)
-    .cte("gone")
-)
-_horizons: Final = insert(HORIZONS).from_select(
-    ["tenant_id", "seq", "xid"],
-    select(_gone.c.tenant_id, func.max(_gone.c.seq), func.max(_gone.c.xid)).group_by(_gone.c.tenant_id),
-)
-# The horizon tells a watch that has not seen the deleted changes that it must resync.
-_REAP_CHANGES: Final = compile_statement(
-    _horizons.on_conflict_do_update(
-        index_elements=["tenant_id"],
-        set_={name: func.greatest(HORIZONS.c[name], _horizons.excluded[name]) for name in ("seq", "xid")},
-    ).returning(select(func.count()).select_from(_gone).scalar_subquery().label("deleted"))
-)
-
 
 _counts: Final = metadata().tables["quota_counts"]
 _stored: Final = (
@@ -114,7 +90,7 @@ async def reap_changes(database: Database, metrics: Metrics, *, retention_second
         DomainError: the database does not answer, or has no connection free.
     """
     values = {"batch": BATCH, "retention": timedelta(seconds=retention_seconds)}
-    return await _reap_all(database, _REAP_CHANGES, values, counting=metrics.changes_reaped)
+    return await _reap_all(database, REAP_CHANGES, values, counting=metrics.changes_reaped)
 
 
 async def measure_quotas(database: Database, metrics: Metrics, quota: QuotaSettings) -> None:

@@ -1,10 +1,10 @@
-"""The SQL of a watch: pages of existing rows and of changes."""
+"""The SQL of a watch: pages of existing rows and of changes, and the end of old changes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from api_common.db import Row, compile_statement, fitting
@@ -44,6 +44,30 @@ _DATABASE: Final = sa.func.concat(
 
 CURRENT: Final = compile_statement(sa.select(SNAPSHOT.label("page_snapshot"), _DATABASE.label("page_database")))
 """Selects the current snapshot of the database."""
+
+# The oldest by transaction, in the order of the index; by time they differ by the length of a transaction at most.
+_oldest: Final = sa.select(CHANGES).order_by(CHANGES.c.xid).limit(sa.bindparam("batch")).cte("oldest")
+_too_old: Final = sa.select(_oldest.c.tenant_id, _oldest.c.seq).where(
+    _oldest.c.create_time < sa.func.now() - sa.bindparam("retention", type_=sa.Interval)
+)
+_gone: Final = (
+    sa.delete(CHANGES)
+    .where(sa.tuple_(CHANGES.c.tenant_id, CHANGES.c.seq).in_(_too_old))
+    .returning(CHANGES.c.tenant_id, CHANGES.c.seq, CHANGES.c.xid)
+    .cte("gone")
+)
+_horizons: Final = insert(HORIZONS).from_select(
+    ["tenant_id", "seq", "xid"],
+    sa.select(_gone.c.tenant_id, sa.func.max(_gone.c.seq), sa.func.max(_gone.c.xid)).group_by(_gone.c.tenant_id),
+)
+# The horizon tells a watch that has not seen the deleted changes that it must resync.
+REAP_CHANGES: Final = compile_statement(
+    _horizons.on_conflict_do_update(
+        index_elements=["tenant_id"],
+        set_={name: sa.func.greatest(HORIZONS.c[name], _horizons.excluded[name]) for name in ("seq", "xid")},
+    ).returning(sa.select(sa.func.count()).select_from(_gone).scalar_subquery().label("deleted"))
+)
+"""Deletes the oldest changes, up to `batch`, that are older than `retention`, and tells how many."""
 
 
 def unseen(seen: str) -> sa.ColumnElement[bool]:
