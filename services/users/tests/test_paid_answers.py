@@ -14,7 +14,7 @@ from ameide.user.v1 import user_pb2 as pb
 from ameide.user.v1.user_pb2_grpc import UserServiceStub
 from api_common.authn import Principal
 from api_common.errors import TooManyCallsError
-from api_common.rpc import MOST_WAITING, Shares
+from api_common.rpc import Shares
 from api_common.settings import SharesSettings
 from api_common.testing import refused, running_service, settings_for
 from users_service.service import SERVICE
@@ -86,7 +86,7 @@ class TestAnswers:
             async with shares.turn(ADA):
                 pass
 
-        calls = [asyncio.create_task(call()) for _ in range(MOST_WAITING + 1)]
+        calls = [asyncio.create_task(call()) for _ in range(Shares.MOST_WAITING + 1)]
         await asyncio.sleep(0)
         with pytest.raises(TooManyCallsError, match="4194304 bytes of answers a second") as refusal:
             await call()
@@ -143,7 +143,7 @@ class TestAnswers:
             await users.ListUsers(large, metadata=admin.metadata)
             before = len(statements)
             calls = [users.ListUsers(large, metadata=admin.metadata) for _ in range(40)]
-            await until_shown(port, "share_refusals_total", ("answers", "principal"), 40 - MOST_WAITING - 1)
+            await until_shown(port, "share_refusals_total", ("answers", "principal"), 40 - Shares.MOST_WAITING - 1)
             assert len(statements) == before
             with refused(S.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS") as refusal:
                 await users.GetMe(pb.GetMeRequest(), metadata=admin.metadata)

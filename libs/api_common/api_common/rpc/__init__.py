@@ -3,12 +3,9 @@
 from api_common.rpc.adapter import COMPRESSED_BYTES as COMPRESSED_BYTES
 from api_common.rpc.adapter import MAX_STREAM_SECONDS as MAX_STREAM_SECONDS
 from api_common.rpc.adapter import NOT_MODIFIED as NOT_MODIFIED
-from api_common.rpc.adapter import decode as decode
 from api_common.rpc.adapter import unknown_method_handler as unknown_method_handler
-from api_common.rpc.call import Call as Call
-from api_common.rpc.call import Done as Done
+from api_common.rpc.call import Incoming as Incoming
 from api_common.rpc.layers import Pipeline as Pipeline
-from api_common.rpc.layers.admission import MOST_WAITING as MOST_WAITING
 from api_common.rpc.layers.admission import REASONS_BY_RULE as REASONS_BY_RULE
 from api_common.rpc.layers.admission import Shares as Shares
 from api_common.rpc.layers.answer_cache import AnswerCache as AnswerCache

@@ -9,11 +9,11 @@ from typing import Final, Protocol, cast
 
 import grpc
 from ameide.edge.v1 import ext_authz_pb2 as pb
+from google.protobuf.message import Message
 
-from api_common.authn import EDGE
 from api_common.contract import MethodPolicy
-from api_common.errors import AuthorizationError, RateLimitError
-from api_common.rpc import Call, Done, Pipeline, decode
+from api_common.errors import RateLimitError
+from api_common.rpc import Incoming, Pipeline
 
 HEADER: Final = "x-api-key"
 """The header of the key."""
@@ -61,11 +61,8 @@ class ApiKeyAuthority(Protocol):
 def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.GenericRpcHandler:
     """Returns Envoy's `Authorization/Check` over ``authority``."""
 
-    async def check(call: Call) -> None:
-        incoming = call.incoming
-        if incoming.peer is not None and incoming.peer.identity != EDGE:
-            raise AuthorizationError("This service does not serve this caller.")
-        asked = cast(pb.CheckRequest, decode(_CHECK, call.payload)).attributes
+    async def check(request: Message, incoming: Incoming) -> bytes:
+        asked = cast(pb.CheckRequest, request).attributes
         headers, address = asked.request.http.headers, asked.source.address.socket_address.address
         # A request with both a token and a key is ambiguous.
         unambiguous = "authorization" not in headers
@@ -73,9 +70,9 @@ def check_handler(authority: ApiKeyAuthority, pipeline: Pipeline) -> grpc.Generi
         seconds_left = incoming.deadline - asyncio.get_running_loop().time()
         try:
             token = await authority.exchange(key, address=address, timeout_seconds=seconds_left)
-            call.done = Done(_pass(token) if token and unambiguous else _REFUSAL)
         except RateLimitError:
-            call.done = Done(_LIMITED)
+            return _LIMITED
+        return _pass(token) if token and unambiguous else _REFUSAL
 
     return pipeline.method_handler(_CHECK, check)
 

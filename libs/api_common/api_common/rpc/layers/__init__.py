@@ -3,19 +3,22 @@
 This is the one place that composes handlers (ADR 0005).
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
 
-from api_common.authn import Authenticator
+from api_common.authn import EDGE, Authenticator
 from api_common.authz import Directory
 from api_common.contract import MethodPolicy
 from api_common.db import ConstraintErrors, Database, repeat_if_stale
-from api_common.rpc.adapter import method_handler, service_handler
-from api_common.rpc.call import Layer
+from api_common.errors import AuthorizationError
+from api_common.rpc.adapter import decode, method_handler, service_handler
+from api_common.rpc.call import Call, Done, Incoming, Layer
 from api_common.rpc.layers.admission import Shares, admission
 from api_common.rpc.layers.answer_cache import AnswerCache, KeptAnswers
 from api_common.rpc.layers.effects import effects, record_denial
@@ -55,8 +58,17 @@ class Pipeline:
         """
         return service_handler(descriptor, servicer, layers=self.compose)
 
-    def method_handler(self, method: MethodPolicy, layer: Layer) -> grpc.GenericRpcHandler:
-        """Returns the gRPC handler of one method that is not of our contract, without admission and transaction."""
+    def method_handler(
+        self, method: MethodPolicy, answer: Callable[[Message, Incoming], Awaitable[bytes]]
+    ) -> grpc.GenericRpcHandler:
+        """Returns the gRPC handler of one method of the edge's contract, without admission and transaction."""
+
+        async def layer(call: Call) -> None:
+            peer = call.incoming.peer
+            if peer is not None and peer.identity != EDGE:
+                raise AuthorizationError("This service does not serve this caller.")
+            call.done = Done(await answer(decode(method, call.payload), call.incoming))
+
         return method_handler(method, self._measured(method, errors(method, layer)))
 
     def compose(self, method: MethodPolicy, handler: Any) -> Layer:

@@ -34,9 +34,6 @@ MAX_EXPLAINED_PARTS: Final = 200
 SMALL_BYTES: Final = 64 * 1024
 """Messages up to this size do not count by their bytes: the share of calls bounds them."""
 
-MOST_WAITING: Final = 16
-"""How many calls of a tenant or principal wait until their earlier answers are paid for; more are refused."""
-
 _validator: Final = Validator()
 REASONS_BY_RULE: Final[Mapping[str, errors.ViolationReason]] = {
     "required": "REQUIRED",
@@ -50,6 +47,9 @@ REASONS_BY_RULE: Final[Mapping[str, errors.ViolationReason]] = {
 
 class Shares:
     """What each tenant, and each principal of it, holds of this process at the same time (ADR 36)."""
+
+    MOST_WAITING: Final = 16
+    """How many calls of a tenant or principal wait until their earlier answers are paid for; more are refused."""
 
     def __init__(self, settings: SharesSettings, *, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = {
@@ -128,7 +128,7 @@ class Shares:
             yield turn
 
     async def _pay(self, holder: str, who: object, turn: Turn) -> None:
-        if self._lanes.users(who) > MOST_WAITING:
+        if self._lanes.users(who) > self.MOST_WAITING:
             raise self._refusal("answers", holder)
         await self._lanes.acquire(who)
         turn.held.callback(self._lanes.release, who)
