@@ -15,6 +15,24 @@ from tests.services import built_services
 MAX_LINES: Final = 400
 MAX_LINES_OF_TESTS: Final = 600
 MAX_STATEMENTS: Final = 8
+MAX_NAMES: Final = 8
+WIDE_DOORS: Final = {
+    # One class for each case that callers tell apart, and the table of them.
+    "errors": 35,
+    # Vocabularies: fields, columns, rules and parts of tests, of which each user needs a few.
+    "contract": 25,
+    "db": 25,
+    "listing": 23,
+    "authn": 20,
+    "testing": 19,
+    "resources": 16,
+    # What `server` puts together, and what travels with a call.
+    "rpc": 12,
+    "call": 10,
+    "sagas": 10,
+    "telemetry": 10,
+}
+"""The rooms with more than `MAX_NAMES` names, and how many; a number here only falls."""
 
 _TRANSACTION_CONTROL: Final = re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT)\b")
 _SQL: Final = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\s", re.IGNORECASE)
@@ -119,6 +137,18 @@ def test_a_room_of_api_common_is_entered_by_its_door() -> None:
         if (path := (node.module or "").split("."))[0] == "api_common" and len(path) > 2 and path[1] != _room(source)
     ]
     assert not offenders, report(offenders, "Import from the package, e.g. `from api_common.db import Transaction`:")
+
+
+def test_a_door_says_in_one_sentence_what_is_inside_and_is_narrow() -> None:
+    offenders = []
+    for source in sources.read("libs/api_common/api_common/*/__init__.py"):
+        room, sentence = PurePosixPath(source.path).parent.name, ast.get_docstring(source.tree) or ""
+        names = [alias for node in source.nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+        if not sentence.startswith(f"Package {room} holds ") or "\n" in sentence:
+            offenders.append(f"{source.path}: {sentence}")
+        if len(names) > WIDE_DOORS.get(room, MAX_NAMES):
+            offenders.append(f"{source.path}: {len(names)} names")
+    assert not offenders, report(offenders, "Merge names that always come together, or move one to its only user:")
 
 
 def test_tests_of_the_library_know_no_service() -> None:

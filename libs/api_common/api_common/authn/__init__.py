@@ -1,4 +1,4 @@
-"""Package authn turns tokens and certificates into the verified caller."""
+"""Package authn holds what turns tokens and certificates into the verified caller."""
 
 from api_common.authn.authenticator import EDGE as EDGE
 from api_common.authn.authenticator import TRUST_DOMAIN as TRUST_DOMAIN

@@ -1,4 +1,4 @@
-"""Package watch: the feed of changes, from the transaction that made them to the stream that tells them."""
+"""Package watch holds the feed of changes, from the transaction that made them to the stream that tells them."""
 
 from api_common.watch.change_notifier import ChangeNotifier as ChangeNotifier
 from api_common.watch.change_notifier import Topic as Topic
