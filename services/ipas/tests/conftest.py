@@ -59,15 +59,7 @@ async def stage(stage_beside: StageBeside, siblings: dict[str, str]) -> AsyncIte
 async def ready(
     ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, agents: AgentServiceAsyncStub, admin: Caller
 ) -> Cast:
-    """IPAs that may be deployed."""
+    """IPAs of a published workflow."""
     workflow = await publish_workflow(workflows, admin, "ask")
-    return Cast(ipas, admin, workflow.id, (await activate_agent(agents, admin)).id)
-
-
-@pytest.fixture
-async def unfit(
-    ipas: IpaServiceAsyncStub, workflows: WorkflowServiceAsyncStub, agents: AgentServiceAsyncStub, admin: Caller
-) -> Cast:
-    """IPAs whose agent is not ACTIVE: what their workflow reserved must be taken back."""
-    workflow = await publish_workflow(workflows, admin, "ask")
-    return Cast(ipas, admin, workflow.id, (await create_agent(agents, admin)).id)
+    active, idle = await activate_agent(agents, admin), await create_agent(agents, admin)
+    return Cast(ipas, admin, workflow.id, active_agent=active.id, idle_agent=idle.id)

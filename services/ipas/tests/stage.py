@@ -45,13 +45,18 @@ FOR_EVER: Final = 1000.0
 class Cast:
     """What IPAs are made of."""
 
-    def __init__(self, ipas: IpaServiceAsyncStub, caller: Caller, workflow_id: str, agent_id: str) -> None:
+    def __init__(
+        self, ipas: IpaServiceAsyncStub, caller: Caller, workflow_id: str, *, active_agent: str, idle_agent: str
+    ) -> None:
         self._ipas = ipas
         self.caller = caller
-        self._made_of: dict[str, Any] = {"workflow_id": workflow_id, "agent_bindings": {"ask": agent_id}}
+        self._workflow_id = workflow_id
+        self._agents = {True: active_agent, False: idle_agent}
 
-    async def ipa(self) -> str:
-        return (await create_ipa(self._ipas, self.caller, **self._made_of)).id
+    async def ipa(self, *, fit: bool = True) -> str:
+        """Makes an IPA that may be deployed or, because its agent is not ACTIVE, is taken back after its workflow."""
+        parts = {"workflow_id": self._workflow_id, "agent_bindings": {"ask": self._agents[fit]}}
+        return (await create_ipa(self._ipas, self.caller, **parts)).id
 
 
 class Clock:

@@ -45,9 +45,9 @@ class TestACrashAtAnyInstant:
 
         assert await self._at_every_instant(live) == 16
 
-    async def test_of_a_failing_one_leaves_nothing(self, stage: Stage, unfit: Cast) -> None:
+    async def test_of_a_failing_one_leaves_nothing(self, stage: Stage, ready: Cast) -> None:
         async def live(instants: Instants) -> None:
-            deployment = await stage.deploy(unfit.caller, await unfit.ipa())
+            deployment = await stage.deploy(ready.caller, await ready.ipa(fit=False))
             await self._die_and_finish(stage, deployment["id"], instants)
             assert await stage.state(deployment["id"]) == "FAILED"
             assert await stage.held(deployment["id"]) == NOTHING
@@ -88,11 +88,8 @@ class TestAFrozenWorker:
     """Past its lease, in the middle of a step, while another one takes over: DL-3."""
 
     @pytest.mark.parametrize("successful", [True, False])
-    async def test_does_nothing_any_more_when_it_thaws(
-        self, stage: Stage, ready: Cast, unfit: Cast, *, successful: bool
-    ) -> None:
-        cast = ready if successful else unfit
-        deployment = await stage.deploy(cast.caller, await cast.ipa())
+    async def test_does_nothing_any_more_when_it_thaws(self, stage: Stage, ready: Cast, *, successful: bool) -> None:
+        deployment = await stage.deploy(ready.caller, await ready.ipa(fit=successful))
         gate = Gate()
         sleeper = stage.worker(with_effects(stage.deploy_plan, gate, compensations=False))
         asleep = asyncio.create_task(stage.work(sleeper, deployment["id"]))
@@ -221,9 +218,9 @@ class TestWhatKeepsFailing:
         return run
 
     async def test_as_a_compensation_needs_attention_and_goes_on_when_it_is_resumed(
-        self, stage: Stage, unfit: Cast
+        self, stage: Stage, ready: Cast
     ) -> None:
-        deployment = await stage.deploy(unfit.caller, await unfit.ipa())
+        deployment = await stage.deploy(ready.caller, await ready.ipa(fit=False))
         whole = stage.deploy_plan
         spoilt = with_effects(whole, self.broken).steps
         steps = [replace(step, compensate=bad.compensate) for step, bad in zip(whole.steps, spoilt, strict=True)]
@@ -237,7 +234,7 @@ class TestWhatKeepsFailing:
         assert stage.registry.get_sample_value("sagas_parked_total", {"kind": whole.kind}) == parked + 1
         assert [entry["log_level"] for entry in logs if entry["event"] == "saga needs attention"] == ["error"]
         assert await stage.held(deployment["id"]) == {"workflows": 1, "agents": 0}
-        resumed = await stage.resume(unfit.caller, deployment)
+        resumed = await stage.resume(ready.caller, deployment)
         assert resumed["state"] == "COMPENSATING"
         assert await stage.finish(stage.worker(whole), deployment["id"]) == "FAILED"
         assert await stage.held(deployment["id"]) == NOTHING

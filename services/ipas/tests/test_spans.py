@@ -71,9 +71,9 @@ class TestSpansOfADeployment:
         assert waits[0] == "ameide.workflow.v1.ReservationService/ReserveWorkflow"
         assert {"UPDATE sagas", "UPDATE deployments", "COMMIT"} <= set(waits)
 
-    async def test_tell_what_is_taken_back_and_why(self, stage: Stage, unfit: Cast) -> None:
+    async def test_tell_what_is_taken_back_and_why(self, stage: Stage, ready: Cast) -> None:
         tracer = Kept()
-        deployment = await stage.deploy(unfit.caller, await unfit.ipa())
+        deployment = await stage.deploy(ready.caller, await ready.ipa(fit=False))
         assert await stage.finish(stage.worker(stage.deploy_plan, tracer=tracer), deployment["id"]) == "FAILED"
         assert tracer.told() == [
             ("reserve_workflow", 1, "DONE"),
