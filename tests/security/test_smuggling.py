@@ -16,13 +16,14 @@ from tests.e2e.edge.plugin import Edge
 from tests.http2 import Http2
 
 CANARY = "GET /v1/users/canary HTTP/1.1\r\nhost: x\r\n{auth}\r\nconnection: close\r\n\r\n"
+GET = "GET /v1/me HTTP/1.1\r\nhost: x\r\n{auth}\r\n"
 POST = "POST /v1/users HTTP/1.1\r\nhost: x\r\n{auth}\r\n"
 
 AMBIGUOUS = [
     "GET /v1/me HTTP/1.1\r\nhost: x\r\nhost: y\r\n{auth}\r\n\r\n",
-    "GET /v1/me HTTP/1.1\r\nhost: x\r\n{auth}\r\nx-a : b\r\n\r\n",
+    GET + "x-a : b\r\n\r\n",
     "GET /v1/me HTTP/1.1\r\n x: y\r\nhost: x\r\n{auth}\r\n\r\n",
-    "GET /v1/me HTTP/1.1\r\nhost: x\r\n{auth}\r\nno colon\r\n\r\n",
+    GET + "no colon\r\n\r\n",
     POST + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
     POST + "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     POST + "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -47,15 +48,31 @@ async def exchange(edge: Edge, text: str) -> str:
 
 
 class TestHttp1:
-    async def test_in_a_transfer_coding_that_is_not_implemented_is_refused_in_our_shape(self, edge: Edge) -> None:
-        answer = await exchange(edge, POST + "transfer-encoding: gzip\r\n\r\n")
+    @pytest.mark.parametrize(
+        ("text", "status"),
+        [
+            (POST + "content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            (POST + "content-length: 4\r\ncontent-length: 5\r\n\r\n{}  ", 400),
+            (POST + "transfer-encoding: gzip\r\n\r\n", 501),
+            (GET + "x-a: a\0b\r\n\r\n", 400),
+            ("GET /v1/me HTTP/1.1\r\n\r\n", 400),
+            ("GET /v1/me HTTP/1.0\r\nhost: x\r\n{auth}\r\n\r\n", 426),
+            (GET + "connection: upgrade, close\r\nupgrade: websocket\r\n\r\n", 400),
+        ],
+        ids=["two lengths", "lengths differ", "coding", "nul", "no host", "http 1.0", "upgrade"],
+    )
+    async def test_is_refused_in_our_shape_and_poisons_nothing(
+        self, edge: Edge, rest: httpx.AsyncClient, backend: Backend, text: str, status: int
+    ) -> None:
+        answer = await exchange(edge, text)
         head, _, body = answer.partition("\r\n\r\n")
-        status, *lines = head.split("\r\n")
+        first, *lines = head.split("\r\n")
         headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-        response = httpx.Response(int(status.split(" ")[1]), headers=headers, content=body)
+        response = httpx.Response(int(first.split(" ")[1]), headers=headers, content=body)
         refusal = rest_refusal(response)
-        assert refusal.reason == "NOT_IMPLEMENTED"
-        assert (refusal.http_status, refusal.message) == (501, REPLIES[501].message)
+        assert (refusal.http_status, refusal.message) == (status, REPLIES[status].message)
+        assert backend.calls == []
+        assert (await rest.get("/v1/me")).status_code == 200
 
     async def test_that_is_ambiguous_is_refused(self, edge: Edge, backend: Backend, rest: httpx.AsyncClient) -> None:
         # All at once: after each the edge waits a second for the client to hang up.
