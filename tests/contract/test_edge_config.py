@@ -3,14 +3,12 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
-import yaml
 from ameide.common.v1 import policy_pb2
 from api_common.authn import CLAIM_MAPS, INTERNAL_ISSUER, InternalTokenSigner, KeySet, OidcVerifier
 from api_common.call import CLIENT_HEADERS
-from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, CredentialFault
 from api_common.rpc import COMPRESSED_BYTES, MAX_STREAM_SECONDS
 from api_common.server import MAX_METADATA_BYTES
 from api_common.settings import WatchSettings
@@ -20,48 +18,24 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message_factory import GetMessageClass
 
+from tests.contract.built_edge import (
+    CLUSTERS,
+    COLLECTOR_CLUSTER,
+    DISCOVERED,
+    FILTERS,
+    ISSUER_CLUSTER,
+    LISTENERS,
+    MANAGER,
+    OPEN,
+    RESOURCE,
+    ROUTES,
+    dig,
+)
 from tests.protos import internal_methods, option, public_methods, public_services
-from tools.edge.build import ENVOY, build
-from tools.edge.layout import clusters
+from tools.edge.build import ENVOY
 from tools.edge.validate import validate
 from tools.secrets import identity
 from tools.topology import AUDIENCE, COLLECTOR_PORT, ISSUER, ISSUER_PORT, SERVICES
-
-CONFIG: Final = build()
-# The services; what else the edge speaks to comes after them.
-_CLUSTERS: Final = clusters(ENVOY / "local" / "clusters.yaml")["resources"]
-*CLUSTERS, ISSUER_CLUSTER, COLLECTOR_CLUSTER = _CLUSTERS
-LISTENERS: Final = CONFIG["static_resources"]["listeners"]
-MANAGER: Final = LISTENERS[0]["filter_chains"][0]["filters"][0]["typed_config"]
-ROUTES: Final = MANAGER["route_config"]["virtual_hosts"][0]["routes"]
-DISCOVERED: Final = {
-    resource["name"]: resource
-    for resource in yaml.safe_load((ENVOY / "local" / "authentication.yaml").read_text())["resources"]
-}
-FILTERS: Final = {
-    one["name"].split(".")[-1]: DISCOVERED.get(one["name"], one)["typed_config"] for one in MANAGER["http_filters"]
-}
-RESOURCE: Final = "/.well-known/oauth-protected-resource"
-OPEN: Final = (
-    *("/healthz", "/", RESOURCE, "/openapi.json", "/llms.txt", "/docs"),
-    *("/docs/start.js", "/docs/page.css", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"),
-    *("/docs/live", "/console", "/console/console.js", "/console/console.css", "/console/sign-in"),
-)
-MAPPERS: Final = MANAGER["local_reply_config"]["mappers"]
-
-REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
-# What is said where Envoy's own status is not what we mean; see the comments there.
-BY_DETAILS: Final = {
-    "Jwks_remote_fetch": 503,
-    "malformed_header": 400,
-    "jwt_authn_access_denied": 401,
-    "wrong_method": 405,
-    "unknown_codec": 415,
-    "headers_too_large": 431,
-    "unknown_encoding": 501,
-    "filter: strict": 400,
-}
-MORE: Final = f"( %.*%| ({'|'.join(map(re.escape, CredentialFault))}))?"
 
 
 def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
@@ -71,62 +45,6 @@ def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
 def test_both_listeners_share_their_filters() -> None:
     assert [one["name"] for one in LISTENERS] == ["plain", "tls", "operations"]
     assert LISTENERS[0]["filter_chains"][0]["filters"] is LISTENERS[1]["filter_chains"][0]["filters"]
-
-
-class TestLocalReplies:
-    @staticmethod
-    def statuses(mapper: dict[str, Any]) -> set[int]:
-        """The HTTP statuses that a mapper is for; what no mapper knows is a 400 or a 500."""
-        text = yaml.safe_dump(mapper["filter"])
-        if named := [status for word, status in BY_DETAILS.items() if word in text]:
-            return set(named)
-        values = {int(value) for value in re.findall(r"default_value: (\d+)", text)}
-        return {400} if values == {400, 499} else values
-
-    def test_of_rest_are_the_registry(self) -> None:
-        texts = [mapper.get("body_format_override", {}).get("text_format_source") for mapper in MAPPERS]
-        rows = [row for row, text in zip(MAPPERS, texts, strict=True) if text and '"details"' in text["inline_string"]]
-        for row in rows:
-            (status,) = self.statuses(row)
-            reply = REPLIES[status]
-            said = json.loads(row["body_format_override"]["text_format_source"]["inline_string"])
-            # Services write them in this order.
-            assert list(said) == ["code", "message", "details"]
-            assert (row["status_code"], said["code"]) == (status, reply.rest_code.value[0])
-            # What was malformed follows, or what is wrong with the credential.
-            assert re.fullmatch(re.escape(reply.message) + MORE, said["message"])
-            assert said["details"][0] == {
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": reply.reason,
-                "domain": ERROR_DOMAIN,
-                "metadata": {},
-            }
-            assert said["details"][1]["@type"] == "type.googleapis.com/google.rpc.RequestInfo"
-            assert self.headers(row)["error-type"] == reply.reason
-        assert {status for row in rows for status in self.statuses(row)} == set(REPLIES)
-
-    def test_of_grpc_are_the_registry(self) -> None:
-        rows = [mapper for mapper in MAPPERS if "body" in mapper]
-        for row in rows:
-            (status,) = self.statuses(row)
-            reply = REPLIES[status]
-            headers = self.headers(row)
-            assert (row["status_code"], row["body"]) == (200, {"inline_string": ""})
-            assert headers["grpc-status"] == str(reply.code.value[0])
-            assert re.fullmatch(re.escape(reply.message) + MORE, headers["grpc-message"])
-            assert headers["error-type"] == reply.reason
-        assert {status for row in rows for status in self.statuses(row)} == set(REPLIES)
-
-    def test_leave_no_status_to_envoy(self) -> None:
-        for rows in ("body", "body_format_override"):
-            *_, client_errors, server_errors = (mapper["filter"] for mapper in MAPPERS if rows in mapper)
-            assert "op: GE" in yaml.safe_dump(client_errors)
-            assert "op: LE" in yaml.safe_dump(client_errors)
-            assert "op: GE" in yaml.safe_dump(server_errors)
-
-    @staticmethod
-    def headers(mapper: dict[str, Any]) -> dict[str, str]:
-        return {one["header"]["key"]: one["header"]["value"] for one in mapper["headers_to_add"]}
 
 
 class TestService:
@@ -412,9 +330,3 @@ def test_headers_that_pass_here_pass_in_the_services() -> None:
     assert f"local MAX_BYTES = {bound}\n" in (ENVOY / "lua" / "transport.lua").read_text()
     # The request may repeat its path once (x-envoy-original-path) and gains a few headers on the way.
     assert 2 * bound < MAX_METADATA_BYTES
-
-
-def dig(node: Any, *path: str | int) -> Any:
-    for step in path:
-        node = node[step]
-    return node

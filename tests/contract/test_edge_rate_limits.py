@@ -9,7 +9,7 @@ from ameide.common.v1 import policy_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
-from tests.contract.test_edge_config import FILTERS
+from tests.contract.built_edge import FILTERS
 from tests.lua.filters import Filter
 from tests.protos import option, public_methods
 

@@ -11,7 +11,7 @@ import yaml
 from api_common.authn import TENANT_PATTERN
 from google.protobuf.descriptor import MethodDescriptor
 
-from tests.contract.test_edge_config import CONFIG, FILTERS
+from tests.contract.built_edge import CONFIG, FILTERS
 from tests.contract.test_edge_rate_limits import descriptor_of
 from tests.protos import public_methods
 from tools.edge import start

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.contract.test_edge_config import OPEN
+from tests.contract.built_edge import OPEN
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import USERS
 from tests.e2e.edge.plugin import Edge, Issuer
