@@ -84,22 +84,29 @@ class TestALife:
             assert await users.GetUser(pb.GetUserRequest(id=user.id), metadata=admin.metadata) == user
             assert len(woken) == 1
 
-    async def test_says_that_it_lives_and_for_how_long_it_did(
+    async def test_says_that_it_lives(self, users_database: TestDatabase, identity: Identity, admin: Caller) -> None:
+        async with (
+            another(users_database, identity, watch=WatchSettings(heartbeat_seconds=0.05)) as users,
+            watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as watch,
+        ):
+            _, *beats = [await watch.next() for _ in range(4)]
+        assert {one.WhichOneof("event") for one in beats} == {"heartbeat"}
+
+    async def test_ends_well_when_its_time_is_over_and_can_be_resumed(
         self, users_database: TestDatabase, identity: Identity, admin: Caller
     ) -> None:
-        watch = WatchSettings(heartbeat_seconds=0.05, max_age_seconds=2)
-        async with another(users_database, identity, watch=watch) as users:
-            async with watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as watching_:
-                first, *beats, last = await watching_.until("completed")
-                assert await watching_.next() is grpc.aio.EOF
-                assert await watching_.end() is S.OK
-            assert len(beats) > 3
-            assert {one.WhichOneof("event") for one in beats} == {"heartbeat"}
+        settings = settings_for(users_database, identity)
+        hasty = replace(settings, watch=WatchSettings(max_age_seconds=0.5))
+        async with running_service(SERVICE, settings) as stays, running_service(SERVICE, hasty) as ends:
+            users = UserServiceStub(stays.channel)
+            async with watching(UserServiceStub(ends.channel).WatchUsers, pb.WatchUsersRequest(), admin) as watch:
+                first, last = await watch.until("completed")
+                assert await watch.next() is grpc.aio.EOF
+                assert await watch.end() is S.OK
             missed = await create_user(users, admin)
             for token in (first.resume_token, last.resume_token):
-                request = pb.WatchUsersRequest(resume_token=token)
-                async with watching(users.WatchUsers, request, admin) as watching_:
-                    assert await watching_.change() == ("created", missed)
+                async with watching(users.WatchUsers, pb.WatchUsersRequest(resume_token=token), admin) as watch:
+                    assert await watch.change() == ("created", missed)
 
     async def test_ends_with_the_longest_that_any_stream_lives(
         self, users: UserServiceAsyncStub, admin: Caller, monkeypatch: pytest.MonkeyPatch
