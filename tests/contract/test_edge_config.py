@@ -32,7 +32,7 @@ from tests.contract.built_edge import (
     dig,
 )
 from tests.protos import internal_methods, option, public_methods, public_services
-from tools.edge.build import ENVOY
+from tools.edge.build import ENVOY, build
 from tools.edge.validate import validate
 from tools.secrets import identity
 from tools.topology import AUDIENCE, COLLECTOR_PORT, ISSUER, ISSUER_PORT, SERVICES
