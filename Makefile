@@ -82,7 +82,11 @@ attack: $(CHECKS) ## attack the running mesh, or one of its own, while a polite 
 
 # -- checking ----------------------------------------------------------------------------------------------------
 
-test: programs lint types breaking ## everything CI runs: lint, types, breaking, and all tests with coverage
+# mypy keeps one core busy: the preparation uses the other, and is ended when mypy fails.
+test: programs lint ## everything CI runs: lint, types, breaking, and all tests with coverage
+	@$(PY) -m tests.preparation >/dev/null 2>&1 & beside=$$!; trap "kill $$beside" INT TERM; \
+	$(MAKE) --no-print-directory types breaking; status=$$?; \
+	test $$status = 0 && wait $$beside || kill $$beside 2>/dev/null; exit $$status
 	@$(PY) -m pytest -n 3 --dist loadscope --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 MUTANTS := .local/mutants
