@@ -3,8 +3,7 @@
 import gc
 import importlib
 import pkgutil
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,21 +49,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _GroupScheduling(config, log)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the groups that take longest: what is begun last decides when all are done."""
+    """Begins with the groups that take longest: what is begun last decides when all are done.
+
+    Comes after hypothesis, which marks its tests: they measure what the examples beside them do, for as long again.
+    """
     items.sort(key=lambda item: _ORDER.index(group) if (group := _group(item.nodeid)) in _ORDER else len(_ORDER))
-
-
-@contextmanager
-def _unmeasured(config: pytest.Config) -> Iterator[None]:
-    measurement = _measurement(config)
-    if measurement:
-        measurement.pause()
-    try:
-        yield
-    finally:
-        if measurement:
-            measurement.resume()
+    for item in items:
+        if item.nodeid.startswith(_UNMEASURED) or item.get_closest_marker("hypothesis"):
+            item.add_marker("no_cover")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,20 +76,17 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 
     Nor does it measure, which doubled the time: one process imports all modules before it collects.
     """
-    if not hasattr(session.config, "workerinput") and _measurement(session.config):
-        _import_all()
+    if measurement := _measurement(session.config):
+        if not hasattr(session.config, "workerinput"):
+            _import_all()
+        measurement.pause()
     gc.disable()
     try:
-        with _unmeasured(session.config):
-            return (yield)
-    finally:
-        gc.enable()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with _unmeasured(item.config) if item.nodeid.startswith(_UNMEASURED) else nullcontext():
         return (yield)
+    finally:
+        if measurement:
+            measurement.resume()
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
