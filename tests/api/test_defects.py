@@ -4,6 +4,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
@@ -29,10 +30,11 @@ def broken(service: Service) -> Service:
     ) -> Callable[[ServiceDependencies], object]:
         def build_spoiled(dependencies: ServiceDependencies) -> object:
             servicer = build(dependencies)
+            spoiled = SimpleNamespace()
             for name, policy in read_policies(contract).items():
                 method = getattr(servicer, name)
-                setattr(servicer, name, raising_while_it_streams(method) if policy.is_stream else raising(method))
-            return servicer
+                setattr(spoiled, name, raising_while_it_streams(method) if policy.is_stream else raising(method))
+            return spoiled
 
         return build_spoiled
 
