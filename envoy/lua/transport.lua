@@ -72,7 +72,7 @@ end
 
 local function own(handle, headers)
   local path = headers:get(":path"):match("^[^?]*")
-  if path:find("^/mcp") and (path == "/mcp" or path:find("^/mcp/%a+$")) then
+  if path == "/mcp" or path:find("^/mcp/%a+$") then
     -- A 401 names the document of this endpoint, also when the bridge has made another request of the call.
     handle:streamInfo():dynamicMetadata():set("ameide.edge", "endpoint", path)
   end
