@@ -75,7 +75,10 @@ local function remember(credential, identity)
   if count == MAX_KNOWN then
     known, known_before, count = {}, known, 0
   end
-  known[credential], count = identity, count + 1
+  if not known[credential] then
+    count = count + 1
+  end
+  known[credential] = identity
 end
 
 local function recall(credential)

@@ -95,6 +95,13 @@ class TestKnownToken:
             ask(claims, good_claims(exp=exp), token=f"{status}.e30.AAAA")
             assert ask(claims, None, token=f"{status}.e30.AAAA").status == status
 
+    def test_that_has_expired_lets_nobody_else_be_forgotten(self, claims: Filter) -> None:
+        """It is looked at again as long as jwt_authn takes it: the issuer's clock may be behind."""
+        ask(claims, good_claims(), token="used.e30.AAAA")
+        for _ in range(2 * MAX_KNOWN):
+            ask(claims, good_claims(exp=time.time() - 1))
+        assert ask(claims, good_claims(sub=7), token="used.e30.AAAA").status is None
+
     def test_that_was_refused_is(self, claims: Filter) -> None:
         ask(claims, good_claims(sub=7))
         assert ask(claims, good_claims()).status is None
