@@ -4,11 +4,13 @@ import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import helm_python
 import yaml
+from api_common.server import Service
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "helm" / "ameide"
@@ -51,6 +53,12 @@ class Release:
 @cache
 def chart() -> helm_python.Chart:
     return helm_python.Chart.load(CHART)
+
+
+def service(name: str) -> Service:
+    """Returns what the service of this name says of itself."""
+    found: Service = import_module(f"{name}_service.service").SERVICE
+    return found
 
 
 def values_of(environment: str) -> dict[str, Any]:
