@@ -31,7 +31,7 @@ WIDE_DOORS: Final = {
     "rpc": 12,
     "call": 10,
     "sagas": 10,
-    "telemetry": 10,
+    "telemetry": 9,
 }
 """The rooms with more than `MAX_NAMES` names, and how many; a number here only falls."""
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import httpx
 import jwt
 import pytest
+from api_common.authn import OidcVerifier
 
 from tests.e2e.edge.plugin import publishing
 from tools.secrets import identity
@@ -102,6 +103,7 @@ class TestTokenCommand:
         assert result.returncode != 0
         assert result.stdout == ""
         assert result.stderr == f"TTL must be a whole number of seconds up to 86400, not {ttl!r}\n"
+        assert OidcVerifier.MAX_LIFETIME_SECONDS == 86400
 
 
 class TestRotate:

@@ -27,7 +27,7 @@ from api_common.server.running_server import RunningServer
 from api_common.server.service import Service, ServiceDependencies, StartError
 from api_common.server.supervisor import Supervisor
 from api_common.settings import Settings, SettingsError, TelemetrySettings, TlsSettings, load_owner_url
-from api_common.telemetry import Metrics, Tracer, configure_logging, export_forever
+from api_common.telemetry import Metrics, Tracer, configure_logging
 
 _log: Final = structlog.get_logger()
 
@@ -145,11 +145,10 @@ def _start_background_tasks(
     }
     if settings.telemetry.otlp_endpoint:
         tasks["metrics export"] = partial(
-            export_forever,
-            metrics.registry,
-            service=service.name,
-            endpoint=settings.telemetry.otlp_endpoint,
-            interval_seconds=settings.telemetry.metrics_interval_seconds,
+            metrics.export_forever,
+            service.name,
+            settings.telemetry.otlp_endpoint,
+            settings.telemetry.metrics_interval_seconds,
         )
     if service.plans is not None:
         plans, saga_metrics = service.plans(dependencies), SagaMetrics(metrics.registry)

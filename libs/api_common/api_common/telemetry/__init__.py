@@ -5,8 +5,7 @@ from api_common.telemetry.metrics import Metrics as Metrics
 from api_common.telemetry.metrics import configure_logging as configure_logging
 from api_common.telemetry.occupancy import Occupancy as Occupancy
 from api_common.telemetry.occupancy import ShareUse as ShareUse
-from api_common.telemetry.otlp_metrics import export_forever as export_forever
-from api_common.telemetry.tracing import Attributes as Attributes
-from api_common.telemetry.tracing import SpanRecord as SpanRecord
-from api_common.telemetry.tracing import Trace as Trace
+from api_common.telemetry.trace import Attributes as Attributes
+from api_common.telemetry.trace import SpanRecord as SpanRecord
+from api_common.telemetry.trace import Trace as Trace
 from api_common.telemetry.tracing import Tracer as Tracer

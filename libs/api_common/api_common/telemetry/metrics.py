@@ -97,6 +97,13 @@ class Metrics:
             lately.append(loop.time() - due)
             self._lag.set(max(lately))
 
+    async def export_forever(self, service: str, endpoint: str, interval_seconds: float) -> None:
+        """Sends all metrics over OTLP every ``interval_seconds``. Never returns; a missing collector costs nothing."""
+        # As in `Tracer`: who exports nothing does not load it.
+        from api_common.telemetry.otlp_metrics import export_forever
+
+        await export_forever(self.registry, service, endpoint, interval_seconds)
+
     def breaker_moves(self, target: str) -> Callable[[str], None]:
         """Returns a function that records each new state of ``target``'s breaker, which is closed now."""
 

@@ -18,8 +18,8 @@ _STARTED_NS = time.time_ns()
 """Since when the counters of this process count, also after a restart of the export."""
 
 
-async def export_forever(registry: CollectorRegistry, *, service: str, endpoint: str, interval_seconds: float) -> None:
-    """Sends all of ``registry`` every ``interval_seconds``. Never returns; a missing collector costs nothing else."""
+async def export_forever(registry: CollectorRegistry, service: str, endpoint: str, interval_seconds: float) -> None:
+    """Sends all of ``registry`` every ``interval_seconds``. Never returns."""
     otlp, who = OTLPMetricExporter(endpoint=endpoint, timeout=EXPORT_SECONDS), resource(service)
     try:
         while True:

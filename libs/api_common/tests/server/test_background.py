@@ -80,7 +80,7 @@ async def restarts(service: TestService) -> dict[str, float]:
         ("change notifier", ChangeNotifier, "run"),
         ("change notifier", ChangeNotifier, "_listen"),
         ("key refresh", main, "refresh_forever"),
-        ("metrics export", main, "export_forever"),
+        ("metrics export", Metrics, "export_forever"),
         ("saga worker", SagaWorker, "run_forever"),
         ("saga worker", SagaWorker, "_count_forever"),
     ],

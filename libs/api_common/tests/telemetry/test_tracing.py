@@ -7,8 +7,7 @@ import threading
 import grpc
 import pytest
 from api_common.db import compile_statement
-from api_common.telemetry import tracing
-from api_common.telemetry.tracing import SpanRecord, Trace, Tracer
+from api_common.telemetry import SpanRecord, Trace, Tracer, tracing
 from opentelemetry.trace import SpanKind
 from sqlalchemy import column, select, table
 
