@@ -73,7 +73,7 @@ class TestIfMatch:
         for value in ("*", '"1"', ""):
             with refused(S.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
                 await send(world, rpc_, world.request(rpc_), value)
-            assert refusal.violations["if-match"] == "this method takes no condition"
+            assert refusal.violations["if-match"] == "must not be sent: this method takes no condition"
 
     @pytest.mark.parametrize(
         "values",

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -153,3 +154,35 @@ def _expected_reasons(function: ast.AST) -> Iterator[str]:
                 yield from (reply.reason for reply in EDGE_REPLIES if reply.http_status == status)
             case ast.Compare(left=ast.Attribute(attr="reason"), comparators=[ast.Constant(value=reason)]):
                 yield str(reason)
+
+
+def test_what_is_wrong_with_a_field_reads_on_from_its_name() -> None:
+    """A message says `user.email is required`: of field and description it makes one sentence."""
+    makers = {
+        "FieldViolation",
+        "of",
+        "_at",
+        "_at_node",
+        "_at_edge",
+        "_filter_error",
+        "_order_error",
+        "_RefusedFieldError",
+    }
+    verbs = re.compile(r"(is|must|has|needs|names|nests|holds|leads|lies|cannot|compares|does|may) ")
+    calls = (
+        (source, node)
+        for source in sources.product()
+        for node in source.nodes
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in makers
+    )
+    said = {source.at(part): _beginning(part) for source, node in calls for part in node.args}
+    sentences = {place: text for place, text in said.items() if " " in text}
+    assert len(sentences) > 12
+    wrong = [f"{place} {text}" for place, text in sentences.items() if not verbs.match(text)]
+    assert not wrong, "begin with a verb, and name the thing behind a colon"
+
+
+def _beginning(text: ast.expr) -> str:
+    """Returns what a text begins with; empty if it is computed."""
+    first = text.values[0] if isinstance(text, ast.JoinedStr) else text
+    return str(first.value) if isinstance(first, ast.Constant) else ""

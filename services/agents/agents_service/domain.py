@@ -63,8 +63,7 @@ def validate_tools(tools: Sequence[Mapping[str, Any]]) -> None:
     """
     violations = list(_tool_violations(tools))
     if violations:
-        message = f"The tools break a rule: {violations[0].field} {violations[0].description}."
-        raise InvalidToolsError(message, violations=violations)
+        raise InvalidToolsError(violations=violations)
 
 
 def _tool_violations(tools: Sequence[Mapping[str, Any]]) -> Iterator[FieldViolation]:
@@ -73,7 +72,7 @@ def _tool_violations(tools: Sequence[Mapping[str, Any]]) -> Iterator[FieldViolat
         field = f"agent.tools[{index}]"
         first = first_use.setdefault(tool["name"], index)
         if first != index:
-            yield FieldViolation(f"{field}.name", f"`{tool['name']}` is the name of tools[{first}]", "DUPLICATE")
+            yield FieldViolation(f"{field}.name", f"is the name of tools[{first}]: `{tool['name']}`", "DUPLICATE")
         schema = tool.get("input_schema") or {}
         yield from _schema_violations(f"{field}.input_schema", schema, list(_walk(schema)))
 
@@ -105,10 +104,12 @@ def _reference_violations(
     anchors = {value for one in objects for key in _ANCHORS if isinstance(value := one.get(key), str)}
     for reference in (value for one in objects for key in _REFERENCES if isinstance(value := one.get(key), str)):
         if not reference.startswith("#"):
-            description = f"the reference `{reference[:_MAX_SHOWN]}` must begin with `#`"
+            description = f"holds a reference that does not begin with `#`: `{reference[:_MAX_SHOWN]}`"
             yield FieldViolation(field, description, "INVALID_VALUE")
         elif not _leads_somewhere(unquote(reference[1:]), schema, anchors):
-            yield FieldViolation(field, f"the reference `{reference[:_MAX_SHOWN]}` leads nowhere", "NOT_FOUND")
+            yield FieldViolation(
+                field, f"holds a reference that leads nowhere: `{reference[:_MAX_SHOWN]}`", "NOT_FOUND"
+            )
 
 
 def _leads_somewhere(fragment: str, schema: Mapping[str, Any], anchors: Set[str]) -> bool:

@@ -7,3 +7,4 @@ class InvalidToolsError(ValidationError):
     """Two tools of an agent have the same name, or an input schema is not a JSON Schema."""
 
     reason = "INVALID_TOOLS"
+    sentence = "The tools break a rule."

@@ -103,14 +103,14 @@ def validate_deployable(bindings: Mapping[str, str], agent_nodes: Collection[str
         InvalidBindingsError: there is one violation per node.
     """
     missing = [node for node in agent_nodes if not bindings.get(node)]
-    unbound = [_at(node, f"AGENT node `{node}` has no agent", "REQUIRED") for node in missing]
+    unbound = [_at(node, "is missing: the AGENT node has no agent", "REQUIRED") for node in missing]
     _refuse([*_unknown(bindings, agent_nodes), *unbound])
 
 
 def _unknown(bindings: Mapping[str, str], agent_nodes: Collection[str]) -> Iterator[FieldViolation]:
     for node in bindings:
         if node not in agent_nodes:
-            yield _at(node, f"`{node}` is not an AGENT node of the workflow", "CONFLICT")
+            yield _at(node, "names no AGENT node of the workflow", "CONFLICT")
 
 
 def _at(node: str, description: str, reason: ViolationReason) -> FieldViolation:
@@ -119,5 +119,4 @@ def _at(node: str, description: str, reason: ViolationReason) -> FieldViolation:
 
 def _refuse(violations: list[FieldViolation]) -> None:
     if violations:
-        others = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        raise InvalidBindingsError(f"A binding is wrong: {violations[0].description}{others}.", violations=violations)
+        raise InvalidBindingsError(violations=violations)

@@ -7,6 +7,7 @@ class InvalidBindingsError(ValidationError):
     """The agent bindings do not fit the workflow revision."""
 
     reason = "INVALID_BINDINGS"
+    sentence = "A binding is wrong."
 
 
 class WorkflowNotFoundError(NotFoundError):

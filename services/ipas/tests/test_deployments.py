@@ -239,7 +239,7 @@ class TestAFailure:
         )
         deployment = await deploy(ipas, admin, ipa.id)
         assert deployment.steps[0].error.reason == "INVALID_BINDINGS"
-        assert "`tell` has no agent" in deployment.steps[0].error.message
+        assert "ipa.agent_bindings[tell] is missing: the AGENT node has no agent" in deployment.steps[0].error.message
 
     async def test_is_put_right_and_deployed_again(
         self, ipas: IpaServiceAsyncStub, agents: AgentServiceAsyncStub, made: Made, admin: Caller

@@ -103,11 +103,11 @@ class TestBindings:
         validate_bindings(bindings, ["read", "write"])
 
     def test_of_a_draft_must_name_agent_nodes(self) -> None:
-        with pytest.raises(InvalidBindingsError, match=r"^A binding is wrong: `start` .* \(and 1 more\)\.$") as caught:
+        with pytest.raises(InvalidBindingsError) as caught:
             validate_bindings({"read": "x", "start": "y", "gone": "z"}, ["read", "write"])
         assert caught.value.violations == (
-            FieldViolation("ipa.agent_bindings[start]", "`start` is not an AGENT node of the workflow", "CONFLICT"),
-            FieldViolation("ipa.agent_bindings[gone]", "`gone` is not an AGENT node of the workflow", "CONFLICT"),
+            FieldViolation("ipa.agent_bindings[start]", "names no AGENT node of the workflow", "CONFLICT"),
+            FieldViolation("ipa.agent_bindings[gone]", "names no AGENT node of the workflow", "CONFLICT"),
         )
 
     def test_to_deploy_are_complete(self) -> None:
@@ -118,7 +118,7 @@ class TestBindings:
         with pytest.raises(InvalidBindingsError) as caught:
             validate_deployable({"read": "x", "gone": "z", "blank": ""}, ["read", "write", "blank"])
         assert caught.value.violations == (
-            FieldViolation("ipa.agent_bindings[gone]", "`gone` is not an AGENT node of the workflow", "CONFLICT"),
-            FieldViolation("ipa.agent_bindings[write]", "AGENT node `write` has no agent", "REQUIRED"),
-            FieldViolation("ipa.agent_bindings[blank]", "AGENT node `blank` has no agent", "REQUIRED"),
+            FieldViolation("ipa.agent_bindings[gone]", "names no AGENT node of the workflow", "CONFLICT"),
+            FieldViolation("ipa.agent_bindings[write]", "is missing: the AGENT node has no agent", "REQUIRED"),
+            FieldViolation("ipa.agent_bindings[blank]", "is missing: the AGENT node has no agent", "REQUIRED"),
         )

@@ -45,7 +45,7 @@ def graph(nodes: str, edges: str) -> Definition:
 def violations(validate: Callable[[Definition], None], definition: Definition) -> list[FieldViolation]:
     with pytest.raises(InvalidGraphError) as caught:
         validate(definition)
-    assert caught.value.violations[0].description in caught.value.message
+    assert caught.value.violations[0].description in caught.value.told()
     return list(caught.value.violations)
 
 
@@ -99,27 +99,25 @@ class TestDraft:
 
     def test_names_the_node_whose_id_is_taken(self) -> None:
         assert violations(validate_draft, graph("a b a b a", "")) == [
-            FieldViolation("workflow.definition.nodes[2]", "node `a` has the id of nodes[0]", "DUPLICATE"),
-            FieldViolation("workflow.definition.nodes[3]", "node `b` has the id of nodes[1]", "DUPLICATE"),
-            FieldViolation("workflow.definition.nodes[4]", "node `a` has the id of nodes[0]", "DUPLICATE"),
+            FieldViolation("workflow.definition.nodes[2]", "has the id of nodes[0]: `a`", "DUPLICATE"),
+            FieldViolation("workflow.definition.nodes[3]", "has the id of nodes[1]: `b`", "DUPLICATE"),
+            FieldViolation("workflow.definition.nodes[4]", "has the id of nodes[0]: `a`", "DUPLICATE"),
         ]
 
     def test_names_the_end_of_an_edge_that_is_no_node(self) -> None:
         assert violations(validate_draft, graph("a", "a-x y-a z-z a-a")) == [
-            FieldViolation(
-                "workflow.definition.edges[0]", "edge `a` → `x` names `x`, which is not a node", "NOT_FOUND"
-            ),
-            FieldViolation(
-                "workflow.definition.edges[1]", "edge `y` → `a` names `y`, which is not a node", "NOT_FOUND"
-            ),
-            FieldViolation(
-                "workflow.definition.edges[2]", "edge `z` → `z` names `z`, which is not a node", "NOT_FOUND"
-            ),
+            FieldViolation("workflow.definition.edges[0]", "names `x`, which is not a node: `a → x`", "NOT_FOUND"),
+            FieldViolation("workflow.definition.edges[1]", "names `y`, which is not a node: `y → a`", "NOT_FOUND"),
+            FieldViolation("workflow.definition.edges[2]", "names `z`, which is not a node: `z → z`", "NOT_FOUND"),
         ]
 
-    def test_says_how_many_rules_are_broken(self) -> None:
-        with pytest.raises(InvalidGraphError, match=r"^The definition breaks a rule: node `a` .* \(and 1 more\)\.$"):
+    def test_says_which_rules_are_broken(self) -> None:
+        with pytest.raises(InvalidGraphError) as caught:
             validate_draft(graph("a a", "a-x"))
+        assert caught.value.told() == (
+            "The definition breaks a rule. workflow.definition.nodes[1] has the id of nodes[0]: `a`; "
+            "workflow.definition.edges[0] names `x`, which is not a node: `a → x`."
+        )
 
     def test_keeps_a_config_of_64_kib_and_not_a_byte_more(self) -> None:
         envelope = len(orjson.dumps({"text": ""}))
@@ -168,46 +166,46 @@ class TestDefinition:
     @pytest.mark.parametrize(
         ("nodes", "edges", "expected"),
         [
-            ("", "", [("nodes", "there is no START node"), ("nodes", "there is no END node")]),
-            ("a e:END", "a-e", [("nodes", "there is no START node")]),
-            ("s:START a", "s-a", [("nodes", "there is no END node")]),
-            ("s:START t:START e:END", "s-e t-e", [("nodes[1]", "node `t` is a START node beside `s`")]),
-            ("s:START e:END", "s-e s-e", [("edges[1]", "edge `s` → `e` is there already")]),
-            ("s:START a e:END", "s-a a-a a-e", [("edges[1]", "edge `a` → `a` leads back to its own node")]),
+            ("", "", [("nodes", "has no START node"), ("nodes", "has no END node")]),
+            ("a e:END", "a-e", [("nodes", "has no START node")]),
+            ("s:START a", "s-a", [("nodes", "has no END node")]),
+            ("s:START t:START e:END", "s-e t-e", [("nodes[1]", "is a START node beside `s`: `t`")]),
+            ("s:START e:END", "s-e s-e", [("edges[1]", "is there already: `s → e`")]),
+            ("s:START a e:END", "s-a a-a a-e", [("edges[1]", "leads back to its own node: `a → a`")]),
             (
                 "s:START a e:END",
                 "s-a a-s a-e",
                 [
-                    ("edges[1]", "edge `a` → `s` leads into the START node `s`"),
-                    ("nodes[0]", "node `s` lies on a cycle: s → a → s"),
+                    ("edges[1]", "leads into the START node `s`: `a → s`"),
+                    ("nodes[0]", "lies on a cycle: `s → a → s`"),
                 ],
             ),
             (
                 "s:START e:END f:END",
                 "s-e e-f",
-                [("edges[1]", "edge `e` → `f` leads out of the END node `e`")],
+                [("edges[1]", "leads out of the END node `e`: `e → f`")],
             ),
             (
                 "s:START a b c e:END",
                 "s-a a-b b-c c-a b-e",
-                [("nodes[1]", "node `a` lies on a cycle: a → b → c → a")],
+                [("nodes[1]", "lies on a cycle: `a → b → c → a`")],
             ),
             (
                 "lonely s:START e:END",
                 "s-e",
                 [
-                    ("nodes[0]", "node `lonely` cannot be reached from a START node"),
-                    ("nodes[0]", "node `lonely` has no way to an END node"),
+                    ("nodes[0]", "cannot be reached from a START node: `lonely`"),
+                    ("nodes[0]", "has no way to an END node: `lonely`"),
                 ],
             ),
-            ("s:START e:END stuck", "s-e s-stuck", [("nodes[2]", "node `stuck` has no way to an END node")]),
-            ("s:START e:END odd", "s-e odd-e", [("nodes[2]", "node `odd` cannot be reached from a START node")]),
+            ("s:START e:END stuck", "s-e s-stuck", [("nodes[2]", "has no way to an END node: `stuck`")]),
+            ("s:START e:END odd", "s-e odd-e", [("nodes[2]", "cannot be reached from a START node: `odd`")]),
             (
                 "s:START a e:END a",
                 "s-a a-e a-x",
                 [
-                    ("nodes[3]", "node `a` has the id of nodes[1]"),
-                    ("edges[2]", "edge `a` → `x` names `x`, which is not a node"),
+                    ("nodes[3]", "has the id of nodes[1]: `a`"),
+                    ("edges[2]", "names `x`, which is not a node: `a → x`"),
                 ],
             ),
         ],
@@ -218,7 +216,7 @@ class TestDefinition:
     def test_reports_all_broken_rules_at_once(self) -> None:
         found = " | ".join(text for _, text in refusals(graph("a a b lonely", "a-b b-a a-x a-a a-b")))
         for rule in (
-            "node `a` has the id",
+            "has the id",
             "names `x`",
             "no START",
             "no END",
@@ -279,7 +277,7 @@ class TestEveryValidGraph:
         id = data.draw(st.sampled_from(list(plan.types)))
         definition = plan.definition()
         definition["nodes"].append(node(id))
-        assert refusals(definition) == [(f"nodes[{len(plan.types)}]", f"node `{id}` has the id of {plan.place(id)}")]
+        assert refusals(definition) == [(f"nodes[{len(plan.types)}]", f"has the id of {plan.place(id)}: `{id}`")]
 
     @unhurried
     @given(plans(), st.data())
@@ -287,7 +285,7 @@ class TestEveryValidGraph:
         id = data.draw(st.sampled_from([plan.start, *plan.inner]))
         last = f"edges[{len(plan.edges)}]"
         plan.edges.append((id, "nowhere"))
-        assert refusals(plan.definition()) == [(last, f"edge `{id}` → `nowhere` names `nowhere`, which is not a node")]
+        assert refusals(plan.definition()) == [(last, f"names `nowhere`, which is not a node: `{id} → nowhere`")]
 
     @unhurried
     @given(plans(inner_from=1), st.data())
@@ -295,7 +293,7 @@ class TestEveryValidGraph:
         id = data.draw(st.sampled_from(plan.inner))
         plan.edges.append((id, id))
         assert refusals(plan.definition()) == [
-            (f"edges[{len(plan.edges) - 1}]", f"edge `{id}` → `{id}` leads back to its own node")
+            (f"edges[{len(plan.edges) - 1}]", f"leads back to its own node: `{id} → {id}`")
         ]
 
     @unhurried
@@ -304,7 +302,7 @@ class TestEveryValidGraph:
         source, target = data.draw(st.sampled_from(plan.edges))
         plan.edges.append((source, target))
         assert refusals(plan.definition()) == [
-            (f"edges[{len(plan.edges) - 1}]", f"edge `{source}` → `{target}` is there already")
+            (f"edges[{len(plan.edges) - 1}]", f"is there already: `{source} → {target}`")
         ]
 
     @unhurried
@@ -316,7 +314,7 @@ class TestEveryValidGraph:
         plan.edges.append((target, source))
         ((place, text),) = refusals(plan.definition())
         assert place in {plan.place(id) for id in plan.inner}
-        named = set(text.partition("cycle: ")[2].split(" → "))
+        named = set(text.partition("cycle: ")[2].strip("`").split(" → "))
         # A long way round is cut short.
         assert {source, target} <= named or "…" in named
 
@@ -324,34 +322,34 @@ class TestEveryValidGraph:
     @given(plans())
     def test_is_refused_without_its_start(self, plan: Plan) -> None:
         plan.types[plan.start] = "TASK"
-        assert refusals(plan.definition()) == [("nodes", "there is no START node")]
+        assert refusals(plan.definition()) == [("nodes", "has no START node")]
 
     @unhurried
     @given(plans())
     def test_is_refused_without_an_end(self, plan: Plan) -> None:
         plan.types |= dict.fromkeys(plan.ends, "TASK")
-        assert refusals(plan.definition()) == [("nodes", "there is no END node")]
+        assert refusals(plan.definition()) == [("nodes", "has no END node")]
 
     @unhurried
     @given(plans(), st.data())
     def test_is_refused_with_a_second_start(self, plan: Plan, data: st.DataObject) -> None:
         plan.types["other"] = "START"
         plan.edges.append(("other", data.draw(st.sampled_from([*plan.inner, *plan.ends]))))
-        assert refusals(plan.definition()) == [(plan.place("other"), "node `other` is a START node beside `start`")]
+        assert refusals(plan.definition()) == [(plan.place("other"), "is a START node beside `start`: `other`")]
 
     @unhurried
     @given(plans(), st.data())
     def test_is_refused_with_a_node_that_is_never_reached(self, plan: Plan, data: st.DataObject) -> None:
         plan.types["odd"] = "TASK"
         plan.edges.append(("odd", data.draw(st.sampled_from([*plan.inner, *plan.ends]))))
-        assert refusals(plan.definition()) == [(plan.place("odd"), "node `odd` cannot be reached from a START node")]
+        assert refusals(plan.definition()) == [(plan.place("odd"), "cannot be reached from a START node: `odd`")]
 
     @unhurried
     @given(plans(), st.data())
     def test_is_refused_with_a_dead_end(self, plan: Plan, data: st.DataObject) -> None:
         plan.types["stuck"] = "HUMAN"
         plan.edges.append((data.draw(st.sampled_from([plan.start, *plan.inner])), "stuck"))
-        assert refusals(plan.definition()) == [(plan.place("stuck"), "node `stuck` has no way to an END node")]
+        assert refusals(plan.definition()) == [(plan.place("stuck"), "has no way to an END node: `stuck`")]
 
     @unhurried
     @given(plans(), st.data())
@@ -360,8 +358,8 @@ class TestEveryValidGraph:
         last = f"edges[{len(plan.edges)}]"
         plan.edges.append((end, plan.start))
         found = refusals(plan.definition())
-        assert (last, f"edge `{end}` → `start` leads into the START node `start`") in found
-        assert (last, f"edge `{end}` → `start` leads out of the END node `{end}`") in found
+        assert (last, f"leads into the START node `start`: `{end} → start`") in found
+        assert (last, f"leads out of the END node `{end}`: `{end} → start`") in found
 
 
 @settings(deadline=None, max_examples=150)

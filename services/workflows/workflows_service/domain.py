@@ -61,16 +61,14 @@ def validate_definition(definition: Mapping[str, Any]) -> None:
 
 def _refuse(violations: Sequence[FieldViolation]) -> None:
     if violations:
-        others = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        message = f"The definition breaks a rule: {violations[0].description}{others}."
-        raise InvalidGraphError(message, violations=violations)
+        raise InvalidGraphError(violations=violations)
 
 
 def _draft_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
     known = _index_by_id(definition)
     for index, node in enumerate(definition.get("nodes", ())):
         if known[node["id"]] != index:
-            yield _at_node(index, f"node `{node['id']}` has the id of nodes[{known[node['id']]}]", "DUPLICATE")
+            yield _at_node(index, node["id"], f"has the id of nodes[{known[node['id']]}]", "DUPLICATE")
         yield from size_violations(f"{_FIELD}.nodes[{index}].config", node.get("config"))
     for index, edge in enumerate(definition.get("edges", ())):
         unknown = {edge["source"], edge["target"]} - known.keys()
@@ -84,11 +82,11 @@ def _shape_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]
     nodes, known = definition.get("nodes", ()), _index_by_id(definition)
     starts = ids_of(definition, "START")
     if not starts:
-        yield FieldViolation(f"{_FIELD}.nodes", "there is no START node", "REQUIRED")
+        yield FieldViolation(f"{_FIELD}.nodes", "has no START node", "REQUIRED")
     for id in starts[1:]:
-        yield _at_node(known[id], f"node `{id}` is a START node beside `{starts[0]}`")
+        yield _at_node(known[id], id, f"is a START node beside `{starts[0]}`")
     if not ids_of(definition, "END"):
-        yield FieldViolation(f"{_FIELD}.nodes", "there is no END node", "REQUIRED")
+        yield FieldViolation(f"{_FIELD}.nodes", "has no END node", "REQUIRED")
     seen: set[tuple[str, str]] = set()
     for index, edge in enumerate(definition.get("edges", ())):
         source, target = edge["source"], edge["target"]
@@ -119,14 +117,14 @@ def _way_violations(definition: Mapping[str, Any]) -> Iterator[FieldViolation]:
     for id, index in known.items():
         # Without a START or an END node every node would be reported.
         if starts and id not in reached:
-            yield _at_node(index, f"node `{id}` cannot be reached from a START node")
+            yield _at_node(index, id, "cannot be reached from a START node")
         if ends and id not in finishing:
-            yield _at_node(index, f"node `{id}` has no way to an END node")
+            yield _at_node(index, id, "has no way to an END node")
     try:
         TopologicalSorter(before).prepare()
     except CycleError as error:
         cycle: list[str] = error.args[1]
-        yield _at_node(known[cycle[0]], f"node `{cycle[0]}` lies on a cycle: {_drawn(cycle)}")
+        yield _at_node(known[cycle[0]], _drawn(cycle), "lies on a cycle")
 
 
 def _index_by_id(definition: Mapping[str, Any]) -> dict[str, int]:
@@ -157,10 +155,10 @@ def _drawn(cycle: Sequence[str]) -> str:
     return " → ".join(shown)
 
 
-def _at_node(index: int, description: str, reason: ViolationReason = "CONFLICT") -> FieldViolation:
-    return FieldViolation(f"{_FIELD}.nodes[{index}]", description, reason)
+def _at_node(index: int, shown: str, problem: str, reason: ViolationReason = "CONFLICT") -> FieldViolation:
+    return FieldViolation(f"{_FIELD}.nodes[{index}]", f"{problem}: `{shown}`", reason)
 
 
 def _at_edge(index: int, edge: Mapping[str, Any], problem: str, reason: ViolationReason = "CONFLICT") -> FieldViolation:
-    description = f"edge `{edge['source']}` → `{edge['target']}` {problem}"
+    description = f"{problem}: `{edge['source']} → {edge['target']}`"
     return FieldViolation(f"{_FIELD}.edges[{index}]", description, reason)

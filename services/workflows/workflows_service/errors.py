@@ -7,3 +7,4 @@ class InvalidGraphError(ValidationError):
     """The definition of a workflow is not a graph that can run."""
 
     reason = "INVALID_GRAPH"
+    sentence = "The definition breaks a rule."

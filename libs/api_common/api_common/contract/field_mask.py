@@ -58,9 +58,9 @@ def _refuse(path: str, descriptor: Descriptor) -> NoReturn:
     name, dot, _ = path.partition(".")
     reason: ViolationReason
     if name not in descriptor.fields_by_name:
-        problem, reason = "is not a field", "UNKNOWN"
+        problem, reason = "no field", "UNKNOWN"
     elif dot:
-        problem, reason = f"is a part of a field; name all of it: `{name}`", "INVALID_VALUE"
+        problem, reason = f"a part of the field `{name}`", "INVALID_VALUE"
     else:
-        problem, reason = "cannot be changed", "NOT_ALLOWED"
-    raise InvalidUpdateMaskError.of("update_mask", f"`{path[:64]}` {problem}", reason)
+        problem, reason = "a field that cannot be changed", "NOT_ALLOWED"
+    raise InvalidUpdateMaskError.of("update_mask", f"names {problem}: `{path[:64]}`", reason)

@@ -29,5 +29,5 @@ def check_size(field: str, value: object) -> None:
 def size_violations(field: str, value: object, *, max_bytes: int = MAX_STRUCT_BYTES) -> list[FieldViolation]:
     """Returns a violation of ``field`` if ``value`` is larger than ``max_bytes`` as compact JSON, else nothing."""
     size = len(orjson.dumps(value))
-    description = f"is {size} bytes as JSON, at most {max_bytes} are kept"
+    description = f"is {size} bytes as JSON, of which at most {max_bytes} are kept"
     return [FieldViolation(field, description, "TOO_LONG")] if size > max_bytes else []

@@ -47,7 +47,7 @@ class Precondition:
             return []
         if not self.known:
             # Reject If-Match on methods that do not support it.
-            return [FieldViolation(IF_MATCH, "this method takes no condition", "NOT_ALLOWED")]
+            return [FieldViolation(IF_MATCH, "must not be sent: this method takes no condition", "NOT_ALLOWED")]
         if len(values) > 1 or not (values[0] == ANY or _STRONG_TAG.fullmatch(values[0])):
             description = "must be `*` or one strong entity tag of at most 64 characters"
             return [FieldViolation(IF_MATCH, description, "INVALID_FORMAT")]

@@ -27,8 +27,6 @@ TRUNCATED: Final = "truncated"
 
 # A key of a map or an index, which may hold anything; or the beginning of the next word of a name.
 _KEY_OR_WORD: Final = re.compile(r"(\[.*?(?:\](?=[.\[]|$)|$))|_(.)", re.DOTALL)
-# The violations that the message names.
-_MOST_SAID: Final = 3
 _MAX_TEXT_BYTES: Final = 512
 _MAX_NAME_BYTES: Final = 64
 _MAX_METADATA_BYTES: Final = 1024
@@ -45,11 +43,7 @@ def render(error: DomainError, *, request_id: str, json_names: bool = False) -> 
         json_names: whether violations name fields as JSON does, `user.displayName`; keys of maps stay as they are.
     """
     spec = spec_of(error)
-    message = _cut(error.message)
-    if unsaid := [one for one in error.violations if one.description not in message]:
-        said = [f"{json_path(one.field) if json_names else one.field} {one.description}" for one in unsaid[:_MOST_SAID]]
-        more = f"; and {len(unsaid) - _MOST_SAID} more" if len(unsaid) > _MOST_SAID else ""
-        message = _cut(f"{message} {'; '.join(said)}{more}.")
+    message = _cut(error.told(json_path if json_names else str))
     status = status_pb2.Status(code=spec.code.value[0], message=message)
     for detail in _details(error, request_id, json_names=json_names):
         packed = Any()

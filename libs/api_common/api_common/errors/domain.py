@@ -9,9 +9,9 @@ send from these, three lines each:
         reason = "EMAIL_TAKEN"
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 ViolationReason = Literal[
     "REQUIRED",
@@ -29,6 +29,9 @@ ViolationReason = Literal[
 ]
 """The constants of the proto enum `ViolationReason`."""
 
+# The violations that an error names in its text.
+_MOST_SAID: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -37,7 +40,7 @@ class FieldViolation:
     field: str
     """Path of the field in proto names, e.g. `user.email` or `requests[3].user.email`."""
     description: str
-    """What the field must be, for people."""
+    """What is wrong with it, for people: the rest of a sentence that begins with the field."""
     reason: ViolationReason
     """What is wrong with it, for programs."""
 
@@ -85,6 +88,13 @@ class DomainError(Exception):
         self.violations = tuple(violations)
         self.resource = resource
         self.retry_after_seconds = retry_after_seconds
+
+    def told(self, name: Callable[[str], str] = str) -> str:
+        """Returns the message and the first violations in one text, with each field as ``name`` calls it."""
+        violations = [one for one in self.violations if one.description not in self.message]
+        said = "; ".join(f"{name(one.field)} {one.description}" for one in violations[:_MOST_SAID])
+        more = f"; and {len(violations) - _MOST_SAID} more" if len(violations) > _MOST_SAID else ""
+        return f"{self.message} {said}{more}." if said else self.message
 
     def attach_item(self, item: str) -> None:
         """Names the item of a batch that the error is about, in front of every field and in the metadata.

@@ -300,7 +300,7 @@ class SagaWorker:
         self, saga: Saga, plan: Plan, note: dict[str, Any], error: errors.DomainError
     ) -> float | None:
         """Stores a failure; what may pass is attempted again after a pause, until the deadline."""
-        found = {"reason": error.reason, "message": error.message}
+        found = {"reason": error.reason, "message": error.told()}
         note.update(end_time=self._stamp())
         self._metrics.failures.labels(saga.kind, note.get("name", "compensation")).inc()
         left = saga.deadline_time / 1e6 - self._now()

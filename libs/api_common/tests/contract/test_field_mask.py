@@ -47,16 +47,16 @@ class TestPathsToWrite:
 
     @pytest.mark.parametrize("path", ["password", "", "displayName", "user.email", "0", "email ", "State", "*.email"])
     def test_an_unknown_field_is_named(self, path: str) -> None:
-        assert complaint("email", path) == f"`{path}` is not a field"
+        assert complaint("email", path) == f"names no field: `{path}`"
 
     def test_an_unknown_field_is_named_beside_a_star_too(self) -> None:
-        assert complaint("*", "password") == "`password` is not a field"
-        assert complaint("password", "*") == "`password` is not a field"
+        assert complaint("*", "password") == "names no field: `password`"
+        assert complaint("password", "*") == "names no field: `password`"
         assert written(pb.User(), "*", "email") == written(pb.User(), "*")
 
     @pytest.mark.parametrize("path", ["labels.team", "create_time.seconds", "roles.0"])
     def test_only_whole_fields_can_be_named(self, path: str) -> None:
-        assert complaint(path) == f"`{path}` is a part of a field; name all of it: `{path.partition('.')[0]}`"
+        assert complaint(path) == f"names a part of the field `{path.partition('.')[0]}`: `{path}`"
 
     def test_a_part_of_a_message_cannot_be_named(self) -> None:
         with pytest.raises(InvalidUpdateMaskError):
@@ -65,7 +65,7 @@ class TestPathsToWrite:
             )
 
     def test_a_field_that_never_changes_cannot_be_named(self) -> None:
-        assert complaint("email", mutable=MUTABLE - {"email"}) == "`email` cannot be changed"
+        assert complaint("email", mutable=MUTABLE - {"email"}) == "names a field that cannot be changed: `email`"
 
     def test_a_long_path_is_not_echoed_in_full(self) -> None:
         assert len(complaint("x" * 100_000)) < 100

@@ -22,5 +22,5 @@ def test_one_byte_more_is_not() -> None:
     with pytest.raises(ValidationError) as caught:
         check_size("agent.parameters", "x" * (MAX_STRUCT_BYTES - 1))
     assert caught.value.violations == (
-        FieldViolation("agent.parameters", "is 65537 bytes as JSON, at most 65536 are kept", "TOO_LONG"),
+        FieldViolation("agent.parameters", "is 65537 bytes as JSON, of which at most 65536 are kept", "TOO_LONG"),
     )
