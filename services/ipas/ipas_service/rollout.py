@@ -62,9 +62,10 @@ class Rollout:
             )
         except NotFoundError as error:
             nodes = _nodes(error, ids, bindings)
-            raise AgentNotFoundError(f"There is no such agent as is bound to {nodes}.") from error
+            raise AgentNotFoundError(f"There is no agent with the id that is bound to {nodes}.") from error
         except FailedPreconditionError as error:
-            raise FailedPreconditionError(f"An agent is not ACTIVE: that of {_nodes(error, ids, bindings)}.") from error
+            nodes = _nodes(error, ids, bindings)
+            raise FailedPreconditionError(f"The agent that is bound to {nodes} is not ACTIVE.") from error
 
     async def release_workflow(self, effect: Effect) -> None:
         """Releases the workflow, even if it was never reserved."""
@@ -89,4 +90,4 @@ def _nodes(refusal: NotFoundError | FailedPreconditionError, ids: list[str], bin
     """Returns the nodes whose agents an error names."""
     refused = {violation.field for violation in refusal.violations}
     wrong = {id for place, id in enumerate(ids) if f"ids[{place}]" in refused}
-    return ", ".join(sorted(node for node, id in bindings.items() if id in wrong)) or "a node"
+    return ", ".join(f"`{node}`" for node, id in sorted(bindings.items()) if id in wrong) or "a node"

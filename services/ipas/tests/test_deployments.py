@@ -224,7 +224,7 @@ class TestAFailure:
         deployment = await deploy(ipas, admin, ipa.id)
         assert deployment.state == pb.Deployment.FAILED
         reserved, failed, _ = deployment.steps
-        assert failed.error.message == "An agent is not ACTIVE: that of tell."
+        assert failed.error.message == "The agent that is bound to `tell` is not ACTIVE."
         assert (reserved.state, reserved.compensation.state, failed.compensation.state) == (DONE, DONE, DONE)
         await agents.DisableAgent(agent_pb2.DisableAgentRequest(id=made.agent.id), metadata=admin.metadata)
         await workflows.DeleteWorkflow(workflow_pb2.DeleteWorkflowRequest(id=made.workflow.id), metadata=admin.metadata)
