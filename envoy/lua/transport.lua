@@ -139,11 +139,15 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if headers:get(":method") == "OPTIONS" then
+  local method = headers:get(":method")
+  if method == "OPTIONS" then
     answer_options(handle, headers)
     return
-  end
-  if headers:get(":method") == "HEAD" then
+  elseif method == "CONNECT" then
+    -- It asks for a tunnel, and has no path.
+    handle:respond({[":status"] = "404"}, "")
+    return
+  elseif method == "HEAD" then
     -- It is answered as GET is, and rest.lua drops the body, which nothing may compress.
     headers:replace(":method", "GET")
     headers:remove("accept-encoding")

@@ -1,6 +1,7 @@
 """What becomes of a request on its way in: identity, headers, paths, ids, protocols."""
 
 import asyncio
+import json
 import re
 from typing import Any
 
@@ -214,6 +215,12 @@ class TestResponse:
         assert backend.calls[0].method == "SuspendUser"
         for method, path in (("POST", "/v1/users/a:nothing"), ("GET", "/v2/users"), ("POST", f"{USERS}/DropUsers")):
             rest_refusal(await rest.request(method, path)).is_row(REPLIES[404], http_status=404)
+
+    async def test_to_who_wants_a_tunnel_is_404(self, edge: Edge) -> None:
+        """CONNECT has no path, which all other requests have."""
+        host = "Host: example.com:80\r\nConnection: close\r\n\r\n"
+        status, *_, body = await send_raw(edge, f"CONNECT example.com:80 HTTP/1.1\r\n{host}")
+        assert (status, json.loads(body)["details"][0]["reason"]) == ("HTTP/1.1 404 Not Found", "METHOD_NOT_FOUND")
 
     async def test_of_a_method_that_the_path_does_not_have_says_which_it_has(self, rest: httpx.AsyncClient) -> None:
         for method, path, allow in (
