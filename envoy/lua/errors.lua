@@ -26,7 +26,7 @@ end
 local function complete(headers, refused)
   local status = string.char(0x08, tonumber(headers:get("grpc-status"))) .. field(0x12, headers:get("grpc-message"))
     .. detail("ErrorInfo", field(0x0a, headers:get("error-type")) .. field(0x12, REPLIES.domain))
-    .. detail("RequestInfo", field(0x0a, headers:get("error-id")))
+    .. detail("RequestInfo", field(0x0a, headers:get("error-id") or ""))
   local seconds = tonumber(headers:get("retry-after") or "")
   if seconds then
     status = status .. detail("RetryInfo", field(0x0a, string.char(0x08) .. STATUS.varint(seconds)))

@@ -6,9 +6,11 @@ return, and has no switch for them: those rows show that nobody's next request s
 """
 
 import asyncio
+import base64
 
 import httpx
 import pytest
+from google.rpc import status_pb2
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, rest_refusal
@@ -47,6 +49,13 @@ async def exchange(edge: Edge, text: str) -> str:
     return answer.decode("latin-1")
 
 
+def response_of(answer: str) -> httpx.Response:
+    head, _, body = answer.partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+    return httpx.Response(int(first.split(" ")[1]), headers=headers, content=body)
+
+
 class TestHttp1:
     @pytest.mark.parametrize(
         ("text", "status"),
@@ -64,15 +73,22 @@ class TestHttp1:
     async def test_is_refused_in_our_shape_and_poisons_nothing(
         self, edge: Edge, rest: httpx.AsyncClient, backend: Backend, text: str, status: int
     ) -> None:
-        answer = await exchange(edge, text)
-        head, _, body = answer.partition("\r\n\r\n")
-        first, *lines = head.split("\r\n")
-        headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-        response = httpx.Response(int(first.split(" ")[1]), headers=headers, content=body)
-        refusal = rest_refusal(response)
+        refusal = rest_refusal(response_of(await exchange(edge, text)))
         assert (refusal.http_status, refusal.message) == (status, REPLIES[status].message)
         assert backend.calls == []
         assert (await rest.get("/v1/me")).status_code == 200
+
+    @pytest.mark.parametrize("head", ["POST /v1/me HTTP/1.1\r\n", "POST /v1/a%2fb HTTP/1.1\r\nhost: x\r\n"])
+    async def test_that_no_filter_sees_cannot_write_its_refusal(self, edge: Edge, head: str) -> None:
+        """The parser refuses it, with its headers as the client wrote them."""
+        head += 'x-request-id: "},<b>\r\nx-envoy-original-path: /v1/me\r\ncontent-length: 0\r\n'
+        refused = rest_refusal(response_of(await exchange(edge, head + "\r\n")))
+        assert (refused.message, refused.request_id) == (REPLIES[400].message, "")
+        headers = response_of(await exchange(edge, head + "content-type: application/grpc\r\n\r\n")).headers
+        assert (headers["grpc-status"], headers["grpc-message"]) == ("3", REPLIES[400].message)
+        status = status_pb2.Status.FromString(base64.b64decode(headers["grpc-status-details-bin"]))
+        assert [detail.TypeName().rpartition(".")[2] for detail in status.details] == ["ErrorInfo", "RequestInfo"]
+        assert "<b>" not in str(status)
 
     async def test_that_is_ambiguous_is_refused(self, edge: Edge, backend: Backend, rest: httpx.AsyncClient) -> None:
         # All at once: after each the edge waits a second for the client to hang up.

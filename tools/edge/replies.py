@@ -88,7 +88,7 @@ def _headers(reply: EdgeReply) -> list[Node]:
     # The rate limiters know better; `keys.lua` and the users service count by the second.
     retry = _header("retry-after", "1") | {"append_action": "ADD_IF_ABSENT"}
     more = {429: [retry], 501: [_header("grpc-accept-encoding", "identity, deflate, gzip")]}
-    said = [_header("error-type", reply.reason), _header("error-id", "%REQ(x-request-id)%")]
+    said = [_header("error-type", reply.reason), _header("error-id", _REQUEST_ID)]
     return said + more.get(reply.http_status, [])
 
 
@@ -121,6 +121,11 @@ def _cel(expression: str) -> Node:
     return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}}
 
 
+# What the parser refuses has the id that the client wrote, if any: `envoy.yaml` has not looked at it yet.
+_REQUEST_ID: Final = (
+    "%CEL('x-request-id' in request.headers && request.headers['x-request-id']"
+    ".matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$') ? request.headers['x-request-id'] : '')%"
+)
 # The filters add these, too, but a refusal amid an answer passes none of them.
 _SECURITY: Final = [
     _header(key, value) | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
@@ -129,14 +134,15 @@ _SECURITY: Final = [
         "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
-        "x-request-id": "%REQ(x-request-id)%",
+        "x-request-id": _REQUEST_ID,
     }.items()
 ]
 _GRPC_TYPE: Final = {"safe_regex": {"regex": "application/grpc([;+].*)?"}}
-# A REST request has a content type of gRPC, too, once the transcoder has passed it on; it then has its original path.
+# A REST request has a content type of gRPC, too, once the transcoder has passed it on; strict.lua has said what it was.
+_IS_REST: Final = {"filter": "ameide.edge", "path": [{"key": "rest"}], "value": {"bool_match": False}}
 _GRPC: Final = _all(
     {"header_filter": {"header": {"name": "content-type", "string_match": _GRPC_TYPE}}},
-    {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
+    {"metadata_filter": {"matcher": _IS_REST, "match_if_key_not_found": True}},
 )
 _STRICT: Final = _said("strict", "description")
 # A wrong audience, which Envoy itself answers with 403, and two credentials.
@@ -162,9 +168,4 @@ _AGENTS: Final[list[Node]] = [
 ]
 # `errors.lua` makes Connect of what would go to gRPC.
 _CONNECT: Final = _said("ameide.connect", "shape")
-# When the parser refuses, nothing has made a request id yet.
-_REQUEST_INFO: Final = {
-    "@type": f"{_RPC}RequestInfo",
-    "requestId": "%CEL('x-request-id' in request.headers ? request.headers['x-request-id'] : '')%",
-    "servingData": "",
-}
+_REQUEST_INFO: Final = {"@type": f"{_RPC}RequestInfo", "requestId": _REQUEST_ID, "servingData": ""}
