@@ -138,11 +138,16 @@ _SECURITY: Final = [
     }.items()
 ]
 _GRPC_TYPE: Final = {"safe_regex": {"regex": "application/grpc([;+].*)?"}}
-# A REST request has a content type of gRPC, too, once the transcoder has passed it on; strict.lua has said what it was.
-_IS_REST: Final = {"filter": "ameide.edge", "path": [{"key": "rest"}], "value": {"bool_match": False}}
+# A REST request has a content type of gRPC, too, once the transcoder has passed it on. It then has its original path; a
+# client may write that header, too, but not what strict.lua says.
+_NOT_REST: Final = {"filter": "ameide.edge", "path": [{"key": "rest"}], "value": {"bool_match": False}}
+_NOT_TRANSCODED: Final = [
+    {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
+    {"metadata_filter": {"matcher": _NOT_REST, "match_if_key_not_found": True}},
+]
 _GRPC: Final = _all(
     {"header_filter": {"header": {"name": "content-type", "string_match": _GRPC_TYPE}}},
-    {"metadata_filter": {"matcher": _IS_REST, "match_if_key_not_found": True}},
+    {"or_filter": {"filters": _NOT_TRANSCODED}},
 )
 _STRICT: Final = _said("strict", "description")
 # A wrong audience, which Envoy itself answers with 403, and two credentials.
