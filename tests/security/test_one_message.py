@@ -21,6 +21,7 @@ BAD: Final = {
     "a byte short": GOOD[:-1],
     "a byte more": GOOD + b"\0",
     "two messages": GOOD + GOOD,
+    "compressed in no encoding": b"\x01" + GOOD[1:],
     "unknown flags": b"\x02" + GOOD[1:],
     "a length of 4 GiB": b"\0\xff\xff\xff\xff" + MESSAGE,
 }
