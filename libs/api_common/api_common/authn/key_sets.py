@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import jwt
 import structlog
 
@@ -130,6 +129,9 @@ class DiscoveredKeySet(KeySet):
     """
 
     def __init__(self, issuer: str, *, now: Callable[[], float] = time.monotonic) -> None:
+        # Where the keys are in a file, nothing is fetched.
+        import httpx
+
         super().__init__(issuer)
         self._issuer = issuer
         self._client = httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False)
