@@ -341,10 +341,8 @@ class TestConnection:
         watched = f"http://127.0.0.1:{mesh.ports['edge admin']}/stats?filter=upstream_rq_active"
 
         def open_calls() -> int:
-            lines = httpx.get(watched).text.splitlines()
-            return sum(
-                int(one.rpartition(" ")[2]) for one in lines if re.match(r"cluster\.(\w+)s\.upstream_rq_active:", one)
-            )
+            counts = re.findall(r"(?m)^cluster\.\w+s\.upstream_rq_active: (\d+)", httpx.get(watched).text)
+            return sum(map(int, counts))
 
         # The IPA and its deployments.
         patience(console).until(lambda _: open_calls() == 2)

@@ -29,6 +29,20 @@ CONNECT: Final = {
     for code in grpc.StatusCode
     if code is not grpc.StatusCode.OK
 }
+_VIOLATIONS: Final = {
+    "is unknown": "UNKNOWN",
+    "is there twice": "DUPLICATE",
+    "must be one of": "INVALID_VALUE",
+    "a double does not hold": "OUT_OF_RANGE",
+    "must be from": "OUT_OF_RANGE",
+    "of the calendar": "OUT_OF_RANGE",
+    "what the path says": "CONFLICT",
+    "needs a value": "REQUIRED",
+    "must be empty": "NOT_ALLOWED",
+    "levels deep": "TOO_LONG",
+    "holds more than": "TOO_LONG",
+}
+"""What programs learn beside the words of a violation; all else is INVALID_FORMAT."""
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 
 
@@ -174,6 +188,22 @@ def rest_refusal(response: httpx.Response) -> Refusal:
     status = json_format.ParseDict(body, status_pb2.Status())
     reason, request_id = info["reason"], request["requestId"]
     return Refusal(response.status_code, code, message, reason, request_id, headers, status, is_rest=True)
+
+
+def violation(response: httpx.Response) -> tuple[str, str]:
+    """Returns field and description of a refusal that has the shape of every other, and says them in its message."""
+    bad_request = response.json()["details"][2]
+    assert bad_request["@type"] == "type.googleapis.com/google.rpc.BadRequest"
+    (found,) = bad_request["fieldViolations"]
+    reasons = {reason for words, reason in _VIOLATIONS.items() if words in found["description"]} or {"INVALID_FORMAT"}
+    assert {found["reason"]} == reasons
+    assert list(found) == ["field", "description", "reason"]
+    # Envoy would close a connection of HTTP/1.1 after a 400 of its own.
+    assert "connection" not in response.headers
+    said = " ".join(filter(None, (found["field"], found["description"])))
+    assert response.json()["message"].rstrip(".") == f"{REPLIES[400].message} {said}".rstrip(".")
+    rest_refusal(response).is_row(REPLIES[400], http_status=400)
+    return found["field"], found["description"]
 
 
 def connect_refusal(response: httpx.Response) -> Refusal:

@@ -6,55 +6,24 @@ tests/e2e/edge/test_connect_clients.py has the official clients.
 import base64
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
 import pytest
 from ameide.common.v1 import watch_pb2
 from ameide.user.v1 import user_pb2 as pb
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
 from tests.e2e.edge.backend import MIB, Backend
-from tests.e2e.edge.callers import (
-    CONNECT,
-    REPLIES,
-    USERS,
-    Refusal,
-    connect_error,
-    connect_refusal,
-    rest_refusal,
-)
+from tests.e2e.edge.callers import CONNECT, REPLIES, USERS, connect_error, connect_refusal, rest_refusal
+from tests.e2e.edge.connect import END, WATCH, call, decoded, encoded, envelope, envelopes, stream_refusal, watch
 from tests.e2e.edge.histories import CHANGES, ERRORS, watch_users
 from tests.e2e.edge.plugin import Edge
 
 CODECS: Final = ("proto", "json")
 GET: Final = f"{USERS}/GetUser"
 CREATE: Final = f"{USERS}/CreateUser"
-WATCH: Final = f"{USERS}/WatchUsers"
-END: Final = 2
-
-
-def encoded(message: Message, codec: str) -> bytes:
-    return message.SerializeToString() if codec == "proto" else json_format.MessageToJson(message).encode()
-
-
-def decoded(content: bytes, codec: str, kind: Any) -> Any:
-    return kind.FromString(content) if codec == "proto" else json_format.Parse(content, kind())
-
-
-def envelope(message: bytes, flags: int = 0) -> bytes:
-    return bytes([flags]) + len(message).to_bytes(4, "big") + message
-
-
-def envelopes(content: bytes) -> Iterator[tuple[int, bytes]]:
-    while content:
-        size = int.from_bytes(content[1:5], "big")
-        assert len(content) >= 5 + size
-        yield content[0], content[5 : 5 + size]
-        content = content[5 + size :]
 
 
 @pytest.fixture(params=[False, True], ids=["HTTP/1.1", "HTTP/2"])
@@ -63,23 +32,6 @@ async def client(edge: Edge, request: pytest.FixtureRequest) -> AsyncIterator[ht
     headers = edge.credentials | {"connect-protocol-version": "1"}
     async with edge.client(headers=headers, http1=not request.param, http2=request.param) as client:
         yield client
-
-
-async def call(client: httpx.AsyncClient, path: str, codec: str, content: bytes, **headers: str) -> httpx.Response:
-    said = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await client.post(path, content=content, headers={"content-type": f"application/{codec}"} | said)
-
-
-async def watch(client: httpx.AsyncClient, codec: str, content: bytes, **headers: str) -> httpx.Response:
-    return await call(client, WATCH, f"connect+{codec}", content, **headers)
-
-
-def stream_refusal(response: httpx.Response, codec: str) -> Refusal:
-    """Reads a refused stream: one last message."""
-    assert (response.status_code, response.headers["content-type"]) == (200, f"application/connect+{codec}")
-    ((flags, content),) = envelopes(response.content)
-    assert flags == END
-    return connect_error(json.loads(content)["error"], 200, dict(response.headers))
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -12,9 +12,9 @@ from ameide.user.v1.user_pb2_grpc import UserServiceStub
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, USERS
+from tests.e2e.edge.connect import envelope, stream_refusal
 from tests.e2e.edge.histories import watch_users
 from tests.e2e.edge.plugin import STREAMS, Edge
-from tests.e2e.edge.test_connect import envelope, stream_refusal
 from tools.topology import NAMED
 
 S = grpc.StatusCode
