@@ -118,6 +118,21 @@ class TestALife:
             with refused(S.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
                 await watch.next()
 
+    async def test_ends_with_its_own_status_if_the_client_is_slow_to_take_the_last_message(
+        self,
+        users: UserServiceAsyncStub,
+        admin: Caller,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(rpc, "LAST_WORDS_SECONDS", 0)
+        monkeypatch.setattr(rpc, "MAX_STREAM_SECONDS", 0.2)
+        async with watching(users.WatchUsers, pb.WatchUsersRequest(), admin) as watch:
+            await watch.until("error")
+            with refused(S.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"):
+                await watch.next()
+        assert caplog.text == ""
+
     async def test_ends_with_the_credential(
         self, users: UserServiceAsyncStub, identity: Identity, tenant_id: str
     ) -> None:

@@ -8,6 +8,7 @@ that nothing is looked up or composed per call.
 import asyncio
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -30,7 +31,6 @@ Handler = Callable[[Any, RequestContext], Awaitable[Message]]
 StreamHandler = Callable[[Any, StreamContext], AsyncIterator[Message]]
 """A bound servicer method that streams."""
 
-
 LayerFactory = Callable[[MethodPolicy, Any], Layer]
 """Composes the layers around one method; runs once per method, at start."""
 
@@ -41,16 +41,14 @@ NOT_MODIFIED: Final = "x-ameide-not-modified"
 """Metadata key that tells the edge that the client has the resource already (`rest.lua`)."""
 
 LAST_WORDS_SECONDS: Final = 2
-"""How long the end of a stream waits for the client to read the last message."""
+"""How long the end of a stream waits for the client to read the last message, and then its status."""
 
 _END_SECONDS: Final = 1
 """How long gRPC may take to end a call whose deadline has passed; then the call is answered nevertheless."""
 
 COMPRESSED_BYTES: Final = range(16 * 1024, 2 * 1024 * 1024)
 """The sizes of responses that travel compressed, in bytes. Smaller ones save little and may hold secrets, which must
-not be compressed; larger ones would block the event loop for more than 30 ms.
-
-Source: ADR 17, 14 ms and a seventh of the bytes per MiB of a list.
+not be compressed; larger ones would block the event loop for more than 30 ms (ADR 17: 14 ms per MiB of a list).
 """
 
 
@@ -174,13 +172,15 @@ def _adapt_stream(policy: MethodPolicy, layer: Layer) -> Any:
         answer = _render(call.error, call.incoming.headers)
         call.error = None
         del call  # as above
+        status = status_pb2.Status.FromString(typing.cast(bytes, dict(answer[2])["grpc-status-details-bin"]))
         # A client that does not read hears nothing of the error; the call ends all the same.
-        async with asyncio.timeout(LAST_WORDS_SECONDS):
-            if stream.resume_token and not stream.is_stuck:
-                packed = typing.cast(bytes, dict(answer[2])["grpc-status-details-bin"])
-                status = status_pb2.Status.FromString(packed)
-                await stream.send(policy.response_class(resume_token=stream.resume_token, error=status))
-            await _abort(transport, answer)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                if stream.resume_token and not stream.is_stuck:
+                    await stream.send(policy.response_class(resume_token=stream.resume_token, error=status))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await _abort(transport, answer)
 
     return answer
 
