@@ -9,8 +9,11 @@ local quoted = require("lua.connect_reply").quoted
 
 -- A gRPC message may nest a hundred levels deep, of which a level of a Struct takes three.
 local MAX_DEPTH = 32
--- Each value takes the transcoder about a microsecond, whatever its size, and its worker serves no other request meanwhile.
-local MAX_VALUES = 100000
+-- Each value takes the edge about two microseconds, whatever its size, and its worker serves no other request meanwhile. A member of a
+-- JSON object or a map counts twice. No service takes as many: it takes 12,000 fields, and a member has three or four of them.
+local MAX_VALUES = 20000
+-- No service takes a text of more than 256 KiB, and an escape has six bytes for one.
+local MAX_TEXT = 6 * 262144
 -- The buffer filter lets five bytes more pass for RPCs by their own paths, for the frame.
 local MAX_BYTES = 10485760
 -- The client gets 400 (`local_reply_config`). Of 400 Envoy itself thinks that the connection is broken, and closes one of HTTP/1.1.
@@ -30,11 +33,11 @@ for digit = 0, 15 do
   HEX[byte(("%x"):format(digit))], HEX[byte(("%X"):format(digit))] = digit, digit
 end
 
--- The body and the next byte to read; how many values may still come; the path to the current value, of names and indexes; the prefix
--- of that path; the values that the request's path binds; those that the body spells differently; the fields that an update may
--- write, and those of them that the body names.
+-- The body and the next byte to read; how many values may still come; the path to the current value, of names and indexes, and at
+-- which of its levels a name is a member of a JSON object or a map; the prefix of that path; the values that the request's path binds;
+-- those that the body spells differently; the fields that an update may write, and those of them that the body names.
 local text, at, values_left
-local way, depth = {}, 0
+local way, is_member, depth = {}, {}, 0
 local prefix, bound, respelled, masked, named
 -- For each of the three outermost levels the text and the members of the values of its current object, if somebody wants to know.
 local captured
@@ -43,7 +46,7 @@ local function refuse(description, reason)
   local field = prefix
   for level = 1, depth do
     local step = way[level]
-    step = type(step) == "number" and ("[%d]"):format(step) or step:sub(1, 64)
+    step = type(step) == "number" and ("[%d]"):format(step) or (is_member[level] and "[" .. step .. "]" or step):sub(1, 64)
     field = field .. (step:find("^%[") and "" or ".") .. step
   end
   error({field = field:gsub("^%.", ""), description = description, reason = reason or "INVALID_FORMAT"}, 0)
@@ -114,16 +117,18 @@ local function character_size(source, position)
   return d and d >= 0x80 and d <= 0xBF and 4 or nil
 end
 
--- Moves behind the string that starts here, and returns where its content begins and ends.
+-- Moves behind the string that starts here, and returns where its content begins and ends, and whether it has escapes.
 local function pass_string()
-  local start = at + 1
+  local start, has_escapes = at + 1, false
+  local last = start + MAX_TEXT
   at = start
-  while true do
+  while at <= last do
     local c = byte(text, at)
     if c == QUOTE then
       at = at + 1
-      return start, at - 2
+      return start, at - 2, has_escapes
     elseif c == BACKSLASH then
+      has_escapes = true
       pass_escape()
     elseif not c or c < 32 then
       refuse_text()
@@ -135,6 +140,7 @@ local function pass_string()
       at = at + size
     end
   end
+  refuse_body(("holds a text of more than %d bytes."):format(MAX_TEXT), "TOO_LONG")
 end
 
 local function utf8(unit)
@@ -148,8 +154,9 @@ end
 
 -- Moves behind the string that starts here, and returns its content.
 local function read_string()
-  local content = sub(text, pass_string())
-  if not find(content, "\\", 1, true) then
+  local first, last, has_escapes = pass_string()
+  local content = sub(text, first, last)
+  if not has_escapes then
     return content
   end
   return (content:gsub("\\(.)(%x?%x?%x?%x?)", function(kind, rest)
@@ -234,6 +241,13 @@ local function check_integer(number, range)
   end
 end
 
+local function count_value()
+  values_left = values_left - 1
+  if values_left < 0 then
+    refuse_body(("holds more than %d values."):format(MAX_VALUES), "TOO_LONG")
+  end
+end
+
 local read, read_field
 
 local function enter()
@@ -276,7 +290,7 @@ local function read_object(fields, kind)
     if field then
       name = field.name
     end
-    way[depth] = fields and name or "[" .. name .. "]"
+    way[depth], is_member[depth] = name, not fields
     if fields and not field then
       refuse("is unknown", "UNKNOWN")
     end
@@ -287,7 +301,10 @@ local function read_object(fields, kind)
     if group and seen[group] then
       refuse("is there beside another field that excludes it", "CONFLICT")
     end
-    seen[name], seen[group or name] = true, true
+    seen[name] = true
+    if group then
+      seen[group] = true
+    end
     if depth == 1 and masked[name] then
       named[#named + 1] = name
     end
@@ -303,6 +320,7 @@ local function read_object(fields, kind)
     if field then
       read_field(field)
     else
+      count_value()
       read(kind)
     end
     if level then
@@ -492,10 +510,7 @@ for name, type in pairs(TYPES) do
 end
 
 function read(kind)
-  values_left = values_left - 1
-  if values_left < 0 then
-    refuse_body(("holds more than %d values."):format(MAX_VALUES), "TOO_LONG")
-  end
+  count_value()
   KINDS[kind]()
 end
 

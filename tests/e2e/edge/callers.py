@@ -41,6 +41,7 @@ _VIOLATIONS: Final = {
     "must be empty": "NOT_ALLOWED",
     "levels deep": "TOO_LONG",
     "holds more than": "TOO_LONG",
+    "holds a text of more than": "TOO_LONG",
 }
 """What programs learn beside the words of a violation; all else is INVALID_FORMAT."""
 REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}

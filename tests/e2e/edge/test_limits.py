@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tests.e2e.edge.plugin import Edge, Issuer
 from tools.edge.build import build
 
 LIMIT = 10 * MIB
+TEXTS = 10
 
 
 @pytest.fixture
@@ -27,9 +29,10 @@ def edge(edge: Edge, issuer: Issuer, request: pytest.FixtureRequest) -> Edge:
 
 
 def json_body(size: int) -> bytes:
-    """A request for CreateUser of so many bytes."""
-    frame = b'{"displayName":"%s"}'
-    return frame % (b"x" * (size - len(frame) + 2))
+    """A request for CreateUser of so many bytes, in texts that are not too long."""
+    frame = b'{"labels":{' + b",".join(b'"%02d":"%%s"' % number for number in range(TEXTS)) + b"}}"
+    each, rest = divmod(size - len(frame % ((b"",) * TEXTS)), TEXTS)
+    return frame % (b"x" * (each + rest), *[b"x" * each] * (TEXTS - 1))
 
 
 def message(size: int) -> bytes:
@@ -86,7 +89,7 @@ class TestRequestBody:
             assert backend.calls == []
         else:
             assert response.status_code == 200
-            assert len(backend.calls[0].request.user.display_name) == size - 18
+            assert dict(backend.calls[0].request.user.labels) == json.loads(json_body(size))["labels"]
 
     @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1])
     async def test_of_ten_mebibytes_passes_over_grpc(self, edge: Edge, backend: Backend, size: int) -> None:

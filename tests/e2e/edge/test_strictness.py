@@ -17,6 +17,8 @@ from tests.e2e.edge.callers import violation
 from tests.e2e.edge.plugin import Layout, running
 
 JSON: Final = {"content-type": "application/json"}
+TEXT: Final = 6 * 256 * 1024
+"""The longest text in bytes of JSON."""
 TIME: Final = 'must be a time like "2030-01-31T00:00:00Z"'
 NO_TIME: Final = "must be a time of the calendar, from year 1 to year 9999"
 
@@ -315,13 +317,20 @@ class TestSize:
             ("[" * 31 + "]" * 31, 400),
             ("[" * 100_000, 400),
             ('{"a":' * 100_000, 400),
-            ("[" + "1," * 99_996 + "1]", 200),
-            ("[" + "1," * 99_998 + "1]", 400),
+            ("[" + "1," * 19_995 + "1]", 200),
+            ("[" + "1," * 19_996 + "1]", 400),
+            ("{" + ",".join(f'"{n}":1' for n in range(9_998)) + "}", 200),
+            ("{" + ",".join(f'"{n}":1' for n in range(9_999)) + "}", 400),
+            (f'"{"x" * TEXT}"', 200),
+            (f'"{"x" * (TEXT + 1)}"', 400),
             ("0." + "1" * 298, 200),
             ("1" * 1001, 400),
             ("0." + "1" * 5_000_000, 400),
         ],
-        ids=["deep", "deeper", "abyss", "abyss of objects", "many", "more", "long", "longer", "endless"],
+        ids=[
+            *("deep", "deeper", "abyss", "abyss of objects", "many", "more", "members", "more members"),
+            *("text", "longer text", "long", "longer", "endless"),
+        ],
     )
     async def test_is_bounded(self, everywhere: httpx.AsyncClient, value: str, status: int) -> None:
         body = f'{{"parameters": {{"a": {value}}}}}'
