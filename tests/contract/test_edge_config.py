@@ -312,7 +312,7 @@ def filled(descriptor: Descriptor) -> Any:
         (("common_http_protocol_options", "max_connection_duration"), "1800s"),
         (("http1_safe_max_connection_duration",), True),
         (("common_http_protocol_options", "max_headers_count"), 100),
-        (("drain_timeout",), "30s"),
+        (("drain_timeout",), "5s"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else str(value),
 )

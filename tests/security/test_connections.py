@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
 import yaml
+from ameide.user.v1 import user_pb2 as pb
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.plugin import Edge, Layout, running
@@ -22,7 +23,11 @@ SILENT: Final = {
 SECONDS: Final = 20
 """Twice the longest time that the edge waits, 10 s for headers; 300 s of silence were allowed before."""
 LIMIT: Final = 50
-"""Of connections, in place of 5,000."""
+"""Of connections, in place of 16,000."""
+SCARCE: Final = {"scaling_threshold": 0.001, "saturation_threshold": 0.002}
+"""From which part of the heap on connections end early, in place of a fifth: less than the edge takes at rest."""
+FIRST_FRAMES: Final = HTTP2_PREFACE + b"\0\0\0\4\0\0\0\0\0"
+"""What HTTP/2 says before its first request."""
 
 
 async def test_silent_and_slow_ones_are_closed(edge: Edge) -> None:
@@ -66,3 +71,36 @@ class TestIdleConnections:
         async with httpx.AsyncClient(base_url=full.operations_url) as operations:
             assert (await operations.get("/healthz")).status_code == 200
             assert "envoy_listener_downstream_cx_overload_reject" in (await operations.get("/metrics")).text
+
+    @pytest.fixture
+    async def scarce(self, layout: Layout, published: None) -> AsyncIterator[Edge]:
+        """An edge whose heap is so full that it gives up what costs nobody a call."""
+        laid = layout("scarce", 2)
+        path = laid.folder / "envoy.yaml"
+        config = yaml.load(path.read_text(), yaml.CSafeLoader)
+        (shorter,) = (one for one in config["overload_manager"]["actions"] if one["name"].endswith(".reduce_timeouts"))
+        shorter["triggers"][0]["scaled"] = SCARCE
+        path.write_text(yaml.dump(config, Dumper=yaml.CSafeDumper))
+        async with running(laid) as edge:
+            yield edge
+
+    async def test_end_first_when_memory_is_scarce(self, scarce: Edge, backend: Backend) -> None:
+        answered = asyncio.Event()
+
+        async def get_me(_request: Any, _context: Any) -> pb.User:
+            await answered.wait()
+            return pb.User()
+
+        backend.script["GetMe"] = get_me
+        async with connected(scarce, 3) as (used, unused, busy):
+            await used.send(head("GET", "/v1/me", ()))
+            await unused.send(FIRST_FRAMES)
+            await busy.send(head("GET", "/v1/me", scarce.credentials.items()))
+            async with asyncio.timeout(SECONDS):
+                await asyncio.gather(used.closed(), unused.closed())
+            assert used.status == 401
+            answered.set()
+            async with asyncio.timeout(SECONDS):
+                while not busy.received:
+                    await asyncio.sleep(0.02)
+            assert busy.status == 200

@@ -78,9 +78,9 @@ class TestCounts:
         upstream = {one["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"] for one in options}
         assert (len(options), upstream) == (4, {1000})
 
-    def test_of_connections_are_five_thousand(self, running: Running) -> None:
+    def test_of_connections_are_sixteen_thousand(self, running: Running) -> None:
         connections = running.monitor("global_downstream_max_connections")
-        assert int(connections["max_active_downstream_connections"]) == 5000
+        assert int(connections["max_active_downstream_connections"]) == 16_000
         # The operator of a full edge still gets in.
         assert running.bootstrap["admin"]["ignore_global_conn_limit"]
         assert running.bootstrap["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
@@ -101,7 +101,7 @@ class TestTimes:
         ("name", "value"),
         [
             ("stream_idle_timeout", "300s"),
-            ("drain_timeout", "30s"),
+            ("drain_timeout", "5s"),
             ("request_timeout", "60s"),
             ("request_headers_timeout", "10s"),
         ],
@@ -142,6 +142,12 @@ class TestOverload:
             {
                 "name": "envoy.resource_monitors.fixed_heap",
                 "scaled": {"scaling_threshold": 0.8, "saturation_threshold": 0.95},
+            }
+        ]
+        assert thresholds.pop("reduce_timeouts") == [
+            {
+                "name": "envoy.resource_monitors.fixed_heap",
+                "scaled": {"scaling_threshold": 0.2, "saturation_threshold": 0.35},
             }
         ]
         assert overload["buffer_factory_config"] == {"minimum_account_to_track_power_of_two": 20}
