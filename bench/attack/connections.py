@@ -34,13 +34,13 @@ async def _count_closed(attacker: Attacker, held: list[Connection]) -> None:
 
 
 async def idle(attacker: Attacker) -> None:
-    """Opens five thousand connections and sends nothing."""
-    await _count_closed(attacker, await _occupy(attacker, 5000, _SILENT))
+    """Opens twelve thousand connections and sends nothing."""
+    await _count_closed(attacker, await _occupy(attacker, 12_000, _SILENT))
 
 
 async def idle_http2(attacker: Attacker) -> None:
-    """Opens five thousand HTTP/2 connections and makes no call."""
-    await _count_closed(attacker, await _occupy(attacker, 5000, PREFACE + frame(SETTINGS)))
+    """Opens twelve thousand HTTP/2 connections, for which the edge has no room, and makes no call."""
+    await _count_closed(attacker, await _occupy(attacker, 12_000, PREFACE + frame(SETTINGS)))
 
 
 async def slow_headers(attacker: Attacker) -> None:

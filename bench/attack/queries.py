@@ -91,7 +91,7 @@ async def schemas(attacker: Attacker) -> None:
 
 
 async def json_trees(attacker: Attacker) -> None:
-    """Sends JSON of ten mebibytes: a hundred thousand values, deep nesting, long numbers."""
+    """Sends JSON of ten mebibytes: too many values, deep nesting, long numbers, and as much as passes the edge."""
     texts = cycle(
         [
             b'{"displayName":"a","model":"m","parameters":{"a":[' + b"0," * 5_000_000 + b"0" + b"]}}",
@@ -101,6 +101,8 @@ async def json_trees(attacker: Attacker) -> None:
             b'{"displayName":"' + b"\\u0041" * 1_600_000 + b'"}',
             b"[" + b"{}," * 3_000_000,
             b'{"parameters":{' + b",".join(b'"%d":1' % number for number in range(90_000)) + b"}}",
+            b'{"parameters":{' + b",".join(b'"%d":1' % number for number in range(9_990)) + b"}}",
+            b'{"labels":{' + b",".join(b'"%d":"%s"' % (number, b"x" * 250_000) for number in range(40)) + b"}}",
         ]
     )
     connection = await Http1.open(attacker)
