@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Final
-
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Final
 
 from bench.goals import GOALS
 from bench.rounds import Cell
 from tools.topology import ROOT
+
+if TYPE_CHECKING:
+    import matplotlib as mpl
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 FOLDER: Final = PAGE.with_suffix("")
@@ -112,6 +111,11 @@ def write_run(folder: Path, works: Sequence[str], cells: Sequence[Cell]) -> None
 
 def draw(panels: Panels) -> str:
     """Returns a picture of ``panels``, as SVG; the same panels make the same picture."""
+    # Here, because who draws nothing imports this module, too.
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     names = list(dict.fromkeys(name for bars in panels.values() for name in bars))
     across = min(_COLUMNS, len(panels))
     down = -(-len(panels) // across)
@@ -128,7 +132,7 @@ def draw(panels: Panels) -> str:
     return re.sub(r"(<svg [^>]*>)", rf"\1{_STYLE}", target.getvalue(), count=1)
 
 
-def _draw_panel(axes: mpl.axes.Axes, title: str, bars: Mapping[str, Bar], names: Sequence[str]) -> None:
+def _draw_panel(axes: "mpl.axes.Axes", title: str, bars: Mapping[str, Bar], names: Sequence[str]) -> None:
     axes.set_title(title, fontsize=8, fontweight="bold", loc="left")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final, cast
 
 import grpc
@@ -15,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, MethodOptions
 
 from tests import protos
 from tests.architecture import sources
-from tests.services import owner_of
+from tests.services import Built, owner_of
 from tools.contract.descriptors import comments
 from tools.topology import NAMED
 
@@ -126,12 +127,14 @@ def test_variables_in_paths_cannot_be_given_twice(method: MethodDescriptor) -> N
 def test_an_rpc_has_a_test_class(method: MethodDescriptor) -> None:
     owner = owner_of(method.containing_service)
     assert owner, f"no services/*/*_service/service.py serves {method.containing_service.full_name}"
-    found = [
-        node
-        for _, node in sources.nodes(sources.read(f"services/{owner}/tests/test_*.py"))
-        if isinstance(node, ast.ClassDef) and node.name == f"Test{method.name}"
-    ]
+    found = [name for name in classes_of_tests(owner) if name == f"Test{method.name}"]
     assert len(found) == 1, f"write `class Test{method.name}` in services/{owner}/tests/test_servicer.py"
+
+
+@cache
+def classes_of_tests(owner: Built) -> tuple[str, ...]:
+    nodes = sources.nodes(sources.read(f"services/{owner}/tests/test_*.py"))
+    return tuple(node.name for _, node in nodes if isinstance(node, ast.ClassDef))
 
 
 @every_resource

@@ -341,7 +341,7 @@ class TestConnection:
         watched = f"http://127.0.0.1:{mesh.ports['edge admin']}/stats?filter=upstream_rq_active"
 
         def open_calls() -> int:
-            counts = re.findall(r"(?m)^cluster\.\w+s\.upstream_rq_active: (\d+)", httpx.get(watched).text)
+            counts = re.findall(r"(?m)^cluster\.\w+s\.upstream_rq_active: (\d+)", httpx.get(watched, verify=False).text)
             return sum(map(int, counts))
 
         # The IPA and its deployments.

@@ -34,7 +34,8 @@ def bearer(mesh: Mesh, admin: httpx.Client, tenant: str) -> Iterator[Callable[..
         body = {"displayName": "Grace", "email": f"{secrets.token_hex(4)}@navy.example", "roles": stored}
         id = admin.post("/v1/users", json=body).json()["id"]
         token = identity.mint(mesh.issuer, sub=id, tenant=tenant, roles=claims)
-        clients.append(httpx.Client(base_url=mesh.url, headers={"authorization": f"Bearer {token}"}, timeout=20))
+        credentials = {"authorization": f"Bearer {token}"}
+        clients.append(httpx.Client(base_url=mesh.url, headers=credentials, timeout=20, verify=False))
         return f"/v1/users/{id}", clients[-1]
 
     yield create

@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import copier
-
 from tools.topology import NAMED, ROOT, SERVICES, Mesh
 
 TEMPLATE: Final = Path(__file__).parent
@@ -19,6 +17,8 @@ def render(name: str, target: Path) -> None:
     Raises:
         ValueError: the name is not the plural of one word.
     """
+    import copier
+
     copier.run_copy(str(TEMPLATE), target, data={"name": name}, defaults=True, quiet=True)
     programs = Path(sys.executable).parent
     service, proto = target / "services" / name, target / "proto" / "ameide" / name[:-1] / "v1" / f"{name[:-1]}.proto"

@@ -95,7 +95,8 @@ def _make_key(path: Path) -> None:
 
 def _load(private: Path) -> rsa.RSAPrivateKey:
     try:
-        key = serialization.load_pem_private_key(private.read_bytes(), password=None)
+        # We made it: to check its numbers again takes many times as long as to sign.
+        key = serialization.load_pem_private_key(private.read_bytes(), None, unsafe_skip_rsa_key_validation=True)
     except ValueError as error:
         raise MeshError(f"{private} is no private key ({error}). `make reset` makes a new one.") from error
     assert isinstance(key, rsa.RSAPrivateKey)

@@ -4,16 +4,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
-import httpx2
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import UnauthenticatedError
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.types import TextContent
 
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.callers import REPLIES, rest_refusal
@@ -22,6 +18,9 @@ from tests.e2e.edge.test_error_matrix import failing
 from tests.protos import public_methods
 from tools.contract.descriptors import snake
 
+if TYPE_CHECKING:
+    from mcp import Client
+
 VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 INVALID_PARAMS: Final = -32602
 METHOD_NOT_FOUND: Final = -32601
@@ -29,8 +28,12 @@ ID: Final = "019b7b1c-52ce-7c1e-8a54-3f6d2b9e4c10"
 
 
 @asynccontextmanager
-async def connected(edge: Edge, path: str = "/mcp", mode: str = "auto") -> AsyncIterator[Client]:
-    """Connects the official client."""
+async def connected(edge: Edge, path: str = "/mcp", mode: str = "auto") -> AsyncIterator["Client"]:
+    """Connects the official client, whose import takes seconds: every process of the tests imports this module."""
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
     async with (
         httpx2.AsyncClient(headers=edge.credentials) as http,
         Client(streamable_http_client(f"{edge.url}{path}", http_client=http), mode=mode) as client,
@@ -91,7 +94,7 @@ async def test_the_official_client_lists_and_calls(edge: Edge, backend: Backend,
         assert not (await client.call_tool("batch_get_users", {"ids": ["a", "b"]})).is_error
     assert {tool.name for tool in tools} == {snake(one.name) for one in public_methods() if not one.server_streaming}
     assert not result.is_error
-    assert isinstance(result.content[0], TextContent)
+    assert result.content[0].type == "text"
     assert json.loads(result.content[0].text).items() >= user.items()
     created, changed, several = backend.calls
     assert created.request.user.display_name == user["displayName"]

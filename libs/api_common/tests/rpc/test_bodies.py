@@ -46,7 +46,7 @@ def raw_client(service: TestService, caller: Caller) -> httpx.AsyncClient:
     """Returns what sends bodies that no gRPC client would."""
     headers = {"te": "trailers", "content-type": "application/grpc", **dict(caller.metadata)}
     url = f"http://127.0.0.1:{service.server.grpc_port}"
-    return httpx.AsyncClient(base_url=url, headers=headers, http1=False, http2=True, timeout=20)
+    return httpx.AsyncClient(base_url=url, headers=headers, http1=False, http2=True, timeout=20, verify=False)
 
 
 @bodies

@@ -324,7 +324,7 @@ async def held(settings: Settings) -> AsyncIterator[tuple[TestService, asyncio.E
 
 @asynccontextmanager
 async def operations(server: RunningServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.operations_port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.operations_port}", verify=False) as http:
         yield http
 
 
