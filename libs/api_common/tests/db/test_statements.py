@@ -59,3 +59,20 @@ def test_names_the_table_that_is_written() -> None:
 
 def test_without_a_table_has_a_verb_only() -> None:
     assert compile_statement(select(func.now())).summary == "SELECT"
+
+
+def test_is_read_part_by_part_and_never_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are shared: a page of changes has 270, and 30,000 ways lead to them."""
+    clause = select(users.c.id)
+    for _ in range(3):
+        inner = clause.cte()
+        clause = select(inner.c.id).where(inner.c.id.in_(select(inner.c.id)))
+    asked = list[str]()
+
+    def parts_of(table: Table, **_: object) -> list[ClauseElement]:
+        asked.append(table.name)
+        return []
+
+    monkeypatch.setattr(Table, "get_children", parts_of)
+    assert compile_statement(clause).summary == "SELECT users"
+    assert asked == ["users"]
