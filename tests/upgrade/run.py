@@ -61,6 +61,7 @@ class Cluster:
             await asyncio.wait_for(replica.process.wait(), GRACE_SECONDS)
         except TimeoutError:
             replica.process.kill()  # as a cluster does
+            await replica.process.wait()
             self.killed.append(f"{service.name} of {release.name}")
         await self.start(release, service)
 
@@ -136,13 +137,19 @@ async def play(old: Release, new: Release) -> list[str]:
                     await seen.go_on(STEADY_SECONDS)
             rows.append(await caller.outcome())
             rows.append(f"{len(mesh.killed)} replicas did not end within {GRACE_SECONDS} s and were killed")
-            check(seen)
+            check(seen, mesh.stand)
     return rows
 
 
-def check(seen: Load) -> None:
-    """Every call was answered with OK."""
-    assert not seen.failures, Counter(seen.failures.values()).most_common(10)
+def check(seen: Load, stand: Stand) -> None:
+    """Every call was answered with OK; otherwise says which were not, and what services had to say meanwhile."""
+    warnings = [
+        f"{log.stem}: {line}"
+        for log in sorted(stand.mesh.folder.glob("*.log"))
+        for line in log.read_text().splitlines()
+        if '"level":"info"' not in line
+    ]
+    assert not seen.failures, "\n".join([f"call {n}: {text}" for n, text in seen.failures.items()] + warnings[-200:])
 
 
 class Client(Caller):
