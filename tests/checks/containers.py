@@ -1,7 +1,7 @@
 """`make test-containers`: the tests of services and database against Postgres in containers that want passwords.
 
-It needs docker or podman, and a registry that has `postgres:16`, `17` and `18`, or images of these names. For podman it
-starts the API that testcontainers asks. `VERSIONS="17"` takes one.
+It needs docker or podman, and `postgres:16`, `17` and `18` from a registry or here; where they are not, it builds
+images of its own. For podman it starts the API that testcontainers asks. `VERSIONS="17"` takes one.
 """
 
 import os
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.checks.postgres_image import build
 from tests.checks.table import Table
 from tools.topology import ROOT
 
@@ -50,9 +51,10 @@ def engine() -> Iterator[tuple[str, Mapping[str, str]]]:
 def test_on(version: str, program: str, told: Mapping[str, str], seen: list[str]) -> None:
     """Runs the tests on one version of Postgres."""
     image = f"docker.io/library/postgres:{version}"
-    has = _runs(program, "image", "inspect", image) or _runs(program, "pull", image)
-    assert has, f"{image} is neither here nor in a registry that answers"
-    environment = {**os.environ, **told, "TEST_DATABASE": "container", "TEST_POSTGRES": version}
+    if not _runs(program, "image", "inspect", image) and not _runs(program, "pull", image):
+        image = build(program, version)
+        seen.append("an image of our own")
+    environment = {**os.environ, **told, "TEST_DATABASE": "container", "TEST_POSTGRES": image}
     words = [sys.executable, "-m", "pytest", "-q", "-n", "2", *SERVICES, "libs/api_common/tests/db"]
     log = LOGS / f"{version}.log"
     with log.open("w") as output:

@@ -20,7 +20,7 @@ from sqlalchemy import ClauseElement
 
 from libs.api_common.tests.example.service import SERVICE
 from libs.api_common.tests.issuer import Issuer
-from libs.api_common.tests.postgres import Observer
+from libs.api_common.tests.postgres import Observer, is_older_than_17
 from libs.api_common.tests.units import NAME, Opening
 
 if TYPE_CHECKING:
@@ -38,6 +38,13 @@ def older_postgres_url() -> Iterator[str]:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+@pytest.fixture
+async def reads_alone(postgres_url: str) -> None:
+    """Skips a test of reads without a transaction around them where the server knows none (ADR 30)."""
+    if await is_older_than_17(postgres_url):
+        pytest.skip("Before Postgres 17 a read is a transaction of several statements (ADR 30)")
 
 
 @pytest.fixture(scope="session")

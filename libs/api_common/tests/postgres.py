@@ -62,3 +62,12 @@ class Observer:
             self._name,
         )
         return found
+
+
+async def is_older_than_17(url: str) -> bool:
+    """Tells whether the server lacks `transaction_timeout` and builtin locales."""
+    connection = await asyncpg.connect(url)
+    try:
+        return connection.get_server_version().major < 17
+    finally:
+        await connection.close()

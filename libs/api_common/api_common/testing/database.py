@@ -1,6 +1,6 @@
 """A real Postgres: at `TEST_DATABASE_URL`, in a container if `TEST_DATABASE=container`, else the embedded one.
 
-`TEST_POSTGRES` is the version in the container.
+`TEST_POSTGRES` is the image of the container.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ def postgres_server() -> Iterator[str]:
         from testcontainers.community.postgres import PostgresContainer
 
         settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-        image, password = f"postgres:{os.environ.get('TEST_POSTGRES', '18')}", "a:b/c@d%20é?#"
+        image, password = os.environ.get("TEST_POSTGRES", "postgres:18"), "a:b/c@d%20é?#"
         with PostgresContainer(image, password=password, driver=None).with_command(settings) as container:
             yield container.get_connection_url()
     else:

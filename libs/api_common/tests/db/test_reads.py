@@ -44,6 +44,7 @@ class TestReads:
         assert await read_count(database, tenant_id) == 1
         assert await read_count(database, f"{tenant_id}-other") == 0
 
+    @pytest.mark.usefixtures("reads_alone")
     async def test_see_what_was_committed_meanwhile(self, opening: Opening, tenant_id: str) -> None:
         database = await opening(pool_size=2)
         async with unit(database, tenant_id, read_only=True) as transaction:
@@ -110,6 +111,7 @@ class TestReads:
         finally:
             await database.close()
 
+    @pytest.mark.usefixtures("reads_alone")
     async def test_begin_anew_on_another_connection(
         self, opening: Opening, users_database: TestDatabase, tenant_id: str, observer: Observer
     ) -> None:

