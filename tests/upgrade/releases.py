@@ -1,11 +1,9 @@
 """The release before this one, taken from git."""
 
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -31,8 +29,7 @@ class Release:
     def check_out(cls, revision: str, folder: Path) -> Self:
         """Writes the tree of ``revision`` into ``folder``, with what is generated from its contract."""
         archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True)
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-            tar.extractall(folder, filter="data")
+        subprocess.run(["tar", "--extract", "--directory", str(folder)], input=archive.stdout, check=True)
         # What its protos import; otherwise it would be downloaded again.
         shutil.copytree(ROOT / "third_party", folder / "third_party", dirs_exist_ok=True)
         release = cls(revision[:12], folder)

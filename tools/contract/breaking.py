@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +18,7 @@ BUF = Path(sys.executable).with_name("buf")
 def main() -> int:
     """Returns buf's exit code, or 0 after a message if there is nothing to compare with."""
     for reference in REFERENCES:
-        command = ["git", "archive", reference, "proto", "buf.yaml"]
+        command = ["git", "archive", "--format=zip", reference, "proto", "buf.yaml"]
         archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
         if archive.returncode == 0:
             return _compare(reference, archive.stdout)
@@ -28,8 +28,8 @@ def main() -> int:
 
 def _compare(reference: str, archive: bytes) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
+        with zipfile.ZipFile(BytesIO(archive)) as packed:
+            packed.extractall(folder)
         # Both sides import the same third-party protos, which are not compared.
         shutil.copytree(ROOT / "third_party", Path(folder) / "third_party")
         result = subprocess.run([BUF, "breaking", "--against", folder], cwd=ROOT, check=False)

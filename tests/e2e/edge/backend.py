@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -104,7 +104,9 @@ async def listening(meet: Meeting, port: int, certs: Path) -> AsyncIterator[None
     finally:
         server.close()
         for writer in writers:
-            writer.transport.abort()
+            # A transport that was closed twice cannot be aborted by Python 3.11.2, which Debian 12 has.
+            with suppress(AttributeError):
+                writer.transport.abort()
         await server.wait_closed()
 
 
