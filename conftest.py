@@ -2,6 +2,8 @@
 
 import gc
 import importlib
+import os
+import sys
 from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 _ROOT = Path(__file__).parent
+# Node.js and npm are those of .venv, also where pytest was started without make.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 _SHARED = sorted([*_ROOT.glob("services/*/tests/plugin.py"), *_ROOT.glob("tests/**/plugin.py")])
 """Fixtures that more than one folder uses; those of one folder stand in its conftest.py."""
 pytest_plugins = [

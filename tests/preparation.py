@@ -7,6 +7,7 @@ pytest-xdist compiles for itself. What fails here is tried again, and reported, 
 import subprocess
 import sys
 
+from tests.e2e.browser import SOURCE, find_chromium
 from tests.node_packages import installed
 from tests.protos import ROOT
 from tools.clients import typescript
@@ -17,7 +18,9 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider"], check=False)
     typescript.build()
     for lock in (ROOT / "clients/console/package-lock.json", *sorted(ROOT.glob("tests/**/package-lock.json"))):
-        installed(lock.parent)
+        if lock.parent != SOURCE:
+            installed(lock.parent)
+    find_chromium()
 
 
 if __name__ == "__main__":

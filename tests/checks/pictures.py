@@ -1,6 +1,6 @@
 """`make pictures`: draws `docs/images` from a running mesh: the console, and a dashboard from a real scrape.
 
-It needs Chromium and `prometheus` (Debian and Ubuntu: apt install prometheus) and takes three minutes. A browser draws
+It needs `prometheus` (Debian and Ubuntu: apt install prometheus) and takes three minutes. A browser draws
 the panels: each line is what the dashboard's own expression gave Prometheus.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from selenium import webdriver
-from selenium.webdriver.common.keys import Keys
+from playwright.sync_api import Page
 
 from tests.checks.prometheus import STATE, Prometheus, filled, mesh_up, write_configuration
-from tests.e2e.pages import chromium, find, says, seen_as
+from tests.e2e.browser import chromium
+from tests.e2e.pages import SIZE, find, says
 from tests.e2e.started import token
-from tests.e2e.test_console import DEFINITION
+from tests.e2e.test_console import DEFINITION, go, sign_in
 from tools.topology import ROOT, Mesh
 
 IMAGES: Final = ROOT / "docs" / "images"
@@ -65,16 +65,15 @@ def work(mesh: Mesh) -> str:
     return ipa
 
 
-def console(browser: webdriver.Chrome, mesh: Mesh, ipa: str) -> None:
-    with seen_as(browser, "light", 1280):
-        browser.get(f"{mesh.url}/console")
-        find(browser, "[name=credential]").send_keys(token(mesh, "acme", "admin"), Keys.ENTER)
-        says(browser, "#account", "acme")
-        browser.execute_script("location.hash = arguments[0]", f"/ipas/{ipa}")
-        says(browser, "h1", "Invoices in Rotterdam")
-        find(browser, ".graph svg")
-        says(browser, "[data-state=DEPLOYED]", "The IPA is at work.")
-        browser.save_screenshot(str(IMAGES / "console.png"))
+def console(page: Page, mesh: Mesh, ipa: str) -> None:
+    page.goto(f"{mesh.url}/console")
+    sign_in(page, token(mesh, "acme", "admin"))
+    says(page, "#account", "acme")
+    go(page, f"/ipas/{ipa}")
+    says(page, "h1", "Invoices in Rotterdam")
+    find(page, ".graph svg")
+    says(page, "[data-state=DEPLOYED]", "The IPA is at work.")
+    page.screenshot(path=IMAGES / "console.png")
 
 
 def line(points: list[tuple[float, float]], colour: str, highest: float, start: float, end: float) -> str:
@@ -102,18 +101,17 @@ def panel(prometheus: Prometheus, described: dict[str, Any], start: float, end: 
     return f"<section><h2>{html.escape(described['title'])}</h2>{drawing}<ul>{''.join(items)}</ul></section>"
 
 
-def dashboard(browser: webdriver.Chrome, prometheus: Prometheus, start: float) -> None:
+def dashboard(page: Page, prometheus: Prometheus, start: float) -> None:
     described = json.loads(DASHBOARD.read_text())
     end = time.time()
     series = [one for one in described["panels"] if one["type"] == "timeseries"][:PANELS]
     drawn = "".join(panel(prometheus, one, start, end) for one in series)
-    page = Path(STATE / "dashboard.html")
-    page.write_text(
+    written = Path(STATE / "dashboard.html")
+    written.write_text(
         f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><h1>{described['title']}</h1><main>{drawn}</main>"
     )
-    with seen_as(browser, "light", 1280):
-        browser.get(page.as_uri())
-        browser.save_screenshot(str(IMAGES / "dashboard.png"))
+    page.goto(written.as_uri())
+    page.screenshot(path=IMAGES / "dashboard.png")
 
 
 def main() -> None:
@@ -122,12 +120,13 @@ def main() -> None:
     shutil.rmtree(STATE, ignore_errors=True)
     STATE.mkdir(parents=True)
     with mesh_up() as mesh, chromium() as browser:
+        page = browser.new_page(viewport=SIZE, color_scheme="light")
         prometheus = Prometheus(7790 + mesh.port_offset)
         with prometheus.running(write_configuration(mesh)):
             start = time.time()
             ipa = work(mesh)
-            dashboard(browser, prometheus, start)
-        console(browser, mesh, ipa)
+            dashboard(page, prometheus, start)
+        console(page, mesh, ipa)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from typing import Final
 
 import httpx
 import pytest
-from selenium import webdriver
+from playwright.sync_api import Browser, Page
 
-from tests.e2e.pages import chromium
+from tests.e2e.browser import chromium
+from tests.e2e.pages import SIZE
 from tests.e2e.started import Command, run, running, token
 from tests.ports import mesh_offset
 from tools.topology import Mesh
@@ -52,6 +53,13 @@ def open_client(mesh: Mesh) -> Iterator[Callable[..., httpx.Client]]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    with chromium() as driver:
-        yield driver
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that remembers nothing."""
+    with browser.new_context(viewport=SIZE) as context:
+        yield context.new_page()

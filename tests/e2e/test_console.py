@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import httpx
 import pytest
-from selenium import webdriver
-from selenium.webdriver.common.keys import Keys
+from playwright.sync_api import Page, expect
 
+from tests.checks.waiting import wait_until
 from tests.e2e.line import Line
-from tests.e2e.pages import find, holds, logged, opened, patience, press, requested, says, text_of
+from tests.e2e.pages import find, holds, logged, press, requested, says, text_of
 from tests.e2e.started import token
 from tools.topology import Mesh
 
@@ -75,55 +75,56 @@ def tenant(mesh: Mesh, open_client: Callable[..., httpx.Client]) -> Tenant:
 
 
 @pytest.fixture
-def console(browser: webdriver.Chrome, mesh: Mesh) -> Iterator[webdriver.Chrome]:
+def console(page: Page, mesh: Mesh) -> Page:
     """The page, just opened; nobody is signed in."""
-    yield opened(browser, f"{mesh.url}/console")
-    browser.execute_script("sessionStorage.clear()")
-    browser.get("about:blank")
+    page.goto(f"{mesh.url}/console")
+    return page
 
 
-def sign_in(page: webdriver.Chrome, credential: str) -> None:
-    find(page, "[name=credential]").send_keys(credential, Keys.ENTER)
+def sign_in(page: Page, credential: str) -> None:
+    enter(page, "[name=credential]", credential)
 
 
-def go(page: webdriver.Chrome, path: str) -> None:
-    page.execute_script("location.hash = arguments[0]", path)
+def enter(page: Page, field: str, text: str) -> None:
+    find(page, field).fill(text)
+    page.keyboard.press("Enter")
 
 
-def is_live(page: webdriver.Chrome) -> None:
+def go(page: Page, path: str) -> None:
+    page.evaluate("(path) => { location.hash = path; }", path)
+
+
+def is_live(page: Page) -> None:
     says(page, ".pill", "Live")
 
 
-def rows(page: webdriver.Chrome) -> list[str]:
-    found: list[str] = page.execute_script("return [...document.querySelectorAll('.rows a')].map((a) => a.textContent)")
-    return found
+def rows(page: Page) -> list[str]:
+    return page.locator(".rows a").all_text_contents()
 
 
-def shows(page: webdriver.Chrome, *names: str) -> None:
-    patience(page).until(lambda _: rows(page) == list(names), f"{names} are not shown")
+def shows(page: Page, *names: str) -> None:
+    expect(page.locator(".rows a")).to_have_text(list(names))
 
 
 class TestSignIn:
-    def test_at_a_click_where_the_development_issuer_is(self, console: webdriver.Chrome, mesh: Mesh) -> None:
+    def test_at_a_click_where_the_development_issuer_is(self, console: Page, mesh: Mesh) -> None:
         press(console, ".card div button")
         says(console, "#account", "ada of acme")
         is_live(console)
         # The token is in this tab, and nowhere else.
-        assert console.current_url == f"{mesh.url}/console"
-        kept = "return [localStorage.length, document.cookie, Object.keys(sessionStorage)]"
-        assert console.execute_script(kept) == [0, "", ["ameide.credential"]]
+        assert console.url == f"{mesh.url}/console"
+        kept = "[localStorage.length, document.cookie, Object.keys(sessionStorage)]"
+        assert console.evaluate(kept) == [0, "", ["ameide.credential"]]
         press(console, "#account button")
         find(console, "[name=credential]")
-        assert console.execute_script("return sessionStorage.length") == 0
+        assert console.evaluate("sessionStorage.length") == 0
 
-    def test_takes_no_token_that_it_has_not_asked_for(
-        self, browser: webdriver.Chrome, tenant: Tenant, mesh: Mesh
-    ) -> None:
-        page = opened(browser, f"{mesh.url}/console#token={tenant.token('admin')}&state=")
+    def test_takes_no_token_that_it_has_not_asked_for(self, page: Page, tenant: Tenant, mesh: Mesh) -> None:
+        page.goto(f"{mesh.url}/console#token={tenant.token('admin')}&state=")
         find(page, "[name=credential]")
-        assert page.current_url == f"{mesh.url}/console"
+        assert page.url == f"{mesh.url}/console"
 
-    def test_with_an_api_key(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_with_an_api_key(self, console: Page, tenant: Tenant) -> None:
         account = tenant.post("/v1/serviceAccounts", displayName="Reports", roles=["viewer"])
         key = tenant.post(f"/v1/serviceAccounts/{account['id']}/keys", displayName="One")
         tenant.workflow("Seen with a key")
@@ -131,29 +132,29 @@ class TestSignIn:
         says(console, "#account", "an API key")
         shows(console, "Seen with a key")
 
-    def test_says_why_it_cannot(self, console: webdriver.Chrome) -> None:
+    def test_says_why_it_cannot(self, console: Page) -> None:
         sign_in(console, "no token")
         says(console, ".refusal", "UNAUTHENTICATED")
         find(console, "[name=credential]")
 
 
 class TestLook:
-    def test_finds_a_workflow_and_its_graph(self, console: webdriver.Chrome, tenant: Tenant, mesh: Mesh) -> None:
+    def test_finds_a_workflow_and_its_graph(self, console: Page, tenant: Tenant, mesh: Mesh) -> None:
         for name in ("Pay an invoice", "Welcome a colleague"):
             tenant.workflow(name)
         sign_in(console, tenant.token("viewer"))
         shows(console, "Welcome a colleague", "Pay an invoice")
-        find(console, "[name=filter]").send_keys("invoice", Keys.ENTER)
+        enter(console, "[name=filter]", "invoice")
         shows(console, "Pay an invoice")
         press(console, ".rows a")
         says(console, "h1", "Pay an invoice")
-        drawn = "return [...document.querySelectorAll('svg title')].map((one) => one.textContent)"
+        drawn = "[...document.querySelectorAll('svg title')].map((one) => one.textContent)"
         find(console, ".graph svg")
         steps = [node["displayName"] for node in DEFINITION["nodes"]]
-        assert sorted(console.execute_script(drawn)) == sorted([*steps, "payee is new"])
-        places = "return [...document.querySelectorAll('.node rect')].map((one) => Number(one.getAttribute('y')))"
+        assert sorted(console.evaluate(drawn)) == sorted([*steps, "payee is new"])
+        places = "[...document.querySelectorAll('.node rect')].map((one) => Number(one.getAttribute('y')))"
         # The steps follow each other downwards.
-        assert console.execute_script(places) == sorted(set(console.execute_script(places)))
+        assert console.evaluate(places) == sorted(set(console.evaluate(places)))
         press(console, ".graph summary")
         assert "Is the payee known? (decision), then Ask the purchaser if payee is new, or Booked" in text_of(
             console, ".graph ol"
@@ -164,13 +165,13 @@ class TestLook:
         exact = find(console, ".facts time").get_attribute("title")
         assert exact and re.search(r"\d\d:\d\d:\d\d", exact), exact
 
-        assert logged(console, "browser") == []
+        assert logged(console) == []
         asked = {url.partition("?")[0] for url in requested(console)}
         calls = [f"WorkflowService/{name}" for name in ("ListWorkflows", "WatchWorkflows", "GetWorkflow")]
         rpcs = [f"/ameide.workflow.v1.{name}" for name in (*calls, "WorkflowService/ListWorkflowRevisions")]
         assert asked == {f"{mesh.url}{path}" for path in (*OWN, *rpcs)}
 
-    def test_follows_what_happens(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_follows_what_happens(self, console: Page, tenant: Tenant) -> None:
         sign_in(console, tenant.token("viewer"))
         says(console, ".empty", "There is no workflow yet.")
         go(console, "/agents")
@@ -187,27 +188,27 @@ class TestLook:
         tenant.api.delete(path).raise_for_status()
         says(console, ".empty", "There is no agent yet.")
 
-    def test_has_pages(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_has_pages(self, console: Page, tenant: Tenant) -> None:
         names = [f"Person {number}" for number in range(22)]
         people = [{"user": {"displayName": one, "email": f"{one[7:]}@example.com"}} for one in names]
         tenant.post("/v1/users:batchCreate", requests=people)
         sign_in(console, tenant.token("viewer"))
         go(console, "/users")
-        patience(console).until(lambda _: len(rows(console)) == 20)
+        expect(console.locator(".rows a")).to_have_count(20)
         first = rows(console)
         press(console, ".pages button:last-child")
-        patience(console).until(lambda _: len(rows(console)) == 2)
+        expect(console.locator(".rows a")).to_have_count(2)
         assert sorted([*first, *rows(console)]) == sorted(names)
         press(console, ".pages button:first-child")
         shows(console, *first)
 
-    def test_explains_a_filter_that_is_none(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_explains_a_filter_that_is_none(self, console: Page, tenant: Tenant) -> None:
         sign_in(console, tenant.token("viewer"))
-        find(console, "[name=filter]").send_keys("colour = 1", Keys.ENTER)
+        enter(console, "[name=filter]", "colour = 1")
         says(console, ".refusal", "INVALID_FILTER")
         assert "`colour`" in text_of(console, ".refusal")
 
-    def test_shows_limits_to_those_who_may(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_shows_limits_to_those_who_may(self, console: Page, tenant: Tenant) -> None:
         tenant.workflow()
         sign_in(console, tenant.token("admin"))
         is_live(console)
@@ -220,12 +221,12 @@ class TestLook:
 
 
 class TestDeploy:
-    def test_watches_it_arrive(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_watches_it_arrive(self, console: Page, tenant: Tenant) -> None:
         ipa = tenant.ipa(agent_is_ready=True)
         sign_in(console, tenant.token("editor", "admin"))
         go(console, f"/ipas/{ipa['id']}")
         says(console, "ameide-deployments", "Never deployed.")
-        assert "Invoice reader" in text_of(console, ".graph svg")
+        assert "Invoice reader" in str(find(console, ".graph svg").text_content())
         press(console, "[data-verb=deploy]")
         says(console, "[data-state=DEPLOYED]", "The IPA is at work.")
         says(console, ".title", "Deployed")
@@ -240,7 +241,7 @@ class TestDeploy:
         says(console, "[data-state=RETIRED]", "Retirement")
         says(console, ".title", "Retired")
 
-    def test_sees_what_was_done_being_undone(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_sees_what_was_done_being_undone(self, console: Page, tenant: Tenant) -> None:
         ipa = tenant.ipa(agent_is_ready=False)
         sign_in(console, tenant.token("admin"))
         go(console, f"/ipas/{ipa['id']}")
@@ -252,7 +253,7 @@ class TestDeploy:
 
 
 class TestRefusal:
-    def test_is_explained(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_is_explained(self, console: Page, tenant: Tenant) -> None:
         workflow = tenant.post("/v1/workflows", displayName="Empty")
         sign_in(console, tenant.token("admin"))
         go(console, f"/workflows/{workflow['id']}")
@@ -262,7 +263,7 @@ class TestRefusal:
         assert "INVALID_GRAPH" in said
         assert re.search(r"Request id [0-9a-f-]{36}", said)
 
-    def test_names_the_missing_right(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_names_the_missing_right(self, console: Page, tenant: Tenant) -> None:
         workflow = tenant.workflow()
         sign_in(console, tenant.token("viewer"))
         go(console, f"/workflows/{workflow['id']}")
@@ -270,15 +271,13 @@ class TestRefusal:
         says(console, ".refusal", "PERMISSION_DENIED")
         assert "An admin of your tenant can give you another role." in text_of(console, ".refusal")
 
-    def test_a_deletion_is_confirmed_and_can_be_taken_back(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_a_deletion_is_confirmed_and_can_be_taken_back(self, console: Page, tenant: Tenant) -> None:
         workflow = tenant.workflow()
         sign_in(console, tenant.token("admin"))
         go(console, f"/workflows/{workflow['id']}")
         press(console, "[data-verb=delete]")
-        find(console, "dialog button").send_keys(Keys.ESCAPE)
-        patience(console).until(
-            lambda page: page.execute_script("return document.activeElement.dataset.verb") == "delete"
-        )
+        find(console, "dialog button").press("Escape")
+        expect(console.locator("[data-verb=delete]")).to_be_focused()
         press(console, "[data-verb=delete]")
         press(console, "dialog .danger")
         says(console, ".title", "Deleted")
@@ -304,35 +303,25 @@ def line_to(port: int) -> Iterator[tuple[str, Callable[[], object]]]:
         loop.close()
 
 
-@contextmanager
-def offline(page: webdriver.Chrome) -> Iterator[None]:
-    """Lets the browser open no connection."""
-    conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    page.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, **conditions})
-    try:
-        yield
-    finally:
-        page.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **conditions})
-
-
 class TestConnection:
-    def test_that_is_lost_goes_on_where_it_was(self, console: webdriver.Chrome, mesh: Mesh, tenant: Tenant) -> None:
+    def test_that_is_lost_goes_on_where_it_was(self, console: Page, mesh: Mesh, tenant: Tenant) -> None:
         tenant.workflow("Before")
         with line_to(mesh.ports["edge http"]) as (url, cut):
-            console.get(f"{url}/console")
+            console.goto(f"{url}/console")
             sign_in(console, tenant.token("viewer"))
             is_live(console)
             shows(console, "Before")
-            with offline(console):
-                cut()
-                says(console, ".pill", "Connection lost. Trying again…")
-                tenant.workflow("Meanwhile")
+            console.context.set_offline(True)
+            cut()
+            says(console, ".pill", "Connection lost. Trying again…")
+            tenant.workflow("Meanwhile")
+            console.context.set_offline(False)
             is_live(console)
             shows(console, "Meanwhile", "Before")
             tenant.workflow("After")
             shows(console, "After", "Meanwhile", "Before")
 
-    def test_holds_no_watch_that_nobody_sees(self, console: webdriver.Chrome, mesh: Mesh, tenant: Tenant) -> None:
+    def test_holds_no_watch_that_nobody_sees(self, console: Page, mesh: Mesh, tenant: Tenant) -> None:
         ipa = tenant.ipa(agent_is_ready=True)
         sign_in(console, tenant.token("viewer"))
         for path in ("/users", "/agents", f"/workflows/{ipa['workflowId']}", "/ipas", f"/ipas/{ipa['id']}"):
@@ -345,13 +334,13 @@ class TestConnection:
             return sum(map(int, counts))
 
         # The IPA and its deployments.
-        patience(console).until(lambda _: open_calls() == 2)
+        wait_until(lambda: open_calls() == 2)
         go(console, "/limits")
-        patience(console).until(lambda _: open_calls() == 0)
+        wait_until(lambda: open_calls() == 0)
 
 
 class TestEverybody:
-    def test_can_read_every_view(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_can_read_every_view(self, console: Page, tenant: Tenant) -> None:
         ipa = tenant.ipa(agent_is_ready=False)
         long = {"displayName": "W" * 200, "labels": {"label-" + "x" * 57: "y" * 255}, "description": "z" * 3000}
         agent = tenant.post("/v1/agents", model="reader-1", instructions="i" * 3000, **long)
@@ -376,24 +365,23 @@ class TestEverybody:
         press(console, "[data-verb=delete]")
         holds(console, "the question", "dialog .danger")
 
-    def test_needs_no_mouse(self, console: webdriver.Chrome, tenant: Tenant) -> None:
+    def test_needs_no_mouse(self, console: Page, tenant: Tenant) -> None:
         tenant.workflow()
         sign_in(console, tenant.token("admin"))
         shows(console, "Pay an invoice")
 
         def focused() -> str:
-            text: str = console.switch_to.active_element.text
-            return text
+            return text_of(console, ":focus")
 
         # Who opens a page is at its heading, and screen readers begin there.
         assert focused() == "Workflows"
         for stop in ("", "", "Apply", "Pay an invoice"):
-            console.switch_to.active_element.send_keys(Keys.TAB)
+            console.keyboard.press("Tab")
             assert focused() == stop
-        console.switch_to.active_element.send_keys(Keys.ENTER)
+        console.keyboard.press("Enter")
         says(console, "h1", "Pay an invoice")
         assert focused() == "Pay an invoice"
-        console.switch_to.active_element.send_keys(Keys.TAB)
-        console.switch_to.active_element.send_keys(Keys.ENTER)
+        console.keyboard.press("Tab")
+        console.keyboard.press("Enter")
         says(console, ".title", "Published")
         says(console, ".history", "revision 1")

@@ -25,8 +25,6 @@ def main() -> None:
             print(wheel.relative_to(ROOT))
         typescript.build()
         print(typescript.package(DIST).relative_to(ROOT))
-    except typescript.MissingProgramError as error:
-        raise SystemExit(str(error)) from None
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"{' '.join(map(str, error.cmd))} failed; what it said is above") from None
 

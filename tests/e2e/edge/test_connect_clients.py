@@ -17,9 +17,9 @@ from typing import Any, Final
 import pytest
 from ameide.user.v1 import user_pb2 as pb
 from api_common.errors import DomainError, FieldViolation, ValidationError, render
-from selenium import webdriver
 from users_service.errors import EmailTakenError
 
+from tests.e2e.browser import chromium
 from tests.e2e.edge.backend import Backend
 from tests.e2e.edge.histories import watch_users
 from tests.e2e.edge.plugin import Edge
@@ -56,8 +56,7 @@ PARTS: Final = {
     "@connectrpc/connect-web": ("",),
 }
 PAGE: Final = """
-const [edge, token, codec, done] = arguments;
-const load = async () => {
+async ([edge, token, codec]) => {
   const { createConnectTransport } = await import("@connectrpc/connect-web");
   const { calls } = await import("/dist/test/connect-calls.js");
   const transport = (token) => createConnectTransport({
@@ -65,17 +64,13 @@ const load = async () => {
     interceptors: token ? [(next) => (call) => (call.header.set("authorization", `Bearer ${token}`), next(call))] : [],
   });
   return calls(transport(token), transport());
-};
-load().then(done, (error) => done(String(error)));
+}
 """
 
 
 @pytest.fixture(scope="module")
 def built() -> None:
-    try:
-        typescript.build()
-    except typescript.MissingProgramError as error:
-        pytest.fail(str(error))
+    typescript.build()
 
 
 async def create(request: pb.CreateUserRequest, context: Any) -> pb.User:
@@ -164,13 +159,12 @@ def origin(built: None) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("codec", ["proto", "json"])
-async def test_connect_web(
-    edge: Edge, answering: list[str], browser: webdriver.Chrome, origin: str, codec: str
-) -> None:
+async def test_connect_web(edge: Edge, answering: list[str], origin: str, codec: str) -> None:
     def run() -> Any:
-        browser.get(origin)
-        browser.set_script_timeout(60)
-        return browser.execute_async_script(PAGE, edge.url, edge.token, codec)
+        with chromium() as browser:
+            page = browser.new_page()
+            page.goto(origin)
+            return page.evaluate(PAGE, [edge.url, edge.token, codec])
 
     assert await asyncio.to_thread(run) == SEEN
     await both_ended(answering)
