@@ -71,12 +71,21 @@ function errors(system) {
     return h("table", { className: "refusals" }, h("caption", {}, "Refusals"), h("tbody", {}, rows.toArray()));
   }
 
+  /** The body of each error that was recorded, closed at first. */
+  function bodies(shared) {
+    const examples = shared.toList().flatMap((one) => one.getIn(["content", "application/json", "examples"])?.entrySeq() ?? []);
+    const recorded = examples.filter(([, one]) => one.get("summary") === "A recorded answer").sortBy(([name]) => name);
+    const body = (one) => h("pre", { tabIndex: 0 }, JSON.stringify(one.get("value"), null, 2));
+    return recorded.map(([name, one]) => h("details", { key: name }, h("summary", {}, `${name}: a recorded answer`), body(one)));
+  }
+
   /** The tag without operations, whose description is the table; each row can be led to. */
   function Errors() {
-    const tag = system.specSelectors.specJson().get("tags").last();
+    const spec = system.specSelectors.specJson();
+    const tag = spec.get("tags").last();
     const source = tag.get("description").replace(/^\| `([A-Z_]+)`/gm, '| <code id="$1" tabindex="-1">$1</code>');
     const table = h(system.getComponent("Markdown"), { source });
-    return h("section", { className: "errors" }, h("h3", { className: "opblock-tag" }, tag.get("name")), table);
+    return h("section", { className: "errors" }, h("h3", { className: "opblock-tag" }, tag.get("name")), table, bodies(spec.getIn(["components", "responses"])));
   }
 
   const followed = (Original) => (props) => h(Fragment, {}, h("h2", {}, "Operations"), h(Original, props));

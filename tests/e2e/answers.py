@@ -1,4 +1,4 @@
-"""Records an answer of every operation, and the refusals that any client can provoke at once.
+"""Records an answer of every operation, and a refusal of every reason that a client can provoke at once.
 
 A tenant calls each operation once, in an order in which it succeeds; then come the refusals.
 
@@ -25,6 +25,12 @@ STEP: Final = timedelta(minutes=5)
 UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 KEY: Final = re.compile(r"ameide_([0-9a-f]{12})(\w*)")
+KEY_OF_EMPTY: Final = {"idempotency-key": "empty"}
+KEY_OF_KEY: Final = {"idempotency-key": "key"}
+NAMED: Final = {"displayName": "One"}
+TOOL: Final = {"name": "read", "inputSchema": {"type": "object"}}
+AGENT: Final = {"displayName": "Invoice reader", "model": "reader-1"}
+IPA: Final = {"displayName": "Invoices", "workflowId": "{workflow}", "workflowRevision": 1}
 REFUSED: Final[dict[str, tuple[str, str, Json]]] = {
     "INVALID_REQUEST": ("POST", "/v1/users", {"json": {}}),
     "UNAUTHENTICATED": ("GET", "/v1/users", {"headers": {"authorization": "Bearer no-token"}}),
@@ -38,10 +44,47 @@ REFUSED: Final[dict[str, tuple[str, str, Json]]] = {
     ),
     "UNSUPPORTED_MEDIA_TYPE": ("POST", "/v1/users", {"content": b"{}", "headers": {"content-type": "text/plain"}}),
     "HEADERS_TOO_LARGE": ("GET", "/v1/users", {"headers": {"x-more": "x" * 20_000}}),
+    "INVALID_FILTER": ("GET", "/v1/users", {"params": {"filter": 'color = "red"'}}),
+    "INVALID_ORDER_BY": ("GET", "/v1/users", {"params": {"orderBy": "color"}}),
+    "INVALID_PAGE_TOKEN": ("GET", "/v1/users", {"params": {"pageToken": "none"}}),
+    "INVALID_RESUME_TOKEN": ("GET", "/v1/users:watch", {"params": {"resumeToken": "none"}}),
+    "INVALID_UPDATE_MASK": ("PATCH", "/v1/users/{user}", {"params": {"updateMask": "color"}, "json": {}}),
+    "EMAIL_TAKEN": ("POST", "/v1/users", {"json": {"displayName": "Grace", "email": "grace@navy.example"}}),
+    "NOT_DELETED": ("POST", "/v1/users/{user}:undelete", {"json": {}}),
+    "INVALID_STATE": ("POST", "/v1/ipas/{retired}:deploy", {"json": {}}),
+    "INVALID_TOOLS": ("POST", "/v1/agents", {"json": AGENT | {"tools": [TOOL, TOOL]}}),
+    "INVALID_GRAPH": ("POST", "/v1/workflows/{empty}:publish", {"json": {}}),
+    "INCOMPLETE_IPA": ("POST", "/v1/ipas/{bare}:deploy", {"json": {}}),
+    "WORKFLOW_NOT_FOUND": ("POST", "/v1/ipas", {"json": IPA | {"workflowId": NEVER}}),
+    "WORKFLOW_REVISION_NOT_FOUND": ("POST", "/v1/ipas", {"json": IPA | {"workflowRevision": 9}}),
+    "AGENT_NOT_FOUND": ("POST", "/v1/ipas", {"json": IPA | {"agentBindings": {"{node}": NEVER}}}),
+    "INVALID_BINDINGS": ("POST", "/v1/ipas", {"json": IPA | {"agentBindings": {"none": NEVER}}}),
+    "IDEMPOTENCY_KEY_REUSED": ("POST", "/v1/workflows", {"json": {"displayName": "Other"}, "headers": KEY_OF_EMPTY}),
+    "SECRET_SHOWN_ONCE": ("POST", "/v1/serviceAccounts/{account}/keys", {"json": NAMED, "headers": KEY_OF_KEY}),
+    "API_KEY_LIMIT_REACHED": ("POST", "/v1/serviceAccounts/{account}/keys", {"json": NAMED}),
+    "STILL_REFERENCED": ("DELETE", "/v1/agents/{held}", {}),
     # The last: of somebody without a role.
     "PERMISSION_DENIED": ("GET", "/v1/users", {}),
 }
-"""The request that provokes each refusal: verb, path, and what else httpx is told."""
+"""The request that provokes each refusal: verb, path, and what else httpx is told; what is in braces is prepared."""
+NOT_AT_ONCE: Final = {
+    "ALREADY_EXISTS": "each operation has a reason of its own: EMAIL_TAKEN, NOT_DELETED, SECRET_SHOWN_ONCE",
+    "CANCELLED": "it is for a client that has gone, and reads no answer",
+    "CONCURRENT_UPDATE": "two changes have to meet between reading and writing",
+    "DATA_LOSS": "a stored row has to be broken",
+    "DEADLINE_EXCEEDED": "a call has to take longer than its deadline, or a body not to arrive for seconds",
+    "IDEMPOTENCY_KEY_IN_USE": "the first call with the key has to take longer than the second one waits",
+    "INTERNAL": "something of ours has to be wrong",
+    "NOT_IMPLEMENTED": "a release has to declare a method that it does not serve yet",
+    "QUOTA_EXCEEDED": "a tenant has to hold 100,000 resources, or another quota has to be configured",
+    "RATE_LIMITED": "hundreds of calls a second have to arrive, on a machine that may be busy",
+    "RESUME_TOKEN_EXPIRED": "the changes after the token have to be deleted, days later",
+    "SLOW_READER": "a client has to leave megabytes unread; its watch ends with it, which is no body",
+    "TOO_MANY_CALLS": "more calls have to be under way than a principal may have, at one moment",
+    "TOO_MANY_WATCHES": "a principal has to hold 1,000 watches",
+    "UNAVAILABLE": "a service has to be down",
+}
+"""Why no answer with these reasons is recorded."""
 FIXED: Final = {"tenantId": "acme", "resumeToken": "gAAAAAB…"}
 
 
@@ -121,13 +164,43 @@ class Recorder:
         self.call("GetMe")
 
     def _refusals(self) -> None:
-        user = self.answers["GetMe"]["id"]
+        prepared = self._prepared()
         for reason, (verb, path, sent) in REFUSED.items():
             if reason == "PERMISSION_DENIED":
                 self._sign_in("nobody")
-            answer = self._client.request(verb, path.format(user=user), **sent).json()
+            answer = self._client.request(verb, filled(path, prepared), **filled(sent, prepared)).json()
             assert answer["details"][0]["reason"] == reason, answer
             self.answers[reason] = answer
+
+    def _prepared(self) -> dict[str, str]:
+        """Makes what refusals need, and returns its ids."""
+        workflow = self.answers["PublishWorkflow"]
+        node = next(one["id"] for one in workflow["definition"]["nodes"] if one["type"] == "AGENT")
+        agent, account = self.answers["ActivateAgent"]["id"], self.answers["CreateServiceAccount"]["id"]
+        named = {"workflowId": workflow["id"], "workflowRevision": 1, "agentBindings": {node: agent}}
+        held = self._post("/v1/ipas", {"displayName": "Deployed"} | named)
+        deployment = self._post(f"/v1/ipas/{held}:deploy", {})
+        while self._client.get(f"/v1/ipas/{held}/deployments/{deployment}").json()["state"] == "DEPLOYING":
+            time.sleep(0.1)
+        self._post(f"/v1/serviceAccounts/{account}/keys", NAMED, **KEY_OF_KEY)
+        for _ in range(10):
+            # As many as there may be; the rest are refused.
+            self._client.post(f"/v1/serviceAccounts/{account}/keys", json=NAMED)
+        return {
+            "user": self.answers["GetMe"]["id"],
+            "retired": self.answers["CreateIpa"]["id"],
+            "workflow": workflow["id"],
+            "node": node,
+            "account": account,
+            "held": agent,
+            "empty": self._post("/v1/workflows", {"displayName": "Empty"}, **KEY_OF_EMPTY),
+            "bare": self._post("/v1/ipas", {"displayName": "Bare"}),
+        }
+
+    def _post(self, path: str, body: Json, **headers: str) -> str:
+        """Makes something that no example shows, and returns its id."""
+        made = self._client.post(path, json=body, headers=headers).raise_for_status().json()
+        return str(made.get("apiKey", made)["id"])
 
     def _service_accounts(self) -> None:
         id = self._standard("ServiceAccount")
@@ -170,6 +243,15 @@ class Recorder:
         self.call("ResumeDeployment", **there)
         self.call("WatchDeployments", ipaId=id)
         self.call("RetireIpa", id=id)
+
+
+def filled(value: Any, prepared: dict[str, str]) -> Any:
+    """Returns ``value`` with prepared ids for what is in braces."""
+    if isinstance(value, dict):
+        return {filled(name, prepared): filled(one, prepared) for name, one in value.items()}
+    if isinstance(value, list):
+        return [filled(one, prepared) for one in value]
+    return re.sub(r"{(\w+)}", lambda found: prepared[found[1]], value) if isinstance(value, str) else value
 
 
 class Stable:

@@ -1,5 +1,6 @@
 """The page /docs in a real browser, before the whole mesh."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Final
@@ -9,6 +10,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.contract.test_openapi import DOCUMENT, OPERATIONS
+from tests.e2e.answers import REFUSED
 from tests.e2e.pages import find, holds, logged, press, requested, says, seen_as, text_of
 from tests.e2e.started import token
 from tools.topology import Mesh
@@ -78,6 +80,10 @@ class TestPage:
         assert text_of(page, f"{operation} .responses-wrapper").count("Media type") == 1
         rows = page.evaluate("[...document.querySelectorAll('.errors td code[id]')].map((one) => one.id)")
         assert rows == DOCUMENT["components"]["schemas"]["Reason"]["enum"]
+        bodies = [json.loads(one) for one in page.locator(".errors pre").all_text_contents()]
+        assert [one["details"][0]["reason"] for one in bodies] == sorted(REFUSED)
+        press(page, ".errors details summary")
+        assert '"reason": "AGENT_NOT_FOUND"' in text_of(page, ".errors details pre")
         press(page, f"{operation} .refusals a[href='#ETAG_MISMATCH']")
         assert "Read the resource again" in text_of(page, ".errors tr:focus-within")
         holds(page, "the page", operation)

@@ -150,8 +150,10 @@ def _response(status: int, reason: str) -> Json:
     lines = [f"- `{name}`: {reasons()[name]}" for name, (_, statuses) in sent().items() if status in statuses]
     code, _ = sent()[reason]
     made = {"code": StatusCode[code].value[0], "message": reasons()[reason], "details": details}
-    told = "A recorded answer" if reason in RECORDED else "Made of the list of reasons: no call provokes it at once"
-    examples = {reason: {"summary": told, "value": RECORDED.get(reason, made)}}
+    examples = {reason: {"summary": "Made of the list of reasons: no call provokes it at once", "value": made}}
+    for name, (_, statuses) in sent().items():
+        if name in RECORDED and (name == reason or statuses == [status]):
+            examples[name] = {"summary": "A recorded answer", "value": RECORDED[name]}
     return {
         "description": "\n".join(lines),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
