@@ -28,6 +28,12 @@ SCARCE: Final = {"scaling_threshold": 0.001, "saturation_threshold": 0.002}
 """From which part of the heap on connections end early, in place of a fifth: less than the edge takes at rest."""
 FIRST_FRAMES: Final = HTTP2_PREFACE + b"\0\0\0\4\0\0\0\0\0"
 """What HTTP/2 says before its first request."""
+NO_WINDOW: Final = HTTP2_PREFACE + b"\0\0\6\4\0\0\0\0\0" + b"\0\4\0\0\0\0"
+"""The same of a client that takes no byte of a body."""
+GET_ME: Final = b"\0\0\x0d\1\5\0\0\0\1" + b"\x82\x86\4\6/v1/me\1\1x"
+"""A request without a credential (RFC 7541 has its names and values)."""
+RESET: Final = b"\0\0\4\3\0\0\0\0\1"
+"""The head of the frame that ends it."""
 
 
 async def test_silent_and_slow_ones_are_closed(edge: Edge) -> None:
@@ -104,3 +110,11 @@ class TestIdleConnections:
                 while not busy.received:
                     await asyncio.sleep(0.02)
             assert busy.status == 200
+
+    async def test_refusals_that_nobody_reads_end_soon_when_memory_is_scarce(self, scarce: Edge) -> None:
+        """Each holds 50 KB, and who opens no window for their bodies may ask for thousands."""
+        async with connected(scarce, 1) as (unread,):
+            await unread.send(NO_WINDOW + GET_ME)
+            async with asyncio.timeout(SECONDS):
+                while RESET not in unread.received:
+                    await asyncio.sleep(0.02)

@@ -150,6 +150,9 @@ class TestOverload:
                 "scaled": {"scaling_threshold": 0.2, "saturation_threshold": 0.35},
             }
         ]
+        (shed,) = overload["loadshed_points"]
+        assert shed["name"] == "envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch"
+        assert [trigger["threshold"] for trigger in shed["triggers"]] == [{"value": 0.95}]
         assert overload["buffer_factory_config"] == {"minimum_account_to_track_power_of_two": 20}
         expected = {"shrink_heap": 0.9, "disable_http_keepalive": 0.92, "stop_accepting_requests": 0.95}
         assert {name: trigger["threshold"]["value"] for name, (trigger,) in thresholds.items()} == expected
