@@ -61,7 +61,7 @@ def _grpc_row(reply: EdgeReply, condition: Node, more: str) -> Node:
     return {
         "filter": _all({"or_filter": {"filters": [_CONNECT, _GRPC]}}, condition),
         "status_code": 200,
-        "headers_to_add": [*headers, _header("x-request-id", _request_id(reply)) | _OVERWRITE, *_SECURITY],
+        "headers_to_add": [*headers, *_SECURITY],
         "body": {"inline_string": ""},
     }
 
@@ -76,7 +76,7 @@ def _rest_row(reply: EdgeReply, condition: Node, more: str, *found: Node) -> Nod
     return {
         "filter": condition,
         "status_code": reply.http_status,
-        "headers_to_add": [*_headers(reply), _header("x-request-id", _request_id(reply)) | _OVERWRITE, *_SECURITY],
+        "headers_to_add": [*_headers(reply), *_SECURITY],
         "body_format_override": _json(json.dumps(body, separators=(",", ":"))),
     }
 
@@ -89,7 +89,8 @@ def _headers(reply: EdgeReply) -> list[Node]:
     # The rate limiters know better; `keys.lua` and the users service count by the second.
     retry = _header("retry-after", "1") | {"append_action": "ADD_IF_ABSENT"}
     more = {429: [retry], 501: [_header("grpc-accept-encoding", "identity, deflate, gzip")]}
-    said = [_header("error-type", reply.reason), _header("error-id", _request_id(reply))]
+    id = _request_id(reply)
+    said = [_header("error-type", reply.reason), _header("error-id", id), _header("x-request-id", id) | _OVERWRITE]
     return said + more.get(reply.http_status, [])
 
 

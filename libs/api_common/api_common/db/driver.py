@@ -27,10 +27,16 @@ ConstraintErrors = Mapping[str, Callable[[], errors.DomainError]]
 """What a broken constraint means to the caller, by the constraint's name."""
 
 CONNECTION_ERRORS: Final = (
-    *(OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError),
-    *(asyncpg.CrashShutdownError, asyncpg.CannotConnectNowError, asyncpg.IdleInTransactionSessionTimeoutError),
-    # The second is raised on a connection whose end the server announced while no statement ran.
-    *(asyncpg.InsufficientResourcesError, asyncpg.InternalClientError),
+    OSError,
+    asyncpg.InterfaceError,
+    # Raised on a connection whose end the server announced while no statement ran.
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
 )
 """The connection or the server is gone; another connection may work."""
 
