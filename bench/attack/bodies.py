@@ -1,12 +1,13 @@
 """Bodies and answers that take long or never end."""
 
 import asyncio
+import contextlib
 from itertools import cycle
 from typing import Final
 
 from bench.attack.attacker import Attack, Attacker
 from bench.attack.http1 import Http1, bearer, head
-from bench.attack.http2 import Http2, get, grpc, message
+from bench.attack.http2 import END_HEADERS, END_STREAM, HEADERS, Http2, block, frame, get, grpc, message
 from bench.attack.http2 import bearer as bearer_h2
 from bench.attack.services import COLLECTIONS, rpc
 
@@ -83,6 +84,19 @@ async def unread_pages(attacker: Attacker) -> None:
     await attacker.hold()
 
 
+async def unread_refusals(attacker: Attacker) -> None:
+    """Asks without a credential, a thousand times on each connection, and takes no byte of the refusals."""
+    request, requests = block(get("/v1/me")), bytearray()
+    for stream in range(1, 2000, 2):
+        requests += frame(HEADERS, request, flags=END_STREAM | END_HEADERS, stream=stream)
+    async for _ in attacker.paced(attacker.share(60), rate=100):
+        # The edge may close connections meanwhile, or be too busy to take another.
+        with contextlib.suppress(OSError, TimeoutError):
+            await (await Http2.open(attacker, window=0)).send(bytes(requests))
+            attacker.cost.calls += 1000
+    await attacker.hold()
+
+
 async def tiny_chunks(attacker: Attacker) -> None:
     """Sends bodies in chunks of a byte with long extensions, so that little body is much to parse."""
     headers = {**bearer(attacker.token()), "transfer-encoding": "chunked"}
@@ -124,6 +138,7 @@ ATTACKS: Final = (
     Attack("slow readers", slow_readers),
     Attack("unread answers, gRPC", unread_answers),
     Attack("unread pages, nobody", unread_pages),
+    Attack("unread refusals, nobody", unread_refusals, seconds=20),
     Attack("bodies in tiny chunks", tiny_chunks),
     Attack("pages of the largest rows", large_pages),
 )
