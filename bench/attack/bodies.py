@@ -138,7 +138,7 @@ ATTACKS: Final = (
     Attack("slow readers", slow_readers),
     Attack("unread answers, gRPC", unread_answers),
     Attack("unread pages, nobody", unread_pages),
-    Attack("unread refusals, nobody", unread_refusals, seconds=20),
+    Attack("unread refusals, nobody", unread_refusals, seconds=10),
     Attack("bodies in tiny chunks", tiny_chunks),
     Attack("pages of the largest rows", large_pages),
 )
