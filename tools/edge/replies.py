@@ -1,7 +1,7 @@
 """What the edge answers by itself, from `EDGE_REPLIES`: rows of Envoy's `local_reply_config`, and a table for Lua."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from api_common.errors import EDGE_REPLIES, ERROR_DOMAIN, CredentialFault, EdgeReply
@@ -15,18 +15,18 @@ _REPLIES: Final = {reply.http_status: reply for reply in EDGE_REPLIES}
 
 def rows() -> list[Node]:
     """Returns the rows of `local_reply_config`: the first that matches counts; rows for gRPC precede rows for REST."""
-    cases = [
+    cases: list[tuple[EdgeReply, list[Node], str]] = [
         # The issuer has never told its keys, so nobody knows whether a credential is good.
-        (_REPLIES[503], _details(".contains('Jwks_remote_fetch')"), ""),
-        *((_REPLIES[401], _all(_UNAUTHENTICATED, _cel(found)), f" {fault}") for fault, found in _FAULTS.items()),
-        *((_REPLIES[status], condition, "") for status, condition in _cases()),
+        (_REPLIES[503], [_status(401), _details(".contains('Jwks_remote_fetch')")], ""),
+        *((_REPLIES[401], [_UNAUTHENTICATED, _cel(found)], f" {fault}") for fault, found in _FAULTS.items()),
+        *((_REPLIES[status], conditions, "") for status, conditions in _cases()),
     ]
     violation = {name: f"%DYNAMIC_METADATA(strict.json:{name})%" for name in ("field", "description", "reason")}
     strict = {"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]}
     return [
         *_AGENTS,
         *(_grpc_row(*case) for case in cases),
-        _rest_row(_REPLIES[400], _STRICT, " %DYNAMIC_METADATA(strict.json:message)%", strict),
+        _rest_row(_REPLIES[400], [_STRICT], " %DYNAMIC_METADATA(strict.json:message)%", strict),
         *(_rest_row(*case) for case in cases),
     ]
 
@@ -40,33 +40,36 @@ def table() -> Node:
     return {"domain": ERROR_DOMAIN, "replies": replies}
 
 
-def _cases() -> Iterator[tuple[int, Node]]:
-    """Yields which reply answers what: exceptions by Envoy's details, then each status, then all other statuses."""
+def _cases() -> Iterator[tuple[int, list[Node]]]:
+    """Yields which reply answers what: exceptions by Envoy's details, then each status, then all other statuses.
+
+    The first condition is a status, since to look at the details takes far longer and a flood is refused with 429.
+    """
     # What the rbac filter refuses, and websockets, which Envoy itself answers with 403.
-    yield 400, _details(" == 'upgrade_failed'", ".contains('malformed_header')")
-    yield 405, _details(".contains('wrong_method')")
-    yield 415, _details(".contains('unknown_codec')")
-    yield 501, _details(".contains('unknown_encoding')")
-    yield 401, _REFUSED
-    yield 431, _details(".contains('headers_too_large')")
-    yield from ((status, _status(status)) for status in _REPLIES if status not in (400, 500))
-    yield 400, _all(_status(400, "GE"), _status(499, "LE"))
-    yield 500, _status(500, "GE")
+    yield 400, [_FORBIDDEN, _details(" == 'upgrade_failed'", ".contains('malformed_header')")]
+    yield 405, [_FORBIDDEN, _details(".contains('wrong_method')")]
+    yield 415, [_FORBIDDEN, _details(".contains('unknown_codec')")]
+    yield 501, [_FORBIDDEN, _details(".contains('unknown_encoding')")]
+    yield 401, [_FORBIDDEN, _REFUSED]
+    yield 431, [_FORBIDDEN, _details(".contains('headers_too_large')")]
+    yield from ((status, [_status(status)]) for status in _REPLIES if status not in (400, 500))
+    yield 400, [_status(400, "GE"), _status(499, "LE")]
+    yield 500, [_status(500, "GE")]
 
 
-def _grpc_row(reply: EdgeReply, condition: Node, more: str) -> Node:
+def _grpc_row(reply: EdgeReply, conditions: Sequence[Node], more: str) -> Node:
     """Returns a row without a body, which would travel in grpc-message; `errors.lua` adds the details."""
     said = {"grpc-status": str(reply.code.value[0]), "grpc-message": reply.message + more}
     headers = [*(_header(*one) for one in said.items()), *_headers(reply)]
     return {
-        "filter": _all({"or_filter": {"filters": [_CONNECT, _GRPC]}}, condition),
+        "filter": _all(conditions[0], {"or_filter": {"filters": [_CONNECT, _GRPC]}}, *conditions[1:]),
         "status_code": 200,
         "headers_to_add": [*headers, *_SECURITY],
         "body": {"inline_string": ""},
     }
 
 
-def _rest_row(reply: EdgeReply, condition: Node, more: str, *found: Node) -> Node:
+def _rest_row(reply: EdgeReply, conditions: Sequence[Node], more: str, *found: Node) -> Node:
     retry = [{"@type": f"{_RPC}RetryInfo", "retryDelay": "%RESP(retry-after)%s"}] if reply.http_status == 429 else []
     info = {"@type": f"{_RPC}ErrorInfo", "reason": reply.reason, "domain": ERROR_DOMAIN, "metadata": {}}
     request = {"@type": f"{_RPC}RequestInfo", "requestId": _request_id(reply), "servingData": ""}
@@ -74,7 +77,7 @@ def _rest_row(reply: EdgeReply, condition: Node, more: str, *found: Node) -> Nod
     # Text, because Envoy would sort the names of an object; services do not.
     body = {"code": reply.rest_code.value[0], "message": reply.message + more, "details": details}
     return {
-        "filter": condition,
+        "filter": _all(*conditions),
         "status_code": reply.http_status,
         "headers_to_add": [*_headers(reply), *_SECURITY],
         "body_format_override": _json(json.dumps(body, separators=(",", ":"))),
@@ -108,7 +111,8 @@ def _header(key: str, value: str) -> Node:
 
 
 def _all(*filters: Node) -> Node:
-    return {"and_filter": {"filters": list(filters)}}
+    """Returns a condition that looks at each one until the first that does not hold."""
+    return {"and_filter": {"filters": list(filters)}} if len(filters) > 1 else filters[0]
 
 
 def _status(value: int, op: str | None = None) -> Node:
@@ -163,7 +167,8 @@ _GRPC: Final = _all(
 _STRICT: Final = _said("strict", "description")
 # A wrong audience, which Envoy itself answers with 403, and two credentials.
 _REFUSED: Final = _details(".startsWith('jwt_authn_access_denied')", ".contains('ambiguous_credential')")
-_UNAUTHENTICATED: Final[Node] = {"or_filter": {"filters": [_REFUSED, _status(401)]}}
+_FORBIDDEN: Final = _status(403)
+_UNAUTHENTICATED: Final[Node] = {"or_filter": {"filters": [_status(401), _all(_FORBIDDEN, _REFUSED)]}}
 # What jwt_authn says is Envoy's text with underscores. Of a wrong signature and of wrong claims nothing is said.
 _FAULTS: Final = {
     CredentialFault.SEVERAL: "'authorization' in request.headers"
