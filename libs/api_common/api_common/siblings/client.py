@@ -34,7 +34,8 @@ _RETRY_POLICY: Final = {
     "initialBackoff": "0.05s",
     "maxBackoff": "0.5s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # gRPC answers CANCELLED to what reaches a server while it stops.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 # After five failures in a row, calls are not repeated until enough succeed (gRFC A6).
 _RETRY_THROTTLING: Final = {"maxTokens": 10, "tokenRatio": 0.1}
@@ -87,8 +88,8 @@ class Sibling:
     """One service that this process calls.
 
     Calls run through a circuit breaker. It counts a time-out only if the sibling had `MAX_WAIT_SECONDS`: callers with
-    short deadlines do not open it. An UNAVAILABLE call is repeated if its contract declares it without side
-    effects. A certificate that is replaced on disk is used from the next call on.
+    short deadlines do not open it. A call that nobody answers, or a sibling that stops, is repeated if its contract
+    declares it without side effects. A certificate that is replaced on disk is used from the next call on.
 
     Args:
         tls: None on loopback in tests; then calls carry the caller's own token.

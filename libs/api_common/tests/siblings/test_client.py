@@ -214,8 +214,12 @@ class TestErrors:
 
 
 class TestRepeatedCalls:
-    async def test_reads_are_made_again_when_nobody_answered(self, users: SiblingClient, sibling: Sibling) -> None:
-        sibling.refuse(grpc.StatusCode.UNAVAILABLE, times=2)
+    @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+    async def test_reads_are_made_again_when_nobody_answered(
+        self, users: SiblingClient, sibling: Sibling, code: grpc.StatusCode
+    ) -> None:
+        """A server that stops answers CANCELLED."""
+        sibling.refuse(code, times=2)
         assert await users.call(REQUEST, pb.User, context()) == pb.User()
         assert len(sibling.calls) == 3
 
