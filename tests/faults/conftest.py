@@ -75,3 +75,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if IS_FULL:
         for fault, result in _rows:
             terminalreporter.write_line(f"{fault:<48} {result}")
+
+
+@pytest.fixture(autouse=True)
+def refusals_of_the_edge(stand: Stand) -> Iterator[None]:
+    """Prints what the edge itself answered; pytest shows it of a test that failed."""
+    before = len(stand.edge.log())
+    yield
+    print(*(line for line in stand.edge.log()[before:] if line["details"] != "via_upstream"), sep="\n")
