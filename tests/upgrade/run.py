@@ -136,7 +136,7 @@ async def play(old: Release, new: Release) -> list[str]:
                     await mesh.roll(new)
                     await seen.go_on(STEADY_SECONDS)
             rows.append(await caller.outcome())
-            rows.append(f"{len(mesh.killed)} replicas did not end within {GRACE_SECONDS} s and were killed")
+            rows.append(f"did not end within {GRACE_SECONDS} s and were killed: {', '.join(mesh.killed) or 'none'}")
             check(seen, mesh.stand)
     return rows
 
