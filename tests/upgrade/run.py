@@ -62,7 +62,8 @@ class Cluster:
         except TimeoutError:
             replica.process.kill()  # as a cluster does
             await replica.process.wait()
-            self.killed.append(f"{service.name} of {release.name}")
+            said = replica.log.read_text().splitlines()[-3:]
+            self.killed.append("\n".join([f"{service.name}, replaced by {release.name}", *said]))
         await self.start(release, service)
 
     async def roll(self, release: Release) -> None:
@@ -136,7 +137,9 @@ async def play(old: Release, new: Release) -> list[str]:
                     await mesh.roll(new)
                     await seen.go_on(STEADY_SECONDS)
             rows.append(await caller.outcome())
-            rows.append(f"did not end within {GRACE_SECONDS} s and were killed: {', '.join(mesh.killed) or 'none'}")
+            rows.append(
+                "\n".join([f"{len(mesh.killed)} did not end within {GRACE_SECONDS} s and were killed", *mesh.killed])
+            )
             check(seen, mesh.stand)
     return rows
 

@@ -27,16 +27,16 @@ class SpanExport:
         self.abandon = self._exporter.shutdown
         """Ends without that."""
 
-    def add(self, record: SpanRecord, trace_id: str, *, parent_id: str, failed: bool) -> None:
+    def add(self, record: SpanRecord, trace_id: str, *, parent_id: str) -> None:
         """Queues the span of ``record`` in a trace, below its parent; an empty ``parent_id`` is none."""
         span = ReadableSpan(
             name=record.name,
             context=_context(trace_id, record.span_id or os.urandom(8).hex()),
             parent=_context(trace_id, parent_id) if parent_id else None,
             resource=self._resource,
-            attributes={**record.attributes, **dict(_rpc(record, failed=failed))},
+            attributes={**record.attributes, **dict(_rpc(record))},
             kind=record.kind,
-            status=Status(StatusCode.ERROR) if failed else Status(StatusCode.UNSET),
+            status=Status(StatusCode.ERROR) if record.failed else Status(StatusCode.UNSET),
             start_time=record.started_ns,
             end_time=record.ended_ns,
             instrumentation_scope=SCOPE,
@@ -44,10 +44,10 @@ class SpanExport:
         self._processor.on_end(span)
 
 
-def _rpc(record: SpanRecord, *, failed: bool) -> Iterator[tuple[str, str]]:
+def _rpc(record: SpanRecord) -> Iterator[tuple[str, str]]:
     if record.code is None:
         return
-    if failed:
+    if record.failed:
         yield "error.type", record.code.name
     if record.kind is not SpanKind.INTERNAL:
         yield "rpc.system.name", "grpc"

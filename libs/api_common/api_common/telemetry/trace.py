@@ -4,10 +4,20 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import grpc
 from opentelemetry.trace import SpanKind
+
+_FAILURES: Final = frozenset(
+    {
+        grpc.StatusCode.DATA_LOSS,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
 
 Attributes = Mapping[str, str | int]
 """Facts about a span, by their names in the conventions."""
@@ -30,6 +40,11 @@ class SpanRecord(NamedTuple):
     """How a call ended."""
     span_id: str = ""
     """The span id that a call sent, 16 hex digits; empty if the span gets its id at the export."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed by our fault; such a call is exported even if it was not sampled."""
+        return self.code in _FAILURES
 
 
 @dataclass(slots=True)

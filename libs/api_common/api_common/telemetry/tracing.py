@@ -9,20 +9,7 @@ Source: OpenTelemetry semantic conventions for RPC and database clients (v1.44).
 import asyncio
 from typing import Final
 
-import grpc
-
 from api_common.telemetry.trace import SpanRecord, Trace
-
-FAILURES: Final = frozenset(
-    {
-        grpc.StatusCode.DATA_LOSS,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.UNKNOWN,
-    }
-)
-"""Failures that are our fault; such a call is exported even if it was not sampled."""
 
 FLUSH_SECONDS: Final = 3
 """How long a stopping process waits for the export of its last spans."""
@@ -59,11 +46,11 @@ class Tracer:
         Returns:
             Whether it was exported.
         """
-        if not (trace.sampled or call.code in FAILURES):
+        if not (trace.sampled or call.failed):
             return False
-        self._export.add(call, trace.trace_id, parent_id=trace.parent_id, failed=call.code in FAILURES)
+        self._export.add(call, trace.trace_id, parent_id=trace.parent_id)
         for step in trace.steps or ():
-            self._export.add(step, trace.trace_id, parent_id=trace.span_id, failed=step.code in FAILURES)
+            self._export.add(step, trace.trace_id, parent_id=trace.span_id)
         return True
 
     async def close(self) -> None:
