@@ -26,6 +26,7 @@ from tests.contract.built_edge import (
     ISSUER_CLUSTER,
     LISTENERS,
     MANAGER,
+    MAPPERS,
     OPEN,
     RESOURCE,
     ROUTES,
@@ -122,6 +123,16 @@ def whole_route_of(path: str) -> Any:
         if re.fullmatch(regex, path) if regex else path.startswith(match.get("prefix", " ")):
             return route
     raise AssertionError(path)
+
+
+def test_a_request_id_is_known_by_one_pattern() -> None:
+    """The client's own comes back if it matches, also in a refusal of what the filters never saw."""
+    early = json.dumps(MANAGER["early_header_mutation_extensions"])
+    refusals = json.dumps(MAPPERS)
+    pattern = r"request.headers\['x-request-id'\].matches\('([^']*)'\)"
+    found = re.findall(pattern, early)
+    assert len(found) == 1
+    assert set(found) == set(re.findall(pattern, refusals))
 
 
 class TestCluster:
