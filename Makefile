@@ -141,13 +141,14 @@ ratelimit: ## build envoyproxy/ratelimit into .cache/ratelimit, for LIMITS=share
 check-upgrade: $(CHECKS) ## run the last release, migrate to this one, restart, replace and roll back under load: no call may fail; a table
 	@$(PY) -m tests.upgrade.run
 
-programs: ## install promtool from Debian, or say how: no registry has it
-	@if command -v promtool >/dev/null; then :; \
+programs: ## install promtool and curl from Debian, or say how: no registry has them
+	@missing="$$(command -v promtool >/dev/null || echo prometheus) $$(command -v curl >/dev/null || echo curl)"; \
+	if [ "$$missing" = " " ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing prometheus, for promtool" >&2; \
-	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends prometheus >/dev/null; \
+	    echo "Installing $$missing, for the tests" >&2; \
+	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null; \
 	else \
-	    echo "The tests need promtool. On Debian and Ubuntu: sudo apt install --no-install-recommends prometheus" >&2; exit 1; \
+	    echo "The tests need promtool and curl. On Debian and Ubuntu: sudo apt install --no-install-recommends" $$missing >&2; exit 1; \
 	fi
 
 test-%: $(CHECKS) ## the tests of one part: a service, common, or a folder of tests/; ARGS="-k name"

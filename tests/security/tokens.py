@@ -130,6 +130,7 @@ class Forge:
             {"email": "ada@example.com"},
             {"sub": "ádà l."},
             {"nested": {"a": [1, {"b": None}]}},
+            {"nested": json.loads("[" * 99 + "]" * 99)},
             {"exp": self._now + MAX_LIFETIME_SECONDS},
             {"exp": self._now + 3600.5},
             {"iat": self._now - 0.5},
@@ -324,8 +325,8 @@ class Forge:
             '{"a":' * 1000 + "1" + "}" * 1000,
         ]
         good = json.dumps(self._claims())
-        bomb = f'{good[:-1]}, "a": {"[" * 2000}{"]" * 2000}}}'
-        payloads += [b'{"sub": "\xff\xfe"}', good.encode("utf-16"), b"\xef\xbb\xbf" + good.encode(), bomb, f"{good}x"]
+        payloads += [b'{"sub": "\xff\xfe"}', good.encode("utf-16"), b"\xef\xbb\xbf" + good.encode(), f"{good}x"]
+        payloads += [f'{good[:-1]}, "a": {"[" * levels}{"]" * levels}}}' for levels in (100, 2000)]
         for payload in payloads:
             yield f"payload {payload[:12]!r} {len(payload)}", self._signed(self._header(), payload)
         token = self._signed(self._header(), self._claims())
