@@ -32,7 +32,7 @@ def main() -> None:
     try:
         with ExitStack() as stack:
             stage = stack.enter_context(set_stage())
-            contenders = stack.enter_context(all_started(stage, names, against=options.against))
+            contenders = stack.enter_context(all_started(stage, names, against=options.against, python=options.python))
             send = stack.enter_context(load_generator(stage))
             asked = pairs(contenders, works)
             warm_up(send, asked, scale=options.scale)
@@ -65,6 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1, help="calls of a cell, in those of its plan (default: 1)")
     parser.add_argument("--only", default="", metavar="A;B", help=f"contenders, of: {'; '.join(NAMES)}")
     parser.add_argument("--works", default="", metavar="A;B", help=f"works, of: {'; '.join(PLANS)}")
+    parser.add_argument("--python", default=sys.executable, help="run `ours again` with another interpreter")
     parser.add_argument("--against", type=Path, metavar="DIR", help="take `ours again` from another checkout")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write every single measurement")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw each table, as SVG")

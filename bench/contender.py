@@ -107,7 +107,12 @@ def started_peer(name: str, words: Sequence[str], stage: Stage, *, tls: bool = F
 
 @contextmanager
 def started_service(
-    name: str, stage: Stage, *, label: str = "", environment: Mapping[str, str] | None = None
+    name: str,
+    stage: Stage,
+    *,
+    label: str = "",
+    environment: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Program]:
     """Runs a service as it is deployed, where the edge looks for it, or with a ``label`` elsewhere."""
     service = next(one for one in SERVICES if one.name == name)
@@ -117,7 +122,7 @@ def started_service(
         port, metrics_port = free_port(), free_port()
         prefix = f"{name.upper()}_SERVER"
         given |= {f"{prefix}_GRPC_PORT": str(port), f"{prefix}_OPERATIONS_PORT": str(metrics_port)}
-    words = (sys.executable, "-m", service.module)
+    words = (python, "-m", service.module)
     with _running(label or name, words, given, stage.folder, port, metrics_port) as program:
         yield program
 

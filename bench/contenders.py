@@ -68,11 +68,14 @@ NAMES: Final = (*_BARE, OURS, OURS_AGAIN, *_BEHIND_EDGE, *_BEHIND_FLOOR, *REST)
 
 
 @contextmanager
-def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -> Iterator[Sequence[Contender]]:
+def all_started(
+    stage: Stage, names: Set[str], *, against: Path | None = None, python: str = sys.executable
+) -> Iterator[Sequence[Contender]]:
     """Yields those of ``names`` that this machine can run, ready to serve.
 
     Args:
         against: another checkout, whose users service is `ours again` instead of this one's.
+        python: what runs `ours again`.
 
     Raises:
         ContenderError: one does not start.
@@ -85,7 +88,7 @@ def all_started(stage: Stage, names: Set[str], *, against: Path | None = None) -
             contenders.append(_contender(GO, "h1", dict.fromkeys(NEEDED, go)))
         if OURS_AGAIN in names:
             environment = _packages_of(against) if against else {}
-            again = started_service("users", stage, label=OURS_AGAIN, environment=environment)
+            again = started_service("users", stage, label=OURS_AGAIN, environment=environment, python=python)
             contenders.append(_contender(OURS_AGAIN, "mtls", {"users": stack.enter_context(again)}))
         if not names.isdisjoint({OURS, *_BEHIND_EDGE, *_BEHIND_FLOOR}):
             services = {name: stack.enter_context(started_service(name, stage)) for name in NEEDED}
