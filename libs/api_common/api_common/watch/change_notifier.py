@@ -234,7 +234,7 @@ class ChangeNotifier:
     def _on_notify(self, connection: object, pid: int, *_: object) -> None:
         listening = self._listening
         # A NOTIFY from this process itself is no news.
-        if listening is None or pid != listening.get_server_pid():
+        if listening is None or listening.is_closed() or pid != listening.get_server_pid():
             self._woken.set()
 
     async def _listen(self) -> None:

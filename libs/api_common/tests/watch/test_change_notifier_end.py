@@ -40,3 +40,19 @@ async def test_it_ends_soon_after_a_commit(turns: int) -> None:
     # Or it would hold up the test's own end.
     running.cancel()
     assert not late
+
+
+class Heard(Quiet):
+    """Has heard a notification on a connection that was closed meanwhile."""
+
+    async def hear(self, database: Database) -> None:
+        self._listening = await database.dedicated()
+        self._listening.terminate()
+        self._on_notify(self._listening, 1)
+
+
+async def test_what_it_hears_at_the_end_is_no_error(database: Database) -> None:
+    notifier = Heard()
+    await notifier.hear(database)
+    # It looks again, rather than miss a change.
+    assert notifier._woken.is_set()
