@@ -138,8 +138,8 @@ ratelimit: ## build envoyproxy/ratelimit into .cache/ratelimit, for LIMITS=share
 	@command -v go >/dev/null || { echo "To build envoyproxy/ratelimit needs Go: https://go.dev/dl. On Debian and Ubuntu: apt install golang"; exit 1; }
 	@GOPATH=$(CURDIR)/.cache/ratelimit GOBIN= GOFLAGS=-modcacherw GOTOOLCHAIN=auto go install github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT)
 
-check-upgrade: $(CHECKS) ## run the last release, migrate to this one, restart, replace and roll back under load: no call may fail; a table
-	@$(PY) -m tests.upgrade.run
+check-upgrade: $(CHECKS) ## run the last release, or FROM=, migrate to this one, restart, replace and roll back under load: no call may fail; a table
+	@FROM=$(FROM) $(PY) -m tests.upgrade.run
 
 programs: ## install promtool and curl from Debian, or say how: no registry has them
 	@missing="$$(command -v promtool >/dev/null || echo prometheus) $$(command -v curl >/dev/null || echo curl)"; \

@@ -5,6 +5,7 @@ nothing by itself. A process that is told to stop drains as a pod does.
 """
 
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -64,6 +65,7 @@ class Cluster:
             await replica.process.wait()
             said = replica.log.read_text().splitlines()[-3:]
             self.killed.append("\n".join([f"{service.name}, replaced by {release.name}", *said]))
+            print(self.killed[-1], file=sys.stderr)
         await self.start(release, service)
 
     async def roll(self, release: Release) -> None:
@@ -197,7 +199,7 @@ class Client(Caller):
 def main() -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory(prefix="release") as folder:
-        old = Release.check_out(last_release(), Path(folder))
+        old = Release.check_out(os.environ.get("FROM") or last_release(), Path(folder))
         rows = asyncio.run(play(old, Release("this tree", ROOT)))
     print(f"{'part':<44} {'s':>6} {'calls':>7} {'failed':>7}", *rows, sep="\n")
 
