@@ -56,7 +56,7 @@ def commands(database: str, *, is_older: bool) -> str:
     block = "".join(line for line in lines if not line.startswith("    kubectl"))
     if is_older:
         (locale,) = re.findall(r"Before Postgres 17, replace the two\s`locale` options by `(.+?)`", section)
-        block = re.sub(r"--locale-provider=\S+ --builtin-locale=\S+", locale, block)
+        block = re.sub(r"--locale-provider=\S+ --locale=\S+", locale, block)
     own_roles = re.sub(r"\busers_(?=owner\b|app\b)", f"{SERVICE.name}_", textwrap.dedent(block))
     return re.sub(r"\busers(?=_restored|_before|\b)", database, own_roles)
 
