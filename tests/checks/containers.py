@@ -22,6 +22,7 @@ from tools.topology import ROOT
 
 LOGS: Final = ROOT / ".local" / "test-containers"
 SERVICES: Final = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("services/*/tests"))
+FOLDERS: Final = ("libs/api_common/tests/db", "tests/api")
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def test_on(version: str, program: str, told: Mapping[str, str], seen: list[str]
         image = build(program, version)
         seen.append("an image of our own")
     environment = {**os.environ, **told, "TEST_DATABASE": "container", "TEST_POSTGRES": image}
-    words = [sys.executable, "-m", "pytest", "-q", "-n", "2", *SERVICES, "libs/api_common/tests/db"]
+    words = [sys.executable, "-m", "pytest", "-q", "-n", "2", *SERVICES, *FOLDERS]
     log = LOGS / f"{version}.log"
     with log.open("w") as output:
         done = subprocess.run(words, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
