@@ -35,6 +35,7 @@ main { display: grid; grid-template-columns: 1fr 1fr; gap: 12px; }
 section { padding: 10px 12px; border: 1px solid #d0d7de; border-radius: 6px; background: white; }
 h1 { margin: 0 0 12px; font-size: 18px; } h2 { margin: 0 0 6px; font-size: 14px; }
 ul { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 4px 0 0; padding: 0; list-style: none; font-size: 11px; }
+b { display: inline-block; width: 9px; height: 4px; margin-right: 5px; vertical-align: middle; }
 """
 
 
@@ -94,7 +95,7 @@ def panel(prometheus: Prometheus, described: dict[str, Any], start: float, end: 
     unit = described["fieldConfig"]["defaults"].get("unit", "")
     colours = dict(zip(found, COLOURS * len(found), strict=False))
     lines = [line(points, colours[name], highest, start, end) for name, points in found.items()]
-    items = [f'<li><b style="color: {colours[name]}">&#9644;</b> {html.escape(name)}</li>' for name in found]
+    items = [f'<li><b style="background: {colours[name]}"></b>{html.escape(name)}</li>' for name in found]
     top = f'<text x="4" y="10" font-size="11" fill="#57606a">{highest:.3g} {unit}</text>'
     axes = '<path d="M0 10H600M0 80H600M0 150H600" stroke="#d8dee4"/>'
     drawing = f'<svg viewBox="0 0 600 155">{axes}{"".join(lines)}{top}</svg>'
