@@ -63,9 +63,8 @@ class Cluster:
         except TimeoutError:
             replica.process.kill()  # as a cluster does
             await replica.process.wait()
-            said = replica.log.read_text().splitlines()[-3:]
-            self.killed.append("\n".join([f"{service.name}, replaced by {release.name}", *said]))
-            print(self.killed[-1], file=sys.stderr)
+            self.killed.append(f"{service.name}, replaced by {release.name}")
+            print("killed:", self.killed[-1], *replica.log.read_text().splitlines()[-3:], sep="\n", file=sys.stderr)
         await self.start(release, service)
 
     async def roll(self, release: Release) -> None:
@@ -139,9 +138,7 @@ async def play(old: Release, new: Release) -> list[str]:
                     await mesh.roll(new)
                     await seen.go_on(STEADY_SECONDS)
             rows.append(await caller.outcome())
-            rows.append(
-                "\n".join([f"{len(mesh.killed)} did not end within {GRACE_SECONDS} s and were killed", *mesh.killed])
-            )
+            rows.append(f"did not end within {GRACE_SECONDS} s and were killed: {'; '.join(mesh.killed) or 'none'}")
             check(seen, mesh.stand)
     return rows
 
