@@ -85,8 +85,11 @@ async def count(edge: Edge, name: str) -> int:
     return sum(one["value"] for one in stats)
 
 
-async def get_served(somebody: httpx.AsyncClient, deadline: float) -> None:
-    """Asks until there is an answer: while the heap is full, the edge refuses requests and closes connections."""
+async def get_served(small: Edge, somebody: httpx.AsyncClient, deadline: float) -> None:
+    """Waits until streams were dropped, and then for an answer: a full edge refuses requests or closes connections."""
+    while not await count(small, "reset_high_memory_stream.count"):
+        assert time.monotonic() < deadline, f"of {await allocated(small)} bytes nothing was dropped"
+        await asyncio.sleep(0.05)
     status = 503
     while status != 200:
         assert (status, time.monotonic() < deadline) == (503, True)
@@ -127,10 +130,7 @@ class TestUnreadAnswers:
     async def test_of_rest_are_dropped_so_that_others_are_served(self, small: Edge, large: Backend) -> None:
         deadline = time.monotonic() + 30
         async with asking(small, "GET", "/v1/me"), small.client(headers=small.credentials) as somebody:
-            while not await count(small, "reset_high_memory_stream.count"):
-                assert time.monotonic() < deadline, f"of {await allocated(small)} bytes nothing was dropped"
-                await asyncio.sleep(0.05)
-            await get_served(somebody, deadline)
+            await get_served(small, somebody, deadline)
             # Of the answers nobody reads, 180 MiB.
             assert await allocated(small) < HEAP
 
@@ -164,10 +164,7 @@ class TestUnfinishedBodies:
 
         holding = [asyncio.create_task(hold()) for _ in range(STREAMS)]
         async with small.client(headers=small.credentials) as somebody:
-            while not await count(small, "reset_high_memory_stream.count"):
-                assert time.monotonic() < deadline, f"of {await allocated(small)} bytes nothing was dropped"
-                await asyncio.sleep(0.05)
-            await get_served(somebody, deadline)
+            await get_served(small, somebody, deadline)
             assert await allocated(small) < HEAP
         for one in holding:
             one.cancel()
